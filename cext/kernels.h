@@ -1,0 +1,54 @@
+/* The contract between cylstm's Cython modules and its C kernels.
+ *
+ * Nothing here allocates, fails, locks, or keeps state: every buffer, scratch included, is the caller's, every size
+ * has been checked before. Each kernel exists once as source, is compiled per instruction set and for float and
+ * double, and is reached through the tables below.
+ *
+ * Letters: B rows of a batch, H hidden units, K inner dimension of a product, V classes of a softmax,
+ * N rows of a packed sequence. `lanes` is the number of reals in one vector; Hp is H rounded up to a multiple of it.
+ *
+ * PANELS. The four gates of one vector of hidden units lie together, so that a row's new cell state needs nothing
+ * from outside one panel (here lanes = 4, H = 6, so Hp = 8 and the last two lanes of panel 1 are zero padding):
+ *
+ *              panel 0                          panel 1
+ *   |i0..i3 f0..f3 g0..g3 o0..o3|i4 i5 - - f4 f5 - - g4 g5 - - o4 o5 - -|        one row of `gates`: 4*Hp reals
+ *
+ *   weights for x.W' and h.R':   [panel][k][gate][lane]   = W[gate*H + panel*lanes + lane][k]      ("gate panels")
+ *   weights for dgates.W:        [block][q][lane]         = W[row(q)][block*width + lane]          ("column blocks")
+ *
+ * where q runs over the 4*Hp columns of `gates` and a block is 4 vectors of columns wide, the last one as many
+ * vectors as are left. Padding is zero in weights and biases, therefore h, c and every gradient are zero there.
+ *
+ * `gates` holds pre-activations, then the gates' values, then d loss / d pre-activations: one buffer, in that order.
+ *
+ * Every element of a product is summed in the same order, k = 0, 1, 2, ..., whatever the number of rows: one row
+ * alone and the same row within a batch give the same bits.
+ */
+#ifndef CYLSTM_KERNELS_H
+#define CYLSTM_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define CYLSTM_REAL float
+#define CYLSTM_NAME(name) name##_f32
+#include "kernels_table.h"
+#undef CYLSTM_REAL
+#undef CYLSTM_NAME
+#define CYLSTM_REAL double
+#define CYLSTM_NAME(name) name##_f64
+#include "kernels_table.h"
+#undef CYLSTM_REAL
+#undef CYLSTM_NAME
+
+typedef struct {
+    const char *isa; /* "baseline", "avx2" or "avx512" */
+    cylstm_table_f32 f32;
+    cylstm_table_f64 f64;
+} cylstm_kernels;
+
+/* The kernels for a named instruction set, NULL where this build or this processor lacks it.
+ * A NULL name asks for the widest one that the processor and its operating system support. */
+const cylstm_kernels *cylstm_select(const char *isa);
+
+#endif

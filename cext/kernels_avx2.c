@@ -1,0 +1,8 @@
+#if !defined(__AVX2__) || !defined(__FMA__)
+#error "compile with -mavx2 -mfma"
+#endif
+#define ISA avx2
+#define ISA_NAME "avx2"
+#define VECTOR_BYTES 32
+#define TILE_ROWS 3 /* 3 x 4 accumulators, 3 broadcasts and 1 weight: the 16 registers there are */
+#include "kernels_body.h"

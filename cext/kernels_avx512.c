@@ -1,0 +1,8 @@
+#if !defined(__AVX512F__) || !defined(__AVX512DQ__) || !defined(__AVX512VL__) || !defined(__AVX512BW__)
+#error "compile with -mavx512f -mavx512dq -mavx512vl -mavx512bw"
+#endif
+#define ISA avx512
+#define ISA_NAME "avx512"
+#define VECTOR_BYTES 64
+#define TILE_ROWS 6 /* 6 x 4 accumulators of 32 registers */
+#include "kernels_body.h"

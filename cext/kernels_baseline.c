@@ -1,0 +1,6 @@
+/* Vectors of 16 bytes: SSE2 on x86-64, NEON on aarch64. */
+#define ISA baseline
+#define ISA_NAME "baseline"
+#define VECTOR_BYTES 16
+#define TILE_ROWS 3
+#include "kernels_body.h"

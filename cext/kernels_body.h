@@ -1,0 +1,49 @@
+/* All kernels for one instruction set: the bodies compiled for float and for double, and the table of both.
+ * Included by one tiny .c per instruction set, which defines ISA, VECTOR_BYTES and TILE_ROWS. */
+#include "kernels.h"
+
+#include <math.h>
+#include <string.h>
+
+#define CONCATENATE(a, b) a##b
+#define CONCATENATE_EXPANDED(a, b) CONCATENATE(a, b)
+
+#define TABLE(NAME)                                                                                              \
+    {LANES_OF(NAME), NAME(pack_gates), NAME(pack_columns), NAME(unpack_rows), NAME(unpack_columns), NAME(product), \
+     NAME(gather), NAME(scatter_add), NAME(cell_forward), NAME(cell_backward), NAME(column_sums), NAME(map_exp),  \
+     NAME(map_sigmoid), NAME(map_tanh), NAME(softmax_cross_entropy), NAME(squared_error),                         \
+     NAME(binary_cross_entropy), NAME(sum_squares), NAME(sgd), NAME(adam)}
+
+#define NAME(name) name##_f32
+#define REAL float
+#define INTEGER int32_t
+#define REAL_BITS 32
+#define MANTISSA_BITS 23
+#define ROUNDING 12582912.0f /* 1.5 * 2^23 */
+#define LN2_HIGH 0.693359375
+#define LN2_LOW -2.12194440054690583e-4
+#define EXP_SERIES_START (1.0 / 5040)
+#define EXP_LOW -87.0f
+#define EXP_HIGH 88.0f
+#define SQRT sqrtf
+#include "kernels_real.h"
+
+#define NAME(name) name##_f64
+#define REAL double
+#define INTEGER int64_t
+#define REAL_BITS 64
+#define MANTISSA_BITS 52
+#define ROUNDING 6755399441055744.0 /* 1.5 * 2^52 */
+#define LN2_HIGH 0.693147180369123816490
+#define LN2_LOW 1.90821492927058770002e-10
+#define EXP_SERIES_START (1.0 / 6227020800)
+#define EXP_LOW -708.0
+#define EXP_HIGH 709.0
+#define SQRT sqrt
+#include "kernels_real.h"
+
+#define F32(name) name##_f32
+#define F64(name) name##_f64
+#define LANES_OF(NAME) (ptrdiff_t)(VECTOR_BYTES / sizeof(NAME(real)))
+
+const cylstm_kernels CONCATENATE_EXPANDED(cylstm_, ISA) = {ISA_NAME, TABLE(F32), TABLE(F64)};

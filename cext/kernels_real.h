@@ -1,0 +1,33 @@
+/* Every body, for one real type; and the end of that type's macros. */
+typedef REAL NAME(real);
+#include "vector.h"
+
+#include "math_body.h"
+
+#include "pack_body.h"
+
+#include "product_body.h"
+
+#include "cell_body.h"
+
+#include "loss_body.h"
+
+#include "optim_body.h"
+
+#undef NAME
+#undef REAL
+#undef INTEGER
+#undef REAL_BITS
+#undef MANTISSA_BITS
+#undef ROUNDING
+#undef LN2_HIGH
+#undef LN2_LOW
+#undef EXP_SERIES_START
+#undef EXP_LOW
+#undef EXP_HIGH
+#undef SQRT
+#undef VECTOR
+#undef INTEGERS
+#undef LANES
+#undef INLINE
+#undef K_BLOCK

@@ -1,0 +1,77 @@
+/* The kernels of one real type; included twice by kernels.h, with CYLSTM_REAL float and double. No include guard.
+ *
+ * `ld*` are distances between rows, in reals. Arguments do not alias unless it is said. */
+
+typedef struct {
+    ptrdiff_t lanes;
+
+    /* Gate panels of W (4H, K) row-major: 4*Hp*K reals. With K = 1 this packs a bias. */
+    void (*pack_gates)(const CYLSTM_REAL *W, ptrdiff_t H, ptrdiff_t K, CYLSTM_REAL *panels);
+
+    /* Column blocks of W (4H, K): 4*Hp*Kp reals, Kp = K rounded up to a multiple of lanes. */
+    void (*pack_columns)(const CYLSTM_REAL *W, ptrdiff_t H, ptrdiff_t K, CYLSTM_REAL *blocks);
+
+    /* Rows in panel order back to gate order: W (4H, K) = rows of panels (4*Hp, K), padding dropped. */
+    void (*unpack_rows)(const CYLSTM_REAL *rows, ptrdiff_t H, ptrdiff_t K, CYLSTM_REAL *W);
+
+    /* The same where the rows lie as columns: W (4H, K) = panels (K, 4*Hp) transposed. */
+    void (*unpack_columns)(const CYLSTM_REAL *columns, ptrdiff_t H, ptrdiff_t K, CYLSTM_REAL *W);
+
+    /* C (rows, columns) = start + A (rows, K) . P, where P holds panels or blocks with `columns` columns in all
+     * (a multiple of lanes). start is `bias` (columns) for every row, or what C holds where bias is NULL. */
+    void (*product)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, const CYLSTM_REAL *A, ptrdiff_t lda,
+                    const CYLSTM_REAL *P, const CYLSTM_REAL *bias, CYLSTM_REAL *C, ptrdiff_t ldc);
+
+    /* gates (N, 4*Hp) = bias + gate panels' row ids[n]: the product with a one-hot row, without the product.
+     * bias may be NULL (zero). K is the number of rows that the panels have. */
+    void (*gather)(ptrdiff_t N, ptrdiff_t H, ptrdiff_t K, const int64_t *ids, const CYLSTM_REAL *panels,
+                   const CYLSTM_REAL *bias, CYLSTM_REAL *gates);
+
+    /* out (., width)[ids[n]] += rows (N, width)[n], in the order of n. */
+    void (*scatter_add)(ptrdiff_t N, ptrdiff_t width, const int64_t *ids, const CYLSTM_REAL *rows, CYLSTM_REAL *out);
+
+    /* One step of B rows. In: gates (B, 4*Hp) = bias + x.W', h_prev and c_prev (B, Hp), R's gate panels.
+     * Out: gates = values of i, f, g, o; c (B, Hp); h (B, Hp). c may be c_prev; h may not be h_prev.
+     *     i, f, o = sigmoid(.), g = tanh(.), c = f c_prev + i g, h = o tanh(c)   (Hochreiter & Schmidhuber 1997,
+     *     with the forget gate of Gers et al. 2000) */
+    void (*cell_forward)(ptrdiff_t B, ptrdiff_t H, const CYLSTM_REAL *R, const CYLSTM_REAL *h_prev,
+                         const CYLSTM_REAL *c_prev, CYLSTM_REAL *gates, CYLSTM_REAL *c, CYLSTM_REAL *h);
+
+    /* The same step backward, up to the gates. In: gates = values, c_prev, c, dh (B, Hp), dc (B, Hp) = what comes
+     * from step t+1. Out: gates = d loss / d pre-activations; dc = what goes to step t-1. */
+    void (*cell_backward)(ptrdiff_t B, ptrdiff_t H, const CYLSTM_REAL *c_prev, const CYLSTM_REAL *c,
+                          const CYLSTM_REAL *dh, CYLSTM_REAL *gates, CYLSTM_REAL *dc);
+
+    /* out (columns) = sums over the rows of A (rows, columns). */
+    void (*column_sums)(ptrdiff_t rows, ptrdiff_t columns, const CYLSTM_REAL *A, CYLSTM_REAL *out);
+
+    /* Elementwise on n reals; y may be x. Largest error found, in units of the last place (ULP) of the exact value,
+     * float / double: exp 1.4 / 1.5 (over [-87, 88] / [-708, 709], clamped outside), sigmoid 2.9 / 2.9 (x > -87 / -708),
+     * tanh 3.1 / 3.3. NaN gives NaN. tests/test_kernels.py measures them against these bounds. */
+    void (*exp)(ptrdiff_t n, const CYLSTM_REAL *x, CYLSTM_REAL *y);
+    void (*sigmoid)(ptrdiff_t n, const CYLSTM_REAL *x, CYLSTM_REAL *y);
+    void (*tanh)(ptrdiff_t n, const CYLSTM_REAL *x, CYLSTM_REAL *y);
+
+    /* Losses over `rows` rows of `columns` outputs. Each returns the sum over rows and adds to *hits; where
+     * `gradient` is not 0 the outputs are overwritten by scale * d sum / d outputs.
+     *   softmax_cross_entropy: -log softmax(logits)[target], by the log-sum-exp; a hit: the target is the argmax.
+     *   squared_error:         mean over columns of (output - target)^2; no hits.
+     *   binary_cross_entropy:  mean over columns of log(1 + exp(z)) - target z, stable; a hit: (z > 0) == (target > 1/2). */
+    double (*softmax_cross_entropy)(ptrdiff_t rows, ptrdiff_t columns, CYLSTM_REAL *logits, const int64_t *targets,
+                                    CYLSTM_REAL scale, int gradient, int64_t *hits);
+    double (*squared_error)(ptrdiff_t rows, ptrdiff_t columns, CYLSTM_REAL *outputs, const CYLSTM_REAL *targets,
+                            CYLSTM_REAL scale, int gradient, int64_t *hits);
+    double (*binary_cross_entropy)(ptrdiff_t rows, ptrdiff_t columns, CYLSTM_REAL *logits, const CYLSTM_REAL *targets,
+                                   CYLSTM_REAL scale, int gradient, int64_t *hits);
+
+    /* Optimisers over flat buffers of n reals, PyTorch's formulas; the gradient used is gscale * g.
+     *   sgd:  g += decay p;  m = momentum m + g;  p -= lr (nesterov ? g + momentum m : m).   m is NULL where momentum is 0.
+     *   adam: Kingma & Ba 2015, decoupled: Loshchilov & Hutter 2019. step_size = lr / (1 - beta1^t),
+     *         correction = 1 / sqrt(1 - beta2^t);  p -= step_size m / (correction sqrt(v) + eps). */
+    double (*sum_squares)(ptrdiff_t n, const CYLSTM_REAL *x);
+    void (*sgd)(ptrdiff_t n, CYLSTM_REAL *p, const CYLSTM_REAL *g, CYLSTM_REAL *m, double lr, double momentum,
+                int nesterov, double decay, double gscale);
+    void (*adam)(ptrdiff_t n, CYLSTM_REAL *p, const CYLSTM_REAL *g, CYLSTM_REAL *m, CYLSTM_REAL *v, double step_size,
+                 double correction, double beta1, double beta2, double eps, double lr, double decay, int decoupled,
+                 double gscale);
+} CYLSTM_NAME(cylstm_table);

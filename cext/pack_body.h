@@ -1,0 +1,53 @@
+/* Between PyTorch's (4H, K) weights and the panels of kernels.h. */
+
+static void NAME(pack_gates)(const REAL *W, ptrdiff_t H, ptrdiff_t K, REAL *panels)
+{
+    for (ptrdiff_t j0 = 0; j0 < H; j0 += LANES) {
+        const ptrdiff_t used = H - j0 < LANES ? H - j0 : LANES;
+        for (ptrdiff_t k = 0; k < K; k++)
+            for (ptrdiff_t gate = 0; gate < 4; gate++, panels += LANES) {
+                const REAL *column = W + (gate * H + j0) * K + k;
+                for (ptrdiff_t lane = 0; lane < LANES; lane++) panels[lane] = lane < used ? column[lane * K] : 0;
+            }
+    }
+}
+
+/* Where row q of the panel order lies in the (4H, .) matrix, or -1 in the padding. */
+INLINE ptrdiff_t NAME(gate_row)(ptrdiff_t q, ptrdiff_t H)
+{
+    const ptrdiff_t panel = q / (4 * LANES), gate = q / LANES % 4, unit = panel * LANES + q % LANES;
+    return unit < H ? gate * H + unit : -1;
+}
+
+static void NAME(pack_columns)(const REAL *W, ptrdiff_t H, ptrdiff_t K, REAL *blocks)
+{
+    const ptrdiff_t Hp = (H + LANES - 1) / LANES * LANES, Kp = (K + LANES - 1) / LANES * LANES;
+    for (ptrdiff_t k0 = 0; k0 < Kp; k0 += 4 * LANES) {
+        const ptrdiff_t width = Kp - k0 < 4 * LANES ? Kp - k0 : 4 * LANES;
+        const ptrdiff_t used = K - k0 < width ? K - k0 : width;
+        for (ptrdiff_t q = 0; q < 4 * Hp; q++, blocks += width) {
+            const ptrdiff_t row = NAME(gate_row)(q, H);
+            memset(blocks, 0, (size_t)width * sizeof(REAL));
+            if (row >= 0) memcpy(blocks, W + row * K + k0, (size_t)used * sizeof(REAL));
+        }
+    }
+}
+
+static void NAME(unpack_rows)(const REAL *rows, ptrdiff_t H, ptrdiff_t K, REAL *W)
+{
+    const ptrdiff_t Hp = (H + LANES - 1) / LANES * LANES;
+    for (ptrdiff_t q = 0; q < 4 * Hp; q++) {
+        const ptrdiff_t row = NAME(gate_row)(q, H);
+        if (row >= 0) memcpy(W + row * K, rows + q * K, (size_t)K * sizeof(REAL));
+    }
+}
+
+static void NAME(unpack_columns)(const REAL *columns, ptrdiff_t H, ptrdiff_t K, REAL *W)
+{
+    const ptrdiff_t Hp = (H + LANES - 1) / LANES * LANES;
+    for (ptrdiff_t q = 0; q < 4 * Hp; q++) {
+        const ptrdiff_t row = NAME(gate_row)(q, H);
+        if (row < 0) continue;
+        for (ptrdiff_t k = 0; k < K; k++) W[row * K + k] = columns[k * 4 * Hp + q];
+    }
+}

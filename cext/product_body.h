@@ -1,0 +1,125 @@
+/* C = start + A . P over packed panels: the one product of the package, used for x.W', h.R', dgates.R and dgates.W.
+ *
+ * A tile of ROWS rows and PANELS * VECTORS vectors of columns stays in registers while k runs. The three numbers are
+ * compile-time constants and each tile is a function of its own: only then does the compiler unroll the tile fully
+ * and keep every accumulator in a register (GCC 12 spills them otherwise, at half the speed). */
+
+INLINE void NAME(tile)(const int ROWS, const int PANELS, const int VECTORS, ptrdiff_t K, const REAL *restrict A,
+                       ptrdiff_t lda, const REAL *restrict P, ptrdiff_t panel_size, const REAL *restrict bias,
+                       REAL *restrict C, ptrdiff_t ldc)
+{
+    VECTOR acc[TILE_ROWS][8];
+    const int width = PANELS * VECTORS;
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 8
+        for (int j = 0; j < width; j++) acc[r][j] = NAME(load)((bias ? bias : C + r * ldc) + j * LANES);
+    for (ptrdiff_t k = 0; k < K; k++) {
+#pragma GCC unroll 8
+        for (int j = 0; j < width; j++) {
+            const VECTOR w = NAME(load)(P + (j / VECTORS) * panel_size + (j % VECTORS) * LANES);
+#pragma GCC unroll 8
+            for (int r = 0; r < ROWS; r++) acc[r][j] += w * A[r * lda + k];
+        }
+        P += VECTORS * LANES;
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 8
+        for (int j = 0; j < width; j++) NAME(store)(C + r * ldc + j * LANES, acc[r][j]);
+}
+
+#define DEFINE_TILE(ROWS, PANELS, VECTORS)                                                                     \
+    static __attribute__((noinline)) void NAME(tile_##ROWS##_##PANELS##_##VECTORS)(                            \
+        ptrdiff_t K, const REAL *A, ptrdiff_t lda, const REAL *P, ptrdiff_t panel_size, const REAL *bias,      \
+        REAL *C, ptrdiff_t ldc)                                                                                \
+    {                                                                                                          \
+        NAME(tile)(ROWS, PANELS, VECTORS, K, A, lda, P, panel_size, bias, C, ldc);                             \
+    }
+#define DEFINE_TILES(ROWS) DEFINE_TILE(ROWS, 1, 1) DEFINE_TILE(ROWS, 1, 2) DEFINE_TILE(ROWS, 1, 3) DEFINE_TILE(ROWS, 1, 4)
+#define TILES(ROWS) {NAME(tile_##ROWS##_1_1), NAME(tile_##ROWS##_1_2), NAME(tile_##ROWS##_1_3), NAME(tile_##ROWS##_1_4)}
+
+DEFINE_TILE(1, 2, 4)
+DEFINE_TILES(1)
+DEFINE_TILES(2)
+DEFINE_TILES(3)
+#if TILE_ROWS == 6
+DEFINE_TILES(4)
+DEFINE_TILES(5)
+DEFINE_TILES(6)
+#endif
+
+typedef void (*NAME(tile_function))(ptrdiff_t, const REAL *, ptrdiff_t, const REAL *, ptrdiff_t, const REAL *, REAL *,
+                                    ptrdiff_t);
+
+static const NAME(tile_function) NAME(tiles)[TILE_ROWS][4] = {TILES(1), TILES(2), TILES(3),
+#if TILE_ROWS == 6
+                                                              TILES(4), TILES(5), TILES(6)
+#endif
+};
+
+#undef DEFINE_TILE
+#undef DEFINE_TILES
+#undef TILES
+
+/* One panel of `vectors` vectors under all rows: rows in blocks as even as they can be, so that no block of one row,
+ * which cannot hide the latency of its additions, is left over. */
+INLINE void NAME(product_panel)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t vectors, const REAL *A, ptrdiff_t lda,
+                                const REAL *P, const REAL *bias, REAL *C, ptrdiff_t ldc)
+{
+    ptrdiff_t blocks = (rows + TILE_ROWS - 1) / TILE_ROWS;
+    while (rows > 0) {
+        const ptrdiff_t size = (rows + blocks - 1) / blocks;
+        NAME(tiles)[size - 1][vectors - 1](K, A, lda, P, 0, bias, C, ldc);
+        A += size * lda, C += size * ldc, rows -= size, blocks--;
+    }
+}
+
+/* k is cut so that the piece of a panel which all rows pass over (32 kB) stays in the first-level cache. */
+#define K_BLOCK (32768 / (4 * VECTOR_BYTES))
+
+static void NAME(product)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, const REAL *A, ptrdiff_t lda, const REAL *P,
+                          const REAL *bias, REAL *C, ptrdiff_t ldc)
+{
+    const ptrdiff_t panel = 4 * LANES;
+    if (rows == 1) { /* two panels at once: eight accumulators hide the latency that four do not */
+        for (; columns >= 2 * panel; columns -= 2 * panel, P += 2 * panel * K, C += 2 * panel) {
+            NAME(tile_1_2_4)(K, A, lda, P, panel * K, bias, C, ldc);
+            if (bias) bias += 2 * panel;
+        }
+    }
+    for (ptrdiff_t j = 0; j < columns; j += panel) {
+        const ptrdiff_t width = columns - j < panel ? columns - j : panel;
+        const ptrdiff_t k_block = rows > TILE_ROWS ? K_BLOCK : K;
+        for (ptrdiff_t k = 0; k < K; k += k_block)
+            NAME(product_panel)(rows, K - k < k_block ? K - k : k_block, width / LANES, A + k, lda, P + j * K + k * width,
+                                bias && k == 0 ? bias + j : NULL, C + j, ldc);
+    }
+}
+
+static void NAME(gather)(ptrdiff_t N, ptrdiff_t H, ptrdiff_t K, const int64_t *ids, const REAL *panels, const REAL *bias,
+                         REAL *gates)
+{
+    const ptrdiff_t panel = 4 * LANES, columns = (H + LANES - 1) / LANES * panel;
+    for (ptrdiff_t n = 0; n < N; n++, gates += columns)
+        for (ptrdiff_t j = 0; j < columns; j += LANES) {
+            const ptrdiff_t within = j % panel, start = j - within;
+            const VECTOR w = NAME(load)(panels + start * K + (ptrdiff_t)ids[n] * panel + within);
+            NAME(store)(gates + j, bias ? NAME(load)(bias + j) + w : w);
+        }
+}
+
+static void NAME(scatter_add)(ptrdiff_t N, ptrdiff_t width, const int64_t *ids, const REAL *rows, REAL *out)
+{
+    for (ptrdiff_t n = 0; n < N; n++, rows += width) {
+        REAL *row = out + (ptrdiff_t)ids[n] * width;
+        for (ptrdiff_t j = 0; j < width; j++) row[j] += rows[j];
+    }
+}
+
+static void NAME(column_sums)(ptrdiff_t rows, ptrdiff_t columns, const REAL *A, REAL *out)
+{
+    memset(out, 0, (size_t)columns * sizeof(REAL));
+    for (ptrdiff_t r = 0; r < rows; r++, A += columns)
+        for (ptrdiff_t j = 0; j < columns; j++) out[j] += A[j];
+}

@@ -1,0 +1,76 @@
+"""What is compiled, and with which flags. Everything else about the project stands in pyproject.toml."""
+
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+ROOT = Path(__file__).parent
+PACKAGE = ROOT / "src" / "cylstm"
+DEBUG = os.environ.get("CYLSTM_DEBUG") == "1"  # bounds checks, no optimisation
+SANITIZE = os.environ.get("CYLSTM_SANITIZE", "")  # "address,undefined" or "thread"
+MACOS = sys.platform == "darwin"
+
+checks = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g"] if SANITIZE else []
+flags = ["-std=gnu11", "-O1" if DEBUG else "-O3", "-g" if DEBUG else "-g0", "-fno-math-errno", *checks]
+link_flags = list(checks)
+
+if MACOS:
+    blas = {"define_macros": [("CYLSTM_ACCELERATE", None)], "extra_link_args": [*link_flags, "-framework", "Accelerate"]}
+else:
+    import scipy_openblas32 as openblas
+
+    # The build environment is gone when the extension is loaded: the library travels inside the package, and
+    # the extension finds it next to itself.
+    vendored = PACKAGE / "_openblas"
+    vendored.mkdir(exist_ok=True)
+    for pattern in ("*.so*", "*.dll", "*.lib"):
+        for library in Path(openblas.get_lib_dir()).glob(pattern):
+            shutil.copyfile(library, vendored / library.name)
+    blas = {
+        "libraries": [openblas.get_library()],
+        "library_dirs": [str(vendored)],
+        "extra_link_args": [*link_flags, *([] if sys.platform == "win32" else ["-Wl,-rpath,$ORIGIN/_openblas"])],
+    }
+
+ISA_FLAGS = {"baseline": []}
+if platform.machine().lower() in ("x86_64", "amd64"):
+    ISA_FLAGS["avx2"] = ["-mavx2", "-mfma"]
+    ISA_FLAGS["avx512"] = ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma"]
+
+
+def kernel_library(isa):
+    """A static library of the kernels for one instruction set, with that set's flags and no other's."""
+    headers = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "cext").glob("*.h"))]
+    source = f"cext/kernels_{isa}.c"
+    return f"cylstm_{isa}", {"sources": [source], "cflags": flags + ISA_FLAGS[isa], "obj_deps": {"": headers}}
+
+
+dispatch = ("cylstm_dispatch", {"sources": ["cext/dispatch.c"], "cflags": flags, "obj_deps": {"": ["cext/kernels.h"]}})
+
+
+def extension(name, **options):
+    options.setdefault("extra_link_args", link_flags)
+    return Extension(f"cylstm.{name}", [f"src/cylstm/{name}.pyx"], include_dirs=["cext"], extra_compile_args=flags, **options)
+
+
+setup(
+    libraries=[dispatch, *(kernel_library(isa) for isa in ISA_FLAGS)],
+    ext_modules=cythonize(
+        [extension("_blas", **blas), *(extension(n) for n in ("_kernels", "_steps", "_sequence", "_lstm", "_ops"))],
+        include_path=["src"],
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": DEBUG,
+            "wraparound": False,
+            "initializedcheck": DEBUG,
+            "cdivision": True,
+            "embedsignature": True,
+            "freethreading_compatible": True,
+        },
+    ),
+)

@@ -1,0 +1,62 @@
+"""Which instruction set the kernels run on, and the elementwise kernels for the tests that measure their error."""
+
+import os
+
+import numpy as np
+
+cdef const Kernels* in_use = NULL
+
+
+cdef const Kernels* active() noexcept nogil:
+    return in_use
+
+
+def use(isa=None):
+    """Select the kernels of one instruction set for every call from now on, and return its name.
+
+    `isa` is "baseline" (SSE2 or NEON), "avx2" or "avx512"; None takes the widest that this processor has.
+    The environment variable CYLSTM_ISA does the same at import. Raises ValueError for a set that is unknown or
+    that this processor lacks. Results differ between sets in the last bits.
+    """
+    global in_use
+    cdef bytes name
+    cdef const Kernels* found
+    if isa is None:
+        found = cylstm_select(NULL)
+    else:
+        name = str(isa).encode()
+        found = cylstm_select(name)
+    if found == NULL:
+        raise ValueError(f"isa: expected one of {', '.join(map(repr, available()))} on this processor, got {isa!r}")
+    in_use = found
+    return instruction_set()
+
+
+def available():
+    """The instruction sets that this processor can run, narrowest first."""
+    return [name for name in ("baseline", "avx2", "avx512") if cylstm_select(name.encode()) != NULL]
+
+
+def instruction_set():
+    """The name of the instruction set in use: "baseline", "avx2" or "avx512"."""
+    return in_use.isa.decode()
+
+
+def elementwise(str function, real[::1] x):
+    """exp, sigmoid or tanh of a contiguous vector, by the kernels in use."""
+    y = np.empty(x.shape[0], dtype=np.float32 if real is float else np.float64)
+    cdef real[::1] out = y
+    if x.shape[0] == 0:
+        return y
+    if function == "exp":
+        exp(in_use, x.shape[0], &x[0], &out[0])
+    elif function == "sigmoid":
+        sigmoid(in_use, x.shape[0], &x[0], &out[0])
+    elif function == "tanh":
+        tanh(in_use, x.shape[0], &x[0], &out[0])
+    else:
+        raise ValueError(f"function: expected 'exp', 'sigmoid' or 'tanh', got {function!r}")
+    return y
+
+
+use(os.environ.get("CYLSTM_ISA") or None)

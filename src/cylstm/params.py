@@ -1,0 +1,130 @@
+"""Parameters: named views on one flat buffer, and the knowledge of whether someone may have changed them."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Mapping
+
+import numpy as np
+
+__all__ = ["Parameters", "aligned_empty"]
+
+ALIGNMENT = 64  # bytes: one cache line, one AVX-512 vector
+
+
+def aligned_empty(size: int, dtype) -> np.ndarray:
+    """An uninitialised 1-D array of `size` elements whose first one lies on a cache line."""
+    dtype = np.dtype(dtype)
+    raw = np.empty(size * dtype.itemsize + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size * dtype.itemsize].view(dtype)
+
+
+class _Lease:
+    """What the views handed out hang on: numpy keeps it alive exactly as long as any view, or view of a view, lives."""
+
+    def __init__(self, flat):
+        self.flat = flat
+        self.__array_interface__ = flat.__array_interface__
+
+
+class _Tracker:
+    """Whether the values of one buffer may have changed; shared by all Parameters on that buffer."""
+
+    def __init__(self, flat):
+        self.flat = flat
+        self.touched = 0
+        self.suspected = 0
+        self.lease = None
+
+    def views(self) -> np.ndarray:
+        """The whole buffer, hung on a lease."""
+        lease = self.lease() if self.lease is not None else None
+        if lease is None:
+            lease = _Lease(self.flat)
+            self.lease = weakref.ref(lease)
+        return np.asarray(lease)
+
+    def current(self) -> tuple[int, int]:
+        if self.lease is not None:
+            self.suspected += 1
+            if self.lease() is None:
+                self.lease = None
+        return self.touched, self.suspected
+
+
+class Parameters(Mapping):
+    """A mapping from names to writable views, in a fixed order, on one flat buffer.
+
+    layout: name -> shape.
+
+    Weights are packed for the kernels once per update, so a layer has to know when they change. `touch()` says so.
+    A view that was handed out can be written to at any time; while one is alive, `version()` never repeats itself,
+    and the layer packs anew at every call: slower, never stale.
+    """
+
+    def __init__(self, layout: dict[str, tuple[int, ...]], dtype):
+        flat = aligned_empty(sum(math.prod(shape) for shape in layout.values()), dtype)
+        self._place(layout, flat, _Tracker(flat), 0)
+
+    def _place(self, layout, flat, tracker, offset):
+        self.layout = dict(layout)
+        self.flat = flat
+        self._tracker = tracker
+        self._starts = {}
+        for name, shape in self.layout.items():
+            self._starts[name] = offset
+            offset += math.prod(shape)
+
+    def child(self, prefix: str) -> Parameters:
+        """The parameters whose names begin with `prefix`, without it, on the same memory. They must be neighbours."""
+        names = [name for name in self.layout if name.startswith(prefix)]
+        layout = {name[len(prefix) :]: self.layout[name] for name in names}
+        size = sum(math.prod(shape) for shape in layout.values())
+        start = self._starts[names[0]] - self._starts[next(iter(self.layout))]
+        part = Parameters.__new__(Parameters)
+        part._place(layout, self.flat[start : start + size], self._tracker, self._starts[names[0]])
+        return part
+
+    @property
+    def size(self) -> int:
+        """The number of all elements."""
+        return self.flat.size
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the buffer in bytes."""
+        return self.flat.nbytes
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The one dtype of all parameters."""
+        return self.flat.dtype
+
+    def touch(self) -> None:
+        """Say that values changed through `flat`."""
+        self._tracker.touched += 1
+
+    @property
+    def touched(self) -> int:
+        """How often `touch` was called."""
+        return self._tracker.touched
+
+    def version(self) -> tuple[int, int]:
+        """A value that differs from every earlier one if the parameters may have changed since."""
+        return self._tracker.current()
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        shape, start = self.layout[name], self._starts[name]
+        return self._tracker.views()[start : start + math.prod(shape)].reshape(shape)
+
+    def __iter__(self):
+        return iter(self.layout)
+
+    def __len__(self) -> int:
+        return len(self.layout)
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{name} {shape}" for name, shape in self.layout.items())
+        return f"Parameters({inside}; {self.dtype})"
