@@ -152,6 +152,7 @@ class LSTM:
             else:
                 values[...] = 0
                 values[H : 2 * H] = self.forget_bias
+        self.parameters.touch()
 
     def __repr__(self) -> str:
         return (
@@ -221,10 +222,9 @@ class LSTM:
         """
         if not isinstance(tape, Tape) or tape.layer is not self:
             raise TypeError(f"tape: expected a tape of this layer, got {describe(tape)}")
-        given, inner = tape.given, tape.inner
-        B = tape.y_shape[0]
+        inner, B = tape.inner, tape.y_shape[0]
         dy = as_float_array("dy", dy, self.dtype)
-        expected = tape.y_shape if given.batched else tape.y_shape[1:]
+        expected = tape.y_shape if tape.batched else tape.y_shape[1:]
         if dy.shape != expected:
             raise ValueError(f"dy: expected {expected}, got {dy.shape}")
         dy = np.ascontiguousarray(dy.reshape(tape.y_shape))
@@ -239,8 +239,8 @@ class LSTM:
         dx = _lstm.backward(inner, dy, dh, dc, *dinitial, gradients.flat)
         gradients.touch()
         if dx is not None:
-            dx = given.plan.unpack(dx)
-            dx = dx if given.batched else dx[0]
+            dx = tape.plan.unpack(dx)
+            dx = dx if tape.batched else dx[0]
         return Gradients(dx, dinitial, gradients)
 
     def _run(self, given, state, *, keep, out=None):
@@ -264,7 +264,7 @@ class LSTM:
         ids = None if given.ids is None else np.ascontiguousarray(plan.pack(given.ids))
         y = (np.empty if plan.order is None else np.zeros)((B, T, self.output_size), self.dtype)
         inner = _lstm.forward(weights, plan, x, ids, h0, c0, masks, keep, y, *final)
-        tape = Tape(self, given, inner, y.shape) if keep else None
+        tape = Tape(self, plan, given.batched, inner, y.shape) if keep else None
         return (y if given.batched else y[0]), final, tape
 
     def _packed_weights(self):
@@ -387,8 +387,8 @@ class LSTM:
 class Tape:
     """What `forward` keeps for `backward`: inputs, gates, h and c of every step, and the dropout masks."""
 
-    def __init__(self, layer, given, inner, y_shape):
-        self.layer, self.given, self.inner, self.y_shape = layer, given, inner, y_shape
+    def __init__(self, layer, plan, batched, inner, y_shape):
+        self.layer, self.plan, self.batched, self.inner, self.y_shape = layer, plan, batched, inner, y_shape
         self.touched = layer.parameters.touched
 
     @property

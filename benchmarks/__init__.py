@@ -1,0 +1,1 @@
+"""Benchmarks: one list of shapes, one timer, one file per question. `python -m benchmarks layer` runs the first."""

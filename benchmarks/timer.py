@@ -1,0 +1,64 @@
+"""The one timer: contenders in turn, round after round, so that whatever disturbs the machine disturbs all of them."""
+
+import platform
+import subprocess
+import sys
+import time
+from importlib import metadata
+
+import numpy as np
+
+
+def interleaved(contenders, *, seconds=1.0, rounds=9):
+    """name -> callable; returns name -> {"median", "low", "high", "calls"}, in seconds per call.
+
+    Each contender runs `rounds` times in turn, each time for about seconds / rounds. low and high are the quartiles.
+    """
+    repeats, samples = {}, {name: [] for name in contenders}
+    for name, call in contenders.items():
+        call()  # the first call is not the steady one
+        start = time.perf_counter()
+        call()
+        repeats[name] = max(1, int(seconds / rounds / max(time.perf_counter() - start, 1e-7)))
+    for _ in range(rounds):
+        for name, call in contenders.items():
+            start = time.perf_counter()
+            for _ in range(repeats[name]):
+                call()
+            samples[name].append((time.perf_counter() - start) / repeats[name])
+    return {
+        name: {
+            "median": float(np.median(times)),
+            "low": float(np.quantile(times, 0.25)),
+            "high": float(np.quantile(times, 0.75)),
+            "calls": repeats[name] * rounds,
+        }
+        for name, times in samples.items()
+    }
+
+
+def machine():
+    """What the figures depend on: processor, instruction set, versions, the commit."""
+    import cylstm
+
+    def version(package):
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return None
+
+    processor = platform.processor()
+    try:
+        with open("/proc/cpuinfo") as lines:
+            processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    return {
+        "processor": processor,
+        "instruction_set": cylstm.instruction_set(),
+        "python": sys.version.split()[0],
+        "versions": {name: version(name) for name in ("cylstm", "numpy", "torch", "onnxruntime")},
+        "commit": commit,
+        "date": time.strftime("%Y-%m-%d"),
+    }

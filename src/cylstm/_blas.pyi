@@ -1,0 +1,6 @@
+import numpy as np
+
+def description() -> str: ...
+def multiply_add(
+    a: np.ndarray, b: np.ndarray, c: np.ndarray, transpose_a: bool, transpose_b: bool, alpha: float, beta: float
+) -> None: ...

@@ -1,0 +1,13 @@
+import numpy as np
+
+class Plan:
+    sizes: np.ndarray | None
+    offsets: np.ndarray | None
+    order: np.ndarray | None
+    lengths: np.ndarray | None
+    cut: np.ndarray | None
+    def __init__(self, B: int, T: int, lengths: np.ndarray | None = None, resets: np.ndarray | None = None) -> None: ...
+    @property
+    def rows(self) -> int: ...
+    def pack(self, array: np.ndarray) -> np.ndarray: ...
+    def unpack(self, packed: np.ndarray) -> np.ndarray: ...

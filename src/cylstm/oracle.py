@@ -1,0 +1,302 @@
+"""The LSTM in plain NumPy, written to be read: what every compiled number in this package is checked against.
+
+float64 throughout. The equation stands above each line; backward stands beside forward, `dz` being d loss / dz.
+
+Notation. T steps, B rows, I inputs, H hidden units, L layers, D directions, V classes. Weights as in PyTorch, with one
+bias: weight_ih (4H, I) = W, weight_hh (4H, H) = R, bias (4H,) = b; gates in the order i, f, g, o. Public arrays are
+batch-first, (B, T, I); inside, one direction of one layer is time-major, and h and c have T + 1 slots: slot 0 is the
+initial state, slot t+1 the state after step t, so that nothing is ever called t-1.
+
+Sources: Hochreiter & Schmidhuber 1997; the forget gate: Gers, Schmidhuber & Cummins 2000; backpropagation through time:
+Werbos 1990, Graves 2012 chapter 4 (there with peepholes).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = [
+    "adam", "adamw", "backward", "binary_cross_entropy", "clip_by_global_norm", "forward", "mse", "sequence", "sgd",
+    "sigmoid", "softmax_cross_entropy", "step",
+]  # fmt: skip
+
+
+def sigmoid(z):
+    """1 / (1 + exp(-z)), without overflow for large -z."""
+    e = np.exp(-np.abs(z))
+    return np.where(z >= 0, 1, e) / (1 + e)
+
+
+# --- one step, one sequence -------------------------------------------------------------------------------------------
+
+
+def gates(x, h_prev, W, R, b):
+    """The four gates of one step, each (B, H), from x (B, I) and h_prev (B, H)."""
+    # z = W x + R h + b
+    z = x @ W.T + h_prev @ R.T + b
+    z_i, z_f, z_g, z_o = np.split(z, 4, axis=1)
+    # i, f, o = sigmoid(z), g = tanh(z)
+    return sigmoid(z_i), sigmoid(z_f), np.tanh(z_g), sigmoid(z_o)
+
+
+def step(x, h_prev, c_prev, W, R, b):
+    """One step: x (B, I), h_prev and c_prev (B, H) -> h, c, each (B, H)."""
+    i, f, g, o = gates(x, h_prev, W, R, b)
+    # c = f c_prev + i g
+    c = f * c_prev + i * g
+    # h = o tanh(c)
+    h = o * np.tanh(c)
+    return h, c
+
+
+def sequence(x, W, R, b):
+    """The form of the textbooks: one sequence x (T, I) -> h (T, H), from a zero state."""
+    h = c = np.zeros((1, R.shape[1]))
+    outputs = []
+    for x_t in x:
+        h, c = step(x_t[None], h, c, W, R, b)
+        outputs.append(h[0])
+    return np.stack(outputs)
+
+
+# --- one direction of one layer ---------------------------------------------------------------------------------------
+
+
+class Run(NamedTuple):
+    """What one direction of one layer keeps for its backward pass. Time runs in the order of processing."""
+
+    x: np.ndarray  # (T, B, I)
+    h: np.ndarray  # (T+1, B, H)
+    c: np.ndarray  # (T+1, B, H)
+    i: np.ndarray  # (T, B, H), and so the other gates
+    f: np.ndarray
+    g: np.ndarray
+    o: np.ndarray
+    alive: np.ndarray  # (T, B, 1): 1 where step t belongs to the row, 0 past its end
+    keep: np.ndarray  # (T, B, 1): 0 where nothing reaches step t from the step before it, 1 elsewhere
+
+
+def run_forward(x, h0, c0, W, R, b, alive, keep):
+    """x (T, B, I) -> Run; its h[t+1] is the output of step t."""
+    T, B, _ = x.shape
+    H = R.shape[1]
+    h, c = np.empty((T + 1, B, H)), np.empty((T + 1, B, H))
+    i, f, g, o = (np.empty((T, B, H)) for _ in range(4))
+    h[0], c[0] = h0, c0
+    for t in range(T):
+        h_prev, c_prev = keep[t] * h[t], keep[t] * c[t]
+        i[t], f[t], g[t], o[t] = gates(x[t], h_prev, W, R, b)
+        # c_t = f c_{t-1} + i g
+        c_t = f[t] * c_prev + i[t] * g[t]
+        # h_t = o tanh(c_t)
+        h_t = o[t] * np.tanh(c_t)
+        # a row that has ended, or not yet begun, keeps its state
+        c[t + 1] = np.where(alive[t], c_t, c[t])
+        h[t + 1] = np.where(alive[t], h_t, h[t])
+    return Run(x, h, c, i, f, g, o, alive, keep)
+
+
+def run_backward(run, dy, dhn, dcn, W, R):
+    """dy (T, B, H), dhn, dcn (B, H): d loss / d outputs and final state -> dx, dh0, dc0, dW, dR, db."""
+    x, h, c, i, f, g, o, alive, keep = run
+    dx, dW, dR, db = np.zeros_like(x), np.zeros_like(W), np.zeros_like(R), np.zeros(len(W))
+    dh, dc = dhn, dcn
+    for t in reversed(range(len(x))):
+        h_prev, c_prev = keep[t] * h[t], keep[t] * c[t]
+        # h_t reaches the loss through y_t and through step t+1
+        dh_t = alive[t] * (dh + dy[t])
+        dc_t = alive[t] * dc
+        # h_t = o tanh(c_t)
+        tanh_c = np.tanh(c[t + 1])
+        do = dh_t * tanh_c
+        dc_t = dc_t + dh_t * o[t] * (1 - tanh_c**2)
+        # c_t = f c_{t-1} + i g
+        di = dc_t * g[t]
+        df = dc_t * c_prev
+        dg = dc_t * i[t]
+        # sigmoid' = s (1 - s), tanh' = 1 - tanh^2, both from the gates' values
+        dz_i = di * i[t] * (1 - i[t])
+        dz_f = df * f[t] * (1 - f[t])
+        dz_g = dg * (1 - g[t] ** 2)
+        dz_o = do * o[t] * (1 - o[t])
+        dz = np.concatenate([dz_i, dz_f, dz_g, dz_o], axis=1)
+        # z = W x_t + R h_{t-1} + b
+        dW += dz.T @ x[t]
+        dR += dz.T @ h_prev
+        db += dz.sum(axis=0)
+        dx[t] = dz @ W
+        # what goes on to step t-1; a row that has ended passes on what it got
+        dh = keep[t] * (dz @ R) + (1 - alive[t]) * dh
+        dc = keep[t] * (dc_t * f[t]) + (1 - alive[t]) * dc
+    return dx, dh, dc, dW, dR, db
+
+
+# --- layers, directions, lengths, resets ------------------------------------------------------------------------------
+
+
+class Tape(NamedTuple):
+    """What backward needs: a Run per layer and direction, the dropout masks, the weights, the number of directions."""
+
+    runs: list
+    masks: list | None
+    params: dict
+    directions: int
+
+
+def suffixes(layer, directions):
+    """The endings of the parameter names of one layer: "l0", "l0_reverse"."""
+    return [f"l{layer}", f"l{layer}_reverse"][:directions]
+
+
+def alive_and_keep(B, T, lengths, resets):
+    """lengths (B,) and resets (B, T) -> alive (T, B, 1), and keep (T, B, 1) of the forward and the reverse direction."""
+    lengths = np.full(B, T) if lengths is None else np.asarray(lengths)
+    alive = np.arange(T)[:, None] < lengths
+    cut = np.zeros((T, B), bool) if resets is None else np.asarray(resets, bool).T & alive
+    # A reset at t stands between t-1 and t: before step t going forward, before step t-1 going back.
+    cut_reverse = np.concatenate([cut[1:], np.zeros((1, B), bool)])
+    return alive[..., None] * 1.0, 1.0 - cut[..., None], 1.0 - cut_reverse[..., None]
+
+
+def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths=None, resets=None, dropout_masks=None):
+    """x (B, T, I), state a pair of (L*D, B, H) or None for zeros -> y (B, T, D*H), (hn, cn), tape.
+
+    lengths (B,): y is 0 past a row's end, its final state is the one at its own end, where the reverse direction begins.
+    resets (B, T): where true, nothing flows between steps t-1 and t, in either direction.
+    dropout_masks: L-1 arrays (B, T, D*H), which multiply the outputs of all layers but the last.
+    """
+    x = np.asarray(x, np.float64)
+    B, T, _ = x.shape
+    D, H = 1 + bidirectional, params["weight_hh_l0"].shape[1]
+    h0, c0 = np.zeros((2, num_layers * D, B, H)) if state is None else state
+    alive, keep, keep_reverse = alive_and_keep(B, T, lengths, resets)
+    runs, layer_input = [], x.swapaxes(0, 1)
+    for layer in range(num_layers):
+        outputs = []
+        for direction, suffix in enumerate(suffixes(layer, D)):
+            W, R = params[f"weight_ih_{suffix}"], params[f"weight_hh_{suffix}"]
+            b = params.get(f"bias_{suffix}", 0.0)
+            n = layer * D + direction
+            # the reverse direction is the forward one on a reversed clock
+            clock = slice(None, None, -1 if direction else 1)
+            run = run_forward(layer_input[clock], h0[n], c0[n], W, R, b, alive[clock], (keep, keep_reverse)[direction][clock])
+            runs.append(run)
+            outputs.append((run.alive * run.h[1:])[clock])
+        layer_input = np.concatenate(outputs, axis=2)
+        if dropout_masks is not None and layer < num_layers - 1:
+            layer_input = layer_input * dropout_masks[layer].swapaxes(0, 1)
+    final = np.stack([run.h[-1] for run in runs]), np.stack([run.c[-1] for run in runs])
+    return layer_input.swapaxes(0, 1), final, Tape(runs, dropout_masks, params, D)
+
+
+def backward(tape, dy, dstate=None):
+    """dy (B, T, D*H), dstate a pair of (L*D, B, H) or None -> dx (B, T, I), (dh0, dc0), gradients by parameter name."""
+    runs, masks, params, D = tape
+    _, B, H = runs[0].h.shape
+    dhn, dcn = np.zeros((2, len(runs), B, H)) if dstate is None else dstate
+    dh0, dc0, dparams = np.empty((len(runs), B, H)), np.empty((len(runs), B, H)), {}
+    dlayer = np.asarray(dy, np.float64).swapaxes(0, 1)
+    for layer in reversed(range(len(runs) // D)):
+        dinput = 0.0
+        for direction, suffix in enumerate(suffixes(layer, D)):
+            n = layer * D + direction
+            clock = slice(None, None, -1 if direction else 1)
+            # where, not a product: what stands past a row's end is ignored, whatever it is
+            dy_run = np.where(runs[n].alive, dlayer[clock, :, direction * H : (direction + 1) * H], 0)
+            dx, dh0[n], dc0[n], dW, dR, db = run_backward(
+                runs[n], dy_run, dhn[n], dcn[n], params[f"weight_ih_{suffix}"], params[f"weight_hh_{suffix}"])  # fmt: skip
+            dparams[f"weight_ih_{suffix}"], dparams[f"weight_hh_{suffix}"] = dW, dR
+            if f"bias_{suffix}" in params:
+                dparams[f"bias_{suffix}"] = db
+            dinput = dinput + dx[clock]
+        dlayer = dinput
+        if masks is not None and layer > 0:
+            dlayer = dlayer * masks[layer - 1].swapaxes(0, 1)
+    return dlayer.swapaxes(0, 1), (dh0, dc0), {name: dparams[name] for name in params}
+
+
+# --- losses: the mean over real tokens, and its gradient --------------------------------------------------------------
+
+
+def token_weights(count, mask):
+    """1/N for each of the N tokens that mask (count,) calls real, 0 for the others."""
+    weights = np.ones(count) if mask is None else np.asarray(mask, np.float64)
+    return weights / weights.sum()
+
+
+def softmax_cross_entropy(logits, targets, mask=None):
+    """logits (N, V), targets (N,) ids, mask (N,) bool or None -> mean loss per token, d loss / d logits."""
+    weights = token_weights(len(logits), mask)
+    # log sum_v exp(z_v) = m + log sum_v exp(z_v - m), m = max(z): no overflow, no log(0)
+    largest = logits.max(axis=1, keepdims=True)
+    log_sum = largest + np.log(np.exp(logits - largest).sum(axis=1, keepdims=True))
+    log_p = logits - log_sum
+    # loss = -sum_n w_n log p_n[target_n]
+    rows = np.arange(len(logits))
+    loss = -(weights * log_p[rows, targets]).sum()
+    # d loss / d z = w (p - onehot(target))
+    dlogits = np.exp(log_p)
+    dlogits[rows, targets] -= 1
+    return loss, weights[:, None] * dlogits
+
+
+def mse(outputs, targets, mask=None):
+    """outputs, targets (N, O) -> mean over tokens of the mean over outputs of (output - target)^2, its gradient."""
+    weights = token_weights(len(outputs), mask)[:, None] / outputs.shape[1]
+    error = outputs - targets
+    return (weights * error**2).sum(), weights * 2 * error
+
+
+def binary_cross_entropy(logits, targets, mask=None):
+    """logits, targets in [0, 1] (N, O) -> mean over tokens of the mean over outputs of the loss, its gradient."""
+    weights = token_weights(len(logits), mask)[:, None] / logits.shape[1]
+    # -t log s(z) - (1 - t) log(1 - s(z)) = max(z, 0) - t z + log(1 + exp(-|z|))
+    loss = np.maximum(logits, 0) - targets * logits + np.log1p(np.exp(-np.abs(logits)))
+    return (weights * loss).sum(), weights * (sigmoid(logits) - targets)
+
+
+# --- clipping and optimisers, over dicts of arrays, in place ----------------------------------------------------------
+
+
+def clip_by_global_norm(gradients, max_norm):
+    """Scale all gradients so that their common norm is at most max_norm (Pascanu et al. 2013); returns the norm."""
+    norm = np.sqrt(sum((g**2).sum() for g in gradients.values()))
+    # PyTorch's formula, with its 1e-6
+    scale = min(1.0, max_norm / (norm + 1e-6))
+    for g in gradients.values():
+        g *= scale
+    return norm
+
+
+def sgd(params, gradients, buffers, *, lr, momentum=0.0, nesterov=False, weight_decay=0.0):
+    """One update. buffers: name -> momentum buffer, zeros at first."""
+    for name, p in params.items():
+        g = gradients[name] + weight_decay * p
+        # m = momentum m + g
+        buffers[name] = momentum * buffers[name] + g
+        # p = p - lr m, or, looking ahead (Nesterov), p - lr (g + momentum m)
+        p -= lr * (g + momentum * buffers[name] if nesterov else buffers[name])
+
+
+def adam(params, gradients, m, v, t, *, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, decoupled=False):
+    """Update number t = 1, 2, ... (Kingma & Ba 2015). m, v: name -> moments, zeros at first."""
+    beta1, beta2 = betas
+    for name, p in params.items():
+        g = gradients[name]
+        if decoupled:
+            # p = p - lr decay p, apart from the moments (Loshchilov & Hutter 2019)
+            p -= lr * weight_decay * p
+        else:
+            g = g + weight_decay * p
+        # m = beta1 m + (1 - beta1) g,  v = beta2 v + (1 - beta2) g^2
+        m[name] = beta1 * m[name] + (1 - beta1) * g
+        v[name] = beta2 * v[name] + (1 - beta2) * g**2
+        # p = p - lr m^ / (sqrt(v^) + eps),  m^ = m / (1 - beta1^t),  v^ = v / (1 - beta2^t)
+        p -= lr * m[name] / (1 - beta1**t) / (np.sqrt(v[name] / (1 - beta2**t)) + eps)
+
+
+def adamw(params, gradients, m, v, t, *, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+    adam(params, gradients, m, v, t, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, decoupled=True)

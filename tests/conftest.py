@@ -1,0 +1,41 @@
+"""Fixtures for every test: the instruction sets of this machine, and a seeded generator of awkward numbers."""
+
+import numpy as np
+import pytest
+
+from cylstm import _kernels
+
+
+@pytest.fixture(params=_kernels.available())
+def isa(request):
+    """Runs the test once for each instruction set that this machine has, and asserts that it took."""
+    before = _kernels.instruction_set()
+    assert _kernels.use(request.param) == request.param == _kernels.instruction_set()
+    yield request.param
+    assert _kernels.instruction_set() == request.param
+    _kernels.use(before)
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    return request.param
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20260)
+
+
+@pytest.fixture
+def close(dtype):
+    """Agreement with the oracle as the project demands it: relative to the largest element of the expected array."""
+    bound = {"float32": 2e-5, "float64": 1e-11}[dtype]
+
+    def check(got, expected, what=""):
+        assert got.shape == expected.shape, what
+        assert got.dtype == dtype, what
+        scale = np.abs(expected).max(initial=0)
+        error = np.abs(got.astype(np.float64) - expected).max(initial=0)
+        assert error <= bound * scale, f"{what}: off by {error:.2e} of {scale:.2e}"
+
+    return check

@@ -1,0 +1,89 @@
+"""The C kernels on their own: errors of the elementwise functions, dispatch, agreement between products."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cylstm import LSTM, _kernels
+
+# In units of the last place, as stated in cext/kernels_table.h.
+LARGEST_ERROR = {"exp": 1.1, "sigmoid": 2.5, "tanh": 2.5}
+EXACT = {
+    "exp": np.exp,
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "tanh": np.tanh,
+}
+RANGE = {"float32": 86.0, "float64": 707.0}
+
+
+def awkward_numbers(rng, dtype):
+    """Uniform over the range, log-uniform towards 0, close to the multiples of ln 2 / 2 where the reduction switches."""
+    top = RANGE[dtype]
+    smallest = {"float32": -37, "float64": -300}[dtype]
+    x = np.concatenate([
+        rng.uniform(-top, top, 100_000),
+        rng.uniform(-2, 2, 100_000),
+        rng.choice([-1, 1], 50_000) * 10.0 ** rng.uniform(smallest, 1.9, 50_000),
+        (np.arange(-100, 100) + 0.5)[:, None].repeat(50, 1).ravel() * np.log(2) + rng.normal(0, 1e-6, 10_000),
+    ])  # fmt: skip
+    return x.astype(dtype)
+
+
+@pytest.mark.parametrize("function", ["exp", "sigmoid", "tanh"])
+def test_elementwise_error_is_what_the_header_says(isa, dtype, rng, function):
+    x = awkward_numbers(rng, dtype)
+    exact = EXACT[function](x.astype(np.longdouble))
+    got = _kernels.elementwise(function, x)
+    ulp = np.spacing(np.abs(exact).astype(dtype)).astype(np.longdouble)
+    error = np.abs(got - exact) / ulp
+    worst = int(error.argmax())
+    assert error[worst] <= LARGEST_ERROR[function], f"{function}({x[worst]!r}) is {error[worst]:.2f} ULP off"
+
+
+@pytest.mark.parametrize(("function", "low", "high"), [("exp", 0, None), ("sigmoid", 0, 1), ("tanh", -1, 1)])
+def test_elementwise_limits(isa, dtype, function, low, high):
+    x = np.array([-np.inf, -1e5, 1e5, np.inf, np.nan, 0.5, -0.25], dtype)
+    got = _kernels.elementwise(function, x)
+    tiny = {"float32": 2e-38, "float64": 1e-307}[dtype]
+    np.testing.assert_allclose(got[:2], low, atol=tiny)
+    if high is not None:
+        np.testing.assert_array_equal(got[2:4], high)
+    else:
+        assert (got[2:4] > {"float32": 1e38, "float64": 8e307}[dtype]).all()
+    assert np.isnan(got[4])
+    np.testing.assert_allclose(got[5:], EXACT[function](x[5:].astype(np.float64)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 15, 16, 17, 31, 33])
+def test_elementwise_of_every_length(isa, dtype, rng, n):
+    x = rng.standard_normal(n + 1).astype(dtype)[1:]  # and of any alignment
+    np.testing.assert_allclose(_kernels.elementwise("tanh", x), np.tanh(x), rtol=1e-6)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match=r"isa: expected one of 'baseline'.*got 'mmx'"):
+        _kernels.use("mmx")
+    with pytest.raises(ValueError, match="function: expected"):
+        _kernels.elementwise("cosh", np.full(3, 0.5))
+
+
+@pytest.mark.parametrize("name", _kernels.available())
+def test_the_environment_chooses_the_instruction_set(name):
+    code = "import cylstm; print(cylstm.instruction_set())"
+    environment = {**os.environ, "CYLSTM_ISA": name}
+    answer = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == name
+
+
+@pytest.mark.parametrize("rows", [2, 3, 5, 6, 7, 13])
+def test_a_row_has_the_same_bits_alone_and_in_a_batch(isa, dtype, rng, rows):
+    """Sums run over k in one order whatever the tile: what lets step(), lstm(x) and forward() agree to the bit."""
+    layer = LSTM(130, 37, dtype=dtype, seed=3)
+    x = rng.standard_normal((rows, 4, 130))
+    together, _ = layer(x)
+    for row in range(rows):
+        alone, _ = layer(x[row])
+        np.testing.assert_array_equal(alone, together[row])

@@ -1,0 +1,423 @@
+"""The layer's contract: state, lengths, resets, ids, dropout, step, weights and PyTorch's names, and bad input."""
+
+import copy
+
+import numpy as np
+import pytest
+
+from cylstm import LSTM, State, _kernels, oracle
+
+SHAPE = dict(input_size=5, hidden_size=19, num_layers=2)
+
+
+def same(a, b):
+    np.testing.assert_array_equal(a, b)
+
+
+def as_oracle(layer):
+    return {name: values.astype(np.float64) for name, values in layer.parameters.items()}
+
+
+# --- one core ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("B", [1, 2, 7])
+def test_step_call_and_forward_give_the_same_bits(isa, dtype, rng, B):
+    layer = LSTM(**SHAPE, dtype=dtype, seed=1)
+    x = rng.standard_normal((B, 11, 5)).astype(dtype)
+    start = State(*(rng.standard_normal((2, B, 19)).astype(dtype) for _ in range(2)))
+    y, final = layer(x, start)
+    y_forward, final_forward, _ = layer.forward(x, start)
+    same(y, y_forward)
+    same(final.h, final_forward.h)
+    same(final.c, final_forward.c)
+    state = start
+    for t in range(11):
+        y_t, state = layer.step(x[:, t], state)
+        same(y_t, y[:, t])
+    same(state.h, final.h)
+    same(state.c, final.c)
+
+
+def test_step_writes_into_out_even_in_place(dtype, rng):
+    layer = LSTM(**SHAPE, dtype=dtype, seed=1)
+    x = rng.standard_normal((6, 3, 5)).astype(dtype)
+    state = layer.initial_state(3)
+    expected = layer.initial_state(3)
+    for x_t in x:
+        y_expected, expected = layer.step(x_t, expected)
+        y_t, returned = layer.step(x_t, state, out=state)
+        assert returned is state
+        same(y_t, y_expected)
+        same(state.c, expected.c)
+    assert np.abs(state.h).min() > 0
+
+
+def test_long_sequences_run_chunk_by_chunk_to_the_same_bits(isa, rng):
+    """Inference reuses one chunk of gates; forward keeps them all. 60 x 1000 rows are many chunks."""
+    layer = LSTM(3, 33, 2, bidirectional=True, seed=1)
+    x = rng.standard_normal((60, 1000, 3)).astype("float32")
+    lengths = rng.integers(1, 1001, 60)
+    resets = rng.random((60, 1000)) < 0.01
+    y, final = layer(x, lengths=lengths, resets=resets)
+    y_forward, final_forward, _ = layer.forward(x, lengths=lengths, resets=resets)
+    same(y, y_forward)
+    same(final.c, final_forward.c)
+
+
+def test_a_sequence_in_two_parts_carries_its_state(dtype, rng):
+    layer = LSTM(**SHAPE, dtype=dtype, seed=1)
+    x = rng.standard_normal((3, 10, 5)).astype(dtype)
+    whole, final = layer(x)
+    left, middle = layer(x[:, :4])
+    right, end = layer(x[:, 4:], middle)
+    same(np.concatenate([left, right], axis=1), whole)
+    same(end.h, final.h)
+    same(end.c, final.c)
+
+
+def test_unbatched_input_is_a_batch_of_one(dtype, rng):
+    layer = LSTM(**SHAPE, bidirectional=True, dtype=dtype, seed=1)
+    x = rng.standard_normal((9, 5)).astype(dtype)
+    y, final = layer(x)
+    y_batched, final_batched = layer(x[None])
+    same(y, y_batched[0])
+    same(final.h, final_batched.h)
+    y, _, tape = layer.forward(x, resets=np.arange(9) == 4)
+    gradients = layer.backward(tape, rng.standard_normal(y.shape))
+    assert gradients.x.shape == x.shape
+
+
+# --- lengths and resets -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_lengths_equal_each_row_run_alone(isa, dtype, rng, bidirectional):
+    layer = LSTM(**SHAPE, bidirectional=bidirectional, dtype=dtype, seed=1)
+    lengths = np.array([4, 9, 1, 9, 6])
+    x = rng.standard_normal((5, 9, 5)).astype(dtype)
+    for row, end in enumerate(lengths):
+        x[row, end:] = np.nan  # padding must not be read
+    start = State(*(rng.standard_normal((layer.num_directions * 2, 5, 19)).astype(dtype) for _ in range(2)))
+    y, final = layer(x, start, lengths=lengths)
+    for row, end in enumerate(lengths):
+        alone, state = layer(x[row, :end], State(start.h[:, [row]], start.c[:, [row]]))
+        same(y[row, :end], alone)
+        same(y[row, end:], 0 * y[row, end:])
+        same(final.h[:, row], state.h[:, 0])
+        same(final.c[:, row], state.c[:, 0])
+
+
+def test_padding_gets_no_gradient_and_gives_none(isa, dtype, rng):
+    layer = LSTM(**SHAPE, bidirectional=True, dtype=dtype, seed=1)
+    lengths = np.array([4, 9, 1, 9, 6])
+    x = rng.standard_normal((5, 9, 5)).astype(dtype)
+    dy = rng.standard_normal((5, 9, 38)).astype(dtype)
+    _, _, tape = layer.forward(x, lengths=lengths)
+    reference = layer.backward(tape, dy)
+    padding = np.arange(9) >= lengths[:, None]
+    x[padding], dy[padding] = np.nan, np.nan
+    _, _, tape = layer.forward(x, lengths=lengths)
+    gradients = layer.backward(tape, dy)
+    same(gradients.x, reference.x)
+    same(gradients.x[padding], 0 * reference.x[padding])
+    same(gradients.parameters.flat, reference.parameters.flat)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_resets_cut_a_sequence_in_two(isa, dtype, rng, bidirectional):
+    """With a reset at step 4 the two halves know nothing of each other, in values and in gradients."""
+    layer = LSTM(5, 19, 1, bidirectional=bidirectional, dtype=dtype, seed=1)
+    x = rng.standard_normal((1, 9, 5)).astype(dtype)
+    dy = rng.standard_normal((1, 9, layer.output_size)).astype(dtype)
+    start = State(*(rng.standard_normal((layer.num_directions, 1, 19)).astype(dtype) for _ in range(2)))
+    zero = layer.initial_state(1)
+    y, final, tape = layer.forward(x, start, resets=np.arange(9)[None] == 4)
+    gradients = layer.backward(tape, dy)
+    # The forward direction starts the left half, the reverse direction the right one.
+    left = State(*(np.concatenate([s[:1], z[1:]]) for s, z in zip(start, zero, strict=True)))
+    right = State(*(np.concatenate([z[:1], s[1:]]) for s, z in zip(start, zero, strict=True)))
+    y_left, final_left, tape_left = layer.forward(x[:, :4], left)
+    y_right, final_right, tape_right = layer.forward(x[:, 4:], right)
+    same(y, np.concatenate([y_left, y_right], axis=1))
+    same(final.h[0], final_right.h[0])
+    same(final.h[1:], final_left.h[1:])
+    dx_left = layer.backward(tape_left, dy[:, :4])
+    dx_right = layer.backward(tape_right, dy[:, 4:])
+    same(gradients.x, np.concatenate([dx_left.x, dx_right.x], axis=1))
+    same(gradients.state.h[0], dx_left.state.h[0])
+    same(gradients.state.c[1:], dx_right.state.c[1:])
+
+
+def test_a_reset_at_the_first_step_discards_the_initial_state(dtype, rng):
+    layer = LSTM(**SHAPE, dtype=dtype, seed=1)
+    x = rng.standard_normal((2, 6, 5)).astype(dtype)
+    start = State(*(rng.standard_normal((2, 2, 19)).astype(dtype) for _ in range(2)))
+    resets = np.array([[True] + [False] * 5, [False] * 6])
+    y, _, tape = layer.forward(x, start, resets=resets)
+    same(y[0], layer(x[0])[0])
+    same(y[1], layer(x[1], State(start.h[:, 1:], start.c[:, 1:]))[0])
+    gradients = layer.backward(tape, rng.standard_normal(y.shape))
+    assert not gradients.state.h[:, 0].any() and not gradients.state.c[:, 0].any()
+    assert gradients.state.h[:, 1].all() and gradients.state.c[:, 1].all()
+
+
+# --- ids, dropout -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "int32", "int64"])
+def test_ids_are_one_hot_rows(isa, dtype, rng, kind):
+    layer = LSTM(23, 19, 2, bidirectional=True, dtype=dtype, seed=1)
+    ids = rng.integers(0, 23, (4, 7)).astype(kind)
+    one_hot = np.eye(23, dtype=dtype)[ids]
+    lengths = [7, 3, 1, 5]
+    y, _, tape = layer.forward(ids, lengths=lengths)
+    y_dense, _, tape_dense = layer.forward(one_hot, lengths=lengths)
+    same(y, y_dense)
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    gradients, dense = layer.backward(tape, dy), layer.backward(tape_dense, dy)
+    assert gradients.x is None
+    for name, values in gradients.parameters.items():
+        np.testing.assert_allclose(values, dense.parameters[name], rtol={"float32": 1e-4, "float64": 1e-12}[dtype],
+                                   atol={"float32": 1e-6, "float64": 1e-14}[dtype])  # fmt: skip
+    y_t, _ = LSTM(23, 19, seed=1).step(ids[:, 0], LSTM(23, 19).initial_state(4))
+    assert y_t.shape == (4, 19)
+    y_t, _ = LSTM(23, 19, seed=1).step(ids[0, 0], LSTM(23, 19).initial_state(1))
+    assert y_t.shape == (19,)
+
+
+def test_dropout_agrees_with_the_oracle_given_its_masks(isa, dtype, rng, close):
+    layer = LSTM(5, 19, 3, bidirectional=True, dropout=0.4, dtype=dtype, seed=1)
+    x = rng.standard_normal((4, 6, 5)).astype(dtype)
+    lengths = [6, 2, 5, 3]
+    y, _, tape = layer.forward(x, lengths=lengths)
+    masks = [mask.astype(float) for mask in tape.masks]
+    inside = np.arange(6) < np.array(lengths)[:, None]
+    values = np.unique(np.stack(masks)[:, inside])
+    np.testing.assert_allclose(values, [0, 1 / 0.6], rtol=1e-6)
+    expected, _, oracle_tape = oracle.forward(x.astype(float), as_oracle(layer), num_layers=3, bidirectional=True,
+                                              lengths=lengths, dropout_masks=masks)  # fmt: skip
+    close(y, expected)
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    gradients = layer.backward(tape, dy)
+    dx, _, dparameters = oracle.backward(oracle_tape, dy.astype(float))
+    close(gradients.x, dx)
+    for name, values in gradients.parameters.items():
+        close(values, dparameters[name], name)
+
+
+def test_dropout_is_seeded_and_only_in_forward(rng):
+    x = rng.standard_normal((4, 30, 5))
+    layer, twin, plain = (LSTM(**SHAPE, dropout=p, seed=1) for p in (0.5, 0.5, 0.0))
+    first, second = layer.forward(x)[0], layer.forward(x)[0]
+    assert np.abs(first - second).max() > 1e-3
+    same(twin.forward(x)[0], first)
+    same(twin.forward(x)[0], second)
+    same(layer(x)[0], plain(x)[0])
+    share = np.mean(layer.forward(x)[2].masks[0] == 0)
+    assert 0.4 < share < 0.6
+
+
+# --- gradients --------------------------------------------------------------------------------------------------------
+
+
+def test_a_tape_serves_one_backward_and_its_own_layer(rng):
+    layer, other = LSTM(**SHAPE, seed=1), LSTM(**SHAPE, seed=2)
+    x = rng.standard_normal((2, 4, 5))
+    y, _, tape = layer.forward(x)
+    with pytest.raises(TypeError, match="tape: expected a tape of this layer"):
+        other.backward(tape, y)
+    layer.backward(tape, y)
+    with pytest.raises(ValueError, match="tape: expected a tape that no backward call has used"):
+        layer.backward(tape, y)
+    _, _, tape = layer.forward(x)
+    layer.load_state_dict(other.state_dict())
+    with pytest.raises(ValueError, match="weights that forward saw"):
+        layer.backward(tape, y)
+
+
+def test_two_tapes_at_once_do_not_disturb_each_other(isa, rng):
+    layer = LSTM(**SHAPE, dtype="float64", seed=1)
+    held = layer.parameters["weight_hh_l0"]  # a view that lives makes every call pack anew
+    xs, dys = rng.standard_normal((2, 3, 6, 5)), rng.standard_normal((2, 3, 6, 19))
+    alone = []
+    for x, dy in zip(xs, dys, strict=True):
+        alone.append(layer.backward(layer.forward(x)[2], dy).parameters.flat.copy())
+    tapes = [layer.forward(x)[2] for x in xs]
+    for n in (1, 0):
+        same(layer.backward(tapes[n], dys[n]).parameters.flat, alone[n])
+    assert held.any()
+
+
+def test_changing_the_input_after_forward_changes_nothing(rng):
+    for shape in ((1, 8, 5), (3, 8, 5)):
+        layer = LSTM(**SHAPE, seed=1)
+        x = rng.standard_normal(shape).astype("float32")
+        dy = rng.standard_normal((*shape[:2], 19))
+        expected = layer.backward(layer.forward(x)[2], dy).parameters.flat
+        _, _, tape = layer.forward(x)
+        x[...] = 7
+        same(layer.backward(tape, dy).parameters.flat, expected)
+
+
+def test_gradients_go_into_a_buffer_of_the_callers(rng):
+    layer = LSTM(**SHAPE, seed=1)
+    x, dy = rng.standard_normal((3, 6, 5)), rng.standard_normal((3, 6, 19))
+    first = layer.backward(layer.forward(x)[2], dy)
+    again = layer.backward(layer.forward(x)[2], dy, out=copy.deepcopy(first.parameters))
+    same(again.parameters.flat, first.parameters.flat)
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------
+
+
+def test_weights_written_through_a_view_are_never_stale(rng):
+    layer = LSTM(**SHAPE, seed=1)
+    x = rng.standard_normal((3, 6, 5))
+    before, _ = layer(x)
+    view = layer.parameters["weight_ih_l1"][3:9]
+    same(layer(x)[0], before)
+    view *= -1.5
+    after, _ = layer(x)
+    assert np.abs(after - before).max() > 1e-3
+    view /= -1.5
+    del view
+    np.testing.assert_allclose(layer(x)[0], before, atol=1e-6)
+    layer.parameters["bias_l0"][:] += 1
+    assert np.abs(layer(x)[0] - before).max() > 1e-3
+
+
+def test_switching_the_instruction_set_repacks(rng):
+    layer = LSTM(**SHAPE, dtype="float64", seed=1)
+    x = rng.standard_normal((3, 6, 5))
+    before = _kernels.instruction_set()
+    results = []
+    for name in _kernels.available():
+        _kernels.use(name)
+        results.append(layer(x)[0])
+    _kernels.use(before)
+    for result in results:
+        np.testing.assert_allclose(result, results[0], rtol=1e-12, atol=1e-14)
+
+
+def test_initial_weights():
+    layer = LSTM(200, 64, 2, seed=1, forget_bias=1.5)
+    W, R, b = (layer.parameters[name] for name in ("weight_ih_l0", "weight_hh_l1", "bias_l1"))
+    assert W.std() == pytest.approx(1 / np.sqrt(200), rel=0.02)
+    for gate in R.reshape(4, 64, 64):
+        np.testing.assert_allclose(gate @ gate.T, np.eye(64), atol=1e-5)
+    assert (b[64:128] == 1.5).all() and not b[:64].any() and not b[128:].any()
+    same(LSTM(200, 64, 2, seed=1).parameters["weight_ih_l1"], layer.parameters["weight_ih_l1"])
+    assert np.abs(LSTM(200, 64, 2, seed=2).parameters["weight_ih_l1"] - layer.parameters["weight_ih_l1"]).max() > 0.01
+    assert "bias_l0" not in LSTM(3, 4, bias=False).parameters
+
+
+def test_state_dict_has_torchs_names_and_goes_both_ways(rng):
+    layer = LSTM(**SHAPE, bidirectional=True, seed=1)
+    weights = layer.state_dict()
+    assert list(weights)[:5] == ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0", "weight_ih_l0_reverse"]
+    assert weights["weight_ih_l1"].shape == (76, 38) and not weights["bias_hh_l1"].any()
+    weights["bias_hh_l1"] = rng.standard_normal(76).astype("float32")
+    weights["bias_ih_l1"] = rng.standard_normal(76).astype("float32")
+    other = LSTM(**SHAPE, bidirectional=True, seed=2)
+    other.load_state_dict(weights)
+    same(other.parameters["bias_l1"], weights["bias_ih_l1"] + weights["bias_hh_l1"])
+    same(other.parameters["weight_hh_l0_reverse"], layer.parameters["weight_hh_l0_reverse"])
+    before = other.parameters.flat.copy()
+    with pytest.raises(ValueError, match=r"weights: expected.*\['bias_hh_l0'\] missing and \['extra'\] unknown"):
+        other.load_state_dict({("extra" if name == "bias_hh_l0" else name): w for name, w in weights.items()})
+    with pytest.raises(ValueError, match=r"weight_hh_l0: expected \(76, 19\), got \(76, 20\)"):
+        other.load_state_dict({**weights, "weight_hh_l0": np.ones((76, 20), "float32")})
+    same(other.parameters.flat, before)
+
+
+def test_state_is_a_plain_value(rng):
+    layer = LSTM(**SHAPE, seed=1)
+    _, state = layer(rng.standard_normal((4, 3, 5)))
+    twin = state.copy()
+    state.reset([1, 3])
+    assert not state.h[:, [1, 3]].any() and not state.c[:, [1, 3]].any()
+    same(state.c[:, [0, 2]], twin.c[:, [0, 2]])
+    assert twin.h[:, 1].any()
+    state.reset()
+    assert not state.h.any() and not state.c.any()
+
+
+# --- what a caller can get wrong --------------------------------------------------------------------------------------
+
+GOOD = np.random.default_rng(3).standard_normal((4, 6, 5))
+BAD_CALLS = {
+    "rank": (dict(x=GOOD[0, 0]), ValueError, r"x: expected \(B, T, 5\) or \(T, 5\), got \(5,\)"),
+    "width": (dict(x=GOOD[:, :, :4]), ValueError, r"x: expected \(B, T, 5\) or \(T, 5\), got \(4, 6, 4\)"),
+    "complex": (dict(x=GOOD * 1j), TypeError, "x: expected floating-point numbers, got complex128"),
+    "text": (dict(x=np.array([["a"] * 5])), TypeError, "x: expected floating-point numbers"),
+    "boolean": (dict(x=GOOD > 0), TypeError, "x: expected floating-point numbers, got bool"),
+    "ragged list": (dict(x=[[0.5], [0.5, 1.5]]), (TypeError, ValueError), "."),
+    "empty": (dict(x=GOOD[:0]), ValueError, r"x: expected at least one row and one step, got \(0, 6, 5\)"),
+    "no steps": (dict(x=GOOD[:, :0]), ValueError, r"x: expected at least one row and one step, got \(4, 0, 5\)"),
+    "id too large": (dict(x=np.array([[0, 5]])), ValueError, r"x: expected ids in 0..4, got 5"),
+    "id negative": (dict(x=np.array([[0, -1]])), ValueError, r"x: expected ids in 0..4, got -1"),
+    "ids of rank 3": (dict(x=np.full((2, 3, 5), 1)), ValueError, r"x: expected ids \(B, T\) or \(T,\)"),
+    "length 0": (dict(lengths=[6, 0, 1, 2]), ValueError, r"lengths: expected lengths in 1..6, got 0"),
+    "length beyond T": (dict(lengths=[6, 7, 1, 2]), ValueError, r"lengths: expected lengths in 1..6, got 7"),
+    "too few lengths": (dict(lengths=[6, 3]), ValueError, r"lengths: expected \(4,\), got \(2,\)"),
+    "float lengths": (dict(lengths=[6.0, 3.0, 1.0, 2.0]), TypeError, "lengths: expected integers, got float64"),
+    "resets shape": (dict(resets=np.zeros((6, 4), bool)), ValueError, r"resets: expected \(4, 6\), got \(6, 4\)"),
+    "resets dtype": (dict(resets=np.zeros((4, 6))), TypeError, "resets: expected booleans, got float64"),
+    "state batch": (dict(state=State(np.ones((2, 3, 19)), np.ones((2, 3, 19)))), ValueError,
+                    r"state.h: expected \(2, 4, 19\), got \(2, 3, 19\)"),
+    "state not a pair": (dict(state=np.ones((2, 4, 19))[0, 0]), TypeError, r"state: expected a State\(h, c\)"),
+    "state c": (dict(state=State(np.ones((2, 4, 19)), np.ones((2, 19)))), ValueError, r"state.c: expected"),
+    "state integer": (dict(state=State(np.ones((2, 4, 19), int), np.ones((2, 4, 19)))), TypeError, r"state.h: expected"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_CALLS)
+@pytest.mark.parametrize("method", ["__call__", "forward"])
+def test_bad_input_is_named(case, method):
+    arguments, error, message = BAD_CALLS[case]
+    with pytest.raises(error, match=message):
+        getattr(LSTM(**SHAPE, seed=1), method)(**{"x": GOOD, **arguments})
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), [
+    (dict(input_size=0, hidden_size=3), ValueError, "input_size: expected an integer >= 1, got 0"),
+    (dict(input_size=3, hidden_size=2.5), TypeError, "hidden_size: expected an integer, got float 2.5"),
+    (dict(input_size=3, hidden_size=True), TypeError, "hidden_size: expected an integer"),
+    (dict(input_size=3, hidden_size=2, num_layers=-1), ValueError, "num_layers: expected an integer >= 1"),
+    (dict(input_size=3, hidden_size=2**40), ValueError, "input_size, hidden_size: expected sizes below"),
+    (dict(input_size=3, hidden_size=2, dropout=1.0), ValueError, r"dropout: expected a number in \[0, 1\), got 1"),
+    (dict(input_size=3, hidden_size=2, dtype="float16"), ValueError, "dtype: expected 'float32' or 'float64', got 'float16'"),
+    (dict(input_size=3, hidden_size=2, dtype="reals"), TypeError, "dtype: expected 'float32' or 'float64'"),
+    (dict(input_size=3, hidden_size=2, forget_bias=np.nan), ValueError, "forget_bias: expected a number"),
+])  # fmt: skip
+def test_bad_sizes_are_named(arguments, error, message):
+    with pytest.raises(error, match=message):
+        LSTM(**arguments)
+
+
+def test_bad_gradients_and_steps_are_named(rng):
+    layer = LSTM(**SHAPE, seed=1)
+    y, _, tape = layer.forward(GOOD)
+    with pytest.raises(ValueError, match=r"dy: expected \(4, 6, 19\), got \(4, 5, 19\)"):
+        layer.backward(tape, y[:, 1:])
+    with pytest.raises(ValueError, match=r"dstate.h: expected \(2, 4, 19\), got \(1, 4, 19\)"):
+        layer.backward(tape, y, State(np.ones((1, 4, 19)), np.ones((2, 4, 19))))
+    with pytest.raises(ValueError, match="out: expected Parameters"):
+        layer.backward(tape, y, out=LSTM(5, 19).parameters)
+    layer.backward(tape, y)  # what was refused has not spent the tape
+    with pytest.raises(ValueError, match=r"x_t: expected \(B, 5\) or \(5,\), got \(4, 6, 5\)"):
+        layer.step(GOOD, layer.initial_state(4))
+    with pytest.raises(ValueError, match="step: expected a layer of one direction"):
+        LSTM(**SHAPE, bidirectional=True).step(GOOD[:, 0], None)
+    with pytest.raises(ValueError, match=r"out.c: expected a writable, contiguous float32 \(2, 4, 19\), got float64"):
+        layer.step(GOOD[:, 0], None, out=State(layer.initial_state(4).h, np.ones((2, 4, 19))))
+
+
+def test_numbers_that_are_not_finite_pass_through(isa, dtype):
+    layer = LSTM(**SHAPE, dtype=dtype, seed=1)
+    x = GOOD.copy()
+    x[1, 3, 2] = np.nan
+    y, _ = layer(x)
+    assert np.isnan(y[1, 3:]).all()
+    assert np.isfinite(y[1, :3]).all() and np.isfinite(y[[0, 2, 3]]).all()
