@@ -20,7 +20,8 @@ flags = ["-std=gnu11", "-O1" if DEBUG else "-O3", "-g" if DEBUG else "-g0", "-fn
 link_flags = list(checks)
 
 if MACOS:
-    blas = {"define_macros": [("CYLSTM_ACCELERATE", None)], "extra_link_args": [*link_flags, "-framework", "Accelerate"]}
+    accelerate = [*link_flags, "-framework", "Accelerate"]
+    blas = {"define_macros": [("CYLSTM_ACCELERATE", None)], "extra_link_args": accelerate}
 else:
     import scipy_openblas32 as openblas
 
@@ -55,7 +56,8 @@ dispatch = ("cylstm_dispatch", {"sources": ["cext/dispatch.c"], "cflags": flags,
 
 def extension(name, **options):
     options.setdefault("extra_link_args", link_flags)
-    return Extension(f"cylstm.{name}", [f"src/cylstm/{name}.pyx"], include_dirs=["cext"], extra_compile_args=flags, **options)
+    sources = [f"src/cylstm/{name}.pyx"]
+    return Extension(f"cylstm.{name}", sources, include_dirs=["cext"], extra_compile_args=flags, **options)
 
 
 setup(

@@ -7,7 +7,7 @@ class Shape(NamedTuple):
     """Sizes of one case and who has it."""
 
     name: str
-    I: int  # noqa: E741
+    I: int
     H: int
     L: int
     B: int

@@ -20,7 +20,7 @@ RANGE = {"float32": 86.0, "float64": 707.0}
 
 
 def awkward_numbers(rng, dtype):
-    """Uniform over the range, log-uniform towards 0, close to the multiples of ln 2 / 2 where the reduction switches."""
+    """Uniform over the range, log-uniform to 0, near the odd multiples of ln 2 / 2 where the reduction switches."""
     top = RANGE[dtype]
     smallest = {"float32": -37, "float64": -300}[dtype]
     x = np.concatenate([

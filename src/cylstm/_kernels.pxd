@@ -16,23 +16,28 @@ cdef extern from "kernels.h" nogil:
         void (*pack_columns)(const float*, Py_ssize_t, Py_ssize_t, float*) noexcept nogil
         void (*unpack_rows)(const float*, Py_ssize_t, Py_ssize_t, float*) noexcept nogil
         void (*unpack_columns)(const float*, Py_ssize_t, Py_ssize_t, float*) noexcept nogil
-        void (*product)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, const float*, const float*,
-                        float*, Py_ssize_t) noexcept nogil
-        void (*gather)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const int64_t*, const float*, const float*, float*) noexcept nogil
+        void (*product)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, const float*,
+                        const float*, float*, Py_ssize_t) noexcept nogil
+        void (*gather)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const int64_t*, const float*, const float*,
+                       float*) noexcept nogil
         void (*scatter_add)(Py_ssize_t, Py_ssize_t, const int64_t*, const float*, float*) noexcept nogil
-        void (*cell_forward)(Py_ssize_t, Py_ssize_t, const float*, const float*, const float*, float*, float*, float*) noexcept nogil
-        void (*cell_backward)(Py_ssize_t, Py_ssize_t, const float*, const float*, const float*, float*, float*) noexcept nogil
+        void (*cell_forward)(Py_ssize_t, Py_ssize_t, const float*, const float*, const float*, float*,
+                             float*, float*) noexcept nogil
+        void (*cell_backward)(Py_ssize_t, Py_ssize_t, const float*, const float*, const float*, float*,
+                              float*) noexcept nogil
         void (*column_sums)(Py_ssize_t, Py_ssize_t, const float*, float*) noexcept nogil
         void (*exp)(Py_ssize_t, const float*, float*) noexcept nogil
         void (*sigmoid)(Py_ssize_t, const float*, float*) noexcept nogil
         void (*tanh)(Py_ssize_t, const float*, float*) noexcept nogil
-        double (*softmax_cross_entropy)(Py_ssize_t, Py_ssize_t, float*, const int64_t*, float, int, int64_t*) noexcept nogil
+        double (*softmax_cross_entropy)(Py_ssize_t, Py_ssize_t, float*, const int64_t*, float, int,
+                                        int64_t*) noexcept nogil
         double (*squared_error)(Py_ssize_t, Py_ssize_t, float*, const float*, float, int, int64_t*) noexcept nogil
-        double (*binary_cross_entropy)(Py_ssize_t, Py_ssize_t, float*, const float*, float, int, int64_t*) noexcept nogil
+        double (*binary_cross_entropy)(Py_ssize_t, Py_ssize_t, float*, const float*, float, int,
+                                       int64_t*) noexcept nogil
         double (*sum_squares)(Py_ssize_t, const float*) noexcept nogil
         void (*sgd)(Py_ssize_t, float*, const float*, float*, double, double, int, double, double) noexcept nogil
-        void (*adam)(Py_ssize_t, float*, const float*, float*, float*, double, double, double, double, double, double,
-                     double, int, double) noexcept nogil
+        void (*adam)(Py_ssize_t, float*, const float*, float*, float*, double, double, double, double,
+                     double, double, double, int, double) noexcept nogil
 
     ctypedef struct Table64 "cylstm_table_f64":
         Py_ssize_t lanes
@@ -40,24 +45,28 @@ cdef extern from "kernels.h" nogil:
         void (*pack_columns)(const double*, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
         void (*unpack_rows)(const double*, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
         void (*unpack_columns)(const double*, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
-        void (*product)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, const double*, const double*,
-                        double*, Py_ssize_t) noexcept nogil
-        void (*gather)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const int64_t*, const double*, const double*, double*) noexcept nogil
+        void (*product)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, const double*,
+                        const double*, double*, Py_ssize_t) noexcept nogil
+        void (*gather)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const int64_t*, const double*, const double*,
+                       double*) noexcept nogil
         void (*scatter_add)(Py_ssize_t, Py_ssize_t, const int64_t*, const double*, double*) noexcept nogil
-        void (*cell_forward)(Py_ssize_t, Py_ssize_t, const double*, const double*, const double*, double*, double*,
-                             double*) noexcept nogil
-        void (*cell_backward)(Py_ssize_t, Py_ssize_t, const double*, const double*, const double*, double*, double*) noexcept nogil
+        void (*cell_forward)(Py_ssize_t, Py_ssize_t, const double*, const double*, const double*,
+                             double*, double*, double*) noexcept nogil
+        void (*cell_backward)(Py_ssize_t, Py_ssize_t, const double*, const double*, const double*,
+                              double*, double*) noexcept nogil
         void (*column_sums)(Py_ssize_t, Py_ssize_t, const double*, double*) noexcept nogil
         void (*exp)(Py_ssize_t, const double*, double*) noexcept nogil
         void (*sigmoid)(Py_ssize_t, const double*, double*) noexcept nogil
         void (*tanh)(Py_ssize_t, const double*, double*) noexcept nogil
-        double (*softmax_cross_entropy)(Py_ssize_t, Py_ssize_t, double*, const int64_t*, double, int, int64_t*) noexcept nogil
+        double (*softmax_cross_entropy)(Py_ssize_t, Py_ssize_t, double*, const int64_t*, double, int,
+                                        int64_t*) noexcept nogil
         double (*squared_error)(Py_ssize_t, Py_ssize_t, double*, const double*, double, int, int64_t*) noexcept nogil
-        double (*binary_cross_entropy)(Py_ssize_t, Py_ssize_t, double*, const double*, double, int, int64_t*) noexcept nogil
+        double (*binary_cross_entropy)(Py_ssize_t, Py_ssize_t, double*, const double*, double, int,
+                                       int64_t*) noexcept nogil
         double (*sum_squares)(Py_ssize_t, const double*) noexcept nogil
         void (*sgd)(Py_ssize_t, double*, const double*, double*, double, double, int, double, double) noexcept nogil
-        void (*adam)(Py_ssize_t, double*, const double*, double*, double*, double, double, double, double, double,
-                     double, double, int, double) noexcept nogil
+        void (*adam)(Py_ssize_t, double*, const double*, double*, double*, double, double, double,
+                     double, double, double, double, int, double) noexcept nogil
 
     ctypedef struct Kernels "cylstm_kernels":
         const char* isa
@@ -89,48 +98,51 @@ cdef inline void unpack_rows(const Kernels* k, const real* rows, Py_ssize_t H, P
     else:
         k.f64.unpack_rows(rows, H, K, W)
 
-cdef inline void unpack_columns(const Kernels* k, const real* columns, Py_ssize_t H, Py_ssize_t K, real* W) noexcept nogil:
+cdef inline void unpack_columns(const Kernels* k, const real* columns, Py_ssize_t H, Py_ssize_t K, real*
+                                W) noexcept nogil:
     if real is float:
         k.f32.unpack_columns(columns, H, K, W)
     else:
         k.f64.unpack_columns(columns, H, K, W)
 
-cdef inline void product(const Kernels* k, Py_ssize_t rows, Py_ssize_t K, Py_ssize_t columns, const real* A,
-                         Py_ssize_t lda, const real* P, const real* bias, real* C, Py_ssize_t ldc) noexcept nogil:
+cdef inline void product(const Kernels* k, Py_ssize_t rows, Py_ssize_t K, Py_ssize_t columns, const
+                         real* A, Py_ssize_t lda, const real* P, const real* bias, real* C, Py_ssize_t
+                         ldc) noexcept nogil:
     if real is float:
         k.f32.product(rows, K, columns, A, lda, P, bias, C, ldc)
     else:
         k.f64.product(rows, K, columns, A, lda, P, bias, C, ldc)
 
-cdef inline void gather(const Kernels* k, Py_ssize_t N, Py_ssize_t H, Py_ssize_t K, const int64_t* ids, const real*
-                        panels, const real* bias, real* gates) noexcept nogil:
+cdef inline void gather(const Kernels* k, Py_ssize_t N, Py_ssize_t H, Py_ssize_t K, const int64_t* ids,
+                        const real* panels, const real* bias, real* gates) noexcept nogil:
     if real is float:
         k.f32.gather(N, H, K, ids, panels, bias, gates)
     else:
         k.f64.gather(N, H, K, ids, panels, bias, gates)
 
-cdef inline void scatter_add(const Kernels* k, Py_ssize_t N, Py_ssize_t width, const int64_t* ids, const real* rows,
-                             real* out) noexcept nogil:
+cdef inline void scatter_add(const Kernels* k, Py_ssize_t N, Py_ssize_t width, const int64_t* ids, const
+                             real* rows, real* out) noexcept nogil:
     if real is float:
         k.f32.scatter_add(N, width, ids, rows, out)
     else:
         k.f64.scatter_add(N, width, ids, rows, out)
 
-cdef inline void cell_forward(const Kernels* k, Py_ssize_t B, Py_ssize_t H, const real* recurrent, const real* h_prev,
-                              const real* c_prev, real* gates, real* c, real* h) noexcept nogil:
+cdef inline void cell_forward(const Kernels* k, Py_ssize_t B, Py_ssize_t H, const real* recurrent, const
+                              real* h_prev, const real* c_prev, real* gates, real* c, real* h) noexcept nogil:
     if real is float:
         k.f32.cell_forward(B, H, recurrent, h_prev, c_prev, gates, c, h)
     else:
         k.f64.cell_forward(B, H, recurrent, h_prev, c_prev, gates, c, h)
 
-cdef inline void cell_backward(const Kernels* k, Py_ssize_t B, Py_ssize_t H, const real* c_prev, const real* c, const
-                               real* dh, real* gates, real* dc) noexcept nogil:
+cdef inline void cell_backward(const Kernels* k, Py_ssize_t B, Py_ssize_t H, const real* c_prev, const
+                               real* c, const real* dh, real* gates, real* dc) noexcept nogil:
     if real is float:
         k.f32.cell_backward(B, H, c_prev, c, dh, gates, dc)
     else:
         k.f64.cell_backward(B, H, c_prev, c, dh, gates, dc)
 
-cdef inline void column_sums(const Kernels* k, Py_ssize_t rows, Py_ssize_t columns, const real* A, real* out) noexcept nogil:
+cdef inline void column_sums(const Kernels* k, Py_ssize_t rows, Py_ssize_t columns, const real* A, real*
+                             out) noexcept nogil:
     if real is float:
         k.f32.column_sums(rows, columns, A, out)
     else:
@@ -154,22 +166,24 @@ cdef inline void tanh(const Kernels* k, Py_ssize_t n, const real* x, real* y) no
     else:
         k.f64.tanh(n, x, y)
 
-cdef inline double softmax_cross_entropy(const Kernels* k, Py_ssize_t rows, Py_ssize_t columns, real* logits, const
-                                         int64_t* targets, real scale, int gradient, int64_t* hits) noexcept nogil:
+cdef inline double softmax_cross_entropy(const Kernels* k, Py_ssize_t rows, Py_ssize_t columns, real*
+                                         logits, const int64_t* targets, real scale, int gradient,
+                                         int64_t* hits) noexcept nogil:
     if real is float:
         return k.f32.softmax_cross_entropy(rows, columns, logits, targets, scale, gradient, hits)
     else:
         return k.f64.softmax_cross_entropy(rows, columns, logits, targets, scale, gradient, hits)
 
-cdef inline double squared_error(const Kernels* k, Py_ssize_t rows, Py_ssize_t columns, real* outputs, const real*
-                                 targets, real scale, int gradient, int64_t* hits) noexcept nogil:
+cdef inline double squared_error(const Kernels* k, Py_ssize_t rows, Py_ssize_t columns, real* outputs,
+                                 const real* targets, real scale, int gradient, int64_t* hits) noexcept nogil:
     if real is float:
         return k.f32.squared_error(rows, columns, outputs, targets, scale, gradient, hits)
     else:
         return k.f64.squared_error(rows, columns, outputs, targets, scale, gradient, hits)
 
-cdef inline double binary_cross_entropy(const Kernels* k, Py_ssize_t rows, Py_ssize_t columns, real* logits, const
-                                        real* targets, real scale, int gradient, int64_t* hits) noexcept nogil:
+cdef inline double binary_cross_entropy(const Kernels* k, Py_ssize_t rows, Py_ssize_t columns, real*
+                                        logits, const real* targets, real scale, int gradient, int64_t*
+                                        hits) noexcept nogil:
     if real is float:
         return k.f32.binary_cross_entropy(rows, columns, logits, targets, scale, gradient, hits)
     else:
@@ -181,16 +195,16 @@ cdef inline double sum_squares(const Kernels* k, Py_ssize_t n, const real* x) no
     else:
         return k.f64.sum_squares(n, x)
 
-cdef inline void sgd(const Kernels* k, Py_ssize_t n, real* p, const real* g, real* m, double lr, double momentum, int
-                     nesterov, double decay, double gscale) noexcept nogil:
+cdef inline void sgd(const Kernels* k, Py_ssize_t n, real* p, const real* g, real* m, double lr, double
+                     momentum, int nesterov, double decay, double gscale) noexcept nogil:
     if real is float:
         k.f32.sgd(n, p, g, m, lr, momentum, nesterov, decay, gscale)
     else:
         k.f64.sgd(n, p, g, m, lr, momentum, nesterov, decay, gscale)
 
-cdef inline void adam(const Kernels* k, Py_ssize_t n, real* p, const real* g, real* m, real* v, double step_size,
-                      double correction, double beta1, double beta2, double eps, double lr, double decay, int
-                      decoupled, double gscale) noexcept nogil:
+cdef inline void adam(const Kernels* k, Py_ssize_t n, real* p, const real* g, real* m, real* v, double
+                      step_size, double correction, double beta1, double beta2, double eps, double lr,
+                      double decay, int decoupled, double gscale) noexcept nogil:
     if real is float:
         k.f32.adam(n, p, g, m, v, step_size, correction, beta1, beta2, eps, lr, decay, decoupled, gscale)
     else:

@@ -162,7 +162,7 @@ cdef class Tape:
 
     @property
     def dropout_masks(self):
-        """The masks (B, T, D*H) that multiplied the outputs of layers 0..L-2, scaled by 1/(1-p); None without dropout."""
+        """The masks (B, T, D*H) on the outputs of layers 0..L-2, scaled by 1/(1-p); None without dropout."""
         return None if self.masks is None else [self.plan.unpack(mask) for mask in self.masks]
 
 
@@ -177,15 +177,20 @@ def forward(Weights weights, Plan plan, x, ids, h0, c0, masks, bint keep, y, hn,
     """
     tape = Tape(weights, plan, x, ids, masks, keep)
     if weights.dtype == np.float32:
-        network_forward[float](weights, tape, tape.memory, weights.buffer, x, ids, h0, c0, masks, y, hn, cn)
+        network_forward[float](tape, h0, c0, y, hn, cn)
     else:
-        network_forward[double](weights, tape, tape.memory, weights.buffer, x, ids, h0, c0, masks, y, hn, cn)
+        network_forward[double](tape, h0, c0, y, hn, cn)
     return tape if keep else None
 
 
-cdef void network_forward(Weights weights, Tape tape, real[::1] memory, const real[::1] packed, const real[:, ::1] x,
-                          const int64_t[::1] ids, const real[:, :, ::1] h0, const real[:, :, ::1] c0,
-                          const real[:, :, ::1] masks, real[:, :, ::1] y, real[:, :, ::1] hn, real[:, :, ::1] cn):
+cdef void network_forward(Tape tape, const real[:, :, ::1] h0, const real[:, :, ::1] c0, real[:, :, ::1] y,
+                          real[:, :, ::1] hn, real[:, :, ::1] cn):
+    cdef Weights weights = tape.weights
+    cdef real[::1] memory = tape.memory
+    cdef const real[::1] packed = weights.buffer
+    cdef const real[:, ::1] x = tape.x
+    cdef const int64_t[::1] ids = tape.ids
+    cdef const real[:, :, ::1] masks = tape.masks
     cdef const Steps* s = &tape.plan.steps
     cdef const Kernels* k = weights.k
     cdef Py_ssize_t L = weights.L, D = weights.D, H = weights.H, Hp = weights.Hp, DH = D * H, l, d, n, ld_input = 0
@@ -210,8 +215,8 @@ cdef void network_forward(Weights weights, Tape tape, real[::1] memory, const re
                 h, c = hidden(tape, m, n), cells(tape, m, n)
                 place_states(s, d, False, H, Hp, &h0[n, 0, 0], h)
                 place_states(s, d, not keep, H, Hp, &c0[n, 0, 0], c)
-                run_forward(k, s, cell, d, keep, tape.chunk_rows, P, inputs, ld_input, first_ids, gates(tape, m, n), h, c,
-                            m + tape.scratch_at)
+                run_forward(k, s, cell, d, keep, tape.chunk_rows, P, inputs, ld_input, first_ids, gates(tape, m, n),
+                            h, c, m + tape.scratch_at)
                 fetch_states(s, d, False, False, H, Hp, h, &hn[n, 0, 0])
                 fetch_states(s, d, False, not keep, H, Hp, c, &cn[n, 0, 0])
             first_ids = NULL
@@ -260,28 +265,30 @@ def backward(Tape tape, dy, dhn, dcn, dh0, dc0, dflat):
     # Python's integers, so that no size wraps around before numpy refuses it.
     B, N, Hp, G = tape.plan.steps.B, tape.plan.steps.N, weights.Hp, 4 * weights.Hp
     widest = max([weights.cells[n].Ip for n in range(weights.L * weights.D)])
-    sizes = [(B + N) * Hp, B * Hp, N * Hp, G * max(widest, Hp),
-             N * (weights.cells[0].Ip if tape.ids is None else 0), N * weights.cells[weights.D].Ip if weights.L > 1 else 0,
-             N * weights.cells[weights.D].Ip if weights.L > 2 else 0]
+    first = weights.cells[0].Ip if tape.ids is None else 0
+    later = weights.cells[weights.D].Ip if weights.L > 1 else 0
+    sizes = [(B + N) * Hp, B * Hp, N * Hp, G * max(widest, Hp), N * first, N * later, N * later if weights.L > 2 else 0]
     starts = np.cumsum([0, *sizes])
     scratch = aligned_empty(sum(sizes), weights.dtype)
     dx = None
     if tape.ids is None:
-        dx = scratch[starts[4]:starts[5]].reshape(N, weights.cells[0].Ip)
+        dx = scratch[starts[4]:starts[5]].reshape(N, first)
     if weights.dtype == np.float32:
-        network_backward[float](tape, tape.memory, weights.buffer, tape.x, tape.ids, dy, dhn, dcn, dh0, dc0, tape.masks,
-                                dflat, scratch, starts)
+        network_backward[float](tape, scratch, starts, dy, dhn, dcn, dh0, dc0, dflat)
     else:
-        network_backward[double](tape, tape.memory, weights.buffer, tape.x, tape.ids, dy, dhn, dcn, dh0, dc0, tape.masks,
-                                 dflat, scratch, starts)
+        network_backward[double](tape, scratch, starts, dy, dhn, dcn, dh0, dc0, dflat)
     return None if dx is None else dx[:, :weights.cells[0].I]
 
 
-cdef void network_backward(Tape tape, real[::1] memory, const real[::1] packed, const real[:, ::1] x,
-                           const int64_t[::1] ids, const real[:, :, ::1] dy, const real[:, :, ::1] dhn,
-                           const real[:, :, ::1] dcn, real[:, :, ::1] dh0, real[:, :, ::1] dc0,
-                           const real[:, :, ::1] masks, real[::1] dflat, real[::1] scratch, const Py_ssize_t[::1] starts):
+cdef void network_backward(Tape tape, real[::1] scratch, const Py_ssize_t[::1] starts, const real[:, :, ::1] dy,
+                           const real[:, :, ::1] dhn, const real[:, :, ::1] dcn, real[:, :, ::1] dh0,
+                           real[:, :, ::1] dc0, real[::1] dflat):
     cdef Weights weights = tape.weights
+    cdef real[::1] memory = tape.memory
+    cdef const real[::1] packed = weights.buffer
+    cdef const real[:, ::1] x = tape.x
+    cdef const int64_t[::1] ids = tape.ids
+    cdef const real[:, :, ::1] masks = tape.masks
     cdef const Steps* s = &tape.plan.steps
     cdef const Kernels* k = weights.k
     cdef Py_ssize_t L = weights.L, D = weights.D, H = weights.H, Hp = weights.Hp, G = 4 * weights.Hp, DH = D * H

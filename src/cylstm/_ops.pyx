@@ -29,8 +29,8 @@ def linear(const real[:, ::1] h, const real[:, ::1] weight, const real[::1] bias
     cdef real[:, ::1] view = out
     if N:
         with nogil:
-            affine(h.shape[0], h.shape[1], weight.shape[0], &h[0, 0], &weight[0, 0], &bias[0] if bias is not None else NULL,
-                   &view[0, 0])
+            affine(h.shape[0], h.shape[1], weight.shape[0], &h[0, 0], &weight[0, 0],
+                   &bias[0] if bias is not None else NULL, &view[0, 0])
     return out
 
 

@@ -24,8 +24,9 @@ cdef struct Cell:
     Py_ssize_t W_columns  # column blocks, for backward
     Py_ssize_t R_columns
 
-cdef void run_forward(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, bint keep, Py_ssize_t chunk_rows,
-                      const real* P, const real* x, Py_ssize_t ldx, const int64_t* ids, real* gates, real* h, real* c,
+cdef void run_forward(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, bint keep,
+                      Py_ssize_t chunk_rows, const real* P, const real* x, Py_ssize_t ldx,
+                      const int64_t* ids, real* gates, real* h, real* c,
                       real* scratch) noexcept nogil
 cdef bint copy_uncut(const Steps* s, Py_ssize_t t, bint reverse, Py_ssize_t width, const real* rows,
                      real* copy) noexcept nogil

@@ -12,8 +12,9 @@ from cylstm._kernels cimport (
 from cylstm._steps cimport Steps, alive, caller_row, first_slot, is_cut, last_slot, offset, slot
 
 
-cdef void run_forward(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, bint keep, Py_ssize_t chunk_rows,
-                      const real* P, const real* x, Py_ssize_t ldx, const int64_t* ids, real* gates, real* h, real* c,
+cdef void run_forward(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, bint keep,
+                      Py_ssize_t chunk_rows, const real* P, const real* x, Py_ssize_t ldx,
+                      const int64_t* ids, real* gates, real* h, real* c,
                       real* scratch) noexcept nogil:
     """Gates, h and c of every step. Boundary 0 (or each row's last one, in reverse) of h and c holds the initial state.
 
@@ -66,8 +67,8 @@ cdef bint copy_uncut(const Steps* s, Py_ssize_t t, bint reverse, Py_ssize_t widt
 
 cdef void run_backward(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, const real* P, real* gates,
                        const real* c, real* dh, real* dc, real* scratch) noexcept nogil:
-    """Gate values -> gate gradients. dh (B+N, Hp) comes with d loss / d h from above at each boundary and zero elsewhere;
-    dc (B, Hp) with d loss / d (final c). Both end as the gradients of the initial state, at its boundary.
+    """Gate values -> gate gradients. dh (B+N, Hp) comes with d loss / d h from above at each boundary and zero
+    elsewhere; dc (B, Hp) with d loss / d (final c). Both end as the gradients of the initial state, at its boundary.
     """
     cdef Py_ssize_t Hp = cell.Hp, G = 4 * cell.Hp, n, t, b, source, target
     cdef const real* c_prev
@@ -117,7 +118,7 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Cell* cell, b
         unpack_rows(k, wide, cell.H, 1, d + cell.b)
 
 
-# --- between the caller's arrays and the packed rows --------------------------------------------------------------------
+# --- between the caller's arrays and the packed rows ------------------------------------------------------------------
 
 
 cdef void place_states(const Steps* s, bint reverse, bint one_boundary, Py_ssize_t H, Py_ssize_t Hp, const real* state,

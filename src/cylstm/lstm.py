@@ -94,7 +94,7 @@ class LSTM:
         self.hidden_size = positive_int("hidden_size", hidden_size)
         self.num_layers = positive_int("num_layers", num_layers)
         if max(self.input_size, 4 * (self.hidden_size + 16)) > LARGEST:
-            raise ValueError(f"input_size, hidden_size: expected sizes below {LARGEST}, got {input_size}, {hidden_size}")
+            raise ValueError(f"input_size, hidden_size: expected less than {LARGEST}, got {input_size}, {hidden_size}")
         self.bidirectional = bool(bidirectional)
         self.dropout = real_in("dropout", dropout, 0, 1, open_high=True)
         self.bias = bool(bias)
@@ -285,7 +285,7 @@ class LSTM:
 
     def _check_input(self, x, lengths, resets, name="x") -> _Input:
         x = np.asarray(x)
-        I = self.input_size  # noqa: E741
+        I = self.input_size
         features = x.dtype.kind not in "iu"
         if features:
             x = as_float_array(name, x, self.dtype)
@@ -299,7 +299,8 @@ class LSTM:
         x = x if batched else x[None]
         B, T = x.shape[:2]
         if B == 0 or T == 0:
-            raise ValueError(f"{name}: expected at least one row and one step, got {x.shape if batched else x.shape[1:]}")
+            shape = x.shape if batched else x.shape[1:]
+            raise ValueError(f"{name}: expected at least one row and one step, got {shape}")
         if (B + 1) * (T + 1) > LARGEST:
             raise ValueError(f"{name}: expected at most {LARGEST} steps in all, got {B} x {T}")
         if lengths is not None:

@@ -151,7 +151,7 @@ def suffixes(layer, directions):
 
 
 def alive_and_keep(B, T, lengths, resets):
-    """lengths (B,) and resets (B, T) -> alive (T, B, 1), and keep (T, B, 1) of the forward and the reverse direction."""
+    """lengths (B,), resets (B, T) -> alive (T, B, 1), and keep (T, B, 1) of the forward and the reverse direction."""
     lengths = np.full(B, T) if lengths is None else np.asarray(lengths)
     alive = np.arange(T)[:, None] < lengths
     cut = np.zeros((T, B), bool) if resets is None else np.asarray(resets, bool).T & alive
@@ -163,7 +163,7 @@ def alive_and_keep(B, T, lengths, resets):
 def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths=None, resets=None, dropout_masks=None):
     """x (B, T, I), state a pair of (L*D, B, H) or None for zeros -> y (B, T, D*H), (hn, cn), tape.
 
-    lengths (B,): y is 0 past a row's end, its final state is the one at its own end, where the reverse direction begins.
+    lengths (B,): y is 0 past a row's end; its final state is the one at its own end, where the reverse one begins.
     resets (B, T): where true, nothing flows between steps t-1 and t, in either direction.
     dropout_masks: L-1 arrays (B, T, D*H), which multiply the outputs of all layers but the last.
     """
@@ -181,7 +181,8 @@ def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths
             n = layer * D + direction
             # the reverse direction is the forward one on a reversed clock
             clock = slice(None, None, -1 if direction else 1)
-            run = run_forward(layer_input[clock], h0[n], c0[n], W, R, b, alive[clock], (keep, keep_reverse)[direction][clock])
+            reached = (keep, keep_reverse)[direction]
+            run = run_forward(layer_input[clock], h0[n], c0[n], W, R, b, alive[clock], reached[clock])
             runs.append(run)
             outputs.append((run.alive * run.h[1:])[clock])
         layer_input = np.concatenate(outputs, axis=2)
@@ -205,8 +206,8 @@ def backward(tape, dy, dstate=None):
             clock = slice(None, None, -1 if direction else 1)
             # where, not a product: what stands past a row's end is ignored, whatever it is
             dy_run = np.where(runs[n].alive, dlayer[clock, :, direction * H : (direction + 1) * H], 0)
-            dx, dh0[n], dc0[n], dW, dR, db = run_backward(
-                runs[n], dy_run, dhn[n], dcn[n], params[f"weight_ih_{suffix}"], params[f"weight_hh_{suffix}"])  # fmt: skip
+            W, R = params[f"weight_ih_{suffix}"], params[f"weight_hh_{suffix}"]
+            dx, dh0[n], dc0[n], dW, dR, db = run_backward(runs[n], dy_run, dhn[n], dcn[n], W, R)
             dparams[f"weight_ih_{suffix}"], dparams[f"weight_hh_{suffix}"] = dW, dR
             if f"bias_{suffix}" in params:
                 dparams[f"bias_{suffix}"] = db

@@ -1,0 +1,108 @@
+"""Each mistake that hand-written LSTMs make is put back into the oracle, and the gradient check must then fail.
+
+A check that cannot fail proves nothing. Each mutation replaces one line of oracle.py, which must be there exactly once;
+the unchanged source passes the same check.
+"""
+
+import inspect
+import types
+
+import numpy as np
+import pytest
+from gradcheck import RTOL, gradient_error
+
+from cylstm import LSTM, oracle
+
+SOURCE = inspect.getsource(oracle)
+
+# name -> (the line as it is, the line with the mistake)
+BACKWARD_MUTATIONS = {
+    "C[t-1] for C[t] in the output gate": ("        tanh_c = np.tanh(c[t + 1])\n", "        tanh_c = np.tanh(c[t])\n"),
+    "C[t] for C[t-1] in the forget gate": ("        df = dc_t * c_prev\n", "        df = dc_t * c[t + 1]\n"),
+    "tanh(tanh(C))": ("        do = dh_t * tanh_c\n", "        do = dh_t * np.tanh(tanh_c)\n"),
+    "tanh(tanh(C)) in the derivative": ("        dc_t = dc_t + dh_t * o[t] * (1 - tanh_c**2)\n",
+                                        "        dc_t = dc_t + dh_t * o[t] * (1 - np.tanh(tanh_c) ** 2)\n"),
+    "f(1-f) missing": ("        dz_f = df * f[t] * (1 - f[t])\n", "        dz_f = df\n"),
+    "i(1-i) missing": ("        dz_i = di * i[t] * (1 - i[t])\n", "        dz_i = di\n"),
+    "sigmoid again instead of its derivative": ("        dz_o = do * o[t] * (1 - o[t])\n",
+                                                "        dz_o = do * sigmoid(o[t])\n"),
+    "tanh again instead of its derivative": ("        dz_g = dg * (1 - g[t] ** 2)\n",
+                                             "        dz_g = dg * np.tanh(g[t])\n"),
+    "a sigmoid's derivative for tanh's": ("        dz_g = dg * (1 - g[t] ** 2)\n",
+                                          "        dz_g = dg * g[t] * (1 - g[t])\n"),
+    "h[t+1] for h[t]: R trained on the wrong step's state": ("        dR += dz.T @ h_prev\n",
+                                                             "        dR += dz.T @ h[t + 1]\n"),
+    "W trained on the wrong step's input": ("        dW += dz.T @ x[t]\n", "        dW += dz.T @ x[t - 1]\n"),
+    "no gradient through the next step's c": ("        dc = keep[t] * (dc_t * f[t]) + (1 - alive[t]) * dc\n",
+                                              "        dc = np.zeros_like(dc)\n"),
+    "no gradient through the next step's h": ("        dh = keep[t] * (dz @ R) + (1 - alive[t]) * dh\n",
+                                              "        dh = np.zeros_like(dh)\n"),
+}  # fmt: skip
+LOSS_MUTATIONS = {
+    "log without the log-sum-exp": ("    log_p = logits - log_sum\n", "    log_p = np.log(np.abs(logits))\n"),
+    "a bare log of the softmax": (
+        "    log_sum = largest + np.log(np.exp(logits - largest).sum(axis=1, keepdims=True))\n",
+        "    log_sum = np.log(np.exp(logits).sum(axis=1, keepdims=True))\n",
+    ),
+    "averaged over sequences instead of tokens": ("    return weights / weights.sum()\n", "    return weights / 3\n"),
+}
+
+
+def mutated(line, mistake):
+    """oracle.py with one line replaced, as a module."""
+    assert SOURCE.count(line) == 1, f"expected exactly one line {line!r}"
+    assert line != mistake
+    module = types.ModuleType("mutated_oracle")
+    exec(compile(SOURCE.replace(line, mistake), "mutated_oracle.py", "exec"), module.__dict__)
+    return module
+
+
+def worst_gradient_error(module):
+    """The largest relative error of any gradient of two layers, with every step and the final state in the loss."""
+    rng = np.random.default_rng(5)
+    params = {name: rng.standard_normal(shape) * 0.6 for name, shape in LSTM.layout(2, 3, 2).items()}
+    x, h0, c0 = rng.standard_normal((2, 4, 2)), rng.standard_normal((2, 2, 3)), rng.standard_normal((2, 2, 3))
+    dy, dh, dc = rng.standard_normal((2, 4, 3)), rng.standard_normal((2, 2, 3)), rng.standard_normal((2, 2, 3))
+
+    def loss():
+        y, (h, c), _ = module.forward(x, params, (h0, c0), num_layers=2)
+        return (dy * y).sum() + (dh * h).sum() + (dc * c).sum()
+
+    _, _, tape = module.forward(x, params, (h0, c0), num_layers=2)
+    dx, (dh0, dc0), dparams = module.backward(tape, dy, (dh, dc))
+    pairs = [(params[name], gradient) for name, gradient in dparams.items()]
+    return max(gradient_error(loss, *pair) for pair in [*pairs, (x, dx), (h0, dh0), (c0, dc0)])
+
+
+def test_the_unchanged_oracle_passes():
+    assert worst_gradient_error(mutated("import numpy as np\n", "import numpy as np\n\n")) <= RTOL
+
+
+@pytest.mark.parametrize("mistake", BACKWARD_MUTATIONS)
+def test_a_mistake_in_backward_fails_the_gradient_check(mistake):
+    assert worst_gradient_error(mutated(*BACKWARD_MUTATIONS[mistake])) > 1000 * RTOL
+
+
+def loss_check(module):
+    """Raises AssertionError unless the loss per token of a ragged batch is right: value, gradient, large logits."""
+    rng = np.random.default_rng(6)
+    logits, targets = rng.standard_normal((15, 4)) * 2, rng.integers(0, 4, 15)
+    real = (np.arange(5) < np.array([5, 2, 3])[:, None]).ravel()
+    loss, gradient = module.softmax_cross_entropy(logits, targets, real)
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    expected = np.mean([-np.log(p[n, targets[n]]) for n in np.flatnonzero(real)])
+    np.testing.assert_allclose(loss, expected, rtol=1e-12)
+    assert gradient_error(lambda: module.softmax_cross_entropy(logits, targets, real)[0], logits, gradient) <= RTOL
+    with np.errstate(all="ignore"):
+        loss, gradient = module.softmax_cross_entropy(np.array([[900.0, -5.0], [3.0, 2.0]]), np.array([1, 0]))
+    assert np.isfinite(loss) and np.isfinite(gradient).all()
+
+
+def test_the_unchanged_loss_passes():
+    loss_check(oracle)
+
+
+@pytest.mark.parametrize("mistake", LOSS_MUTATIONS)
+def test_a_mistake_in_the_loss_fails_its_check(mistake):
+    with pytest.raises(AssertionError):
+        loss_check(mutated(*LOSS_MUTATIONS[mistake]))
