@@ -99,12 +99,7 @@ class LSTM:
         self.dropout = real_in("dropout", dropout, 0, 1, open_high=True)
         self.bias = bool(bias)
         self.forget_bias = real_in("forget_bias", forget_bias, -math.inf, open_low=True)
-        try:
-            self.dtype = np.dtype(dtype)
-        except TypeError:
-            raise TypeError(f"dtype: expected 'float32' or 'float64', got {describe(dtype)}") from None
-        if self.dtype not in (np.float32, np.float64):
-            raise ValueError(f"dtype: expected 'float32' or 'float64', got {str(self.dtype)!r}")
+        self.dtype = self.check_dtype(dtype)
         self.rng = seed if isinstance(seed, np.random.Generator) else np.random.default_rng(seed)
         layout = self.layout(input_size, hidden_size, num_layers, bidirectional=bidirectional, bias=bias)
         self.parameters = Parameters(layout, self.dtype) if parameters is None else parameters
@@ -113,6 +108,17 @@ class LSTM:
         self._weights = None
         self._packed_version = None
         self._initialise()
+
+    @staticmethod
+    def check_dtype(dtype) -> np.dtype:
+        """float32 or float64; TypeError or ValueError for anything else."""
+        try:
+            dtype = np.dtype(dtype)
+        except TypeError:
+            raise TypeError(f"dtype: expected 'float32' or 'float64', got {describe(dtype)}") from None
+        if dtype not in (np.float32, np.float64):
+            raise ValueError(f"dtype: expected 'float32' or 'float64', got {str(dtype)!r}")
+        return dtype
 
     @staticmethod
     def layout(input_size, hidden_size, num_layers=1, *, bidirectional=False, bias=True) -> dict[str, tuple[int, ...]]:
@@ -304,7 +310,7 @@ class LSTM:
         if (B + 1) * (T + 1) > LARGEST:
             raise ValueError(f"{name}: expected at most {LARGEST} steps in all, got {B} x {T}")
         if lengths is not None:
-            lengths = self._check_lengths(lengths, B, T)
+            lengths = self.check_lengths(lengths, B, T)
         if resets is not None:
             resets = np.asarray(resets)
             if resets.dtype != bool:
@@ -315,7 +321,8 @@ class LSTM:
         return _Input(x if features else None, None if features else x, Plan(B, T, lengths, resets), batched)
 
     @staticmethod
-    def _check_lengths(lengths, B, T):
+    def check_lengths(lengths, B, T) -> np.ndarray:
+        """B integers in 1..T as int64; TypeError or ValueError for anything else."""
         lengths = np.atleast_1d(np.asarray(lengths))
         if lengths.dtype.kind not in "iu":
             raise TypeError(f"lengths: expected integers, got {describe(lengths)}")

@@ -72,6 +72,7 @@ class Parameters(Mapping):
         self.layout = dict(layout)
         self.flat = flat
         self._tracker = tracker
+        self._offset = offset  # of this part in the tracked buffer
         self._starts = {}
         for name, shape in self.layout.items():
             self._starts[name] = offset
@@ -82,7 +83,7 @@ class Parameters(Mapping):
         names = [name for name in self.layout if name.startswith(prefix)]
         layout = {name[len(prefix) :]: self.layout[name] for name in names}
         size = sum(math.prod(shape) for shape in layout.values())
-        start = self._starts[names[0]] - self._starts[next(iter(self.layout))]
+        start = self._starts[names[0]] - self._offset
         part = Parameters.__new__(Parameters)
         part._place(layout, self.flat[start : start + size], self._tracker, self._starts[names[0]])
         return part
@@ -114,6 +115,11 @@ class Parameters(Mapping):
     def version(self) -> tuple[int, int]:
         """A value that differs from every earlier one if the parameters may have changed since."""
         return self._tracker.current()
+
+    def raw(self, name: str) -> np.ndarray:
+        """A view that is not tracked: for the package itself, which calls `touch` after writing."""
+        start = self._starts[name] - self._offset
+        return self.flat[start : start + math.prod(self.layout[name])].reshape(self.layout[name])
 
     def __getitem__(self, name: str) -> np.ndarray:
         shape, start = self.layout[name], self._starts[name]

@@ -1,0 +1,121 @@
+"""Training and evaluation data as a model takes them: checked once, cut into batches or chunks, never copied as a whole."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cylstm.checks import describe
+from cylstm.data import batches_by_length, pad
+from cylstm.lstm import LSTM
+
+__all__ = ["Dataset"]
+
+
+class Dataset:
+    """Inputs and targets of one model.
+
+    x, y : arrays (B, T, ...) with optional lengths, lists of B arrays of different lengths, or one unbatched sequence.
+        Anything that slices into NumPy arrays will do, a memory map too. For output="last", y has one entry per row.
+
+    Raises TypeError or ValueError, naming the argument, for whatever the model cannot take, ids out of range included.
+    """
+
+    def __init__(self, model, x, y, lengths=None, names=("x", "y")):
+        self.model, self.names = model, names
+        self.last = model.output == "last"
+        self.ragged = isinstance(x, (list, tuple)) and len(x) > 0 and all(isinstance(row, np.ndarray) for row in x)
+        if self.ragged:
+            if lengths is not None:
+                raise ValueError("lengths: expected none with a list of sequences, which have their own")
+            self.x, self.y = list(x), y if self.last else list(y)
+            for n, row in enumerate(self.x):
+                self._check_input(f"{names[0]}[{n}]", row, batch=False)
+            self.lengths = np.array([len(row) for row in self.x])
+        else:
+            self.x, self.y = np.asanyarray(x), np.asanyarray(y)
+            if self.x.ndim == self._input_rank() - 1:
+                self.x, self.y = self.x[None], self.y[None]
+            self._check_input(names[0], self.x, batch=True)
+            B, T = self.x.shape[:2]
+            self.lengths = None if lengths is None else LSTM.check_lengths(lengths, B, T)
+        self._check_targets()
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def steps(self) -> int:
+        """T of the arrays; the longest sequence of a list."""
+        return int(self.lengths.max()) if self.ragged else self.x.shape[1]
+
+    @property
+    def tokens(self) -> int:
+        """What losses are averaged over: all real steps, or all rows for output="last"."""
+        if self.last:
+            return len(self)
+        return len(self) * self.steps if self.lengths is None else int(self.lengths.sum())
+
+    def _input_rank(self):
+        ids = self.model.embedding_size is not None or self.x.dtype.kind in "iu"
+        return 2 if ids else 3
+
+    def _check_input(self, name, x, batch):
+        model = self.model
+        ids = x.dtype.kind in "iu"
+        shape = ("B",) * batch + ("T",) + (() if ids else (model.input_size,))
+        if model.embedding_size is not None and not ids:
+            raise TypeError(f"{name}: expected integer ids for a model with an embedding, got {describe(x)}")
+        if not ids and x.dtype.kind != "f":
+            raise TypeError(f"{name}: expected floating-point numbers or integer ids, got {describe(x)}")
+        if x.ndim != len(shape) or not x.size or (not ids and x.shape[-1] != model.input_size):
+            raise ValueError(f"{name}: expected ({', '.join(map(str, shape))}) and at least one step, got {x.shape}")
+        if ids:
+            check_range(name, x, model.input_size)
+
+    def _check_targets(self):
+        name, model = self.names[1], self.model
+        if len(self.y) != len(self.x):
+            raise ValueError(f"{name}: expected {len(self.x)} rows, as many as {self.names[0]}, got {len(self.y)}")
+        classes = model.loss == "cross_entropy"
+        width = () if classes else (model.output_size,)
+        rows = [self.y] if not self.ragged or self.last else self.y
+        rows = [np.asanyarray(row) for row in rows]
+        for n, row in enumerate(rows):
+            label = f"{name}[{n}]" if len(rows) > 1 else name
+            if row.dtype.kind not in ("iu" if classes else "fiub"):
+                raise TypeError(f"{label}: expected {'integer classes' if classes else 'numbers'}, got {describe(row)}")
+            steps = () if self.last else (len(self.x[n]),) if self.ragged else (self.steps,)
+            rank = () if self.ragged and not self.last else (len(self.x),)
+            if row.shape != (*rank, *steps, *width):
+                raise ValueError(f"{label}: expected {(*rank, *steps, *width)}, got {row.shape}")
+            if classes:
+                check_range(label, row, model.output_size)
+        if self.ragged and not self.last:
+            self.y = rows
+        else:
+            self.y = rows[0]
+
+    def take(self, rows):
+        """x, y, lengths of some rows (an index array)."""
+        if not self.ragged:
+            return self.x[rows], self.y[rows], None if self.lengths is None else self.lengths[rows]
+        x, lengths = pad([self.x[n] for n in rows])
+        return x, self.y[rows] if self.last else pad([self.y[n] for n in rows])[0], lengths
+
+    def chunk(self, start, stop):
+        """x, y of all rows, steps start..stop-1."""
+        return self.x[:, start:stop], self.y[:, start:stop]
+
+    def batches(self, batch_size, rng=None) -> list[np.ndarray]:
+        """Index arrays that hold each row once; rows of similar length together. rng: a seed, or None for no shuffling."""
+        if self.lengths is not None:
+            return batches_by_length(self.lengths, batch_size, rng)
+        order = np.arange(len(self)) if rng is None else np.random.default_rng(rng).permutation(len(self))
+        return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def check_range(name, ids, size):
+    """ValueError unless all ids are in 0..size-1."""
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= size:
+        raise ValueError(f"{name}: expected ids in 0..{size - 1}, got {low if low < 0 else high}")

@@ -1,0 +1,77 @@
+"""What happened while training: a number per epoch, as JSON and as a picture."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+
+__all__ = ["History"]
+
+
+@dataclass
+class History:
+    """One entry per epoch in each list; losses are means per token (or per row, for output="last").
+
+    validation_loss and validation_accuracy are empty where there was no validation data; accuracies are None for a
+    loss that has none.
+    """
+
+    train_loss: list = field(default_factory=list)
+    train_accuracy: list = field(default_factory=list)
+    validation_loss: list = field(default_factory=list)
+    validation_accuracy: list = field(default_factory=list)
+    learning_rate: list = field(default_factory=list)
+    updates: list = field(default_factory=list)  # so far, at the end of each epoch
+    seconds: list = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.train_loss)
+
+    @property
+    def best_epoch(self) -> int | None:
+        """Index of the epoch with the lowest validation loss (training loss without validation); None before any."""
+        losses = self.validation_loss or self.train_loss
+        return min(range(len(losses)), key=losses.__getitem__) if losses else None
+
+    def to_dict(self) -> dict:
+        """Plain lists, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, lists: dict) -> History:
+        """The reverse of to_dict."""
+        return cls(**lists)
+
+    def save(self, path) -> None:
+        """Write the lists as JSON."""
+        with open(path, "w") as file:
+            json.dump(self.to_dict(), file, indent=1)
+
+    def plot(self, path) -> None:
+        """Draw training and validation loss per epoch into a picture (by its ending: PNG, SVG, PDF), without a screen.
+
+        Needs matplotlib (the extra "plot"); raises ImportError without it and ValueError before the first epoch.
+        """
+        if not len(self):
+            raise ValueError("history: expected at least one epoch to plot, got none")
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
+
+        figure = Figure(figsize=(7, 4.2), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        epochs = range(1, len(self) + 1)
+        axes.plot(epochs, self.train_loss, marker="o", markersize=3, label="training")
+        if self.validation_loss:
+            axes.plot(epochs, self.validation_loss, marker="o", markersize=3, label="validation")
+            best = self.best_epoch
+            axes.annotate(f"{self.validation_loss[best]:.4g}", (best + 1, self.validation_loss[best]),
+                          textcoords="offset points", xytext=(0, 6), ha="center", fontsize=8)  # fmt: skip
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("loss")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+        figure.savefig(os.fspath(path), dpi=120)

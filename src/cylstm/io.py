@@ -1,0 +1,101 @@
+"""Files: safetensors with a versioned JSON header, written so that a reader sees the old file or the new, never half.
+
+Nothing is pickled. The header stands in the file's metadata under "cylstm":
+{"kind": "model" or "checkpoint", "format": 1, "cylstm": "0.1.0", ...}.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+__all__ = ["open_tensors", "write_atomically", "write_tensors"]
+
+FORMAT = 1
+
+
+def write_atomically(path, content: bytes) -> None:
+    """Write a file beside `path`, make sure it is on the disk, then let it take the name. Raises OSError."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with open(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's are for the owner alone
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def write_tensors(path, kind: str, header: dict, tensors: dict[str, np.ndarray]) -> None:
+    """Write named arrays and a JSON header atomically."""
+    from cylstm import __version__
+
+    header = {"kind": kind, "format": FORMAT, "cylstm": __version__, **header}
+    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    write_atomically(path, safetensors.numpy.save(arrays, metadata={"cylstm": json.dumps(header)}))
+
+
+class TensorFile:
+    """An open file: its header, the shapes and dtypes it claims, and its tensors one by one."""
+
+    def __init__(self, path, header, file):
+        self.path, self.header, self._file = path, header, file
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape, without reading any tensor."""
+        return {name: tuple(self._file.get_slice(name).get_shape()) for name in self._file.keys()}  # noqa: SIM118
+
+    def read(self, name: str, shape, dtype) -> np.ndarray:
+        """One tensor, which must have this shape and dtype: ValueError otherwise."""
+        shapes = self.shapes()
+        if name not in shapes or shapes[name] != tuple(shape):
+            raise ValueError(f"{self.path}: expected a tensor {name} {tuple(shape)}, got {shapes.get(name)}")
+        array = self._file.get_tensor(name)
+        if array.dtype != dtype:
+            raise ValueError(f"{self.path}: expected {name} in {np.dtype(dtype)}, got {array.dtype}")
+        return array
+
+
+@contextlib.contextmanager
+def open_tensors(path, kind: str):
+    """Open a file written by write_tensors. Raises OSError, or ValueError for a file that is anything else."""
+    with open(path, "rb"):
+        pass  # safetensors' own errors for a missing or unreadable file name no path
+    try:
+        opened = safetensors.safe_open(os.fspath(path), framework="numpy")
+        metadata = opened.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f"{path}: expected a cylstm {kind}, got a file that is truncated or none at all ({error})"
+        ) from None
+    with opened as file:
+        yield TensorFile(path, _checked_header(path, kind, metadata), file)
+
+
+def _checked_header(path, kind, metadata) -> dict:
+    try:
+        header = json.loads(metadata["cylstm"])
+        version = header["format"]
+        found = header["kind"]
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{path}: expected a cylstm {kind}, got safetensors without its header") from None
+    if not isinstance(version, int) or version > FORMAT:
+        raise ValueError(f"{path}: expected format {FORMAT} or older, got {version!r}: written by a newer cylstm "
+                         f"({header.get('cylstm')})")  # fmt: skip
+    if found != kind:
+        raise ValueError(f"{path}: expected a cylstm {kind}, got a {found}")
+    return header

@@ -1,0 +1,351 @@
+"""A model: ids or features in, an optional embedding, the LSTM, a linear head, a loss; training, use and files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from cylstm import _ops, io, train
+from cylstm.batches import Dataset
+from cylstm.checks import as_ids, describe, one_of, positive_int
+from cylstm.lstm import LSTM, State
+from cylstm.params import Parameters
+from cylstm.sampling import Sampler
+from cylstm.vocab import Vocabulary
+
+__all__ = ["Model", "Result"]
+
+EVALUATED_AT_ONCE = 65536  # steps: bounds the memory of evaluate() and predict()
+
+
+class Result(NamedTuple):
+    """What `loss_and_gradients` returns: the mean loss per token, gradients by name, the final state, counts."""
+
+    loss: float
+    gradients: Parameters
+    state: State
+    tokens: int
+    hits: int
+
+
+class Model:
+    """Ids or features -> (embedding) -> LSTM -> linear head -> loss.
+
+    Parameters
+    ----------
+    input_size : int
+        I, the width of the features, or V, the number of different ids.
+    hidden_size, output_size : int
+        H, and the number O of outputs: classes for "cross_entropy", numbers for "mse", logits for
+        "binary_cross_entropy".
+    num_layers, bidirectional, dropout, forget_bias, dtype
+        As for `LSTM`.
+    embedding_size : int or None
+        E: ids go through a learned table (V, E) first. Without one, ids stand for one-hot rows.
+    output : "sequence" or "last"
+        One output per step, or one per row from the last layer's final state (of both directions).
+    loss : "cross_entropy", "mse" or "binary_cross_entropy"
+        Averaged over tokens (rows, for output="last"), never over padding; over the outputs of a token, too.
+    head_bias : bool
+    seed : int, None or numpy.random.Generator
+        Of the initial weights and of the dropout masks.
+    vocabulary : Vocabulary or None
+        Kept with the model and saved in its file; lets `generate` take text.
+
+    `parameters` maps "embedding.weight", "lstm.weight_ih_l0", ..., "head.weight", "head.bias" to writable views.
+    Raises TypeError or ValueError, naming the argument.
+    """
+
+    def __init__(self, input_size, hidden_size, output_size, *, num_layers=1, bidirectional=False, dropout=0.0,
+                 embedding_size=None, output="sequence", loss="cross_entropy", head_bias=True, forget_bias=1.0,
+                 dtype="float32", seed=None, vocabulary=None):  # fmt: skip
+        self.input_size = positive_int("input_size", input_size)
+        self.hidden_size = positive_int("hidden_size", hidden_size)
+        self.output_size = positive_int("output_size", output_size)
+        self.num_layers = positive_int("num_layers", num_layers)
+        self.embedding_size = None if embedding_size is None else positive_int("embedding_size", embedding_size)
+        self.output = one_of("output", output, ("sequence", "last"))
+        self.loss = one_of("loss", loss, tuple(_ops.KINDS))
+        self.head_bias = bool(head_bias)
+        if vocabulary is not None and not isinstance(vocabulary, Vocabulary):
+            raise TypeError(f"vocabulary: expected a Vocabulary, got {describe(vocabulary)}")
+        self.vocabulary = vocabulary
+        self.dtype = LSTM.check_dtype(dtype)
+        self.rng = seed if isinstance(seed, np.random.Generator) else np.random.default_rng(seed)
+        layout = self.layout(self.input_size, self.hidden_size, self.output_size, num_layers=self.num_layers,
+                             bidirectional=bidirectional, embedding_size=self.embedding_size, head_bias=head_bias)  # fmt: skip
+        self.parameters = Parameters(layout, self.dtype)
+        self.lstm = LSTM(self.embedding_size or self.input_size, self.hidden_size, self.num_layers,
+                         bidirectional=bidirectional, dropout=dropout, forget_bias=forget_bias, dtype=self.dtype,
+                         seed=self.rng, parameters=self.parameters.child("lstm."))  # fmt: skip
+        self.bidirectional, self.dropout = self.lstm.bidirectional, self.lstm.dropout
+        self.forget_bias = self.lstm.forget_bias
+        if self.embedding_size is not None:
+            self.parameters.raw("embedding.weight")[:] = self.rng.standard_normal(
+                (self.input_size, self.embedding_size)
+            )
+        bound = math.sqrt(3 / self.lstm.output_size)  # standard deviation 1/sqrt(fan_in)
+        self.parameters.raw("head.weight")[:] = self.rng.uniform(
+            -bound, bound, (self.output_size, self.lstm.output_size)
+        )
+        if self.head_bias:
+            self.parameters.raw("head.bias")[:] = 0
+        self.parameters.touch()
+
+    @staticmethod
+    def layout(input_size, hidden_size, output_size, *, num_layers=1, bidirectional=False, embedding_size=None,
+               head_bias=True) -> dict[str, tuple[int, ...]]:  # fmt: skip
+        """Names and shapes of the parameters in the order of the flat buffer."""
+        shapes = {} if embedding_size is None else {"embedding.weight": (input_size, embedding_size)}
+        inside = LSTM.layout(embedding_size or input_size, hidden_size, num_layers, bidirectional=bidirectional)
+        shapes.update({f"lstm.{name}": shape for name, shape in inside.items()})
+        shapes["head.weight"] = (output_size, hidden_size * (2 if bidirectional else 1))
+        if head_bias:
+            shapes["head.bias"] = (output_size,)
+        return shapes
+
+    @property
+    def config(self) -> dict:
+        """The arguments that make a model of this shape, for JSON."""
+        names = ("input_size", "hidden_size", "output_size", "num_layers", "bidirectional", "dropout", "embedding_size",
+                 "output", "loss", "head_bias", "forget_bias")  # fmt: skip
+        return {**{name: getattr(self, name) for name in names}, "dtype": str(self.dtype)}
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name}={value!r}" for name, value in self.config.items())
+        return f"Model({sizes})"
+
+    # --- use ------------------------------------------------------------------------------------------------------
+
+    def __call__(self, x, state=None, *, lengths=None, resets=None) -> np.ndarray:
+        """Outputs: logits, or numbers for "mse". No tape is kept and nothing is dropped.
+
+        x, state, lengths, resets: as for `LSTM`; with an embedding x must be ids.
+        Returns (B, T, O) or (T, O) for output="sequence" (0 past a row's end), (B, O) or (O,) for "last".
+        """
+        y, final = self.lstm(self._embed(x), state, lengths=lengths, resets=resets)
+        if self.output == "last":
+            outputs = self._head(self._last(final))
+            return outputs if y.ndim == 3 else outputs[0]
+        outputs = self._head(y.reshape(-1, y.shape[-1])).reshape(*y.shape[:-1], self.output_size)
+        if lengths is not None:
+            past = np.arange(y.shape[-2]) >= np.asarray(lengths).reshape(*y.shape[:-2], 1)
+            outputs[past] = 0
+        return outputs
+
+    def predict(self, x, *, lengths=None) -> np.ndarray:
+        """The argmax class ("cross_entropy"), 0 or 1 ("binary_cross_entropy"), or the numbers ("mse")."""
+        outputs = self(x, lengths=lengths)
+        if self.loss == "cross_entropy":
+            return outputs.argmax(axis=-1)
+        return (outputs > 0).astype(np.int64) if self.loss == "binary_cross_entropy" else outputs
+
+    def predict_proba(self, x, *, lengths=None) -> np.ndarray:
+        """Softmax or sigmoid of the outputs. Raises ValueError for a model trained with "mse", which has none."""
+        if self.loss == "mse":
+            raise ValueError("predict_proba: expected a model with probabilities, got one with loss='mse'")
+        outputs = self(x, lengths=lengths)
+        if self.loss == "binary_cross_entropy":
+            e = np.exp(-np.abs(outputs))
+            return np.where(outputs >= 0, 1, e) / (1 + e)
+        e = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
+        return e / e.sum(axis=-1, keepdims=True)
+
+    def initial_state(self, batch_size=1) -> State:
+        """A state of zeros, arrays (L*D, B, H)."""
+        return self.lstm.initial_state(batch_size)
+
+    def step(self, x_t, state, *, out=None):
+        """One step of a stream: outputs (B, O) or (O,) and the next state. As `LSTM.step`; with an embedding x_t is ids."""
+        y, state = self.lstm.step(self._embed(x_t, "x_t"), state, out=out)
+        outputs = self._head(y.reshape(-1, y.shape[-1]))
+        return (outputs if y.ndim == 2 else outputs[0]), state
+
+    def generate(self, prompt, length, *, temperature=1.0, top_k=None, top_p=None, seed=None, stop=()) -> Iterator[int]:
+        """Continue a prompt: yields up to `length` token ids, one at a time, each fed back.
+
+        prompt : ids (T,), T >= 1, or text where the model has a vocabulary. temperature, top_k, top_p, seed: `Sampler`.
+        stop : ids (one or several); the first of them to come ends the text and is not yielded.
+        Raises TypeError or ValueError before the first token, naming the argument.
+        """
+        if self.bidirectional or self.output != "sequence" or self.loss != "cross_entropy":
+            raise ValueError("generate: expected a model of one direction with cross_entropy at every step, "
+                             f"got {self!r}")  # fmt: skip
+        if self.output_size != self.input_size:
+            raise ValueError(
+                f"generate: expected as many outputs as inputs, got {self.output_size} and {self.input_size}"
+            )
+        if isinstance(prompt, str):
+            if self.vocabulary is None:
+                raise TypeError("prompt: expected ids for a model without a vocabulary, got text")
+            prompt = self.vocabulary.encode(prompt, name="prompt")
+        ids = as_ids("prompt", prompt, self.input_size)
+        if ids.ndim != 1 or not len(ids):
+            raise ValueError(f"prompt: expected ids (T,) with T >= 1, got {ids.shape}")
+        stops = set(as_ids("stop", np.atleast_1d(np.asarray(stop, np.int64)), self.input_size).tolist())
+        sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+        return self._generate(ids, positive_int("length", length, 0), sampler, stops)
+
+    def _generate(self, ids, length, sampler, stops):
+        y, state = self.lstm(self._embed(ids[None]))
+        logits = self._head(np.ascontiguousarray(y[:, -1]))[0]
+        for n in range(length):
+            token = sampler(logits)
+            if token in stops:
+                return
+            yield token
+            if n < length - 1:
+                logits, state = self.step(np.int64(token), state, out=state)
+
+    def _embed(self, x, name="x"):
+        if self.embedding_size is None:
+            return x
+        return self.parameters.raw("embedding.weight")[as_ids(name, x, self.input_size)]
+
+    def _head(self, h):
+        bias = self.parameters.raw("head.bias") if self.head_bias else None
+        return _ops.linear(h, self.parameters.raw("head.weight"), bias)
+
+    def _last(self, state):
+        """The last layer's final h, both directions side by side: (B, D*H)."""
+        return np.concatenate(list(state.h[-self.lstm.num_directions :]), axis=1)
+
+    # --- learning -------------------------------------------------------------------------------------------------
+
+    def loss_and_gradients(self, x, y, *, lengths=None, resets=None, state=None, out=None) -> Result:
+        """The mean loss per token and all its gradients: what `fit` is made of, for loops of your own.
+
+        x, lengths, resets, state: as for `LSTM`, batched. y: classes (B, T) for "cross_entropy", numbers (B, T, O)
+        otherwise; for output="last" (B,) or (B, O). What stands past a row's end is ignored.
+        out : Parameters of this model's layout to overwrite with the gradients, instead of new ones.
+        Dropout applies. The final state carries no gradient on to a next call: truncated BPTT.
+        """
+        gradients = Parameters(self.parameters.layout, self.dtype) if out is None else out
+        outputs, final, tape = self.lstm.forward(self._embed(x), state, lengths=lengths, resets=resets)
+        h, targets, real = self._tokens(outputs, final, y, lengths)
+        dh = np.empty_like(h)
+        total, hits = self._loss(h, targets, 1 / len(h), dh, gradients)
+        dy, dstate = self._spread(dh, outputs.shape, real)
+        dx = self.lstm.backward(tape, dy, dstate, out=gradients.child("lstm.")).x
+        if self.embedding_size is not None:
+            table = gradients.raw("embedding.weight")
+            table[:] = 0
+            ids = np.asarray(x, np.int64).ravel()
+            _ops.scatter_add_rows(table, ids, np.ascontiguousarray(dx.reshape(-1, self.embedding_size)))
+        gradients.touch()
+        return Result(total / len(h), gradients, final, len(h), hits)
+
+    def _tokens(self, outputs, final, y, lengths):
+        """h (N, D*H) and targets of the N real tokens, and where they are: a mask (B, T), or None for everywhere."""
+        if outputs.ndim != 3:
+            raise ValueError("x: expected a batch, ids (B, T) or features (B, T, I), got a single sequence")
+        B, T, width = outputs.shape
+        rows = (B,) if self.output == "last" else (B, T)
+        if self.loss == "cross_entropy":
+            y, expected = as_ids("y", y, self.output_size), rows
+        else:
+            y, expected = np.asarray(y, self.dtype), (*rows, self.output_size)
+        if y.shape != expected:
+            raise ValueError(f"y: expected {expected}, got {y.shape}")
+        if self.output == "last":
+            return self._last(final), y, None
+        if lengths is None:
+            return outputs.reshape(B * T, width), np.ascontiguousarray(y.reshape(B * T, *y.shape[2:])), None
+        real = np.arange(T) < np.asarray(lengths)[:, None]
+        return outputs[real], y[real], real
+
+    def _spread(self, dh, shape, real):
+        """dh (N, D*H) of the tokens -> dy (B, T, D*H) and dstate."""
+        if self.output == "last":
+            state = self.initial_state(shape[0])
+            D, H = self.lstm.num_directions, self.hidden_size
+            for d in range(D):
+                state.h[len(state.h) - D + d] = dh[:, d * H : (d + 1) * H]
+            return np.zeros(shape, self.dtype), state
+        if real is None:
+            return dh.reshape(shape), None
+        dy = np.zeros(shape, self.dtype)
+        dy[real] = dh
+        return dy, None
+
+    def _loss(self, h, targets, scale=0.0, dh=None, gradients=None):
+        dweight = None if gradients is None else gradients.raw("head.weight")
+        dbias = None if gradients is None or not self.head_bias else gradients.raw("head.bias")
+        bias = self.parameters.raw("head.bias") if self.head_bias else None
+        weight = self.parameters.raw("head.weight")
+        return _ops.loss(self.loss, h, weight, bias, targets, scale=scale, dh=dh, dweight=dweight, dbias=dbias)
+
+    def evaluate(self, x, y, *, lengths=None, batch_size=256) -> dict[str, float]:
+        """{"loss": mean per token, "tokens": how many, "perplexity": exp(loss), "accuracy": share of hits}.
+
+        x, y, lengths: as for `fit`. Perplexity is there for "cross_entropy", accuracy for the argmax of it and for
+        outputs on the right side of 1/2 ("binary_cross_entropy"). Nothing is dropped, no random number is drawn.
+        """
+        return self._evaluate(Dataset(self, x, y, lengths), positive_int("batch_size", batch_size))
+
+    def _evaluate(self, dataset, batch_size=256):
+        total, hits, tokens = 0.0, 0, 0
+        for rows in dataset.batches(batch_size):
+            x, y, lengths = dataset.take(rows)
+            whole = self.bidirectional or self.output == "last" or lengths is not None
+            steps = x.shape[1] if whole else max(1, EVALUATED_AT_ONCE // len(rows))
+            state = None
+            for start in range(0, x.shape[1], steps):
+                part = slice(start, start + steps)
+                outputs, state = self.lstm(self._embed(x[:, part]), state, lengths=lengths)
+                h, targets, _ = self._tokens(outputs, state, y if self.output == "last" else y[:, part], lengths)
+                part_total, part_hits = self._loss(h, targets)
+                total, hits, tokens = total + part_total, hits + part_hits, tokens + len(h)
+        return self._metrics(total, hits, tokens)
+
+    def _metrics(self, total, hits, tokens):
+        metrics = {"loss": total / tokens, "tokens": tokens}
+        if self.loss == "cross_entropy":
+            metrics["perplexity"] = float(np.exp(min(total / tokens, 700)))
+            metrics["accuracy"] = hits / tokens
+        elif self.loss == "binary_cross_entropy":
+            metrics["accuracy"] = hits / (tokens * self.output_size)
+        return metrics
+
+    def fit(self, x, y, **options) -> train.History:
+        """Train on x and y: see `train.fit` for all options."""
+        return train.fit(self, x, y, **options)
+
+    # --- files ----------------------------------------------------------------------------------------------------
+
+    def save(self, path) -> None:
+        """Write weights, sizes and vocabulary to a safetensors file, atomically. Raises OSError."""
+        io.write_tensors(path, "model", self.header(), dict(self.parameters))
+
+    def header(self) -> dict:
+        """What a file says of the model besides its weights."""
+        vocabulary = None if self.vocabulary is None else self.vocabulary.to_json()
+        return {"config": self.config, "vocabulary": vocabulary}
+
+    @classmethod
+    def load(cls, path) -> Model:
+        """Read a model written by `save`. Raises OSError, or ValueError for a file that is anything else."""
+        with io.open_tensors(path, "model") as file:
+            model = cls.from_header(path, file.header, file.shapes())
+            for name, shape in model.parameters.layout.items():
+                model.parameters.raw(name)[:] = file.read(name, shape, model.dtype)
+        model.parameters.touch()
+        return model
+
+    @classmethod
+    def from_header(cls, path, header, shapes=None) -> Model:
+        """A model of the sizes that a file claims; shapes, if given, must be its parameters', before any is allocated."""
+        try:
+            config, vocabulary = dict(header["config"]), header["vocabulary"]
+            sizes = {name: config[name] for name in ("num_layers", "bidirectional", "embedding_size", "head_bias")}
+            expected = cls.layout(config["input_size"], config["hidden_size"], config["output_size"], **sizes)
+            if shapes is not None and shapes != expected:
+                raise ValueError(f"tensors {shapes} do not fit the sizes {config}")
+            return cls(**config, vocabulary=None if vocabulary is None else Vocabulary.from_json(vocabulary), seed=0)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}: expected the header of a cylstm model, got one that is damaged ({error})"
+            ) from None

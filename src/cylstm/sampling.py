@@ -1,0 +1,50 @@
+"""Choosing the next token from its logits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cylstm.checks import positive_int, real_in
+
+__all__ = ["Sampler"]
+
+
+class Sampler:
+    """Draws token ids.
+
+    temperature : >= 0; logits are divided by it, 0 always takes the likeliest token (greedy).
+    top_k : only the k likeliest tokens can come (Fan et al. 2018); None for all.
+    top_p : only the likeliest tokens whose probabilities together reach p (Holtzman et al. 2020); None for all.
+    seed : int, None or numpy.random.Generator.
+
+    Raises TypeError or ValueError naming the argument.
+    """
+
+    def __init__(self, *, temperature=1.0, top_k=None, top_p=None, seed=None):
+        self.temperature = real_in("temperature", temperature, 0)
+        self.top_k = None if top_k is None else positive_int("top_k", top_k)
+        self.top_p = None if top_p is None else real_in("top_p", top_p, 0, 1, open_low=True)
+        self.rng = np.random.default_rng(seed)
+
+    def probabilities(self, logits) -> np.ndarray:
+        """What is drawn from: logits (V,) -> probabilities (V,), float64."""
+        z = np.asarray(logits, np.float64)
+        if self.temperature == 0:
+            return (np.arange(len(z)) == z.argmax()).astype(float)
+        p = np.exp((z - z.max()) / self.temperature)
+        if self.top_k is not None or self.top_p is not None:
+            order = np.argsort(-p, kind="stable")
+            if self.top_k is not None:
+                p[order[self.top_k :]] = 0
+            if self.top_p is not None:
+                before = np.cumsum(p[order]) - p[order]  # of the likelier ones
+                p[order[before >= self.top_p * p.sum()]] = 0
+        return p / p.sum()
+
+    def __call__(self, logits) -> int:
+        """One token id."""
+        p = self.probabilities(logits)
+        if self.temperature == 0:
+            return int(p.argmax())
+        edges = np.cumsum(p)
+        return int(np.searchsorted(edges, self.rng.random() * edges[-1], side="right"))

@@ -1,0 +1,398 @@
+"""Training: epochs of mini-batches or of chunks of long streams, with checkpoints that resume to the same bits.
+
+A run is a function of (initial weights, data, options, seed): the order of epoch e is drawn from (seed, e) alone, and what
+else is random, the dropout masks, comes from the model's generator, whose state is part of every checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from cylstm import _ops, io
+from cylstm.batches import Dataset
+from cylstm.checks import describe, positive_int, real_in
+from cylstm.history import History
+from cylstm.lstm import State
+from cylstm.optim import Adam, Optimizer, ReduceOnPlateau
+from cylstm.params import Parameters
+
+__all__ = ["Checkpoint", "Event", "History", "NonFiniteLoss", "StopTraining", "fit", "read_checkpoint"]
+
+
+class NonFiniteLoss(ArithmeticError):
+    """The loss, or the norm of its gradients, became NaN or infinite; the weights are those before that update."""
+
+
+class StopTraining(Exception):
+    """Raised by a callback to end training after the current update or epoch, as if the epochs were over."""
+
+
+class Event(NamedTuple):
+    """What a callback is told: kind "update" or "epoch", where training stands, and the update's or epoch's loss."""
+
+    kind: str
+    model: object
+    epoch: int  # from 0
+    update: int  # so far, over all epochs
+    loss: float
+    history: History
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where and how often the whole state of training is written.
+
+    path : file. updates : every so many updates; seconds : every so many seconds; whichever comes first. It is also
+    written after every epoch. note : anything JSON can hold, kept in the file for whoever resumes.
+    """
+
+    path: str | os.PathLike
+    updates: int | None = None
+    seconds: float | None = 60.0
+    note: object = None
+
+    def __post_init__(self):
+        if self.updates is not None:
+            positive_int("checkpoint.updates", self.updates)
+        if self.seconds is not None:
+            real_in("checkpoint.seconds", self.seconds, 0)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything but the data that decides what training computes, `epochs` excepted; the same again on resuming."""
+
+    batch_size: int
+    optimizer: str
+    clip_norm: float | None
+    clip_each: bool
+    tbptt: int | None
+    shuffle: bool
+    seed: int
+    patience: int | None
+    rows: int
+    tokens: int
+
+
+def fit(model, x, y, *, validation=None, epochs=10, batch_size=32, optimizer=None, clip_norm=5.0, clip_each=False,
+        tbptt=None, lengths=None, shuffle=True, seed=0, patience=None, checkpoint=None, resume=None, progress=True,
+        callbacks=()) -> History:  # fmt: skip
+    """Train a model, in place.
+
+    x, y : ids (B, T) or features (B, T, I), and classes (B, T) or numbers (B, T, O), with `lengths` (B,) where rows differ;
+        or two lists of arrays of different lengths. For output="last" y is (B,) or (B, O).
+    validation : (x, y) or (x, y, lengths), evaluated after each epoch: no gradient, no dropout, no random number.
+    epochs, batch_size : int >= 1. A last batch may be smaller.
+    optimizer : SGD, Adam or AdamW, whose lr is a number or a schedule; Adam(lr=1e-3) by default.
+    clip_norm : largest norm of all gradients together (Pascanu et al. 2013), or of each parameter's with clip_each;
+        None does not clip.
+    tbptt : k cuts the steps into chunks of k: x (S, T) are S parallel streams, one update per chunk, the state is
+        carried from chunk to chunk and starts at zero each epoch (`data.streams` makes x and y; batch_size and
+        shuffle do not apply).
+    shuffle : draw a new order of the rows for each epoch, from (seed, epoch).
+    patience : stop after so many epochs without a lower validation loss, and go back to the best weights.
+    checkpoint : path or Checkpoint: the whole state is written there now and then, atomically.
+    resume : path of a checkpoint of the same run to go on from; the end has the same bits as without the break.
+        Ctrl-C finishes the update at hand, writes the checkpoint if there is one, and raises KeyboardInterrupt.
+    progress : a tqdm bar per epoch with loss and tokens/s.
+    callbacks : callables, each called with an Event after every update and epoch; may raise StopTraining.
+
+    Returns the History. Raises TypeError or ValueError naming the argument before anything is changed; NonFiniteLoss
+    when the loss or its gradients stop being numbers: weights and checkpoint stay as they were before.
+    """
+    dataset = Dataset(model, x, y, lengths)
+    held_out = None
+    if validation is not None:
+        if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
+            raise ValueError(f"validation: expected (x, y) or (x, y, lengths), got {describe(validation)}")
+        held_out = Dataset(model, *validation, names=("validation x", "validation y"))
+    optimizer = Adam() if optimizer is None else optimizer
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer: expected SGD, Adam or AdamW, got {describe(optimizer)}")
+    if tbptt is not None:
+        positive_int("tbptt", tbptt)
+        if dataset.ragged or dataset.lengths is not None or model.bidirectional or model.output == "last":
+            raise ValueError(
+                "tbptt: expected streams of equal length and a model of one direction with output='sequence'"
+            )
+    options = Options(
+        batch_size=positive_int("batch_size", batch_size), optimizer=repr(optimizer),
+        clip_norm=None if clip_norm is None else real_in("clip_norm", clip_norm, 0, open_low=True),
+        clip_each=bool(clip_each), tbptt=tbptt, shuffle=bool(shuffle), seed=positive_int("seed", seed, 0),
+        patience=None if patience is None else positive_int("patience", patience), rows=len(dataset),
+        tokens=dataset.tokens)  # fmt: skip
+    if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
+        checkpoint = Checkpoint(checkpoint)
+    if checkpoint is not None and not Path(checkpoint.path).resolve().parent.is_dir():
+        raise ValueError(f"checkpoint: expected a path in an existing folder, got {os.fspath(checkpoint.path)}")
+    run = Run(model, dataset, held_out, optimizer, options, checkpoint, progress, tuple(callbacks))
+    if resume is not None:
+        run.resume(resume)
+    return run.until(positive_int("epochs", epochs))
+
+
+class Run:
+    """One training run: where it stands, and how it goes on."""
+
+    def __init__(self, model, dataset, held_out, optimizer, options, checkpoint, progress, callbacks):
+        self.model, self.dataset, self.held_out = model, dataset, held_out
+        self.optimizer, self.options, self.checkpoint = optimizer, options, checkpoint
+        self.progress, self.callbacks = progress, callbacks
+        self.moments = optimizer.start(model.parameters.flat)
+        self.gradients = Parameters(model.parameters.layout, model.dtype)
+        self.history = History()
+        self.epoch, self.position = 0, 0  # position: batches of this epoch that are done
+        self.total, self.hits, self.tokens = 0.0, 0, 0  # of this epoch
+        self.state = None  # carried from chunk to chunk
+        self.best, self.best_weights = math.inf, None
+        self.waited, self.since_plateau, self.plateaus = 0, 0, 0
+        self.elapsed, self.started = 0.0, time.perf_counter()
+        self.saved_at, self.saved_update = self.started, 0
+
+    # --- the loop -------------------------------------------------------------------------------------------------
+
+    def until(self, epochs) -> History:
+        """Train up to `epochs` epochs in all."""
+        self.started = self.saved_at = time.perf_counter()
+        try:
+            while self.epoch < epochs and not self.out_of_patience():
+                with deferred_interrupt() as interrupt:
+                    self.run_epoch(epochs, interrupt)
+        except StopTraining:
+            pass
+        if self.options.patience is not None and self.best_weights is not None:
+            self.model.parameters.flat[:] = self.best_weights
+            self.model.parameters.touch()
+        return self.history
+
+    def out_of_patience(self):
+        return self.options.patience is not None and self.waited >= self.options.patience
+
+    def run_epoch(self, epochs, interrupt):
+        batches = self.batches()
+        bar = tqdm(total=len(batches), initial=self.position, desc=f"epoch {self.epoch + 1}/{epochs}", unit="batch",
+                   disable=not self.progress, leave=True)  # fmt: skip
+        with bar:
+            shown, tokens_shown = time.perf_counter(), self.tokens
+            while self.position < len(batches):
+                loss = self.update(batches[self.position], self.epoch + self.position / len(batches))
+                self.position += 1
+                self.tell("update", loss)
+                self.save_now_and_then(interrupt)
+                bar.update()
+                now = time.perf_counter()
+                if self.progress and now - shown > 0.2:
+                    rate = (self.tokens - tokens_shown) / (now - shown)
+                    bar.set_postfix_str(f"loss {self.total / self.tokens:.4f}, {rate:,.0f} tokens/s", refresh=False)
+                    shown, tokens_shown = now, self.tokens
+            self.end_epoch(bar)
+        self.save_now_and_then(interrupt, epoch_ended=True)
+        self.tell("epoch", self.history.train_loss[-1])
+
+    def batches(self):
+        """This epoch's batches in order: index arrays, or the first steps of chunks."""
+        if self.options.tbptt is not None:
+            return list(range(0, self.dataset.steps, self.options.tbptt))
+        seed = [self.options.seed, self.epoch] if self.options.shuffle else None
+        return self.dataset.batches(self.options.batch_size, seed)
+
+    def update(self, batch, progress) -> float:
+        """One update of the weights; returns the loss before it."""
+        if self.options.tbptt is None:
+            x, y, lengths = self.dataset.take(batch)
+            result = self.model.loss_and_gradients(x, y, lengths=lengths, out=self.gradients)
+        else:
+            x, y = self.dataset.chunk(batch, batch + self.options.tbptt)
+            result = self.model.loss_and_gradients(x, y, state=self.state, out=self.gradients)
+            self.state = result.state
+        scale = self.clip(result.loss)
+        rate = self.optimizer.lr.at(progress, self.plateaus)
+        self.optimizer.update(self.model.parameters.flat, self.gradients.flat, self.moments, rate, scale)
+        self.model.parameters.touch()
+        self.total += result.loss * result.tokens
+        self.hits += result.hits
+        self.tokens += result.tokens
+        return result.loss
+
+    def clip(self, loss) -> float:
+        """What the gradients are to be multiplied by; with clip_each they have been, one by one."""
+        norm = math.sqrt(_ops.sum_squares(self.gradients.flat))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            what = f"loss: expected a finite number, got {loss}" if not math.isfinite(loss) else \
+                f"gradients: expected a finite norm, got {norm}"  # fmt: skip
+            where = f"update {self.moments.updates + 1} (epoch {self.epoch + 1}, batch {self.position + 1})"
+            kept = (
+                f"; {self.checkpoint.path} holds update {self.saved_update}"
+                if self.checkpoint and self.saved_update
+                else ""
+            )
+            raise NonFiniteLoss(f"{what} at {where}{kept}")
+        limit = self.options.clip_norm
+        if limit is None:
+            return 1.0
+        if not self.options.clip_each:
+            return min(1.0, limit / (norm + 1e-6))  # PyTorch's formula
+        for name in self.gradients:
+            part = self.gradients.raw(name).reshape(-1)
+            norm = math.sqrt(_ops.sum_squares(part))
+            if norm > limit:
+                _ops.scale_inplace(part, limit / (norm + 1e-6))
+        return 1.0
+
+    def end_epoch(self, bar):
+        metrics = self.model._metrics(self.total, self.hits, self.tokens)
+        history = self.history
+        history.train_loss.append(metrics["loss"])
+        history.train_accuracy.append(metrics.get("accuracy"))
+        history.learning_rate.append(self.optimizer.lr.at(self.epoch + 1, self.plateaus))
+        history.updates.append(self.moments.updates)
+        history.seconds.append(self.elapsed + time.perf_counter() - self.started)
+        text = f"loss {metrics['loss']:.4f}"
+        monitored = metrics["loss"]
+        if self.held_out is not None:
+            held_out = self.model._evaluate(self.held_out)
+            monitored = held_out["loss"]
+            history.validation_loss.append(monitored)
+            history.validation_accuracy.append(held_out.get("accuracy"))
+            text += f", validation {monitored:.4f}"
+        bar.set_postfix_str(text)
+        self.watch(monitored)
+        self.epoch, self.position = self.epoch + 1, 0
+        self.total, self.hits, self.tokens, self.state = 0.0, 0, 0, None
+
+    def watch(self, loss):
+        """Early stopping and plateaus: both count epochs without a lower loss."""
+        if loss < self.best:
+            self.best, self.waited, self.since_plateau = loss, 0, 0
+            if self.options.patience is not None:
+                self.best_weights = self.model.parameters.flat.copy()
+            return
+        self.waited += 1
+        self.since_plateau += 1
+        if isinstance(self.optimizer.lr, ReduceOnPlateau) and self.since_plateau >= self.optimizer.lr.patience:
+            self.plateaus, self.since_plateau = self.plateaus + 1, 0
+
+    def tell(self, kind, loss):
+        for callback in self.callbacks:
+            epoch = self.epoch - 1 if kind == "epoch" else self.epoch
+            callback(Event(kind, self.model, epoch, self.moments.updates, loss, self.history))
+
+    # --- checkpoints ----------------------------------------------------------------------------------------------
+
+    def save_now_and_then(self, interrupt, epoch_ended=False):
+        if self.checkpoint is not None:
+            now = time.perf_counter()
+            every, seconds = self.checkpoint.updates, self.checkpoint.seconds
+            due = every is not None and self.moments.updates - self.saved_update >= every
+            due = due or (seconds is not None and now - self.saved_at >= seconds)
+            if due or epoch_ended or interrupt.is_set():
+                self.save()
+                self.saved_at, self.saved_update = now, self.moments.updates
+        if interrupt.is_set():
+            raise KeyboardInterrupt
+
+    NUMBERS = ("epoch", "position", "total", "hits", "tokens", "best", "waited", "since_plateau", "plateaus")
+
+    def save(self):
+        """Write everything that decides how training goes on."""
+        numbers = {name: getattr(self, name) for name in self.NUMBERS}
+        numbers["best"] = None if math.isinf(self.best) else self.best
+        header = {
+            **self.model.header(), "options": vars(self.options), "numbers": numbers, "updates": self.moments.updates,
+            "history": self.history.to_dict(), "generator": self.model.rng.bit_generator.state,
+            "elapsed": self.elapsed + time.perf_counter() - self.started, "note": self.checkpoint.note,
+        }  # fmt: skip
+        tensors = {"parameters": self.model.parameters.flat}
+        tensors.update({f"optimizer.{name}": buffer for name, buffer in self.moments.buffers.items()})
+        if self.best_weights is not None:
+            tensors["best"] = self.best_weights
+        if self.state is not None:
+            tensors.update({"state.h": self.state.h, "state.c": self.state.c})
+        io.write_tensors(self.checkpoint.path, "checkpoint", header, tensors)
+
+    def resume(self, path):
+        """Go on where a checkpoint stands. Raises ValueError where it is of another run."""
+        model, flat = self.model, self.model.parameters.flat
+        with io.open_tensors(path, "checkpoint") as file:
+            header, shapes = file.header, file.shapes()
+            check_same_run(path, header, model.header()["config"], vars(self.options))
+            numbers, history = dict(header["numbers"]), History.from_dict(header["history"])
+            buffers = {n: file.read(f"optimizer.{n}", flat.shape, flat.dtype) for n in self.moments.buffers}
+            best = file.read("best", flat.shape, flat.dtype) if "best" in shapes else None
+            state = None
+            if "state.h" in shapes:
+                shape = model.initial_state(len(self.dataset)).h.shape
+                state = State(*(file.read(f"state.{part}", shape, model.dtype) for part in "hc"))
+            parameters = file.read("parameters", flat.shape, flat.dtype)
+            model.rng.bit_generator.state = header["generator"]
+        flat[:] = parameters
+        model.parameters.touch()
+        for name, buffer in buffers.items():
+            self.moments.buffers[name][:] = buffer
+        self.moments.updates = self.saved_update = header["updates"]
+        for name in self.NUMBERS:
+            setattr(self, name, numbers[name])
+        self.best = math.inf if self.best is None else self.best
+        self.history, self.best_weights, self.state, self.elapsed = history, best, state, header["elapsed"]
+
+
+def check_same_run(path, header, config, options):
+    """ValueError unless a checkpoint was written by a run of the same model and options."""
+    try:
+        pairs = [(header["config"], config, "model"), (header["options"], options, "run")]
+        header["numbers"], header["history"], header["updates"], header["generator"], header["elapsed"]
+        for saved, present, what in pairs:
+            for name, value in present.items():
+                if saved[name] != value:
+                    raise ValueError(
+                        f"resume: expected the same {what} as in {path}, with {name}={saved[name]}, got {value}"
+                    )
+    except (KeyError, TypeError):
+        raise ValueError(f"{path}: expected a checkpoint, got one whose header is damaged") from None
+
+
+def read_checkpoint(path):
+    """(model as it was, note): what a checkpoint holds for whoever sets up the same run again.
+
+    Raises OSError, or ValueError for a file that is anything else.
+    """
+    from cylstm.model import Model
+
+    with io.open_tensors(path, "checkpoint") as file:
+        model = Model.from_header(path, file.header)
+        flat = model.parameters.flat
+        flat[:] = file.read("parameters", flat.shape, flat.dtype)
+        model.parameters.touch()
+        return model, file.header.get("note")
+
+
+@contextlib.contextmanager
+def deferred_interrupt():
+    """Ctrl-C sets the event instead of raising in the middle of an update; a second one raises at once."""
+    event = threading.Event()
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield event
+        return
+
+    def handler(number, frame):
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
