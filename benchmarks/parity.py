@@ -78,14 +78,13 @@ def torch_epochs(net, train, validation, epochs):
 
 def main():
     import torch
-    from pydoc_data.topics import topics
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--out")
     arguments = parser.parse_args()
-    text = "\n".join(topics[name] for name in sorted(topics))
+    text = data.manual()
     vocabulary = data.Vocabulary.from_text(text, "char")
     parts = data.split(vocabulary.encode(text), (0.9, 0.05, 0.05))
     train, validation = (data.streams(part, STREAMS) for part in parts[:2])
@@ -101,10 +100,11 @@ def main():
     theirs = list(torch_epochs(net, train, validation, arguments.epochs))
     seconds_torch = time.perf_counter() - start
     rows = [
-        {"epoch": n + 1, "train": ours_train, "validation": ours, "train_torch": theirs_train, "validation_torch": torchs}
-        for n, (ours_train, ours, (theirs_train, torchs)) in enumerate(
-            zip(history.train_loss, history.validation_loss, theirs, strict=True))
-    ]  # fmt: skip
+        {"epoch": n + 1, "train": ours, "validation": held_out, "train_torch": torchs[0], "validation_torch": torchs[1]}
+        for n, (ours, held_out, torchs) in enumerate(
+            zip(history.train_loss, history.validation_loss, theirs, strict=True)
+        )
+    ]
     print("| epoch | train | torch | validation | torch | difference |\n|---|---|---|---|---|---|")
     for row in rows:
         difference = row["validation"] / row["validation_torch"] - 1

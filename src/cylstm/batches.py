@@ -1,4 +1,4 @@
-"""Training and evaluation data as a model takes them: checked once, cut into batches or chunks, never copied as a whole."""
+"""Data as a model takes them: checked once, cut into batches or chunks of steps, never copied as a whole."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Dataset:
         return self.x[:, start:stop], self.y[:, start:stop]
 
     def batches(self, batch_size, rng=None) -> list[np.ndarray]:
-        """Index arrays that hold each row once; rows of similar length together. rng: a seed, or None for no shuffling."""
+        """Index arrays that hold each row once, similar lengths together. rng: a seed, or None for no shuffling."""
         if self.lengths is not None:
             return batches_by_length(self.lengths, batch_size, rng)
         order = np.arange(len(self)) if rng is None else np.random.default_rng(rng).permutation(len(self))

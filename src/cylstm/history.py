@@ -21,7 +21,7 @@ class History:
     train_accuracy: list = field(default_factory=list)
     validation_loss: list = field(default_factory=list)
     validation_accuracy: list = field(default_factory=list)
-    learning_rate: list = field(default_factory=list)
+    learning_rate: list = field(default_factory=list)  # of each epoch's last update
     updates: list = field(default_factory=list)  # so far, at the end of each epoch
     seconds: list = field(default_factory=list)
 

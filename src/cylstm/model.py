@@ -75,8 +75,9 @@ class Model:
         self.vocabulary = vocabulary
         self.dtype = LSTM.check_dtype(dtype)
         self.rng = seed if isinstance(seed, np.random.Generator) else np.random.default_rng(seed)
-        layout = self.layout(self.input_size, self.hidden_size, self.output_size, num_layers=self.num_layers,
-                             bidirectional=bidirectional, embedding_size=self.embedding_size, head_bias=head_bias)  # fmt: skip
+        layout = self.layout(
+            self.input_size, self.hidden_size, self.output_size, num_layers=self.num_layers,
+            bidirectional=bidirectional, embedding_size=self.embedding_size, head_bias=head_bias)  # fmt: skip
         self.parameters = Parameters(layout, self.dtype)
         self.lstm = LSTM(self.embedding_size or self.input_size, self.hidden_size, self.num_layers,
                          bidirectional=bidirectional, dropout=dropout, forget_bias=forget_bias, dtype=self.dtype,
@@ -159,7 +160,7 @@ class Model:
         return self.lstm.initial_state(batch_size)
 
     def step(self, x_t, state, *, out=None):
-        """One step of a stream: outputs (B, O) or (O,) and the next state. As `LSTM.step`; with an embedding x_t is ids."""
+        """One step of a stream, as `LSTM.step`: outputs (B, O) or (O,) and the next state."""
         y, state = self.lstm.step(self._embed(x_t, "x_t"), state, out=out)
         outputs = self._head(y.reshape(-1, y.shape[-1]))
         return (outputs if y.ndim == 2 else outputs[0]), state
@@ -337,7 +338,7 @@ class Model:
 
     @classmethod
     def from_header(cls, path, header, shapes=None) -> Model:
-        """A model of the sizes that a file claims; shapes, if given, must be its parameters', before any is allocated."""
+        """A model of the sizes that a file claims; `shapes`, its tensors', must fit them before any is allocated."""
         try:
             config, vocabulary = dict(header["config"]), header["vocabulary"]
             sizes = {name: config[name] for name in ("num_layers", "bidirectional", "embedding_size", "head_bias")}

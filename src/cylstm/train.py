@@ -1,7 +1,7 @@
 """Training: epochs of mini-batches or of chunks of long streams, with checkpoints that resume to the same bits.
 
-A run is a function of (initial weights, data, options, seed): the order of epoch e is drawn from (seed, e) alone, and what
-else is random, the dropout masks, comes from the model's generator, whose state is part of every checkpoint.
+A run is a function of (initial weights, data, options, seed): the order of epoch e is drawn from (seed, e) alone, and
+what else is random, the dropout masks, comes from the model's generator, whose state is part of every checkpoint.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from tqdm import tqdm
 
 from cylstm import _ops, io
@@ -90,8 +89,8 @@ def fit(model, x, y, *, validation=None, epochs=10, batch_size=32, optimizer=Non
         callbacks=()) -> History:  # fmt: skip
     """Train a model, in place.
 
-    x, y : ids (B, T) or features (B, T, I), and classes (B, T) or numbers (B, T, O), with `lengths` (B,) where rows differ;
-        or two lists of arrays of different lengths. For output="last" y is (B,) or (B, O).
+    x, y : ids (B, T) or features (B, T, I), and classes (B, T) or numbers (B, T, O), with `lengths` (B,) where rows
+        differ; or two lists of arrays of different lengths. For output="last" y is (B,) or (B, O).
     validation : (x, y) or (x, y, lengths), evaluated after each epoch: no gradient, no dropout, no random number.
     epochs, batch_size : int >= 1. A last batch may be smaller.
     optimizer : SGD, Adam or AdamW, whose lr is a number or a schedule; Adam(lr=1e-3) by default.
@@ -196,7 +195,7 @@ class Run:
                     rate = (self.tokens - tokens_shown) / (now - shown)
                     bar.set_postfix_str(f"loss {self.total / self.tokens:.4f}, {rate:,.0f} tokens/s", refresh=False)
                     shown, tokens_shown = now, self.tokens
-            self.end_epoch(bar)
+            self.end_epoch(bar, len(batches))
         self.save_now_and_then(interrupt, epoch_ended=True)
         self.tell("epoch", self.history.train_loss[-1])
 
@@ -250,12 +249,13 @@ class Run:
                 _ops.scale_inplace(part, limit / (norm + 1e-6))
         return 1.0
 
-    def end_epoch(self, bar):
+    def end_epoch(self, bar, batches):
         metrics = self.model._metrics(self.total, self.hits, self.tokens)
         history = self.history
         history.train_loss.append(metrics["loss"])
         history.train_accuracy.append(metrics.get("accuracy"))
-        history.learning_rate.append(self.optimizer.lr.at(self.epoch + 1, self.plateaus))
+        last_update = self.epoch + (batches - 1) / batches
+        history.learning_rate.append(self.optimizer.lr.at(last_update, self.plateaus))
         history.updates.append(self.moments.updates)
         history.seconds.append(self.elapsed + time.perf_counter() - self.started)
         text = f"loss {metrics['loss']:.4f}"
