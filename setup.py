@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import sys
+from importlib import metadata
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -32,6 +33,9 @@ else:
     for pattern in ("*.so*", "*.dll", "*.lib"):
         for library in Path(openblas.get_lib_dir()).glob(pattern):
             shutil.copyfile(library, vendored / library.name)
+    for file in metadata.files("scipy-openblas32"):
+        if file.name == "LICENSE.txt":
+            shutil.copyfile(file.locate(), vendored / file.name)
     blas = {
         "libraries": [openblas.get_library()],
         "library_dirs": [str(vendored)],
@@ -61,10 +65,12 @@ def extension(name, **options):
 
 
 setup(
+    options={"build_ext": {"parallel": os.cpu_count()}},
     libraries=[dispatch, *(kernel_library(isa) for isa in ISA_FLAGS)],
     ext_modules=cythonize(
         [extension("_blas", **blas), *(extension(n) for n in ("_kernels", "_steps", "_sequence", "_lstm", "_ops"))],
         include_path=["src"],
+        nthreads=0 if sys.platform == "win32" else os.cpu_count(),
         compiler_directives={
             "language_level": 3,
             "boundscheck": DEBUG,

@@ -1,6 +1,6 @@
 """Does it learn as PyTorch does? The manual inside Python, 2 x 128, the same initial weights and the same batches.
 
-    python -m benchmarks.parity [--epochs 10] [--out benchmarks/results/parity.json]
+    python -m benchmarks.parity [--epochs 10] [--dtype float64] [--out benchmarks/results/parity.json]
 
 90/5/5 split, 32 parallel streams, truncated BPTT over 64 steps with the state carried, Adam, clipping at 5.
 """
@@ -29,7 +29,7 @@ def torch_model(model, V, H, L):
             self.head = torch.nn.Linear(H, V)
 
         def forward(self, ids, state=None):
-            y, state = self.lstm(torch.nn.functional.one_hot(ids, V).float(), state)
+            y, state = self.lstm(torch.nn.functional.one_hot(ids, V).to(self.head.weight.dtype), state)
             return self.head(y), state
 
     net = Net()
@@ -82,6 +82,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--hidden", type=int, default=128)
+    parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
     parser.add_argument("--out")
     arguments = parser.parse_args()
     text = data.manual()
@@ -89,8 +90,9 @@ def main():
     parts = data.split(vocabulary.encode(text), (0.9, 0.05, 0.05))
     train, validation = (data.streams(part, STREAMS) for part in parts[:2])
     V = len(vocabulary)
-    model = cylstm.Model(V, arguments.hidden, V, num_layers=2, seed=1)
+    model = cylstm.Model(V, arguments.hidden, V, num_layers=2, dtype=arguments.dtype, seed=1)
     torch.set_num_threads(2)
+    torch.set_default_dtype(getattr(torch, arguments.dtype))
     net = torch_model(model, V, arguments.hidden, 2)
     start = time.perf_counter()
     history = model.fit(*train, validation=validation, epochs=arguments.epochs, optimizer=cylstm.Adam(lr=LEARNING_RATE),
@@ -109,10 +111,16 @@ def main():
     for row in rows:
         difference = row["validation"] / row["validation_torch"] - 1
         print(f"| {row['epoch']} | {row['train']:.4f} | {row['train_torch']:.4f} | {row['validation']:.4f} "
-              f"| {row['validation_torch']:.4f} | {100 * difference:+.3f} % |")  # fmt: skip
+              f"| {row['validation_torch']:.4f} | {100 * difference:+.2g} % |")  # fmt: skip
     print(f"cylstm {seconds:.0f} s, torch {seconds_torch:.0f} s")
     if arguments.out:
-        result = {"machine": machine(), "epochs": rows, "seconds": seconds, "seconds_torch": seconds_torch}
+        result = {
+            "machine": machine(),
+            "dtype": arguments.dtype,
+            "epochs": rows,
+            "seconds": seconds,
+            "seconds_torch": seconds_torch,
+        }
         with open(arguments.out, "w") as file:
             json.dump(result, file, indent=1)
 
