@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from cylstm import Model, Vocabulary, io
+from cylstm import Model, Vocabulary, io, train
 
 
 @pytest.fixture
@@ -78,6 +78,7 @@ def changed(**entries):
     (changed(config=None), "header of a cylstm model"),
     (lambda h: changed(config={**h["config"], "hidden_size": 8})(h), "do not fit the sizes"),
     (lambda h: changed(config={**h["config"], "hidden_size": 10**12})(h), "do not fit the sizes"),
+    (lambda h: changed(config={**h["config"], "num_layers": 10**12})(h), "1000000000000 layers, but fewer numbers"),
     (lambda h: changed(config={**h["config"], "hidden_size": -7})(h), "header of a cylstm model"),
     (lambda h: changed(config={**h["config"], "loss": "hinge"})(h), "loss: expected one of"),
     (lambda h: changed(config={**h["config"], "surprise": 1})(h), "header of a cylstm model"),
@@ -133,5 +134,14 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, model, mon
         model.save(path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["m.safetensors"]
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"missing/m.safetensors'$"):
         model.save(tmp_path / "missing" / "m.safetensors")
+    with pytest.raises(IsADirectoryError, match=str(tmp_path)):
+        model.save(tmp_path)
+
+
+def test_a_checkpoint_that_claims_too_much_allocates_nothing(tmp_path, model):
+    header = {**model.header(), "config": {**model.config, "hidden_size": 10**9}}
+    io.write_tensors(tmp_path / "c", "checkpoint", header, {"parameters": model.parameters.flat})
+    with pytest.raises(ValueError, match="do not fit the sizes"):
+        train.read_checkpoint(tmp_path / "c")

@@ -1,6 +1,7 @@
 """The layer's contract: state, lengths, resets, ids, dropout, step, weights and PyTorch's names, and bad input."""
 
 import copy
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -359,6 +360,19 @@ def test_state_is_a_plain_value(rng):
     assert twin.h[:, 1].any()
     state.reset()
     assert not state.h.any() and not state.c.any()
+
+
+@pytest.mark.parametrize("clone", [copy.copy, copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+def test_copies_are_independent_and_draw_the_same(rng, clone):
+    layer = LSTM(**SHAPE, dropout=0.3, bias=False, dtype="float64", seed=1)
+    x = rng.standard_normal((3, 6, 5))
+    twin = clone(layer)
+    same(twin(x)[0], layer(x)[0])
+    same(twin.forward(x)[0], layer.forward(x)[0])
+    before = layer(x)[0]
+    twin.parameters["weight_hh_l1"][:] *= 2
+    same(layer(x)[0], before)
+    assert np.abs(twin(x)[0] - before).max() > 1e-4
 
 
 # --- what a caller can get wrong --------------------------------------------------------------------------------------

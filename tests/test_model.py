@@ -1,5 +1,8 @@
 """The model: gradients of the whole, losses per token, outputs, generation, evaluation, bad input."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from gradcheck import check_gradients
@@ -155,6 +158,19 @@ def test_evaluate_takes_ragged_lists(rng):
     assert model.evaluate(x, y)["loss"] == pytest.approx(np.average(expected, weights=[5, 2, 9]), rel=1e-12)
 
 
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies_are_independent(rng, clone):
+    model, _ = make("embedding", num_layers=2, dropout=0.3)
+    x, y = some_data(rng, model, False)
+    twin = clone(model)
+    same = twin.loss_and_gradients(x, y), model.loss_and_gradients(x, y)
+    assert same[0].loss == same[1].loss
+    before = model(x)
+    twin.fit(x, y, epochs=1, progress=False)
+    np.testing.assert_array_equal(model(x), before)
+    assert np.abs(twin(x) - before).max() > 1e-5
+
+
 # --- generate ---------------------------------------------------------------------------------------------------------
 
 
@@ -270,3 +286,71 @@ def test_more_bad_calls_are_named():
         model.loss_and_gradients(X[0], Y[0])
     with pytest.raises(TypeError, match="x: expected integer ids"):
         Model(V, H, O, embedding_size=3)(np.full((2, 3, V), 0.5))
+    with pytest.raises(ValueError, match=r"x: expected ids \(B, T\) or \(T,\), got \(1, 3, 4\)"):
+        Model(V, H, O, embedding_size=3)(X[None])
+    with pytest.raises(TypeError, match="stop: expected integer ids, got float64"):
+        model.generate([1], 3, stop=1.5)
+    with pytest.raises(ValueError, match=r"out: expected Parameters\(.*float32\), got Parameters\(.*float64\)"):
+        model.loss_and_gradients(X, X % V, out=Model(V, H, V, dtype="float64").parameters)
+
+
+@pytest.mark.parametrize(("y", "error", "message"), [
+    (np.full((3, 4, 2), 1.5), ValueError, r"y: expected targets in \[0, 1\], got 1.5..1.5"),
+    (np.full((3, 4, 2), -1), ValueError, r"y: expected targets in \[0, 1\], got -1..-1"),
+    (np.full((3, 4, 2), 1j), TypeError, "y: expected numbers, got complex128"),
+    (np.full((3, 4, 2), "1"), TypeError, "y: expected numbers, got <U1"),
+])  # fmt: skip
+@pytest.mark.parametrize("method", ["loss_and_gradients", "evaluate", "fit"])
+def test_bad_targets_of_other_losses_are_named(method, y, error, message):
+    with pytest.raises(error, match=message):
+        getattr(Model(V, H, 2, loss="binary_cross_entropy"), method)(X, y)
+
+
+def test_bad_data_change_nothing():
+    """Neither the gradients' buffer nor the generator that dropout draws from."""
+    model = Model(V, H, O, num_layers=2, dropout=0.5, seed=1)
+    out = model.loss_and_gradients(X, Y).gradients
+    before, generator = out.flat.copy(), model.rng.bit_generator.state
+    for x, y, lengths in [(X + V, Y, None), (X, Y + O, None), (X, Y[:2], None), (X, Y, [1, 2, 5])]:
+        with pytest.raises(ValueError, match="expected"):
+            model.loss_and_gradients(x, y, lengths=lengths, out=out)
+    np.testing.assert_array_equal(out.flat, before)
+    assert model.rng.bit_generator.state == generator
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_list_of_arrays_is_a_ragged_batch(rng, variant):
+    model, features = make(variant)
+    x, _ = some_data(rng, model, features)
+    rows = [x[0], x[1, :1], x[2, :3]]
+    methods = [model, model.predict] + [model.predict_proba] * (model.loss != "mse")
+    for method in methods:
+        outputs = method(rows)
+        for output, row in zip(outputs, rows, strict=True):
+            np.testing.assert_allclose(output, method(row), rtol=1e-12)
+            assert output.shape == method(row).shape
+    with pytest.raises(ValueError, match="lengths: expected none with a list"):
+        model(rows, lengths=[4, 1, 3])
+
+
+def test_generation_from_weights_that_are_no_numbers_is_said_so():
+    model = Model(V, H, V, seed=1)
+    model.parameters["head.bias"][2] = np.nan
+    for temperature in (0, 1):
+        with pytest.raises(ValueError, match="logits: expected finite numbers, got nan"):
+            next(model.generate([1], 3, temperature=temperature))
+
+
+def test_a_memory_map_is_evaluated_in_bounded_memory(tmp_path, rng):
+    rng.integers(0, V, 1_000_000, dtype=np.uint8).tofile(tmp_path / "ids")
+    x, y = data.streams(np.memmap(tmp_path / "ids", np.uint8, "r"), 100)
+    model = Model(V, 1, V, seed=1)
+    steps = []
+
+    def embed(x, name="x"):
+        steps.append(x.base is not None and isinstance(x, np.memmap))
+        return x
+
+    model._embed = embed
+    model.evaluate(x, y)
+    assert len(steps) > 1 and all(steps)

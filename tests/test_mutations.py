@@ -16,9 +16,17 @@ from cylstm import LSTM, oracle
 SOURCE = inspect.getsource(oracle)
 
 # name -> (the line as it is, the line with the mistake)
-BACKWARD_MUTATIONS = {
-    "C[t-1] for C[t] in the output gate": ("        tanh_c = np.tanh(c[t + 1])\n", "        tanh_c = np.tanh(c[t])\n"),
-    "C[t] for C[t-1] in the forget gate": ("        df = dc_t * c_prev\n", "        df = dc_t * c[t + 1]\n"),
+LAYER_MUTATIONS = {
+    "h[t] for h[t+1]: the output of step t is the state before it": (
+        "            outputs.append((run.alive * run.h[1:])[clock])\n",
+        "            outputs.append((run.alive * run.h[:-1])[clock])\n",
+    ),
+    "tanh(tanh(C)) going forward": ("        h_t = o[t] * np.tanh(c_t)\n",
+                                    "        h_t = o[t] * np.tanh(np.tanh(c_t))\n"),
+    "C[t] for C[t+1] in the output gate": ("        tanh_c = np.tanh(c[t + 1])\n", "        tanh_c = np.tanh(c[t])\n"),
+    "C[t-1] for C[t], which is the previous one, in the forget gate": ("        df = dc_t * c_prev\n",
+                                                                       "        df = dc_t * c[t - 1]\n"),
+    "C[t+1] for C[t] in the forget gate": ("        df = dc_t * c_prev\n", "        df = dc_t * c[t + 1]\n"),
     "tanh(tanh(C))": ("        do = dh_t * tanh_c\n", "        do = dh_t * np.tanh(tanh_c)\n"),
     "tanh(tanh(C)) in the derivative": ("        dc_t = dc_t + dh_t * o[t] * (1 - tanh_c**2)\n",
                                         "        dc_t = dc_t + dh_t * o[t] * (1 - np.tanh(tanh_c) ** 2)\n"),
@@ -32,6 +40,8 @@ BACKWARD_MUTATIONS = {
                                           "        dz_g = dg * g[t] * (1 - g[t])\n"),
     "h[t+1] for h[t]: R trained on the wrong step's state": ("        dR += dz.T @ h_prev\n",
                                                              "        dR += dz.T @ h[t + 1]\n"),
+    "h[t-1] for h[t]: R trained on the wrong step's state": ("        dR += dz.T @ h_prev\n",
+                                                             "        dR += dz.T @ h[t - 1]\n"),
     "W trained on the wrong step's input": ("        dW += dz.T @ x[t]\n", "        dW += dz.T @ x[t - 1]\n"),
     "no gradient through the next step's c": ("        dc = keep[t] * (dc_t * f[t]) + (1 - alive[t]) * dc\n",
                                               "        dc = np.zeros_like(dc)\n"),
@@ -78,9 +88,9 @@ def test_the_unchanged_oracle_passes():
     assert worst_gradient_error(mutated("import numpy as np\n", "import numpy as np\n\n")) <= RTOL
 
 
-@pytest.mark.parametrize("mistake", BACKWARD_MUTATIONS)
-def test_a_mistake_in_backward_fails_the_gradient_check(mistake):
-    assert worst_gradient_error(mutated(*BACKWARD_MUTATIONS[mistake])) > 1000 * RTOL
+@pytest.mark.parametrize("mistake", LAYER_MUTATIONS)
+def test_a_mistake_in_the_layer_fails_the_gradient_check(mistake):
+    assert worst_gradient_error(mutated(*LAYER_MUTATIONS[mistake])) > 1000 * RTOL
 
 
 def loss_check(module):

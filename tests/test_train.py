@@ -263,7 +263,7 @@ def start(*arguments):
 
 
 def kill_after_checkpoints(process, path, count, seconds):
-    """SIGKILL a little after the checkpoint was replaced `count` times; returns whether the process was still running."""
+    """SIGKILL a little after the checkpoint was replaced `count` times; whether the process was still running."""
     seen = set()
     while len(seen) < count and process.poll() is None:
         if os.path.exists(path):
@@ -411,6 +411,11 @@ X = np.arange(40).reshape(8, 5) % V
     (dict(validation=X), ValueError, r"validation: expected \(x, y\) or \(x, y, lengths\)"),
     (dict(validation=(X, X + 1)), ValueError, "validation y: expected ids in 0..6, got 7"),
     (dict(checkpoint="/nowhere/at/all/run.ckpt"), ValueError, "checkpoint: expected a path in an existing folder"),
+    (dict(checkpoint="."), ValueError, "checkpoint: expected a path in an existing folder"),
+    (dict(checkpoint=3), TypeError, "checkpoint: expected a path or a Checkpoint, got int 3"),
+    (dict(callbacks=[3]), TypeError, "callbacks: expected callables, got int 3"),
+    (dict(y=3), TypeError, "y: expected an array or a list of arrays, got int64"),
+    (dict(x=[X[0]], y=None), TypeError, "y: expected a list of arrays, as x is one, got NoneType"),
 ])  # fmt: skip
 def test_bad_arguments_are_named_before_anything_changes(arguments, error, message):
     model = make()
@@ -418,3 +423,156 @@ def test_bad_arguments_are_named_before_anything_changes(arguments, error, messa
     with pytest.raises(error, match=message):
         model.fit(**{"x": X, "y": X, "progress": False, **arguments})
     np.testing.assert_array_equal(model.parameters.flat, before)
+
+
+def test_what_stands_past_the_ends_of_targets_is_ignored(rng):
+    """-1 is how many mark padding; it is no class, and nobody looks at it."""
+    x, y = rng.integers(0, V, (2, 6, 9))
+    lengths = np.array([9, 3, 5, 9, 1, 3])
+    marked = np.where(np.arange(9) < lengths[:, None], y, -1)
+    runs = []
+    for targets in (y, marked):
+        model = make()
+        model.fit(x, targets, lengths=lengths, validation=(x, targets, lengths), epochs=2, batch_size=2, progress=False)
+        runs.append((model.parameters.flat.copy(), model.loss_and_gradients(x, targets, lengths=lengths).loss))
+    np.testing.assert_array_equal(runs[0][0], runs[1][0])
+    assert runs[0][1] == runs[1][1]
+    with pytest.raises(ValueError, match=r"y: expected ids in 0..6, got -1"):
+        make().fit(x, marked, lengths=lengths + (lengths < 9), progress=False)
+
+
+@pytest.mark.parametrize("kind", ["update", "epoch"])
+def test_ctrl_c_in_a_callback_is_never_lost(tmp_path, rng, kind):
+    x, y = sequences(rng, [6] * 8)
+
+    def press(event):
+        if event.kind == kind and event.epoch == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        make().fit(x, y, epochs=3, checkpoint=tmp_path / "c", callbacks=[press], progress=False)  # in the last epoch
+    resumed, whole = make(), make()
+    resumed.fit(x, y, epochs=4, resume=tmp_path / "c", progress=False)
+    whole.fit(x, y, epochs=4, progress=False)
+    np.testing.assert_array_equal(resumed.parameters.flat, whole.parameters.flat)
+
+
+def test_a_run_stopped_by_a_callback_has_a_checkpoint(tmp_path, rng):
+    x, y = sequences(rng, [6] * 20)
+
+    def stop(event):
+        if event.update == 3:
+            raise StopTraining
+
+    model, whole = make(), make()
+    model.fit(x, y, epochs=3, batch_size=4, checkpoint=tmp_path / "c", callbacks=[stop], progress=False)
+    model.fit(x, y, epochs=3, batch_size=4, resume=tmp_path / "c", progress=False)
+    whole.fit(x, y, epochs=3, batch_size=4, progress=False)
+    np.testing.assert_array_equal(model.parameters.flat, whole.parameters.flat)
+
+
+def test_a_validation_loss_that_is_no_number_stops_training(tmp_path, rng):
+    x, y = rng.standard_normal((12, 6, 3)), rng.standard_normal((12, 6, 1))
+    held_out = x.copy()
+    held_out[1, 2, 0] = np.nan
+    message = r"validation loss: expected a finite number, got nan at update 3 \(epoch 1, batch 3\); .* holds update 2"
+    with pytest.raises(NonFiniteLoss, match=message):
+        Model(3, 8, 1, loss="mse", seed=1).fit(
+            x, y, validation=(held_out, y), batch_size=4, checkpoint=Checkpoint(tmp_path / "c", updates=2),
+            progress=False)  # fmt: skip
+
+
+def test_weights_that_are_no_numbers_never_replace_a_checkpoint(tmp_path, rng):
+    x, y = sequences(rng, [6] * 12)
+    path = tmp_path / "run.ckpt"
+
+    def spoil(event):
+        if event.update == 2:
+            event.model.parameters["head.bias"][3] = np.inf
+
+    message = (
+        r"weights: expected finite numbers, got others at update 2 \(epoch 1, batch 2\); .*run.ckpt holds update 1"
+    )
+    with pytest.raises(NonFiniteLoss, match=message):
+        make().fit(x, y, batch_size=4, checkpoint=Checkpoint(path, updates=1), callbacks=[spoil], progress=False)
+    assert np.isfinite(train.read_checkpoint(path)[0].parameters.flat).all()
+
+
+@pytest.mark.parametrize("generator", ["PCG64", "MT19937", "Philox", "SFC64"])
+def test_any_generator_of_numpy_is_kept(tmp_path, rng, generator):
+    x, y = sequences(rng, [6] * 20)
+    seeds = [np.random.Generator(getattr(np.random, generator)(n)) for n in (1, 1, 2)]
+    whole, first, second = (make(seed=seed, dropout=0.4, num_layers=2) for seed in seeds)
+    whole.fit(x, y, epochs=3, progress=False)
+    first.fit(x, y, epochs=1, checkpoint=tmp_path / "c", progress=False)
+    second.fit(x, y, epochs=3, resume=tmp_path / "c", progress=False)
+    np.testing.assert_array_equal(second.parameters.flat, whole.parameters.flat)
+    other = make(seed=np.random.Generator(np.random.PCG64DXSM(1)), dropout=0.4, num_layers=2)
+    with pytest.raises(ValueError, match="resume: expected the state of a PCG64DXSM"):
+        other.fit(x, y, epochs=3, resume=tmp_path / "c", progress=False)
+
+
+def test_sizes_may_be_numpys(tmp_path):
+    model = make()
+    sizes = dict(tbptt=np.int64(2), batch_size=np.int32(3), seed=np.uint8(1), clip_norm=np.float32(2.5))
+    model.fit(X, X, epochs=np.int64(1), checkpoint=tmp_path / "c", progress=False, **sizes)
+    assert train.read_checkpoint(tmp_path / "c")[0].config == model.config
+
+
+def test_a_failed_picture_or_history_leaves_the_old_one(tmp_path, monkeypatch):
+    history = History([2.0, 1.5], [None, None], [], [], [0.1] * 2, [5, 10], [1.0, 2.0])
+    for name, write in [("loss.png", history.plot), ("h.json", history.save)]:
+        write(tmp_path / name)
+        before = (tmp_path / name).read_bytes()
+        history.train_loss.append(1.0)
+        with monkeypatch.context() as patch, pytest.raises(OSError, match=f"No space left .*{name}"):
+            patch.setattr(os, "fsync", full)
+            write(tmp_path / name)
+        history.train_loss.pop()
+        assert (tmp_path / name).read_bytes() == before
+    assert sorted(os.listdir(tmp_path)) == ["h.json", "loss.png"]
+    with pytest.raises(ValueError, match="xyz"):
+        history.plot(tmp_path / "loss.xyz")
+    assert sorted(os.listdir(tmp_path)) == ["h.json", "loss.png"]
+
+
+def full(descriptor):
+    raise OSError(28, "No space left on device")
+
+
+def test_fit_takes_the_rows_in_a_new_order_each_epoch(monkeypatch):
+    taken, take = [], train.Dataset.take
+    monkeypatch.setattr(train.Dataset, "take", lambda self, rows: taken.extend(rows) or take(self, rows))
+    make().fit(X, X, epochs=3, batch_size=3, seed=4, progress=False)
+    orders = np.reshape(taken, (3, 8))
+    np.testing.assert_array_equal(np.sort(orders, axis=1), np.tile(np.arange(8), (3, 1)))
+    assert len({tuple(order) for order in orders}) == 3
+
+
+def test_the_best_weights_survive_a_break(tmp_path, rng):
+    """The best epoch lies before the break, and nothing after it is better."""
+    x, y = sequences(rng, [8] * 6)
+    held_out = sequences(rng, [8] * 40)
+    common = dict(validation=held_out, batch_size=6, patience=5, optimizer=Adam(0.02), progress=False)
+    whole, broken, resumed = (Model(V, 40, V, seed=1) for _ in range(3))
+    best = whole.fit(x, y, epochs=400, **common).best_epoch
+
+    def stop(event):
+        if event.epoch == best + 2:
+            raise StopTraining
+
+    broken.fit(x, y, epochs=400, checkpoint=tmp_path / "c", callbacks=[stop], **common)
+    history = resumed.fit(x, y, epochs=400, resume=tmp_path / "c", **common)
+    assert history.best_epoch == best and len(history) == best + 6
+    np.testing.assert_array_equal(resumed.parameters.flat, whole.parameters.flat)
+
+
+def test_ctrl_c_wins_over_a_callback_that_stops(rng):
+    x, y = sequences(rng, [6] * 8)
+
+    def press_and_stop(event):
+        os.kill(os.getpid(), signal.SIGINT)
+        raise StopTraining
+
+    with pytest.raises(KeyboardInterrupt):
+        make().fit(x, y, epochs=3, callbacks=[press_and_stop], progress=False)

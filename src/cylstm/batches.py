@@ -8,7 +8,7 @@ from cylstm.checks import describe
 from cylstm.data import batches_by_length, pad
 from cylstm.lstm import LSTM
 
-__all__ = ["Dataset"]
+__all__ = ["Dataset", "check_numbers", "is_ragged"]
 
 
 class Dataset:
@@ -23,11 +23,13 @@ class Dataset:
     def __init__(self, model, x, y, lengths=None, names=("x", "y")):
         self.model, self.names = model, names
         self.last = model.output == "last"
-        self.ragged = isinstance(x, (list, tuple)) and len(x) > 0 and all(isinstance(row, np.ndarray) for row in x)
+        self.ragged = is_ragged(x)
         if self.ragged:
             if lengths is not None:
                 raise ValueError("lengths: expected none with a list of sequences, which have their own")
-            self.x, self.y = list(x), y if self.last else list(y)
+            if not self.last and not isinstance(y, (list, tuple)):
+                raise TypeError(f"{names[1]}: expected a list of arrays, as {names[0]} is one, got {describe(y)}")
+            self.x, self.y = list(x), y
             for n, row in enumerate(self.x):
                 self._check_input(f"{names[0]}[{n}]", row, batch=False)
             self.lengths = np.array([len(row) for row in self.x])
@@ -74,6 +76,8 @@ class Dataset:
 
     def _check_targets(self):
         name, model = self.names[1], self.model
+        if np.ndim(self.y) == 0 if not self.ragged else not hasattr(self.y, "__len__"):
+            raise TypeError(f"{name}: expected an array or a list of arrays, got {describe(self.y)}")
         if len(self.y) != len(self.x):
             raise ValueError(f"{name}: expected {len(self.x)} rows, as many as {self.names[0]}, got {len(self.y)}")
         classes = model.loss == "cross_entropy"
@@ -82,25 +86,38 @@ class Dataset:
         rows = [np.asanyarray(row) for row in rows]
         for n, row in enumerate(rows):
             label = f"{name}[{n}]" if len(rows) > 1 else name
-            if row.dtype.kind not in ("iu" if classes else "fiub"):
-                raise TypeError(f"{label}: expected {'integer classes' if classes else 'numbers'}, got {describe(row)}")
+            if classes and row.dtype.kind not in "iu":
+                raise TypeError(f"{label}: expected integer classes, got {describe(row)}")
             steps = () if self.last else (len(self.x[n]),) if self.ragged else (self.steps,)
             rank = () if self.ragged and not self.last else (len(self.x),)
             if row.shape != (*rank, *steps, *width):
                 raise ValueError(f"{label}: expected {(*rank, *steps, *width)}, got {row.shape}")
+            if not self.last and not self.ragged and self.lengths is not None:
+                row = row[np.arange(self.steps) < self.lengths[:, None]]  # what stands past the ends is ignored
             if classes:
                 check_range(label, row, model.output_size)
+            else:
+                check_numbers(label, row, model.loss)
         if self.ragged and not self.last:
             self.y = rows
         else:
             self.y = rows[0]
 
     def take(self, rows):
-        """x, y, lengths of some rows (an index array)."""
+        """x, y of some rows (an index array), cut after the longest, and their lengths: None where all are equal."""
+        if self.lengths is None:
+            return self.x[rows], self.y[rows], None
+        lengths = self.lengths[rows]
+        shortest, longest = int(lengths.min()), int(lengths.max())
         if not self.ragged:
-            return self.x[rows], self.y[rows], None if self.lengths is None else self.lengths[rows]
-        x, lengths = pad([self.x[n] for n in rows])
-        return x, self.y[rows] if self.last else pad([self.y[n] for n in rows])[0], lengths
+            x, y = self.x[rows, :longest], self.y[rows] if self.last else self.y[rows, :longest]
+        elif shortest == longest:
+            x = np.stack([self.x[n] for n in rows])
+            y = self.y[rows] if self.last else np.stack([self.y[n] for n in rows])
+        else:
+            x = pad([self.x[n] for n in rows])[0]
+            y = self.y[rows] if self.last else pad([self.y[n] for n in rows])[0]
+        return x, y, None if shortest == longest else lengths
 
     def chunk(self, start, stop):
         """x, y of all rows, steps start..stop-1."""
@@ -112,6 +129,19 @@ class Dataset:
             return batches_by_length(self.lengths, batch_size, rng)
         order = np.arange(len(self)) if rng is None else np.random.default_rng(rng).permutation(len(self))
         return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def is_ragged(x) -> bool:
+    """Whether x is a list of arrays, one for each sequence."""
+    return isinstance(x, (list, tuple)) and len(x) > 0 and all(isinstance(row, np.ndarray) for row in x)
+
+
+def check_numbers(name, y, loss):
+    """TypeError unless y are real numbers; ValueError for targets of "binary_cross_entropy" outside [0, 1]."""
+    if y.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected numbers, got {describe(y)}")
+    if loss == "binary_cross_entropy" and y.size and not (y.min() >= 0 and y.max() <= 1):
+        raise ValueError(f"{name}: expected targets in [0, 1], got {y.min():g}..{y.max():g}")
 
 
 def check_range(name, ids, size):

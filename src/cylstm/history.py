@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from cylstm.io import write_atomically
 
 __all__ = ["History"]
 
@@ -44,14 +47,14 @@ class History:
         return cls(**lists)
 
     def save(self, path) -> None:
-        """Write the lists as JSON."""
-        with open(path, "w") as file:
-            json.dump(self.to_dict(), file, indent=1)
+        """Write the lists as JSON, atomically. Raises OSError."""
+        write_atomically(path, json.dumps(self.to_dict(), indent=1).encode())
 
     def plot(self, path) -> None:
         """Draw training and validation loss per epoch into a picture (by its ending: PNG, SVG, PDF), without a screen.
 
-        Needs matplotlib (the extra "plot"); raises ImportError without it and ValueError before the first epoch.
+        Needs matplotlib (the extra "plot"); raises ImportError without it, ValueError before the first epoch and for
+        an unknown ending, OSError. The file is written atomically.
         """
         if not len(self):
             raise ValueError("history: expected at least one epoch to plot, got none")
@@ -74,4 +77,6 @@ class History:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
-        figure.savefig(os.fspath(path), dpi=120)
+        picture = io.BytesIO()
+        figure.savefig(picture, format=Path(path).suffix[1:] or "png", dpi=120)
+        write_atomically(path, picture.getvalue())

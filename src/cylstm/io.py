@@ -7,23 +7,61 @@ Nothing is pickled. The header stands in the file's metadata under "cylstm":
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-__all__ = ["open_tensors", "write_atomically", "write_tensors"]
+from cylstm.checks import describe, positive_int, real_in
+
+__all__ = ["Checkpoint", "check_same_run", "open_tensors", "write_atomically", "write_tensors"]
 
 FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where and how often the whole state of training is written.
+
+    path : file. updates : every so many updates; seconds : every so many seconds; whichever comes first. It is also
+    written after every epoch. note : anything JSON can hold, kept in the file for whoever resumes.
+    """
+
+    path: str | os.PathLike
+    updates: int | None = None
+    seconds: float | None = 60.0
+    note: object = None
+
+    def __post_init__(self):
+        if not isinstance(self.path, (str, os.PathLike)):
+            raise TypeError(f"checkpoint: expected a path or a Checkpoint, got {describe(self.path)}")
+        path = Path(self.path)
+        if path.is_dir() or not path.absolute().parent.is_dir():
+            raise ValueError(f"checkpoint: expected a path in an existing folder, got {path}")
+        if self.updates is not None:
+            positive_int("checkpoint.updates", self.updates)
+        if self.seconds is not None:
+            real_in("checkpoint.seconds", self.seconds, 0)
 
 
 def write_atomically(path, content: bytes) -> None:
     """Write a file beside `path`, make sure it is on the disk, then let it take the name. Raises OSError."""
     path = Path(path)
+    try:
+        _write_beside(path, content)
+    except OSError as error:  # its own name would be the temporary file's
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def _write_beside(path, content):
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with open(handle, "wb") as file:
@@ -46,7 +84,8 @@ def write_tensors(path, kind: str, header: dict, tensors: dict[str, np.ndarray])
 
     header = {"kind": kind, "format": FORMAT, "cylstm": __version__, **header}
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    write_atomically(path, safetensors.numpy.save(arrays, metadata={"cylstm": json.dumps(header)}))
+    text = json.dumps(header, default=np.ndarray.tolist)  # some generators hold arrays
+    write_atomically(path, safetensors.numpy.save(arrays, metadata={"cylstm": text}))
 
 
 class TensorFile:
@@ -99,3 +138,18 @@ def _checked_header(path, kind, metadata) -> dict:
     if found != kind:
         raise ValueError(f"{path}: expected a cylstm {kind}, got a {found}")
     return header
+
+
+def check_same_run(path, header, config, options):
+    """ValueError unless a checkpoint was written by a run of the same model and options."""
+    try:
+        pairs = [(header["config"], config, "model"), (header["options"], options, "run")]
+        header["numbers"], header["history"], header["updates"], header["generator"], header["elapsed"]
+        for saved, present, what in pairs:
+            for name, value in present.items():
+                if saved[name] != value:
+                    raise ValueError(
+                        f"resume: expected the same {what} as in {path}, with {name}={saved[name]}, got {value}"
+                    )
+    except (KeyError, TypeError):
+        raise ValueError(f"{path}: expected a checkpoint, got one whose header is damaged") from None

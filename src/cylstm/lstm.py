@@ -6,6 +6,7 @@ arithmetic is in _lstm.pyx and below; the same equations, written to be read, ar
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import NamedTuple
 
@@ -159,6 +160,11 @@ class LSTM:
                 values[...] = 0
                 values[H : 2 * H] = self.forget_bias
         self.parameters.touch()
+
+    def __reduce__(self):
+        options = {name: getattr(self, name) for name in ("bidirectional", "dropout", "bias", "forget_bias", "dtype")}
+        sizes = (self.input_size, self.hidden_size, self.num_layers)
+        return _rebuilt, (sizes, options, self.parameters.flat.copy(), copy.deepcopy(self.rng))
 
     def __repr__(self) -> str:
         return (
@@ -408,3 +414,12 @@ class Tape:
     def nbytes(self) -> int:
         """Memory held for backward, in bytes."""
         return self.inner.nbytes
+
+
+def _rebuilt(sizes, options, flat, rng):
+    """A copy (copy, pickle) of a layer, with parameters of its own."""
+    layer = LSTM(*sizes, **options, seed=0)
+    layer.parameters.flat[:] = flat
+    layer.parameters.touch()
+    layer.rng = rng
+    return layer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -9,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from cylstm import _ops, io, train
-from cylstm.batches import Dataset
+from cylstm.batches import Dataset, check_numbers, is_ragged
 from cylstm.checks import as_ids, describe, one_of, positive_int
+from cylstm.data import pad
 from cylstm.lstm import LSTM, State
 from cylstm.params import Parameters
 from cylstm.sampling import Sampler
@@ -115,6 +117,9 @@ class Model:
                  "output", "loss", "head_bias", "forget_bias")  # fmt: skip
         return {**{name: getattr(self, name) for name in names}, "dtype": str(self.dtype)}
 
+    def __reduce__(self):
+        return _rebuilt, (self.config, self.vocabulary, self.parameters.flat.copy(), copy.deepcopy(self.rng))
+
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name}={value!r}" for name, value in self.config.items())
         return f"Model({sizes})"
@@ -124,9 +129,19 @@ class Model:
     def __call__(self, x, state=None, *, lengths=None, resets=None) -> np.ndarray:
         """Outputs: logits, or numbers for "mse". No tape is kept and nothing is dropped.
 
-        x, state, lengths, resets: as for `LSTM`; with an embedding x must be ids.
-        Returns (B, T, O) or (T, O) for output="sequence" (0 past a row's end), (B, O) or (O,) for "last".
+        x, state, lengths, resets: as for `LSTM`; with an embedding x must be ids. x may also be a list of B arrays of
+        different lengths T_b, which then are the lengths.
+        Returns (B, T, O) or (T, O) for output="sequence" (0 past a row's end; for a list, a list of B arrays (T_b, O)),
+        (B, O) or (O,) for "last".
         """
+        if is_ragged(x):
+            if lengths is not None:
+                raise ValueError("lengths: expected none with a list of sequences, which have their own")
+            padded, lengths = pad(x)
+            outputs = self(padded, state, lengths=lengths, resets=resets)
+            if self.output == "last":
+                return outputs
+            return [row[:length] for row, length in zip(outputs, lengths, strict=True)]
         y, final = self.lstm(self._embed(x), state, lengths=lengths, resets=resets)
         if self.output == "last":
             outputs = self._head(self._last(final))
@@ -138,17 +153,30 @@ class Model:
         return outputs
 
     def predict(self, x, *, lengths=None) -> np.ndarray:
-        """The argmax class ("cross_entropy"), 0 or 1 ("binary_cross_entropy"), or the numbers ("mse")."""
+        """The argmax class ("cross_entropy"), 0 or 1 ("binary_cross_entropy"), or the numbers ("mse").
+
+        x, lengths: as for `model(x)`, whose shapes the result has, without O for classes.
+        """
         outputs = self(x, lengths=lengths)
+        if isinstance(outputs, list):
+            return [self._decide(row) for row in outputs]
+        return self._decide(outputs)
+
+    def _decide(self, outputs):
         if self.loss == "cross_entropy":
             return outputs.argmax(axis=-1)
         return (outputs > 0).astype(np.int64) if self.loss == "binary_cross_entropy" else outputs
 
     def predict_proba(self, x, *, lengths=None) -> np.ndarray:
-        """Softmax or sigmoid of the outputs. Raises ValueError for a model trained with "mse", which has none."""
+        """Softmax or sigmoid of `model(x)`, of its shape. Raises ValueError for a model with "mse", which has none."""
         if self.loss == "mse":
             raise ValueError("predict_proba: expected a model with probabilities, got one with loss='mse'")
         outputs = self(x, lengths=lengths)
+        if isinstance(outputs, list):
+            return [self._probabilities(row) for row in outputs]
+        return self._probabilities(outputs)
+
+    def _probabilities(self, outputs):
         if self.loss == "binary_cross_entropy":
             e = np.exp(-np.abs(outputs))
             return np.where(outputs >= 0, 1, e) / (1 + e)
@@ -186,7 +214,8 @@ class Model:
         ids = as_ids("prompt", prompt, self.input_size)
         if ids.ndim != 1 or not len(ids):
             raise ValueError(f"prompt: expected ids (T,) with T >= 1, got {ids.shape}")
-        stops = set(as_ids("stop", np.atleast_1d(np.asarray(stop, np.int64)), self.input_size).tolist())
+        stop = np.atleast_1d(np.asarray(stop))
+        stops = set(as_ids("stop", stop, self.input_size).tolist()) if stop.size else set()
         sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
         return self._generate(ids, positive_int("length", length, 0), sampler, stops)
 
@@ -204,7 +233,10 @@ class Model:
     def _embed(self, x, name="x"):
         if self.embedding_size is None:
             return x
-        return self.parameters.raw("embedding.weight")[as_ids(name, x, self.input_size)]
+        ids = as_ids(name, x, self.input_size)
+        if ids.ndim > 2:
+            raise ValueError(f"{name}: expected ids (B, T) or (T,), got {ids.shape}")
+        return self.parameters.raw("embedding.weight")[ids]
 
     def _head(self, h):
         bias = self.parameters.raw("head.bias") if self.head_bias else None
@@ -225,8 +257,11 @@ class Model:
         Dropout applies. The final state carries no gradient on to a next call: truncated BPTT.
         """
         gradients = Parameters(self.parameters.layout, self.dtype) if out is None else out
+        if gradients.layout != self.parameters.layout or gradients.dtype != self.dtype:
+            raise ValueError(f"out: expected {self.parameters!r}, got {out!r}")
+        targets, real = self._targets(x, y, lengths)
         outputs, final, tape = self.lstm.forward(self._embed(x), state, lengths=lengths, resets=resets)
-        h, targets, real = self._tokens(outputs, final, y, lengths)
+        h = self._tokens(outputs, final, real)
         dh = np.empty_like(h)
         total, hits = self._loss(h, targets, 1 / len(h), dh, gradients)
         dy, dstate = self._spread(dh, outputs.shape, real)
@@ -239,24 +274,31 @@ class Model:
         gradients.touch()
         return Result(total / len(h), gradients, final, len(h), hits)
 
-    def _tokens(self, outputs, final, y, lengths):
-        """h (N, D*H) and targets of the N real tokens, and where they are: a mask (B, T), or None for everywhere."""
-        if outputs.ndim != 3:
-            raise ValueError("x: expected a batch, ids (B, T) or features (B, T, I), got a single sequence")
-        B, T, width = outputs.shape
-        rows = (B,) if self.output == "last" else (B, T)
+    def _targets(self, x, y, lengths):
+        """Targets (N,) or (N, O) of the N real tokens, and where they are: a mask (B, T), or None for everywhere."""
+        shape, dtype = np.shape(x), np.asarray(x).dtype
+        if dtype.kind not in "iuf":
+            raise TypeError(f"x: expected floating-point numbers or integer ids, got {dtype} {shape}")
+        if len(shape) != (2 if dtype.kind in "iu" else 3):
+            raise ValueError(f"x: expected a batch, ids (B, T) or features (B, T, {self.input_size}), got {shape}")
+        real = None
+        rows = shape[:1] if self.output == "last" else shape[:2]
+        y, width = np.asarray(y), () if self.loss == "cross_entropy" else (self.output_size,)
+        if y.shape != (*rows, *width):
+            raise ValueError(f"y: expected {(*rows, *width)}, got {y.shape}")
+        if lengths is not None and self.output == "sequence":
+            real = np.arange(shape[1]) < LSTM.check_lengths(lengths, *shape[:2])[:, None]
+        y = y.reshape(-1, *width) if real is None else y[real]
         if self.loss == "cross_entropy":
-            y, expected = as_ids("y", y, self.output_size), rows
-        else:
-            y, expected = np.asarray(y, self.dtype), (*rows, self.output_size)
-        if y.shape != expected:
-            raise ValueError(f"y: expected {expected}, got {y.shape}")
+            return np.ascontiguousarray(as_ids("y", y, self.output_size)), real
+        check_numbers("y", y, self.loss)
+        return np.ascontiguousarray(y, self.dtype), real
+
+    def _tokens(self, outputs, final, real):
+        """h (N, D*H) of the N real tokens, from outputs (B, T, D*H) or, for output="last", from the final state."""
         if self.output == "last":
-            return self._last(final), y, None
-        if lengths is None:
-            return outputs.reshape(B * T, width), np.ascontiguousarray(y.reshape(B * T, *y.shape[2:])), None
-        real = np.arange(T) < np.asarray(lengths)[:, None]
-        return outputs[real], y[real], real
+            return self._last(final)
+        return outputs.reshape(-1, outputs.shape[-1]) if real is None else outputs[real]
 
     def _spread(self, dh, shape, real):
         """dh (N, D*H) of the tokens -> dy (B, T, D*H) and dstate."""
@@ -290,14 +332,16 @@ class Model:
     def _evaluate(self, dataset, batch_size=256):
         total, hits, tokens = 0.0, 0, 0
         for rows in dataset.batches(batch_size):
-            x, y, lengths = dataset.take(rows)
+            # Without lengths the rows are neighbours: a slice is a view, so a memory map is never copied as a whole.
+            x, y, lengths = dataset.take(rows if dataset.lengths is not None else slice(rows[0], rows[-1] + 1))
             whole = self.bidirectional or self.output == "last" or lengths is not None
             steps = x.shape[1] if whole else max(1, EVALUATED_AT_ONCE // len(rows))
             state = None
             for start in range(0, x.shape[1], steps):
                 part = slice(start, start + steps)
+                targets, real = self._targets(x[:, part], y if self.output == "last" else y[:, part], lengths)
                 outputs, state = self.lstm(self._embed(x[:, part]), state, lengths=lengths)
-                h, targets, _ = self._tokens(outputs, state, y if self.output == "last" else y[:, part], lengths)
+                h = self._tokens(outputs, state, real)
                 part_total, part_hits = self._loss(h, targets)
                 total, hits, tokens = total + part_total, hits + part_hits, tokens + len(h)
         return self._metrics(total, hits, tokens)
@@ -337,16 +381,32 @@ class Model:
         return model
 
     @classmethod
-    def from_header(cls, path, header, shapes=None) -> Model:
-        """A model of the sizes that a file claims; `shapes`, its tensors', must fit them before any is allocated."""
+    def from_header(cls, path, header, shapes) -> Model:
+        """A model of the sizes that a file claims.
+
+        shapes : of the file's tensors; they must be those of the parameters or, for a checkpoint, of all in one, before
+            anything is allocated. Raises ValueError where they are not, and for a damaged header.
+        """
         try:
             config, vocabulary = dict(header["config"]), header["vocabulary"]
             sizes = {name: config[name] for name in ("num_layers", "bidirectional", "embedding_size", "head_bias")}
-            expected = cls.layout(config["input_size"], config["hidden_size"], config["output_size"], **sizes)
-            if shapes is not None and shapes != expected:
+            if config["num_layers"] > sum(math.prod(shape) for shape in shapes.values()):
+                raise ValueError(f"{config['num_layers']} layers, but fewer numbers")
+            layout = cls.layout(config["input_size"], config["hidden_size"], config["output_size"], **sizes)
+            total = (sum(math.prod(shape) for shape in layout.values()),)
+            if shapes not in (layout, {**shapes, "parameters": total}):
                 raise ValueError(f"tensors {shapes} do not fit the sizes {config}")
             return cls(**config, vocabulary=None if vocabulary is None else Vocabulary.from_json(vocabulary), seed=0)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path}: expected the header of a cylstm model, got one that is damaged ({error})"
             ) from None
+
+
+def _rebuilt(config, vocabulary, flat, rng):
+    """A copy (copy, pickle) of a model."""
+    model = Model(**config, vocabulary=vocabulary, seed=0)
+    model.parameters.flat[:] = flat
+    model.parameters.touch()
+    model.rng = model.lstm.rng = rng
+    return model

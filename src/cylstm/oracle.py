@@ -101,7 +101,7 @@ def run_forward(x, h0, c0, W, R, b, alive, keep):
 def run_backward(run, dy, dhn, dcn, W, R):
     """dy (T, B, H), dhn, dcn (B, H): d loss / d outputs and final state -> dx, dh0, dc0, dW, dR, db."""
     x, h, c, i, f, g, o, alive, keep = run
-    dx, dW, dR, db = np.zeros_like(x), np.zeros_like(W), np.zeros_like(R), np.zeros(len(W))
+    dx, dW, dR, db = (np.zeros(shape) for shape in (x.shape, W.shape, R.shape, len(W)))
     dh, dc = dhn, dcn
     for t in reversed(range(len(x))):
         h_prev, c_prev = keep[t] * h[t], keep[t] * c[t]
@@ -164,7 +164,8 @@ def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths
     """x (B, T, I), state a pair of (L*D, B, H) or None for zeros -> y (B, T, D*H), (hn, cn), tape.
 
     lengths (B,): y is 0 past a row's end; its final state is the one at its own end, where the reverse one begins.
-    resets (B, T): where true, nothing flows between steps t-1 and t, in either direction.
+    resets (B, T): where true, nothing flows between steps t-1 and t, in either direction; at step 0 the forward
+    direction's initial state is discarded, past a row's end it means nothing.
     dropout_masks: L-1 arrays (B, T, D*H), which multiply the outputs of all layers but the last.
     """
     x = np.asarray(x, np.float64)
@@ -172,7 +173,8 @@ def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths
     D, H = 1 + bidirectional, params["weight_hh_l0"].shape[1]
     h0, c0 = np.zeros((2, num_layers * D, B, H)) if state is None else state
     alive, keep, keep_reverse = alive_and_keep(B, T, lengths, resets)
-    runs, layer_input = [], x.swapaxes(0, 1)
+    # where, not a product: what stands past a row's end is ignored, whatever it is, NaN included
+    runs, layer_input = [], np.where(alive, x.swapaxes(0, 1), 0)
     for layer in range(num_layers):
         outputs = []
         for direction, suffix in enumerate(suffixes(layer, D)):
@@ -204,7 +206,7 @@ def backward(tape, dy, dstate=None):
         for direction, suffix in enumerate(suffixes(layer, D)):
             n = layer * D + direction
             clock = slice(None, None, -1 if direction else 1)
-            # where, not a product: what stands past a row's end is ignored, whatever it is
+            # as in forward, what stands past a row's end is ignored
             dy_run = np.where(runs[n].alive, dlayer[clock, :, direction * H : (direction + 1) * H], 0)
             W, R = params[f"weight_ih_{suffix}"], params[f"weight_hh_{suffix}"]
             dx, dh0[n], dc0[n], dW, dR, db = run_backward(runs[n], dy_run, dhn[n], dcn[n], W, R)
@@ -229,7 +231,7 @@ def token_weights(count, mask):
 
 def softmax_cross_entropy(logits, targets, mask=None):
     """logits (N, V), targets (N,) ids, mask (N,) bool or None -> mean loss per token, d loss / d logits."""
-    weights = token_weights(len(logits), mask)
+    logits, weights = np.asarray(logits, np.float64), token_weights(len(logits), mask)
     # log sum_v exp(z_v) = m + log sum_v exp(z_v - m), m = max(z): no overflow, no log(0)
     largest = logits.max(axis=1, keepdims=True)
     log_sum = largest + np.log(np.exp(logits - largest).sum(axis=1, keepdims=True))
@@ -246,12 +248,13 @@ def softmax_cross_entropy(logits, targets, mask=None):
 def mse(outputs, targets, mask=None):
     """outputs, targets (N, O) -> mean over tokens of the mean over outputs of (output - target)^2, its gradient."""
     weights = token_weights(len(outputs), mask)[:, None] / outputs.shape[1]
-    error = outputs - targets
+    error = np.asarray(outputs, np.float64) - targets
     return (weights * error**2).sum(), weights * 2 * error
 
 
 def binary_cross_entropy(logits, targets, mask=None):
     """logits, targets in [0, 1] (N, O) -> mean over tokens of the mean over outputs of the loss, its gradient."""
+    logits = np.asarray(logits, np.float64)
     weights = token_weights(len(logits), mask)[:, None] / logits.shape[1]
     # -t log s(z) - (1 - t) log(1 - s(z)) = max(z, 0) - t z + log(1 + exp(-|z|))
     loss = np.maximum(logits, 0) - targets * logits + np.log1p(np.exp(-np.abs(logits)))

@@ -131,6 +131,16 @@ class Parameters(Mapping):
     def __len__(self) -> int:
         return len(self.layout)
 
+    def __reduce__(self):
+        return _rebuilt, (self.layout, self.flat.copy())
+
     def __repr__(self) -> str:
         inside = ", ".join(f"{name} {shape}" for name, shape in self.layout.items())
         return f"Parameters({inside}; {self.dtype})"
+
+
+def _rebuilt(layout, flat):
+    """A copy (copy, pickle) of Parameters, on memory of its own even where the original was a part of something."""
+    parameters = Parameters(layout, flat.dtype)
+    parameters.flat[:] = flat
+    return parameters

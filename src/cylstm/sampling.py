@@ -29,6 +29,8 @@ class Sampler:
     def probabilities(self, logits) -> np.ndarray:
         """What is drawn from: logits (V,) -> probabilities (V,), float64."""
         z = np.asarray(logits, np.float64)
+        if not np.isfinite(z.max()):
+            raise ValueError(f"logits: expected finite numbers, got {z.max()}: the weights are no longer numbers")
         if self.temperature == 0:
             return (np.arange(len(z)) == z.argmax()).astype(float)
         p = np.exp((z - z.max()) / self.temperature)

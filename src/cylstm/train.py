@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import signal
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
@@ -22,6 +20,7 @@ from cylstm import _ops, io
 from cylstm.batches import Dataset
 from cylstm.checks import describe, positive_int, real_in
 from cylstm.history import History
+from cylstm.io import Checkpoint
 from cylstm.lstm import State
 from cylstm.optim import Adam, Optimizer, ReduceOnPlateau
 from cylstm.params import Parameters
@@ -46,26 +45,6 @@ class Event(NamedTuple):
     update: int  # so far, over all epochs
     loss: float
     history: History
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Where and how often the whole state of training is written.
-
-    path : file. updates : every so many updates; seconds : every so many seconds; whichever comes first. It is also
-    written after every epoch. note : anything JSON can hold, kept in the file for whoever resumes.
-    """
-
-    path: str | os.PathLike
-    updates: int | None = None
-    seconds: float | None = 60.0
-    note: object = None
-
-    def __post_init__(self):
-        if self.updates is not None:
-            positive_int("checkpoint.updates", self.updates)
-        if self.seconds is not None:
-            real_in("checkpoint.seconds", self.seconds, 0)
 
 
 @dataclass(frozen=True)
@@ -108,7 +87,8 @@ def fit(model, x, y, *, validation=None, epochs=10, batch_size=32, optimizer=Non
     callbacks : callables, each called with an Event after every update and epoch; may raise StopTraining.
 
     Returns the History. Raises TypeError or ValueError naming the argument before anything is changed; NonFiniteLoss
-    when the loss or its gradients stop being numbers: weights and checkpoint stay as they were before.
+    when the loss, its gradients or the validation loss stop being numbers: no update follows, and the checkpoint stays
+    as it was before.
     """
     dataset = Dataset(model, x, y, lengths)
     held_out = None
@@ -120,7 +100,7 @@ def fit(model, x, y, *, validation=None, epochs=10, batch_size=32, optimizer=Non
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer: expected SGD, Adam or AdamW, got {describe(optimizer)}")
     if tbptt is not None:
-        positive_int("tbptt", tbptt)
+        tbptt = positive_int("tbptt", tbptt)
         if dataset.ragged or dataset.lengths is not None or model.bidirectional or model.output == "last":
             raise ValueError(
                 "tbptt: expected streams of equal length and a model of one direction with output='sequence'"
@@ -133,9 +113,11 @@ def fit(model, x, y, *, validation=None, epochs=10, batch_size=32, optimizer=Non
         tokens=dataset.tokens)  # fmt: skip
     if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
         checkpoint = Checkpoint(checkpoint)
-    if checkpoint is not None and not Path(checkpoint.path).resolve().parent.is_dir():
-        raise ValueError(f"checkpoint: expected a path in an existing folder, got {os.fspath(checkpoint.path)}")
-    run = Run(model, dataset, held_out, optimizer, options, checkpoint, progress, tuple(callbacks))
+    callbacks = tuple(callbacks)
+    for callback in callbacks:
+        if not callable(callback):
+            raise TypeError(f"callbacks: expected callables, got {describe(callback)}")
+    run = Run(model, dataset, held_out, optimizer, options, checkpoint, progress, callbacks)
     if resume is not None:
         run.resume(resume)
     return run.until(positive_int("epochs", epochs))
@@ -157,7 +139,7 @@ class Run:
         self.best, self.best_weights = math.inf, None
         self.waited, self.since_plateau, self.plateaus = 0, 0, 0
         self.elapsed, self.started = 0.0, time.perf_counter()
-        self.saved_at, self.saved_update = self.started, 0
+        self.saved_at, self.saved_update, self.saved_path = self.started, 0, None
 
     # --- the loop -------------------------------------------------------------------------------------------------
 
@@ -165,14 +147,18 @@ class Run:
         """Train up to `epochs` epochs in all."""
         self.started = self.saved_at = time.perf_counter()
         try:
-            while self.epoch < epochs and not self.out_of_patience():
-                with deferred_interrupt() as interrupt:
+            with deferred_interrupt() as interrupt:
+                while self.epoch < epochs and not self.out_of_patience():
                     self.run_epoch(epochs, interrupt)
+                    self.save_now_and_then(interrupt)
         except StopTraining:
-            pass
+            if self.checkpoint is not None and self.moments.updates != self.saved_update:
+                self.save()
         if self.options.patience is not None and self.best_weights is not None:
             self.model.parameters.flat[:] = self.best_weights
             self.model.parameters.touch()
+        if interrupt.is_set():
+            raise KeyboardInterrupt
         return self.history
 
     def out_of_patience(self):
@@ -228,15 +214,8 @@ class Run:
         """What the gradients are to be multiplied by; with clip_each they have been, one by one."""
         norm = math.sqrt(_ops.sum_squares(self.gradients.flat))
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            what = f"loss: expected a finite number, got {loss}" if not math.isfinite(loss) else \
-                f"gradients: expected a finite norm, got {norm}"  # fmt: skip
-            where = f"update {self.moments.updates + 1} (epoch {self.epoch + 1}, batch {self.position + 1})"
-            kept = (
-                f"; {self.checkpoint.path} holds update {self.saved_update}"
-                if self.checkpoint and self.saved_update
-                else ""
-            )
-            raise NonFiniteLoss(f"{what} at {where}{kept}")
+            what = "loss: expected a finite number" if not math.isfinite(loss) else "gradients: expected a finite norm"
+            self.complain(f"{what}, got {norm if math.isfinite(loss) else loss}", self.moments.updates + 1)
         limit = self.options.clip_norm
         if limit is None:
             return 1.0
@@ -249,8 +228,16 @@ class Run:
                 _ops.scale_inplace(part, limit / (norm + 1e-6))
         return 1.0
 
+    def complain(self, what, update):
+        batch = self.position + update - self.moments.updates
+        kept = f"; {self.saved_path} holds update {self.saved_update}" if self.saved_path else ""
+        raise NonFiniteLoss(f"{what} at update {update} (epoch {self.epoch + 1}, batch {batch}){kept}")
+
     def end_epoch(self, bar, batches):
         metrics = self.model._metrics(self.total, self.hits, self.tokens)
+        held_out = None if self.held_out is None else self.model._evaluate(self.held_out)
+        if held_out is not None and not math.isfinite(held_out["loss"]):
+            self.complain(f"validation loss: expected a finite number, got {held_out['loss']}", self.moments.updates)
         history = self.history
         history.train_loss.append(metrics["loss"])
         history.train_accuracy.append(metrics.get("accuracy"))
@@ -260,8 +247,7 @@ class Run:
         history.seconds.append(self.elapsed + time.perf_counter() - self.started)
         text = f"loss {metrics['loss']:.4f}"
         monitored = metrics["loss"]
-        if self.held_out is not None:
-            held_out = self.model._evaluate(self.held_out)
+        if held_out is not None:
             monitored = held_out["loss"]
             history.validation_loss.append(monitored)
             history.validation_accuracy.append(held_out.get("accuracy"))
@@ -298,14 +284,15 @@ class Run:
             due = due or (seconds is not None and now - self.saved_at >= seconds)
             if due or epoch_ended or interrupt.is_set():
                 self.save()
-                self.saved_at, self.saved_update = now, self.moments.updates
         if interrupt.is_set():
             raise KeyboardInterrupt
 
     NUMBERS = ("epoch", "position", "total", "hits", "tokens", "best", "waited", "since_plateau", "plateaus")
 
     def save(self):
-        """Write everything that decides how training goes on."""
+        """Write everything that decides how training goes on; NonFiniteLoss where the weights are worth nothing."""
+        if not math.isfinite(_ops.sum_squares(self.model.parameters.flat)):
+            self.complain("weights: expected finite numbers, got others", self.moments.updates)
         numbers = {name: getattr(self, name) for name in self.NUMBERS}
         numbers["best"] = None if math.isinf(self.best) else self.best
         header = {
@@ -320,14 +307,17 @@ class Run:
         if self.state is not None:
             tensors.update({"state.h": self.state.h, "state.c": self.state.c})
         io.write_tensors(self.checkpoint.path, "checkpoint", header, tensors)
+        self.saved_at, self.saved_update = time.perf_counter(), self.moments.updates
+        self.saved_path = self.checkpoint.path
 
     def resume(self, path):
         """Go on where a checkpoint stands. Raises ValueError where it is of another run."""
         model, flat = self.model, self.model.parameters.flat
         with io.open_tensors(path, "checkpoint") as file:
             header, shapes = file.header, file.shapes()
-            check_same_run(path, header, model.header()["config"], vars(self.options))
-            numbers, history = dict(header["numbers"]), History.from_dict(header["history"])
+            io.check_same_run(path, header, model.header()["config"], vars(self.options))
+            numbers = {name: header["numbers"][name] for name in self.NUMBERS}
+            history = History.from_dict(header["history"])
             buffers = {n: file.read(f"optimizer.{n}", flat.shape, flat.dtype) for n in self.moments.buffers}
             best = file.read("best", flat.shape, flat.dtype) if "best" in shapes else None
             state = None
@@ -335,31 +325,21 @@ class Run:
                 shape = model.initial_state(len(self.dataset)).h.shape
                 state = State(*(file.read(f"state.{part}", shape, model.dtype) for part in "hc"))
             parameters = file.read("parameters", flat.shape, flat.dtype)
-            model.rng.bit_generator.state = header["generator"]
+            try:
+                model.rng.bit_generator.state = header["generator"]
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                raise ValueError(f"resume: expected the state of a {type(model.rng.bit_generator).__name__} in {path}, "
+                                 f"got another ({error})") from None  # fmt: skip
         flat[:] = parameters
         model.parameters.touch()
         for name, buffer in buffers.items():
             self.moments.buffers[name][:] = buffer
         self.moments.updates = self.saved_update = header["updates"]
-        for name in self.NUMBERS:
-            setattr(self, name, numbers[name])
+        self.saved_path = path
+        for name, value in numbers.items():
+            setattr(self, name, value)
         self.best = math.inf if self.best is None else self.best
         self.history, self.best_weights, self.state, self.elapsed = history, best, state, header["elapsed"]
-
-
-def check_same_run(path, header, config, options):
-    """ValueError unless a checkpoint was written by a run of the same model and options."""
-    try:
-        pairs = [(header["config"], config, "model"), (header["options"], options, "run")]
-        header["numbers"], header["history"], header["updates"], header["generator"], header["elapsed"]
-        for saved, present, what in pairs:
-            for name, value in present.items():
-                if saved[name] != value:
-                    raise ValueError(
-                        f"resume: expected the same {what} as in {path}, with {name}={saved[name]}, got {value}"
-                    )
-    except (KeyError, TypeError):
-        raise ValueError(f"{path}: expected a checkpoint, got one whose header is damaged") from None
 
 
 def read_checkpoint(path):
@@ -370,7 +350,7 @@ def read_checkpoint(path):
     from cylstm.model import Model
 
     with io.open_tensors(path, "checkpoint") as file:
-        model = Model.from_header(path, file.header)
+        model = Model.from_header(path, file.header, file.shapes())
         flat = model.parameters.flat
         flat[:] = file.read("parameters", flat.shape, flat.dtype)
         model.parameters.touch()

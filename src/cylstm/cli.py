@@ -1,0 +1,209 @@
+"""The command line: `cylstm train | evaluate | generate | info`.
+
+Thin on purpose: it turns options into calls of the public functions, and errors into one line and exit code 2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import cylstm
+from cylstm import _blas, _kernels, data, optim, text, train
+from cylstm.model import Model
+from cylstm.options import parse
+
+__all__ = ["main"]
+
+BAD_INPUT, INTERRUPTED = 2, 130  # exit codes; 130 is what shells give for Ctrl-C
+LEAST_TOKENS = 40  # of a corpus: 5 % of it are a step and its target
+EVALUATION_STEPS = 1024  # at least, of each stream: its first steps have seen little
+
+
+def main(argv=None) -> int:
+    """Run the command line on a list of arguments (those of this process by default); returns the exit code."""
+    with contextlib.suppress(AttributeError):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without some letter gets a question mark
+    commands = {"train": run_train, "evaluate": run_evaluate, "generate": run_generate, "info": run_info}
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        args = parse(argv)
+        commands[args.command](args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has left: `cylstm generate m.safetensors | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:
+        return fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error)
+    except (ArithmeticError, ImportError, MemoryError, TypeError, ValueError) as error:
+        return fail(error)
+    return 0
+
+
+def fail(message) -> int:
+    """Say in one line what is wrong; returns the exit code."""
+    note(f"error: {message}")
+    return BAD_INPUT
+
+
+def note(message) -> None:
+    """Say in one line, on stderr, what is no part of the output."""
+    print("cylstm:", " ".join(str(message).split()), file=sys.stderr, flush=True)
+
+
+# --- train ------------------------------------------------------------------------------------------------------------
+
+
+def run_train(args) -> None:
+    """Train on a corpus; write model, history and picture."""
+    model, ids, saved = set_up(args)
+    training, validation, test = (stream(part, args) for part in data.split(ids))
+    summary = (f"{len(ids):,} tokens, {len(model.vocabulary):,} different; {model.parameters.size:,} parameters; "
+               f"{len(training[0])} streams of {training[0].shape[1]:,} steps")  # fmt: skip
+    checkpoint = train.Checkpoint(args.checkpoint, note=saved)
+    try:
+        history = model.fit(*training, validation=validation, epochs=args.epochs, optimizer=optimizer(args),
+                            clip_norm=args.clip or None, tbptt=args.tbptt, seed=args.seed, patience=args.patience,
+                            checkpoint=checkpoint, resume=args.resume, progress=not args.quiet,
+                            callbacks=[Report(args, summary)])  # fmt: skip
+    except KeyboardInterrupt:
+        if os.path.exists(args.checkpoint):
+            note(f"interrupted; go on with: cylstm train --resume {args.checkpoint}")
+        raise
+    model.save(args.out)
+    history.save(args.history)
+    if args.plot:
+        history.plot(args.plot)
+    if not args.keep_checkpoint:
+        os.unlink(args.checkpoint)
+    print("test:", metrics(model.evaluate(*test)))
+    print("wrote", ", ".join(filter(None, (args.out, args.history, args.plot))))
+
+
+def set_up(args):
+    """The model, the ids of its corpus, and what a checkpoint has to say of them."""
+    vocabulary, saved = None, None
+    if args.resume:
+        earlier, saved = train.read_checkpoint(args.resume)
+        vocabulary = earlier.vocabulary
+    ids, vocabulary = text.read_corpus(args.corpus, args.level, vocabulary=vocabulary, max_size=args.max_vocab,
+                                       min_count=args.min_count)  # fmt: skip
+    if len(ids) < LEAST_TOKENS:
+        name = args.corpus or "manual"
+        raise ValueError(f"{name}: expected at least {LEAST_TOKENS} tokens to train, validate and test, got {len(ids)}")
+    vocabulary.encode(args.prompt, name="--prompt")
+    found = text.fingerprint(ids)
+    if saved is not None and saved["text"] != found:
+        raise ValueError(f"{args.corpus or 'manual'}: expected the text of {args.resume}, got another")
+    model = Model(len(vocabulary), args.hidden, len(vocabulary), num_layers=args.layers, dropout=args.dropout,
+                  embedding_size=args.embedding or None, seed=args.seed, vocabulary=vocabulary)  # fmt: skip
+    return model, ids, {"text": found, "options": args.remembered}
+
+
+def stream(ids, args):
+    """Inputs and targets of one part of the corpus."""
+    return text.text_streams(ids, args.streams, args.tbptt)
+
+
+def optimizer(args):
+    """The optimiser that the options describe, with its learning rate."""
+    rates = {
+        "constant": lambda: args.lr,
+        "step": lambda: optim.StepDecay(args.lr, every=max(1, args.epochs // 3), factor=0.3),
+        "cosine": lambda: optim.Cosine(args.lr, epochs=args.epochs),
+        "plateau": lambda: optim.ReduceOnPlateau(args.lr),
+    }
+    rate = rates[args.schedule]()
+    return optim.SGD(rate, momentum=0.9) if args.optimizer == "sgd" else \
+        {"adam": optim.Adam, "adamw": optim.AdamW}[args.optimizer](rate)  # fmt: skip
+
+
+class Report:
+    """A callback that prints how each epoch went and, about ten times in a run, what the model writes."""
+
+    def __init__(self, args, summary):
+        self.args, self.summary = args, summary
+        self.every = max(1, args.epochs // 10)
+
+    def __call__(self, event):
+        if self.summary:  # not before the first update: until then, training may be refused with an error
+            print(self.summary, flush=True)
+            self.summary = None
+        if event.kind != "epoch":
+            return
+        epoch, history, args = event.epoch + 1, event.history, self.args
+        print(f"epoch {epoch}/{args.epochs}: training {history.train_loss[-1]:.4f}, "
+              f"validation {history.validation_loss[-1]:.4f}, {history.seconds[-1]:.1f} s", flush=True)  # fmt: skip
+        if args.sample and (epoch % self.every == 0 or epoch == args.epochs):
+            pieces = text.continue_text(event.model, args.prompt, args.sample, temperature=0.7, seed=[args.seed, epoch])
+            sample = args.prompt + "".join(pieces)
+            print("".join("    " + line for line in sample.splitlines(keepends=True)), flush=True)
+
+
+# --- evaluate, generate, info -----------------------------------------------------------------------------------------
+
+
+def load(path) -> Model:
+    """A model that was trained on text."""
+    model = Model.load(path)
+    if model.vocabulary is None:
+        raise ValueError(f"{path}: expected a model with a vocabulary, trained on text, got one without")
+    return model
+
+
+def metrics(found) -> str:
+    """What `Model.evaluate` found, in one line."""
+    return (f"loss {found['loss']:.4f} per token, perplexity {found['perplexity']:.2f}, "
+            f"accuracy {found['accuracy']:.2%}, {found['tokens']:,} tokens")  # fmt: skip
+
+
+def run_evaluate(args) -> None:
+    """Print loss, perplexity and accuracy on a corpus and, if asked, tokens side by side."""
+    model = load(args.model)
+    ids, vocabulary = text.read_corpus(args.corpus, vocabulary=model.vocabulary)
+    if args.part != "all":
+        ids = dict(zip(("train", "validation", "test"), data.split(ids), strict=True))[args.part]
+    print(metrics(model.evaluate(*text.text_streams(ids, args.streams, EVALUATION_STEPS))))
+    if args.show:
+        x, y = data.next_token(np.asarray(ids[: args.show + 1]))
+        print(*data.side_by_side(vocabulary, x, y, model.predict(x)), sep="\n")
+
+
+def run_generate(args) -> None:
+    """Print the prompt and what the model makes of it, token by token."""
+    model = load(args.model)
+    unknown = model.vocabulary.missing(args.prompt)
+    pieces = text.continue_text(model, args.prompt, args.length, temperature=args.temperature, top_k=args.top_k,
+                                top_p=args.top_p, seed=args.seed, stop=args.stop)  # fmt: skip
+    if unknown:
+        note(f"prompt: read as {model.vocabulary.unknown}: {', '.join(map(repr, unknown))}")
+    print(args.prompt, end="", flush=True)
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print()
+
+
+def run_info(args) -> None:
+    """Print what is installed, or what a model file holds."""
+    if args.model is None:
+        rows = {"cylstm": cylstm.__version__, "instruction set": _kernels.instruction_set(),
+                "available": ", ".join(_kernels.available()), "BLAS": _blas.description(), "NumPy": np.__version__,
+                "Python": f"{platform.python_version()} on {platform.platform()}"}  # fmt: skip
+    else:
+        model = Model.load(args.model)
+        rows = {"file": f"{args.model}, {Path(args.model).stat().st_size:,} bytes", **model.config,
+                "parameters": f"{model.parameters.size:,}, {model.parameters.nbytes:,} bytes",
+                **{f"  {name}": shape for name, shape in model.parameters.layout.items()},
+                "vocabulary": model.vocabulary}  # fmt: skip
+        if model.vocabulary is not None:
+            shown = " ".join(map(repr, model.vocabulary.tokens[:40]))
+            rows["tokens"] = shown + (" ..." if len(model.vocabulary) > 40 else "")
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        print(f"{name:<{width}}  {value}")

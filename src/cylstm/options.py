@@ -1,0 +1,184 @@
+"""The options of the command line, checked before anything is read or written."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import math
+import os
+from pathlib import Path
+
+import cylstm
+from cylstm.checks import positive_int, real_in
+from cylstm.train import read_checkpoint
+from cylstm.vocab import LEVELS
+
+__all__ = ["parse"]
+
+PICTURES = (".png", ".svg", ".pdf")
+LEARNING_RATES = {"adam": 4e-3, "adamw": 4e-3, "sgd": 0.1}
+FILES = ("out", "plot", "history", "checkpoint")
+FORGOTTEN = ("command", "resume", "checkpoint")  # options that a checkpoint does not keep
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are a ValueError: one line, without the usage."""
+
+    def error(self, message):
+        raise ValueError(f"{message} (see {self.prog} --help)")
+
+
+def parse(argv) -> argparse.Namespace:
+    """The options, every default filled in. Raises ValueError for what cannot be meant."""
+    parser, train = parsers()
+    args = parser.parse_args(argv)
+    if args.command != "train":
+        return args
+    if args.resume:
+        _, note = read_checkpoint(args.resume)
+        try:
+            train.set_defaults(**note["options"])
+        except (KeyError, TypeError):
+            raise ValueError(f"{args.resume}: expected a checkpoint of `cylstm train`, got another's") from None
+        args = parser.parse_args(argv)
+    return complete(args)
+
+
+def complete(args):
+    """What follows from other options: the defaults that depend on the level, and where the files go."""
+    check_target("--out", args.out)
+    words = args.level == "word"
+    for name, value in {
+        "max_vocab": 10_000 if words else None,
+        "min_count": 2 if words else 1,
+        "embedding": args.hidden if words else 64,
+        "lr": LEARNING_RATES[args.optimizer],
+        "history": str(Path(args.out).with_suffix(".json")),
+        "prompt": "" if args.corpus else "The ",
+    }.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    args.keep_checkpoint = bool(args.checkpoint or args.resume)
+    args.checkpoint = args.checkpoint or args.resume or str(Path(args.out).with_suffix(".ckpt"))
+    for name in FILES[1:]:
+        check_target(f"--{name}", getattr(args, name))
+    if len({os.path.abspath(getattr(args, name)) for name in FILES if getattr(args, name)}) < 3 + bool(args.plot):
+        raise ValueError("--out, --plot, --history, --checkpoint: expected different files")
+    if args.plot and Path(args.plot).suffix.lower() not in PICTURES:
+        raise ValueError(f"--plot: expected a file ending in {', '.join(PICTURES)}, got {args.plot}")
+    if args.plot and importlib.util.find_spec("matplotlib") is None:
+        raise ValueError("--plot: expected matplotlib to be installed: pip install 'cylstm[plot]'")
+    kept = {name: value for name, value in vars(args).items() if name not in (*FORGOTTEN, "keep_checkpoint")}
+    for name in ("corpus", "out", "plot", "history"):
+        kept[name] = kept[name] and os.path.abspath(kept[name])
+    args.remembered = kept
+    return args
+
+
+def check_target(option, path):
+    """ValueError unless a file can be written there."""
+    if not path:
+        return
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise ValueError(f"{option}: expected a file in an existing folder that can be written to, got {path}")
+
+
+# --- types ------------------------------------------------------------------------------------------------------------
+
+
+def whole(minimum):
+    """An integer >= minimum, from its text."""
+
+    def convert(text):
+        try:
+            return positive_int("", int(text), minimum)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected an integer >= {minimum}, got {text!r}") from None
+
+    return convert
+
+
+def real(low, high=math.inf, **ends):
+    """A number between low and high, from its text."""
+
+    def convert(text):
+        try:
+            return real_in("number", float(text), low, high, **ends)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error).removeprefix("number: ")) from None
+
+    return convert
+
+
+# --- the four commands ------------------------------------------------------------------------------------------------
+
+
+def parsers():
+    """The parser, and the one of `train` within it."""
+    parser = Parser(prog="cylstm", description="Train and run LSTMs on the CPU.")
+    parser.add_argument("--version", action="version", version=f"cylstm {cylstm.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="train | evaluate | generate | info")
+    train = commands.add_parser("train", help="train a language model on a text", description=TRAIN)
+    add_train_options(train)
+    evaluate = commands.add_parser("evaluate", help="loss, perplexity and accuracy of a model on a text")
+    evaluate.add_argument("model", metavar="MODEL")
+    evaluate.add_argument("corpus", metavar="CORPUS", nargs="?", help="a UTF-8 text; default: Python's own manual")
+    evaluate.add_argument("--part", default="all", choices=("all", "train", "validation", "test"),
+                          help="the part of the corpus, as `train` splits it (default: all)")  # fmt: skip
+    evaluate.add_argument("--show", metavar="N", type=whole(0), default=0,
+                          help="print the first N input, target and predicted tokens side by side")  # fmt: skip
+    evaluate.add_argument("--streams", type=whole(1), default=32, help="parts read in parallel (default: 32)")
+    generate = commands.add_parser("generate", help="let a model write")
+    generate.add_argument("model", metavar="MODEL")
+    generate.add_argument("--prompt", default="", help="text to go on from")
+    generate.add_argument("--length", type=whole(0), default=500, help="tokens to write (default: 500)")
+    generate.add_argument("--temperature", type=real(0), default=0.8, help="0 takes the likeliest (default: 0.8)")
+    generate.add_argument("--top-k", type=whole(1), help="draw among the k likeliest tokens")
+    generate.add_argument("--top-p", type=real(0, 1, open_low=True), help="draw among those that together reach p")
+    generate.add_argument("--seed", type=whole(0), help="the same seed writes the same text")
+    generate.add_argument("--stop", default="", metavar="TEXT", help="end after this text")
+    info = commands.add_parser("info", help="what a model file holds; without one, what is installed")
+    info.add_argument("model", metavar="MODEL", nargs="?")
+    return parser, train
+
+
+TRAIN = """Train a next-token model on a text: 90 % of it, with 5 % to validate on after each epoch and 5 % to test on
+in the end. Ctrl-C saves a checkpoint and says how to go on."""
+
+
+def add_train_options(parser):
+    parser.add_argument("corpus", metavar="CORPUS", nargs="?", help="a UTF-8 text; default: Python's own manual")
+    text = parser.add_argument_group("text")
+    text.add_argument("--level", choices=LEVELS, default="char", help="what a token is (default: char)")
+    text.add_argument("--max-vocab", type=whole(3), help="most tokens to know (default: 10000 words, all characters)")
+    text.add_argument("--min-count", type=whole(1), help="rarer ones are <unk> (default: words 2, characters 1)")
+    model = parser.add_argument_group("model")
+    model.add_argument("--hidden", type=whole(1), default=128, help="hidden units per layer (default: 128)")
+    model.add_argument("--layers", type=whole(1), default=2, help="(default: 2)")
+    model.add_argument("--embedding", type=whole(0), help="width of the learned table before the LSTM, 0 for none "
+                       "(default: as --hidden for words, otherwise 64)")  # fmt: skip
+    model.add_argument("--dropout", type=real(0, 1, open_high=True), default=0.0, help="between layers (default: 0)")
+    run = parser.add_argument_group("training")
+    run.add_argument("--epochs", type=whole(1), default=10, help="(default: 10)")
+    run.add_argument("--streams", "--batch", type=whole(1), default=16,
+                     help="parts of the text read in parallel, fewer for a short text (default: 16)")  # fmt: skip
+    run.add_argument("--tbptt", type=whole(1), default=64, help="steps per update (default: 64)")
+    run.add_argument("--optimizer", choices=tuple(LEARNING_RATES), default="adam", help="(default: adam)")
+    run.add_argument("--lr", type=real(0, open_low=True), help="learning rate (default: 0.004; sgd: 0.1)")
+    run.add_argument("--schedule", choices=("constant", "step", "cosine", "plateau"), default="cosine",
+                     help="of the learning rate (default: cosine)")  # fmt: skip
+    run.add_argument("--clip", type=real(0), default=5.0, help="largest norm of the gradients, 0 for any (default: 5)")
+    run.add_argument("--patience", type=whole(1), help="stop after so many epochs without a lower validation loss")
+    run.add_argument("--seed", type=whole(0), default=0, help="(default: 0)")
+    run.add_argument("--resume", metavar="CKPT", help="go on from a checkpoint, with its corpus and options")
+    output = parser.add_argument_group("output")
+    output.add_argument("--out", metavar="FILE", default="model.safetensors", help="(default: model.safetensors)")
+    output.add_argument("--plot", metavar="FILE", help="draw the losses: .png, .svg or .pdf")
+    output.add_argument("--history", metavar="FILE", help="the losses as JSON (default: beside the model)")
+    output.add_argument("--checkpoint", metavar="FILE", help="written every minute and epoch, and kept in the end "
+                        "(default: beside the model, and removed in the end)")  # fmt: skip
+    output.add_argument("--sample", type=whole(0), default=200, metavar="N", help="tokens per sample (default: 200)")
+    output.add_argument("--prompt", metavar="TEXT", help="what samples begin with (default: a line break; "
+                        "for the manual 'The ')")  # fmt: skip
+    output.add_argument("--quiet", action="store_true", help="no progress bar")

@@ -1,0 +1,374 @@
+"""The command line: what it writes, what it prints as it goes, how it ends, and what it says of bad input."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from cylstm import data
+from cylstm.cli import main
+from cylstm.model import Model
+from cylstm.vocab import Vocabulary
+
+SENTENCES = "The cat sat on the mat, and the dog ran after it.\nA bird sang; nobody heard it, though it sang well.\n"
+TINY = ["--hidden", "9", "--embedding", "5", "--epochs", "2", "--streams", "3", "--tbptt", "8", "--sample", "15",
+        "--schedule", "constant"]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A folder of its own for each test, with a corpus in it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "corpus.txt").write_text(SENTENCES * 20, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A model that `cylstm train` wrote."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "corpus.txt").write_text(SENTENCES * 20, encoding="utf-8")
+    options = [*TINY, "--quiet", "--lr", "0.02", "--epochs", "4", "--out", str(folder / "model.safetensors")]
+    assert main(["train", str(folder / "corpus.txt"), *options]) == 0
+    return str(folder / "model.safetensors")
+
+
+def start(*arguments):
+    """The command in a process of its own, its pipes unbuffered on our side."""
+    command = [sys.executable, "-m", "cylstm", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+
+
+def refused(capsys, *arguments):
+    """The one line that a command with bad input ends with; nothing new may be left in the folder."""
+    before = sorted(os.listdir())
+    assert main([str(argument) for argument in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("cylstm: error: ") and err.endswith("\n") and err.count("\n") == 1
+    assert sorted(os.listdir()) == before
+    return err.removeprefix("cylstm: error: ").rstrip("\n")
+
+
+# --- train ------------------------------------------------------------------------------------------------------------
+
+
+def test_training_writes_model_picture_and_history(capsys):
+    assert main(["train", "corpus.txt", *TINY, "--out", "m.safetensors", "--plot", "loss.png", "--prompt", "The "]) == 0
+    out, err = capsys.readouterr()
+    assert sorted(os.listdir()) == ["corpus.txt", "loss.png", "m.json", "m.safetensors"]
+    assert Path("loss.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    history = json.loads(Path("m.json").read_text())
+    assert len(history["train_loss"]) == len(history["validation_loss"]) == 2
+    assert history["train_loss"][1] < history["train_loss"][0]
+    model = Model.load("m.safetensors")
+    assert model.vocabulary == Vocabulary.from_text(SENTENCES * 20)
+    assert model.config["hidden_size"] == 9 and model.config["num_layers"] == 2
+    assert [line.split(":")[0] for line in out.splitlines() if line.startswith("epoch")] == ["epoch 1/2", "epoch 2/2"]
+    assert len(re.findall(r"^    The ", out, re.MULTILINE)) == 2  # the samples
+    assert re.search(
+        r"^test: loss [\d.]+ per token, perplexity [\d.]+, accuracy [\d.]+%, 99 tokens$", out, re.MULTILINE
+    )
+    assert "tokens/s" in err or "batch/s" in err
+
+
+def test_training_is_reproducible_and_what_fit_does_on_its_own():
+    for name in ("one", "two"):
+        assert main(["train", "corpus.txt", *TINY, "--quiet", "--seed", "5", "--out", f"{name}.safetensors"]) == 0
+    assert Path("one.safetensors").read_bytes() == Path("two.safetensors").read_bytes()
+
+    from cylstm import Adam
+
+    ids, vocabulary = data.encode_file("corpus.txt")
+    parts = [data.streams(part, count) for part, count in zip(data.split(ids), (3, 3, 3), strict=True)]
+    model = Model(len(vocabulary), 9, len(vocabulary), num_layers=2, embedding_size=5, seed=5)
+    history = model.fit(*parts[0], validation=parts[1], epochs=2, tbptt=8, optimizer=Adam(4e-3), seed=5, progress=False)
+    assert json.loads(Path("one.json").read_text())["validation_loss"] == history.validation_loss
+    saved = Model.load("one.safetensors").parameters
+    for name, array in model.parameters.items():
+        np.testing.assert_array_equal(saved[name], array)
+
+
+@pytest.mark.parametrize("level", ["word", "byte"])
+def test_words_and_bytes(level, capsys):
+    assert main(["train", "corpus.txt", *TINY, "--quiet", "--level", level, "--max-vocab", "20"]) == 0
+    model = Model.load("model.safetensors")
+    assert model.vocabulary.level == level
+    assert len(model.vocabulary) == {"word": 20, "byte": 256}[level]
+    assert model.embedding_size == 5
+    assert main(["generate", "model.safetensors", "--prompt", "cat zebra", "--length", "4"]) == 0
+    out, err = capsys.readouterr()
+    assert "cat zebra" in out
+    assert ("prompt: read as <unk>: 'zebra'" in err) == (level == "word")
+
+
+@pytest.mark.parametrize("schedule", ["constant", "step", "cosine", "plateau"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_every_optimizer_and_schedule_lowers_the_loss(optimizer, schedule):
+    options = ["--optimizer", optimizer, "--schedule", schedule, "--epochs", "3", "--patience", "3", "--clip", "1"]
+    assert main(["train", "corpus.txt", *TINY, *options, "--quiet"]) == 0
+    history = json.loads(Path("model.json").read_text())
+    assert history["train_loss"][2] < history["train_loss"][0]
+    rates = history["learning_rate"]
+    assert (rates[-1] < rates[0]) == (schedule in ("step", "cosine"))
+
+
+def test_a_checkpoint_that_was_asked_for_is_kept_and_trains_on_to_the_same_bits(capsys):
+    run = ["train", "corpus.txt", *TINY, "--quiet", "--dropout", "0.3"]
+    assert main([*run, "--epochs", "3", "--out", "whole.safetensors"]) == 0
+    assert main([*run, "--checkpoint", "run.ckpt", "--out", "half.safetensors"]) == 0
+    assert main(["train", "--resume", "run.ckpt", "--epochs", "3", "--out", "resumed.safetensors"]) == 0
+    assert Path("whole.safetensors").read_bytes() == Path("resumed.safetensors").read_bytes()
+    assert "run.ckpt" in os.listdir() and "whole.ckpt" not in os.listdir()
+    capsys.readouterr()
+    assert "lr=Constant(rate=0.5)" in refused(capsys, "train", "--resume", "run.ckpt", "--lr", "0.5")
+    assert "hidden_size=9" in refused(capsys, "train", "--resume", "run.ckpt", "--hidden", "11")
+    with open("corpus.txt", "a") as file:
+        file.write("the cat")
+    assert refused(capsys, "train", "--resume", "run.ckpt").endswith("expected the text of run.ckpt, got another")
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on_to_the_same_bits():
+    run = ["train", "corpus.txt", *TINY, "--quiet", "--sample", "0"]
+    with start(*run, "--epochs", 10**6, "--out", "broken.safetensors") as process:
+        while not process.stdout.readline().startswith(b"epoch 3/"):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.decode() == "cylstm: interrupted; go on with: cylstm train --resume broken.ckpt\n"
+    assert sorted(os.listdir()) == ["broken.ckpt", "corpus.txt"]
+    go_on = err.decode().split("go on with: cylstm ")[1].split()
+    epochs = str(3 + out.count(b"epoch ") + 2)
+    assert main([*go_on, "--epochs", epochs]) == 0
+    assert main([*run, "--epochs", epochs, "--out", "whole.safetensors"]) == 0
+    assert Path("whole.safetensors").read_bytes() == Path("broken.safetensors").read_bytes()
+    whole, broken = (json.loads(Path(f"{name}.json").read_text()) for name in ("whole", "broken"))
+    assert whole["validation_loss"] == broken["validation_loss"]
+
+
+def test_a_loss_that_is_no_number_ends_training_and_keeps_the_last_checkpoint(capsys, monkeypatch):
+    calls = []
+    original = Model.loss_and_gradients
+
+    def sick(self, *arguments, **options):
+        result = original(self, *arguments, **options)
+        calls.append(1)
+        return result._replace(loss=float("nan")) if len(calls) > 100 else result
+
+    monkeypatch.setattr(Model, "loss_and_gradients", sick)
+    assert main(["train", "corpus.txt", *TINY, "--quiet", "--sample", "0"]) == 2
+    err = capsys.readouterr().err
+    assert err.splitlines()[-1].startswith(
+        "cylstm: error: loss: expected a finite number, got nan at update 101 (epoch 2"
+    )
+    assert sorted(os.listdir()) == ["corpus.txt", "model.ckpt"]
+    monkeypatch.undo()
+
+
+# --- evaluate, generate, info -----------------------------------------------------------------------------------------
+
+
+def test_evaluation_prints_loss_perplexity_and_accuracy(trained, capsys):
+    assert main(["evaluate", trained, "corpus.txt", "--streams", "1"]) == 0
+    found = re.fullmatch(
+        r"loss ([\d.]+) per token, perplexity ([\d.]+), accuracy ([\d.]+)%, 2,019 tokens\n", capsys.readouterr().out
+    )
+    model = Model.load(trained)
+    x, y = data.next_token(model.vocabulary.encode(SENTENCES * 20))
+    expected = model.evaluate(x, y)
+    assert float(found[1]) == pytest.approx(expected["loss"], abs=1e-4)
+    assert float(found[2]) == pytest.approx(np.exp(expected["loss"]), rel=1e-2)
+    assert float(found[3]) == pytest.approx(100 * expected["accuracy"], abs=1e-2)
+
+
+def test_evaluation_shows_tokens_side_by_side(trained, capsys):
+    assert main(["evaluate", trained, "corpus.txt", "--show", "6", "--part", "validation"]) == 0
+    first, head, *rows = capsys.readouterr().out.splitlines()
+    assert first.endswith(" 100 tokens") and head.split() == ["input", "target", "predicted"] and len(rows) == 6
+    model = Model.load(trained)
+    x, y = data.next_token(data.split(model.vocabulary.encode(SENTENCES * 20))[1][:7])
+    assert rows == list(data.side_by_side(model.vocabulary, x, y, model.predict(x)))[1:]
+
+
+def test_generation_goes_on_from_the_prompt(trained, capsys):
+    arguments = [
+        "generate",
+        trained,
+        "--prompt",
+        "The ",
+        "--length",
+        "30",
+        "--seed",
+        "3",
+        "--top-k",
+        "9",
+        "--top-p",
+        "0.9",
+    ]
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    model = Model.load(trained)
+    ids = list(model.generate("The ", 30, temperature=0.8, top_k=9, top_p=0.9, seed=3))
+    assert out == "The " + model.vocabulary.decode(ids) + "\n"
+    assert main([*arguments, "--stop", out[10:13]]) == 0
+    assert capsys.readouterr().out == "The " + out[4 : out.index(out[10:13], 4) + 3] + "\n"
+    assert main(["generate", trained, "--length", "5", "--temperature", "0"]) == 0
+    assert capsys.readouterr().out == model.vocabulary.decode(list(model.generate("\n", 5, temperature=0))) + "\n"
+
+
+def test_generation_prints_as_it_goes(trained):
+    with start("generate", trained, "--length", 10**9, "--prompt", "The cat", "--seed", "1") as process:
+        seen = b""
+        while len(seen) < 300:
+            seen += process.stdout.read(100)
+        assert process.poll() is None  # a thousand million tokens to go
+        assert seen.startswith(b"The cat")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130 and err == b""
+
+
+def test_generation_ends_quietly_when_its_reader_leaves(trained):
+    with start("generate", trained, "--length", 10**9, "--seed", "1") as process:
+        process.stdout.read(20)
+        process.stdout.close()
+        assert process.wait(timeout=60) == 0
+        assert process.stderr.read() == b""
+
+
+def test_info_says_what_is_installed_and_what_a_file_holds(trained, capsys):
+    assert main(["info"]) == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("cylstm", "instruction set", "BLAS", "NumPy"))
+    assert main(["info", trained]) == 0
+    rows = dict(re.split(r" {2,}", line.strip(), maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    model = Model.load(trained)
+    assert rows["hidden_size"] == "9" and rows["num_layers"] == "2"
+    assert rows["parameters"].startswith(f"{model.parameters.size:,}, ")
+    assert rows["lstm.weight_hh_l1"] == "(36, 9)"
+    assert rows["vocabulary"] == repr(model.vocabulary)
+    assert rows["tokens"].startswith("' ' 't'")
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "expected text, got an empty file"),
+        (b"a", "expected at least 40 tokens to train, validate and test, got 1"),
+        (b"ab" * 19, "expected at least 40 tokens to train, validate and test, got 38"),
+        ("caf\xe9".encode("latin-1") * 50, "expected UTF-8 text, got byte 0xe9 at offset 3"),
+        (None, "No such file or directory"),
+    ],
+)
+def test_a_bad_corpus_is_refused(content, message, folder, capsys):
+    if content is not None:
+        (folder / "bad.txt").write_bytes(content)
+    assert refused(capsys, "train", "bad.txt", *TINY) == f"bad.txt: {message}"
+
+
+def test_the_shortest_corpus_that_can_be_split_is_taken(folder):
+    (folder / "short.txt").write_text("abcde" * 8)
+    assert main(["train", "short.txt", *TINY, "--quiet"]) == 0
+
+
+def test_a_corpus_with_unknown_characters_cannot_be_evaluated(trained, folder, capsys):
+    (folder / "other.txt").write_text("The cät", encoding="utf-8")
+    message = refused(capsys, "evaluate", trained, "other.txt")
+    assert message == "other.txt: expected characters in the vocabulary, got 'ä' (U+00E4), first at position 5"
+    (folder / "one.txt").write_text("T")
+    assert "expected (N,) with N > 1" in refused(capsys, "evaluate", trained, "one.txt")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--hidden", "0"], "argument --hidden: expected an integer >= 1, got '0' (see cylstm train --help)"),
+        (["--layers", "two"], "argument --layers: expected an integer >= 1, got 'two' (see cylstm train --help)"),
+        (["--dropout", "1"], "argument --dropout: expected a number in [0, 1), got 1 (see cylstm train --help)"),
+        (["--lr", "nan"], "argument --lr: expected a number in (0, inf), got nan (see cylstm train --help)"),
+        (["--level", "line"], "argument --level: invalid choice: 'line'"),
+        (["--hiden", "3"], "unrecognized arguments: --hiden 3"),
+        (
+            ["--out", "absent/m.safetensors"],
+            "--out: expected a file in an existing folder that can be",
+        ),
+        (["--out", "."], "--out: expected a file in an existing folder"),
+        (["--checkpoint", "absent/run.ckpt"], "--checkpoint: expected a file in an existing folder"),
+        (["--history", "model.safetensors"], "--out, --plot, --history, --checkpoint: expected different files"),
+        (["--plot", "loss.bmp"], "--plot: expected a file ending in .png, .svg, .pdf, got loss.bmp"),
+        (["--resume", "absent.ckpt"], "absent.ckpt: No such file or directory"),
+        (["--resume", "corpus.txt"], "corpus.txt: expected a cylstm checkpoint, got"),
+        (["--prompt", "€"], "--prompt: expected characters in the vocabulary, got '€' (U+20AC), first at position 0"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_written(options, message, capsys):
+    assert refused(capsys, "train", "corpus.txt", *TINY, *options).startswith(message)
+
+
+def test_a_checkpoint_is_no_model_and_a_model_no_checkpoint(trained, capsys):
+    assert main(["train", "corpus.txt", *TINY, "--quiet", "--checkpoint", "run.ckpt"]) == 0
+    capsys.readouterr()
+    assert refused(capsys, "generate", "run.ckpt") == "run.ckpt: expected a cylstm model, got a checkpoint"
+    assert refused(capsys, "train", "--resume", trained) == f"{trained}: expected a cylstm checkpoint, got a model"
+
+
+@pytest.mark.parametrize("command", ["evaluate", "generate", "info"])
+def test_a_bad_model_file_is_refused(command, trained, folder, capsys):
+    whole = Path(trained).read_bytes()
+    tensors = safetensors.numpy.load(whole)
+    header = json.dumps({"kind": "model", "format": 99, "cylstm": "9.0"})
+    files = {
+        "truncated": (whole[:-40], "expected a cylstm model, got a file that is truncated or none at all"),
+        "headless": (whole[:5], "expected a cylstm model, got a file that is truncated or none at all"),
+        "empty": (b"", "expected a cylstm model, got a file that is truncated or none at all"),
+        "foreign": (safetensors.numpy.save(tensors), "expected a cylstm model, got safetensors without its header"),
+        "newer": (safetensors.numpy.save(tensors, metadata={"cylstm": header}), "expected format 1 or older, got 99"),
+    }
+    corpus = ["corpus.txt"] if command == "evaluate" else []
+    for name, (content, message) in files.items():
+        (folder / name).write_bytes(content)
+        assert refused(capsys, command, name, *corpus).startswith(f"{name}: {message}"), name
+    assert refused(capsys, command, "absent", *corpus) == "absent: No such file or directory"
+
+
+def test_a_model_without_text_neither_writes_nor_reads(folder, capsys):
+    Model(5, 4, 5, seed=1).save("ids.safetensors")
+    message = "ids.safetensors: expected a model with a vocabulary, trained on text, got one without"
+    assert refused(capsys, "generate", "ids.safetensors") == message
+    assert refused(capsys, "evaluate", "ids.safetensors", "corpus.txt") == message
+    assert main(["info", "ids.safetensors"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--prompt", "The €ät"],
+            "prompt: expected characters in the vocabulary, got '€' (U+20AC), 'ä' (U+00E4), fir",
+        ),
+        (["--length", "-1"], "argument --length: expected an integer >= 0, got '-1'"),
+        (["--temperature", "-0.5"], "argument --temperature: expected a number in [0, inf), got -0.5"),
+        (["--top-p", "0"], "argument --top-p: expected a number in (0, 1], got 0"),
+        (["--top-k", "0"], "argument --top-k: expected an integer >= 1, got '0'"),
+    ],
+)
+def test_bad_requests_to_write_are_refused(options, message, trained, capsys):
+    assert refused(capsys, "generate", trained, *options).startswith(message)
+
+
+def test_a_command_is_needed(capsys):
+    assert refused(capsys).startswith("the following arguments are required: train | evaluate | generate | info")
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0 and capsys.readouterr().out.startswith("cylstm ")
