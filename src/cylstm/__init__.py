@@ -5,10 +5,11 @@ __version__ = "0.1.0"
 from cylstm import data
 from cylstm._kernels import instruction_set
 from cylstm.history import History
-from cylstm.lstm import LSTM, Gradients, State
+from cylstm.lstm import LSTM
 from cylstm.model import Model
 from cylstm.optim import SGD, Adam, AdamW, Constant, Cosine, ReduceOnPlateau, StepDecay
 from cylstm.params import Parameters
+from cylstm.state import Gradients, State
 from cylstm.train import Checkpoint, Event, NonFiniteLoss, StopTraining
 from cylstm.vocab import Vocabulary
 

@@ -16,38 +16,11 @@ from cylstm import _lstm
 from cylstm._steps import Plan
 from cylstm.checks import as_float_array, as_ids, describe, positive_int, real_in
 from cylstm.params import Parameters
+from cylstm.state import Gradients, State
 
-__all__ = ["LSTM", "Gradients", "State"]
+__all__ = ["LSTM"]
 
 LARGEST = 2**31 - 1  # of rows or columns of one matrix: what a 32-bit BLAS can take
-
-
-class State(NamedTuple):
-    """What an LSTM carries from one step to the next; h and c travel together so that they cannot be swapped.
-
-    h, c: arrays (L*D, B, H): layer by layer and, within a layer, forward then reverse (PyTorch's order).
-    """
-
-    h: np.ndarray
-    c: np.ndarray
-
-    def copy(self) -> State:
-        """A state with arrays of its own."""
-        return State(self.h.copy(), self.c.copy())
-
-    def reset(self, rows=slice(None)) -> State:
-        """Zero the state of some rows of the batch in place (all by default): an index, a slice, a mask or a list."""
-        self.h[:, rows] = 0
-        self.c[:, rows] = 0
-        return self
-
-
-class Gradients(NamedTuple):
-    """d loss / d each of: x (the input's shape, None where ids went in), the initial state, the parameters by name."""
-
-    x: np.ndarray | None
-    state: State
-    parameters: Parameters
 
 
 class _Input(NamedTuple):

@@ -13,9 +13,10 @@ from cylstm import _ops, io, train
 from cylstm.batches import Dataset, check_numbers, is_ragged
 from cylstm.checks import as_ids, describe, one_of, positive_int
 from cylstm.data import pad
-from cylstm.lstm import LSTM, State
+from cylstm.lstm import LSTM
 from cylstm.params import Parameters
-from cylstm.sampling import Sampler
+from cylstm.sampling import Sampler, continued
+from cylstm.state import State
 from cylstm.vocab import Vocabulary
 
 __all__ = ["Model", "Result"]
@@ -217,18 +218,7 @@ class Model:
         stop = np.atleast_1d(np.asarray(stop))
         stops = set(as_ids("stop", stop, self.input_size).tolist()) if stop.size else set()
         sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-        return self._generate(ids, positive_int("length", length, 0), sampler, stops)
-
-    def _generate(self, ids, length, sampler, stops):
-        y, state = self.lstm(self._embed(ids[None]))
-        logits = self._head(np.ascontiguousarray(y[:, -1]))[0]
-        for n in range(length):
-            token = sampler(logits)
-            if token in stops:
-                return
-            yield token
-            if n < length - 1:
-                logits, state = self.step(np.int64(token), state, out=state)
+        return continued(self, ids, positive_int("length", length, 0), sampler, stops)
 
     def _embed(self, x, name="x"):
         if self.embedding_size is None:

@@ -1,4 +1,4 @@
-"""Choosing the next token from its logits."""
+"""Choosing the next token from its logits, and feeding it back."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from cylstm.checks import positive_int, real_in
 
-__all__ = ["Sampler"]
+__all__ = ["Sampler", "continued"]
 
 
 class Sampler:
@@ -50,3 +50,17 @@ class Sampler:
             return int(p.argmax())
         edges = np.cumsum(p)
         return int(np.searchsorted(edges, self.rng.random() * edges[-1], side="right"))
+
+
+def continued(model, ids, length, sampler, stops):
+    """Yields up to `length` ids that a model writes after ids (T,), none of them in `stops`."""
+    state = None
+    if len(ids) > 1:
+        _, state = model.lstm(model._embed(ids[:-1]))
+    token = ids[-1]
+    for _ in range(length):
+        logits, state = model.step(np.int64(token), state, out=state)
+        token = sampler(logits)
+        if token in stops:
+            return
+        yield token

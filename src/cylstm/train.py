@@ -21,9 +21,9 @@ from cylstm.batches import Dataset
 from cylstm.checks import describe, positive_int, real_in
 from cylstm.history import History
 from cylstm.io import Checkpoint
-from cylstm.lstm import State
 from cylstm.optim import Adam, Optimizer, ReduceOnPlateau
 from cylstm.params import Parameters
+from cylstm.state import State
 
 __all__ = ["Checkpoint", "Event", "History", "NonFiniteLoss", "StopTraining", "fit", "read_checkpoint"]
 
