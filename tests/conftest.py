@@ -1,9 +1,17 @@
 """Fixtures for every test: the instruction sets of this machine, and a seeded generator of awkward numbers."""
 
+import signal
+
 import numpy as np
 import pytest
 
 from cylstm import _kernels
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_works():
+    """A job in the background of a script is started with SIGINT ignored, and would hand that on to its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=_kernels.available())
