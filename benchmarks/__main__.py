@@ -24,9 +24,10 @@ def main():
     parser.add_argument("--shapes", nargs="+", metavar="NAME")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--seconds", type=float, default=1.0, help="time per contender")
+    parser.add_argument("--rounds", type=int, default=9, help="how often each contender has its turn")
     parser.add_argument("--out", help="JSON file for the figures, with the machine stamped")
     arguments = parser.parse_args()
-    rows = layer.run(arguments.shapes, arguments.threads, arguments.seconds)
+    rows = layer.run(arguments.shapes, arguments.threads, arguments.seconds, arguments.rounds)
     print(table(rows))
     if arguments.out:
         with open(arguments.out, "w") as file:

@@ -54,7 +54,7 @@ def training(shape, layer, x, threads):
     return contenders
 
 
-def run(names=None, threads=(1, 2), seconds=1.0):
+def run(names=None, threads=(1, 2), seconds=1.0, rounds=9):
     """One row per shape, task and number of the peers' threads; the layer itself runs on one thread so far."""
     rows = []
     for shape in SHAPES:
@@ -64,7 +64,7 @@ def run(names=None, threads=(1, 2), seconds=1.0):
         x = np.random.default_rng(1).standard_normal((shape.B, shape.T, shape.I)).astype(np.float32)
         for count in threads:
             for task in (inference, training) if shape.T > 1 else (inference,):
-                times = timer.interleaved(task(shape, layer, x, count), seconds=seconds)
+                times = timer.interleaved(task(shape, layer, x, count), seconds=seconds, rounds=rounds)
                 rows.append({"shape": shape.name, "task": task.__name__, "threads": count, "seconds": times})
                 best = {name: f"{1e3 * t['median']:.3g}" for name, t in times.items()}
                 print(f"{shape.name:9} {task.__name__:9} {count} thread(s), ms: {best}", flush=True)
