@@ -71,7 +71,7 @@ def test_lengths_and_resets_cut_a_row_into_pieces(rng, D):
     """
     lengths = np.array([7, 4, 1, 6])
     resets = np.zeros((4, 7), bool)
-    resets[[0, 0, 1, 1, 2, 3, 3], [2, 3, 0, 5, 1, 0, 4]] = True
+    resets[[0, 0, 0, 1, 1, 2, 3, 3], [0, 2, 3, 2, 5, 1, 0, 4]] = True
     params, arrays, options = problem(rng, B=4, T=7, L=2, D=D, lengths=lengths, resets=resets)
     x, h0, c0 = arrays["x"], arrays["h0"], arrays["c0"]
     y, (hn, cn), _ = oracle.forward(x, params, (h0, c0), **options)
