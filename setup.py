@@ -78,7 +78,6 @@ setup(
             "initializedcheck": DEBUG,
             "cdivision": True,
             "embedsignature": True,
-            "freethreading_compatible": True,
         },
     ),
 )

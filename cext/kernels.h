@@ -17,7 +17,8 @@
  *   weights for dgates.W:        [block][q][lane]         = W[row(q)][block*width + lane]          ("column blocks")
  *
  * where q runs over the 4*Hp columns of `gates` and a block is 4 vectors of columns wide, the last one as many
- * vectors as are left. Padding is zero in weights and biases, therefore h, c and every gradient are zero there.
+ * vectors as are left. Padding is zero in weights and biases, therefore h, c and every gradient are zero there,
+ * unless the row has numbers that are not finite (0 * inf is NaN), which then spread over that row.
  *
  * `gates` holds pre-activations, then the gates' values, then d loss / d pre-activations: one buffer, in that order.
  *

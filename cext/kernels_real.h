@@ -31,3 +31,4 @@ typedef REAL NAME(real);
 #undef LANES
 #undef INLINE
 #undef K_BLOCK
+#undef SUM_BLOCK

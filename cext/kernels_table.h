@@ -47,7 +47,7 @@ typedef struct {
 
     /* Elementwise on n reals; y may be x. Error against the exact value stays below, in units of the last place and for
      * either type: exp 1.1 ULP, sigmoid 2.5, tanh 2.5 (tests/test_kernels.py holds them to it). Beyond [-87, 88] or
-     * [-708, 709] exp gives its value at the end of that range, so it neither overflows nor reaches 0. NaN gives NaN. */
+     * [-708, 709] exp gives its value at the end of that range, so it neither overflows nor reaches 0, and so does sigmoid below -88 or -709. NaN gives NaN. */
     void (*exp)(ptrdiff_t n, const CYLSTM_REAL *x, CYLSTM_REAL *y);
     void (*sigmoid)(ptrdiff_t n, const CYLSTM_REAL *x, CYLSTM_REAL *y);
     void (*tanh)(ptrdiff_t n, const CYLSTM_REAL *x, CYLSTM_REAL *y);

@@ -27,8 +27,9 @@ static void NAME(pack_columns)(const REAL *W, ptrdiff_t H, ptrdiff_t K, REAL *bl
         const ptrdiff_t used = K - k0 < width ? K - k0 : width;
         for (ptrdiff_t q = 0; q < 4 * Hp; q++, blocks += width) {
             const ptrdiff_t row = NAME(gate_row)(q, H);
-            memset(blocks, 0, (size_t)width * sizeof(REAL));
-            if (row >= 0) memcpy(blocks, W + row * K + k0, (size_t)used * sizeof(REAL));
+            const ptrdiff_t filled = row >= 0 ? used : 0;
+            if (filled) memcpy(blocks, W + row * K + k0, (size_t)filled * sizeof(REAL));
+            memset(blocks + filled, 0, (size_t)(width - filled) * sizeof(REAL));
         }
     }
 }

@@ -117,9 +117,23 @@ static void NAME(scatter_add)(ptrdiff_t N, ptrdiff_t width, const int64_t *ids, 
     }
 }
 
+/* Sums of blocks are summed, so that rounding errors grow with the number of blocks and not with that of rows. */
+#define SUM_BLOCK 256
+
 static void NAME(column_sums)(ptrdiff_t rows, ptrdiff_t columns, const REAL *A, REAL *out)
 {
-    memset(out, 0, (size_t)columns * sizeof(REAL));
-    for (ptrdiff_t r = 0; r < rows; r++, A += columns)
-        for (ptrdiff_t j = 0; j < columns; j++) out[j] += A[j];
+    for (ptrdiff_t j = 0; j < columns; j += LANES) {
+        const ptrdiff_t used = columns - j < LANES ? columns - j : LANES;
+        VECTOR total = {0};
+        for (ptrdiff_t start = 0; start < rows; start += SUM_BLOCK) {
+            const ptrdiff_t end = rows - start < SUM_BLOCK ? rows : start + SUM_BLOCK;
+            VECTOR sum = {0};
+            for (ptrdiff_t r = start; r < end; r++) {
+                const REAL *row = A + r * columns + j;
+                sum += used == LANES ? NAME(load)(row) : NAME(load_part)(row, used, 0);
+            }
+            total += sum;
+        }
+        NAME(store_part)(out + j, used, total);
+    }
 }

@@ -26,6 +26,7 @@ cdef class Weights:
     cdef Cell[::1] cells      # (L*D,)
     cdef readonly Py_ssize_t L, D, H, Hp
     cdef readonly object dtype, buffer
+    cdef readonly Py_ssize_t users  # calls that compute with these weights now
     cdef Py_ssize_t forward_size
     cdef bint has_columns
 
@@ -63,11 +64,20 @@ cdef class Weights:
 
     def pack(self, flat):
         """Pack the parameters (one flat buffer); what only backward needs follows when backward asks for it."""
-        if self.dtype == np.float32:
-            pack_forward[float](self, flat)
-        else:
-            pack_forward[double](self, flat)
+        self._pack_into(self.buffer, flat)
         self.has_columns = False
+
+    def holds(self, flat):
+        """Whether packing these parameters would change nothing."""
+        again = aligned_empty(self.forward_size, self.dtype)
+        self._pack_into(again, flat)
+        return bool((again.view(np.uint8) == self.buffer[:self.forward_size].view(np.uint8)).all())
+
+    cdef _pack_into(self, buffer, flat):
+        if self.dtype == np.float32:
+            pack_forward[float](self, buffer, flat)
+        else:
+            pack_forward[double](self, buffer, flat)
 
     def pack_for_backward(self, flat):
         """Pack what backward needs, once after each pack()."""
@@ -84,8 +94,7 @@ CELL_DTYPE = np.dtype([(name, np.intp) for name in (
     "I", "H", "Hp", "Ip", "W", "R", "b", "W_panels", "R_panels", "b_panels", "W_columns", "R_columns")])
 
 
-cdef void pack_forward(Weights weights, real[::1] flat):
-    cdef real[::1] packed = weights.buffer
+cdef void pack_forward(Weights weights, real[::1] packed, const real[::1] flat):
     cdef real* P = &packed[0]
     cdef const real* p = &flat[0]
     cdef const Kernels* k = weights.k
@@ -101,7 +110,7 @@ cdef void pack_forward(Weights weights, real[::1] flat):
             memset(P + cell.b_panels, 0, 4 * cell.Hp * sizeof(real))
 
 
-cdef void pack_backward(Weights weights, real[::1] flat):
+cdef void pack_backward(Weights weights, const real[::1] flat):
     cdef real[::1] packed = weights.buffer
     cdef real* P = &packed[0]
     cdef const real* p = &flat[0]
@@ -125,7 +134,7 @@ cdef class Tape:
     cdef readonly Weights weights
     cdef readonly object x, ids, masks, memory
     cdef readonly bint keep, joined, used
-    cdef Py_ssize_t block, chunk_rows, gates_at, h_at, c_at, joined_at, scratch_at
+    cdef Py_ssize_t chunk_rows, gates_at, h_at, c_at, joined_at, scratch_at
     cdef object __weakref__
 
     def __init__(self, Weights weights, Plan plan, x, ids, masks, bint keep):
@@ -176,10 +185,14 @@ def forward(Weights weights, Plan plan, x, ids, h0, c0, masks, bint keep, y, hn,
     zeros already past each row's end, hn and cn (L*D, B, H), which may be h0 and c0.
     """
     tape = Tape(weights, plan, x, ids, masks, keep)
-    if weights.dtype == np.float32:
-        network_forward[float](tape, h0, c0, y, hn, cn)
-    else:
-        network_forward[double](tape, h0, c0, y, hn, cn)
+    weights.users += 1
+    try:
+        if weights.dtype == np.float32:
+            network_forward[float](tape, h0, c0, y, hn, cn)
+        else:
+            network_forward[double](tape, h0, c0, y, hn, cn)
+    finally:
+        weights.users -= 1
     return tape if keep else None
 
 
@@ -268,15 +281,19 @@ def backward(Tape tape, dy, dhn, dcn, dh0, dc0, dflat):
     first = weights.cells[0].Ip if tape.ids is None else 0
     later = weights.cells[weights.D].Ip if weights.L > 1 else 0
     sizes = [(B + N) * Hp, B * Hp, N * Hp, G * max(widest, Hp), N * first, N * later, N * later if weights.L > 2 else 0]
-    starts = np.cumsum([0, *sizes])
+    starts = np.array([sum(sizes[:n]) for n in range(len(sizes) + 1)], np.intp)
     scratch = aligned_empty(sum(sizes), weights.dtype)
     dx = None
     if tape.ids is None:
         dx = scratch[starts[4]:starts[5]].reshape(N, first)
-    if weights.dtype == np.float32:
-        network_backward[float](tape, scratch, starts, dy, dhn, dcn, dh0, dc0, dflat)
-    else:
-        network_backward[double](tape, scratch, starts, dy, dhn, dcn, dh0, dc0, dflat)
+    weights.users += 1
+    try:
+        if weights.dtype == np.float32:
+            network_backward[float](tape, scratch, starts, dy, dhn, dcn, dh0, dc0, dflat)
+        else:
+            network_backward[double](tape, scratch, starts, dy, dhn, dcn, dh0, dc0, dflat)
+    finally:
+        weights.users -= 1
     return None if dx is None else dx[:, :weights.cells[0].I]
 
 

@@ -30,7 +30,7 @@ cdef class Plan:
             view = self.offsets
             self.steps.offsets = &view[0]
         if resets is not None and resets.any():
-            self.cut = np.ascontiguousarray(self.pack(resets)).view(np.uint8)
+            self.cut = np.array(self.pack(resets), order="C").view(np.uint8)  # the caller's may change
             cut_view = self.cut
             self.steps.cut = &cut_view[0]
 

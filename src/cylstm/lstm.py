@@ -75,12 +75,15 @@ class LSTM:
         self.forget_bias = real_in("forget_bias", forget_bias, -math.inf, open_low=True)
         self.dtype = self.check_dtype(dtype)
         self.rng = seed if isinstance(seed, np.random.Generator) else np.random.default_rng(seed)
-        layout = self.layout(input_size, hidden_size, num_layers, bidirectional=bidirectional, bias=bias)
+        layout = self.layout(
+            self.input_size, self.hidden_size, self.num_layers, bidirectional=self.bidirectional, bias=self.bias
+        )
         self.parameters = Parameters(layout, self.dtype) if parameters is None else parameters
         if self.parameters.layout != layout or self.parameters.dtype != self.dtype:
             raise ValueError(f"parameters: expected {layout} in {self.dtype}, got {self.parameters!r}")
         self._weights = None
         self._packed_version = None
+        self._values = 0  # how often the packed weights became others
         self._initialise()
 
     @staticmethod
@@ -137,7 +140,7 @@ class LSTM:
     def __reduce__(self):
         options = {name: getattr(self, name) for name in ("bidirectional", "dropout", "bias", "forget_bias", "dtype")}
         sizes = (self.input_size, self.hidden_size, self.num_layers)
-        return _rebuilt, (sizes, options, self.parameters.flat.copy(), copy.deepcopy(self.rng))
+        return _rebuilt, (type(self), sizes, options, self.parameters.flat.copy(), copy.deepcopy(self.rng))
 
     def __repr__(self) -> str:
         return (
@@ -215,9 +218,14 @@ class LSTM:
         dy = np.ascontiguousarray(dy.reshape(tape.y_shape))
         dh, dc = (None, None) if dstate is None else self._check_state("dstate", dstate, B)
         gradients = Parameters(self.parameters.layout, self.dtype) if out is None else out
+        if not isinstance(gradients, Parameters):
+            raise TypeError(f"out: expected Parameters, got {describe(out)}")
+        if np.may_share_memory(gradients.flat, self.parameters.flat):
+            raise ValueError("out: expected memory of its own, got the layer's parameters")
         if gradients.layout != self.parameters.layout or gradients.dtype != self.dtype:
             raise ValueError(f"out: expected {self.parameters!r}, got {out!r}")
-        if tape.touched != self.parameters.touched:
+        self._packed_weights()
+        if tape.values != self._values:
             raise ValueError("tape: expected the weights that forward saw, but they have changed since")
         inner.weights.pack_for_backward(self.parameters.flat)
         dinitial = State(*(np.empty(self._state_shape(B), self.dtype) for _ in range(2)))
@@ -231,6 +239,10 @@ class LSTM:
     def _run(self, given, state, *, keep, out=None):
         plan = given.plan
         B, T = (given.x if given.ids is None else given.ids).shape[:2]
+        ids = None
+        if given.ids is not None:
+            # A copy, whose steps past a row's end are gone, is checked: the kernels trust it, and so does backward.
+            ids = as_ids("x", np.array(plan.pack(given.ids), order="C"), self.input_size)
         if state is None:
             state = self.initial_state(B)
         h0, c0 = self._check_state("state", state, B)
@@ -246,22 +258,31 @@ class LSTM:
         x = None if given.x is None else np.ascontiguousarray(plan.pack(given.x))
         if keep and x is not None and np.may_share_memory(x, given.x):
             x = x.copy()  # the tape outlives the call, and the caller's array may change
-        ids = None if given.ids is None else np.ascontiguousarray(plan.pack(given.ids))
         y = (np.empty if plan.order is None else np.zeros)((B, T, self.output_size), self.dtype)
         inner = _lstm.forward(weights, plan, x, ids, h0, c0, masks, keep, y, *final)
         tape = Tape(self, plan, given.batched, inner, y.shape) if keep else None
         return (y if given.batched else y[0]), final, tape
 
     def _packed_weights(self):
-        version = self.parameters.version()
-        if self._weights is None or not self._weights.current():
-            self._weights = _lstm.Weights(self.input_size, self.hidden_size, self.num_layers, self.num_directions,
-                                          self.bias, self.dtype)  # fmt: skip
-            self._packed_version = None
-        if version != self._packed_version:
-            self._weights.pack(self.parameters.flat)
-            self._packed_version = version
-        return self._weights
+        """The weights as the kernels want them, packed anew if the parameters may have changed and did.
+
+        Weights that another thread computes with are never written to: it keeps those that it began with.
+        """
+        version, flat, weights = self.parameters.version(), self.parameters.flat, self._weights
+        foreign = weights is None or not weights.current()
+        if not foreign and version == self._packed_version:
+            return weights
+        changed = weights is None or version[0] != self._packed_version[0] or not weights.holds(flat)
+        if changed:
+            self._values += 1
+        if changed or foreign:
+            if foreign or weights.users:
+                weights = _lstm.Weights(self.input_size, self.hidden_size, self.num_layers, self.num_directions,
+                                        self.bias, self.dtype)  # fmt: skip
+            weights.pack(flat)
+            self._weights = weights
+        self._packed_version = version
+        return weights
 
     # --- what a caller can get wrong ------------------------------------------------------------------------------
 
@@ -277,9 +298,10 @@ class LSTM:
             if x.ndim not in (2, 3) or x.shape[-1] != I:
                 raise ValueError(f"{name}: expected (B, T, {I}) or (T, {I}), got {x.shape}")
         else:
-            x = as_ids(name, x, I)
             if x.ndim not in (1, 2):
-                raise ValueError(f"{name}: expected ids (B, T) or (T,), got {x.shape}")
+                raise ValueError(
+                    f"{name}: expected ids (B, T) or (T,), or features in floating point, got {describe(x)}"
+                )
         batched = x.ndim == (3 if features else 2)
         x = x if batched else x[None]
         B, T = x.shape[:2]
@@ -326,11 +348,17 @@ class LSTM:
         return arrays
 
     def _check_out(self, out, B):
-        for part, array in zip("hc", out, strict=True):
+        try:
+            h, c = out
+        except (TypeError, ValueError):
+            raise TypeError(f"out: expected a State(h, c), got {describe(out)}") from None
+        for part, array in (("h", h), ("c", c)):
             good = isinstance(array, np.ndarray) and array.flags.c_contiguous and array.flags.writeable
             if not good or array.dtype != self.dtype or array.shape != self._state_shape(B):
                 raise ValueError(f"out.{part}: expected a writable, contiguous {self.dtype} {self._state_shape(B)}, "
                                  f"got {describe(array)}")  # fmt: skip
+        if np.may_share_memory(h, c):
+            raise ValueError("out: expected two arrays, got h and c in the same memory")
         return out
 
     # --- PyTorch's names and shapes -------------------------------------------------------------------------------
@@ -376,7 +404,7 @@ class Tape:
 
     def __init__(self, layer, plan, batched, inner, y_shape):
         self.layer, self.plan, self.batched, self.inner, self.y_shape = layer, plan, batched, inner, y_shape
-        self.touched = layer.parameters.touched
+        self.values = layer._values
 
     @property
     def masks(self):
@@ -389,9 +417,9 @@ class Tape:
         return self.inner.nbytes
 
 
-def _rebuilt(sizes, options, flat, rng):
+def _rebuilt(cls, sizes, options, flat, rng):
     """A copy (copy, pickle) of a layer, with parameters of its own."""
-    layer = LSTM(*sizes, **options, seed=0)
+    layer = cls(*sizes, **options, seed=0)
     layer.parameters.flat[:] = flat
     layer.parameters.touch()
     layer.rng = rng

@@ -15,6 +15,7 @@ from cylstm.vocab import LEVELS
 
 __all__ = ["parse"]
 
+WIDEST = 65536  # hidden units: beyond, one matrix alone has more than 64 GiB
 PICTURES = (".png", ".svg", ".pdf")
 LEARNING_RATES = {"adam": 4e-3, "adamw": 4e-3, "sgd": 0.1}
 FILES = ("out", "plot", "history", "checkpoint")
@@ -87,14 +88,18 @@ def check_target(option, path):
 # --- types ------------------------------------------------------------------------------------------------------------
 
 
-def whole(minimum):
-    """An integer >= minimum, from its text."""
+def whole(minimum, maximum=None):
+    """An integer between minimum and maximum, from its text."""
+    expected = f"an integer >= {minimum}" if maximum is None else f"an integer in {minimum}..{maximum}"
 
     def convert(text):
         try:
-            return positive_int("", int(text), minimum)
+            number = positive_int("", int(text), minimum)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"expected an integer >= {minimum}, got {text!r}") from None
+            number = None
+        if number is None or (maximum is not None and number > maximum):
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+        return number
 
     return convert
 
@@ -154,10 +159,10 @@ def add_train_options(parser):
     text.add_argument("--max-vocab", type=whole(3), help="most tokens to know (default: 10000 words, all characters)")
     text.add_argument("--min-count", type=whole(1), help="rarer ones are <unk> (default: words 2, characters 1)")
     model = parser.add_argument_group("model")
-    model.add_argument("--hidden", type=whole(1), default=128, help="hidden units per layer (default: 128)")
+    model.add_argument("--hidden", type=whole(1, WIDEST), default=128, help="hidden units per layer (default: 128)")
     model.add_argument("--layers", type=whole(1), default=2, help="(default: 2)")
-    model.add_argument("--embedding", type=whole(0), help="width of the learned table before the LSTM, 0 for none "
-                       "(default: as --hidden for words, otherwise 64)")  # fmt: skip
+    model.add_argument("--embedding", type=whole(0, WIDEST), help="width of the learned table before the LSTM, "
+                       "0 for none (default: as --hidden for words, otherwise 64)")  # fmt: skip
     model.add_argument("--dropout", type=real(0, 1, open_high=True), default=0.0, help="between layers (default: 0)")
     run = parser.add_argument_group("training")
     run.add_argument("--epochs", type=whole(1), default=10, help="(default: 10)")

@@ -107,13 +107,11 @@ class Parameters(Mapping):
         """Say that values changed through `flat`."""
         self._tracker.touched += 1
 
-    @property
-    def touched(self) -> int:
-        """How often `touch` was called."""
-        return self._tracker.touched
-
     def version(self) -> tuple[int, int]:
-        """A value that differs from every earlier one if the parameters may have changed since."""
+        """(touched, suspected): differs from every earlier value if the parameters may have changed since.
+
+        The first part counts `touch`, the second the times somebody could have written through a view.
+        """
         return self._tracker.current()
 
     def raw(self, name: str) -> np.ndarray:

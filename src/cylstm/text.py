@@ -31,6 +31,8 @@ def text_streams(ids, count: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
 
     Raises ValueError for a text with fewer than 2 tokens.
     """
+    if len(ids) < 2:
+        raise ValueError(f"text: expected at least 2 tokens (a step and its target), got {len(ids)}")
     return streams(ids, max(1, min(count, (len(ids) - 1) // steps)))
 
 
