@@ -48,6 +48,14 @@ if platform.machine().lower() in ("x86_64", "amd64"):
     ISA_FLAGS["avx512"] = ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma"]
 
 
+# Neither objects nor generated sources know which switches made them: other switches than last time build all anew.
+switches = f"debug={DEBUG} sanitize={SANITIZE}"
+stamp = ROOT / "build" / "switches"
+REBUILD = not stamp.exists() or stamp.read_text() != switches
+stamp.parent.mkdir(exist_ok=True)
+stamp.write_text(switches)
+
+
 def kernel_library(isa):
     """A static library of the kernels for one instruction set, with that set's flags and no other's."""
     headers = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "cext").glob("*.h"))]
@@ -65,11 +73,12 @@ def extension(name, **options):
 
 
 setup(
-    options={"build_ext": {"parallel": os.cpu_count()}},
+    options={"build_ext": {"parallel": os.cpu_count(), "force": REBUILD}, "build_clib": {"force": REBUILD}},
     libraries=[dispatch, *(kernel_library(isa) for isa in ISA_FLAGS)],
     ext_modules=cythonize(
         [extension("_blas", **blas), *(extension(n) for n in ("_kernels", "_steps", "_sequence", "_lstm", "_ops"))],
         include_path=["src"],
+        force=REBUILD,
         nthreads=0 if sys.platform == "win32" else os.cpu_count(),
         compiler_directives={
             "language_level": 3,

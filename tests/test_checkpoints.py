@@ -123,6 +123,8 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, rng):
     ]:
         with pytest.raises(ValueError, match=f"resume: expected .*{message}"):
             model.fit(x, y, epochs=2, resume=path, progress=False, **options)
+    with pytest.raises(ValueError, match=r"resume: expected .*data="):
+        model.fit([row[::-1] for row in x], y, epochs=2, resume=path, progress=False)
     with pytest.raises(ValueError, match=r"resume: expected .*rows=20, got 19"):
         model.fit(x[1:], y[1:], epochs=2, resume=path, progress=False)
     with pytest.raises(ValueError, match=r"same model .* hidden_size=12, got 13"):

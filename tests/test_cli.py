@@ -334,7 +334,16 @@ def test_a_corpus_with_unknown_characters_cannot_be_evaluated(trained, folder, c
         ),
         (["--out", "."], "--out: expected a file in an existing folder"),
         (["--checkpoint", "absent/run.ckpt"], "--checkpoint: expected a file in an existing folder"),
-        (["--history", "model.safetensors"], "--out, --plot, --history, --checkpoint: expected different files"),
+        (
+            ["--history", "model.safetensors"],
+            "CORPUS, --out, --plot, --history, --checkpoint: expected different files",
+        ),
+        (
+            ["--out", "corpus.txt"],
+            "CORPUS, --out, --plot, --history, --checkpoint: expected different files, got corpus",
+        ),
+        (["--history", "../corpus/corpus.txt"], "--history: expected a file in an existing folder"),
+        (["--history", "./corpus.txt"], "CORPUS, --out, --plot, --history, --checkpoint: expected different files"),
         (["--plot", "loss.bmp"], "--plot: expected a file ending in .png, .svg, .pdf, got loss.bmp"),
         (["--resume", "absent.ckpt"], "absent.ckpt: No such file or directory"),
         (["--resume", "corpus.txt"], "corpus.txt: expected a cylstm checkpoint, got"),

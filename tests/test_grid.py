@@ -45,8 +45,10 @@ def test_agrees_with_the_oracle(isa, dtype, close, first):
         h0, c0, dh, dc = (rng.standard_normal((layers * directions, B, H)).astype(dtype) for _ in range(4))
         dy = rng.standard_normal((B, T, directions * H)).astype(dtype)
 
-        y, (hn, cn), tape = layer.forward(awkward_layout(x, rng), (h0, c0), lengths=lengths, resets=resets)
-        gradients = layer.backward(tape, awkward_layout(dy, rng), (dh, dc))
+        start = awkward_layout(h0, rng), awkward_layout(c0, rng)
+        cuts = None if resets is None else awkward_layout(resets, rng)
+        y, (hn, cn), tape = layer.forward(awkward_layout(x, rng), start, lengths=lengths, resets=cuts)
+        gradients = layer.backward(tape, awkward_layout(dy, rng), (awkward_layout(dh, rng), awkward_layout(dc, rng)))
         expected_y, expected_state, oracle_tape = oracle.forward(
             x.astype(float), parameters, (h0.astype(float), c0.astype(float)), num_layers=layers,
             bidirectional=directions == 2, lengths=lengths, resets=resets)  # fmt: skip

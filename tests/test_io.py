@@ -72,7 +72,9 @@ def changed(**entries):
 
 @pytest.mark.parametrize(("change", "message"), [
     (changed(format=2, cylstm="9.0"), r"expected format 1 or older, got 2: written by a newer cylstm \(9.0\)"),
-    (changed(format="1"), "expected format 1 or older, got '1'"),
+    (changed(format="1"), "expected a format from 1 to 1, got '1'"),
+    (changed(format=True), "expected a format from 1 to 1, got True"),
+    (changed(format=-1), "expected a format from 1 to 1, got -1"),
     (changed(kind="checkpoint"), "expected a cylstm model, got a checkpoint"),
     (changed(config={}), "header of a cylstm model"),
     (changed(config=None), "header of a cylstm model"),
@@ -145,3 +147,15 @@ def test_a_checkpoint_that_claims_too_much_allocates_nothing(tmp_path, model):
     io.write_tensors(tmp_path / "c", "checkpoint", header, {"parameters": model.parameters.flat})
     with pytest.raises(ValueError, match="do not fit the sizes"):
         train.read_checkpoint(tmp_path / "c")
+
+
+def test_links_are_followed_and_devices_written_into(tmp_path, model):
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    model.save(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    np.testing.assert_array_equal(Model.load(tmp_path / "real").parameters.flat, model.parameters.flat)
+    model.save("/dev/null")
+    assert not os.path.isfile("/dev/null")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="pipe: expected a regular file"):
+        Model.load(tmp_path / "pipe")

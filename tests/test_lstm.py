@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -251,15 +252,70 @@ def test_two_tapes_at_once_do_not_disturb_each_other(isa, rng):
     assert held.any()
 
 
-def test_changing_the_input_after_forward_changes_nothing(rng):
-    for shape in ((1, 8, 5), (3, 8, 5)):
-        layer = LSTM(**SHAPE, seed=1)
-        x = rng.standard_normal(shape).astype("float32")
-        dy = rng.standard_normal((*shape[:2], 19))
-        expected = layer.backward(layer.forward(x)[2], dy).parameters.flat
-        _, _, tape = layer.forward(x)
-        x[...] = 7
-        same(layer.backward(tape, dy).parameters.flat, expected)
+@pytest.mark.parametrize("kind", ["features", "ids"])
+@pytest.mark.parametrize("shape", [(1, 8), (3, 1), (3, 8), "time-major"])
+def test_changing_the_input_after_forward_changes_nothing(rng, kind, shape):
+    """Where no transposition is needed nothing forces a copy; the tape must not share the caller's memory."""
+    B, T = (3, 8) if shape == "time-major" else shape
+    layer = LSTM(**SHAPE, seed=1)
+    x = rng.integers(0, 5, (T, B)) if kind == "ids" else rng.standard_normal((T, B, 5)).astype("float32")
+    x, resets = x.swapaxes(0, 1), rng.random((T, B)).swapaxes(0, 1) < 0.4
+    if shape != "time-major":
+        x, resets = x.copy(), resets.copy()
+    dy = rng.standard_normal((B, T, 19))
+    expected = layer.backward(layer.forward(x, resets=resets)[2], dy).parameters.flat
+    _, _, tape = layer.forward(x, resets=resets)
+    x[...], resets[...] = 10**8 if kind == "ids" else 7, False
+    same(layer.backward(tape, dy).parameters.flat, expected)
+
+
+def test_weights_changed_through_a_view_are_noticed_by_backward(rng):
+    layer = LSTM(**SHAPE, seed=1)
+    x = rng.standard_normal((2, 4, 5))
+    y, _, tape = layer.forward(x)
+    norm = np.linalg.norm(layer.parameters["weight_hh_l0"])  # looking is no change
+    layer.backward(tape, y)
+    y, _, tape = layer.forward(x)
+    layer.parameters["weight_hh_l0"][3, 4] += norm
+    with pytest.raises(ValueError, match="weights that forward saw"):
+        layer.backward(tape, y)
+
+
+def test_many_threads_on_one_layer_get_the_bits_of_one(rng):
+    """With a view alive every call asks whether to pack anew; nothing that is computed with may be written to."""
+    layer = LSTM(33, 65, 2, seed=1)
+    held = layer.parameters["weight_hh_l0"]
+    x, dy = rng.standard_normal((7, 20, 33)).astype("float32"), rng.standard_normal((7, 20, 65)).astype("float32")
+
+    def gradient(_):
+        y, _, tape = layer.forward(x)
+        return y, layer.backward(tape, dy).parameters.flat
+
+    expected = gradient(None)
+    with ThreadPoolExecutor(4) as pool:
+        for y, flat in pool.map(gradient, range(60)):
+            same(y, expected[0])
+            same(flat, expected[1])
+    assert held.any()
+
+
+def test_weights_updated_while_another_thread_computes_are_the_old_or_the_new(rng):
+    layer = LSTM(33, 65, 2, seed=1)
+    x = rng.standard_normal((7, 60, 33)).astype("float32")
+    first = layer.parameters.flat.copy()
+    second = first * np.float32(1.5)
+    expected = [layer(x)[0]]
+    layer.parameters.flat[:] = second
+    layer.parameters.touch()
+    expected.append(layer(x)[0])
+    with ThreadPoolExecutor(3) as pool:
+        runs = [pool.submit(lambda: layer(x)[0]) for _ in range(60)]
+        for n in range(200):
+            layer.parameters.flat[:] = first if n % 2 else second
+            layer.parameters.touch()
+            layer(x[:1, :2])
+        for run in runs:
+            assert any(np.array_equal(run.result(), y) for y in expected)
 
 
 def test_gradients_go_into_a_buffer_of_the_callers(rng):
@@ -271,7 +327,8 @@ def test_gradients_go_into_a_buffer_of_the_callers(rng):
 
 
 @pytest.mark.parametrize(
-    ("case", "layers", "bidirectional"), [("one", 1, False), ("both", 2, True), ("ragged", 1, False)]
+    ("case", "layers", "bidirectional"),
+    [("one", 1, False), ("both", 2, True), ("ragged", 1, False), ("ragged both", 2, True)],
 )
 def test_values_and_gradients_are_torchs(isa, dtype, close, case, layers, bidirectional):
     """Against the frozen trace (torch_trace.py), so that layer and oracle cannot be wrong together."""
@@ -389,7 +446,8 @@ BAD_CALLS = {
     "no steps": (dict(x=GOOD[:, :0]), ValueError, r"x: expected at least one row and one step, got \(4, 0, 5\)"),
     "id too large": (dict(x=np.array([[0, 5]])), ValueError, r"x: expected ids in 0..4, got 5"),
     "id negative": (dict(x=np.array([[0, -1]])), ValueError, r"x: expected ids in 0..4, got -1"),
-    "ids of rank 3": (dict(x=np.full((2, 3, 5), 1)), ValueError, r"x: expected ids \(B, T\) or \(T,\)"),
+    "ids of rank 3": (dict(x=np.full((2, 3, 5), 1)), ValueError, r"x: expected ids \(B, T\) or \(T,\), or features in"),
+    "masked": (dict(x=np.ma.array(GOOD, mask=GOOD > 0)), TypeError, "x: expected an array without a mask"),
     "length 0": (dict(lengths=[6, 0, 1, 2]), ValueError, r"lengths: expected lengths in 1..6, got 0"),
     "length beyond T": (dict(lengths=[6, 7, 1, 2]), ValueError, r"lengths: expected lengths in 1..6, got 7"),
     "too few lengths": (dict(lengths=[6, 3]), ValueError, r"lengths: expected \(4,\), got \(2,\)"),
@@ -437,6 +495,15 @@ def test_bad_gradients_and_steps_are_named(rng):
         layer.backward(tape, y, State(np.ones((1, 4, 19)), np.ones((2, 4, 19))))
     with pytest.raises(ValueError, match="out: expected Parameters"):
         layer.backward(tape, y, out=LSTM(5, 19).parameters)
+    with pytest.raises(TypeError, match="out: expected Parameters, got dict"):
+        layer.backward(tape, y, out={})
+    with pytest.raises(ValueError, match="out: expected memory of its own"):
+        layer.backward(tape, y, out=layer.parameters)
+    with pytest.raises(TypeError, match=r"out: expected a State\(h, c\), got int 5"):
+        layer.step(GOOD[:, 0], None, out=5)
+    buffer = layer.initial_state(4).h
+    with pytest.raises(ValueError, match="out: expected two arrays, got h and c in the same memory"):
+        layer.step(GOOD[:, 0], None, out=State(buffer, buffer))
     layer.backward(tape, y)  # what was refused has not spent the tape
     with pytest.raises(ValueError, match=r"x_t: expected \(B, 5\) or \(5,\), got \(4, 6, 5\)"):
         layer.step(GOOD, layer.initial_state(4))

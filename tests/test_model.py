@@ -67,6 +67,27 @@ def test_a_ragged_loss_is_the_mean_over_tokens(rng, variant):
     assert result.hits == sum(r.hits for r in alone)
 
 
+@pytest.mark.parametrize("variant", ["ids", "embedding"])
+def test_padding_ids_may_be_any_number(rng, variant):
+    model, _ = make(variant)
+    x, y = some_data(rng, model, False)
+    before = model.loss_and_gradients(x, y, lengths=[4, 1, 3])
+    x[1, 1:], y[1, 1:] = -1, 10**9
+    after = model.loss_and_gradients(x, y, lengths=[4, 1, 3])
+    np.testing.assert_array_equal(after.gradients.flat, before.gradients.flat)
+    assert model.evaluate(x, y, lengths=[4, 1, 3])["loss"] == pytest.approx(before.loss, rel=1e-12)
+    model.fit(x, y, lengths=[4, 1, 3], epochs=1, progress=False)
+
+
+def test_lists_of_lists_are_ragged_rows():
+    model = Model(V, H, V, seed=1)
+    rows = [[1, 2, 3], [4], [2, 2]]
+    as_arrays = [np.array(row) for row in rows]
+    for a, b in zip(model(rows), model(as_arrays), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert model.evaluate(rows, rows) == model.evaluate(as_arrays, as_arrays)
+
+
 def test_padding_of_any_value_changes_nothing(rng):
     model, _ = make("features", dropout=0.0)
     x, y = some_data(rng, model, True)
@@ -240,6 +261,7 @@ X, Y = np.random.default_rng(4).integers(0, V, (3, 4)), np.random.default_rng(5)
     (dict(dtype="int32"), ValueError, "dtype: expected 'float32' or 'float64'"),
     (dict(dropout=-0.1), ValueError, r"dropout: expected a number in \[0, 1\)"),
     (dict(vocabulary="abc"), TypeError, "vocabulary: expected a Vocabulary"),
+    (dict(vocabulary=Vocabulary("abc")), ValueError, "vocabulary: expected 5 tokens, one per id, got 3"),
 ])  # fmt: skip
 def test_bad_options_are_named(options, error, message):
     with pytest.raises(error, match=message):
@@ -347,7 +369,7 @@ def test_a_memory_map_is_evaluated_in_bounded_memory(tmp_path, rng):
     model = Model(V, 1, V, seed=1)
     steps = []
 
-    def embed(x, name="x"):
+    def embed(x, lengths):
         steps.append(x.base is not None and isinstance(x, np.memmap))
         return x
 

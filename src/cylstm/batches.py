@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 
 from cylstm.checks import describe
 from cylstm.data import batches_by_length, pad
 from cylstm.lstm import LSTM
 
-__all__ = ["Dataset", "check_numbers", "is_ragged"]
+__all__ = ["Dataset", "check_numbers", "ragged_rows"]
+
+HASHED_AT_ONCE = 1 << 20  # elements: a memory map is not copied as a whole
 
 
 class Dataset:
@@ -23,13 +27,14 @@ class Dataset:
     def __init__(self, model, x, y, lengths=None, names=("x", "y")):
         self.model, self.names = model, names
         self.last = model.output == "last"
-        self.ragged = is_ragged(x)
+        rows = ragged_rows(x)
+        self.ragged = rows is not None
         if self.ragged:
             if lengths is not None:
                 raise ValueError("lengths: expected none with a list of sequences, which have their own")
             if not self.last and not isinstance(y, (list, tuple)):
                 raise TypeError(f"{names[1]}: expected a list of arrays, as {names[0]} is one, got {describe(y)}")
-            self.x, self.y = list(x), y
+            self.x, self.y = rows, y
             for n, row in enumerate(self.x):
                 self._check_input(f"{names[0]}[{n}]", row, batch=False)
             self.lengths = np.array([len(row) for row in self.x])
@@ -37,9 +42,10 @@ class Dataset:
             self.x, self.y = np.asanyarray(x), np.asanyarray(y)
             if self.x.ndim == self._input_rank() - 1:
                 self.x, self.y = self.x[None], self.y[None]
+            self.lengths = None
+            if lengths is not None and self.x.ndim > 1:
+                self.lengths = LSTM.check_lengths(lengths, *self.x.shape[:2])
             self._check_input(names[0], self.x, batch=True)
-            B, T = self.x.shape[:2]
-            self.lengths = None if lengths is None else LSTM.check_lengths(lengths, B, T)
         self._check_targets()
 
     def __len__(self) -> int:
@@ -70,9 +76,11 @@ class Dataset:
         if not ids and x.dtype.kind != "f":
             raise TypeError(f"{name}: expected floating-point numbers or integer ids, got {describe(x)}")
         if x.ndim != len(shape) or not x.size or (not ids and x.shape[-1] != model.input_size):
-            raise ValueError(f"{name}: expected ({', '.join(map(str, shape))}) and at least one step, got {x.shape}")
+            shown = f"({', '.join(map(str, shape))}) and at least one step" + " (integers are ids)" * ids
+            raise ValueError(f"{name}: expected {shown}, got {x.shape}")
         if ids:
-            check_range(name, x, model.input_size)
+            real = x if not batch or self.lengths is None else x[np.arange(x.shape[1]) < self.lengths[:, None]]
+            check_range(name, real, model.input_size)
 
     def _check_targets(self):
         name, model = self.names[1], self.model
@@ -123,6 +131,15 @@ class Dataset:
         """x, y of all rows, steps start..stop-1."""
         return self.x[:, start:stop], self.y[:, start:stop]
 
+    def fingerprint(self) -> str:
+        """A number that differs for different data (BLAKE2b, 128 bits, in hexadecimal)."""
+        digest = hashlib.blake2b(digest_size=16)
+        for rows in (self.x, self.y, [] if self.lengths is None else [self.lengths]):
+            for row in rows:
+                for start in range(0, max(1, row.size), HASHED_AT_ONCE):
+                    digest.update(np.ascontiguousarray(row.reshape(-1)[start : start + HASHED_AT_ONCE]))
+        return digest.hexdigest()
+
     def batches(self, batch_size, rng=None) -> list[np.ndarray]:
         """Index arrays that hold each row once, similar lengths together. rng: a seed, or None for no shuffling."""
         if self.lengths is not None:
@@ -131,9 +148,17 @@ class Dataset:
         return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
-def is_ragged(x) -> bool:
-    """Whether x is a list of arrays, one for each sequence."""
-    return isinstance(x, (list, tuple)) and len(x) > 0 and all(isinstance(row, np.ndarray) for row in x)
+def ragged_rows(x) -> list[np.ndarray] | None:
+    """The sequences of a list of arrays, or of lists of unequal length; None for what is one array."""
+    if (
+        not isinstance(x, (list, tuple))
+        or not len(x)
+        or not all(isinstance(row, (list, tuple, np.ndarray)) for row in x)
+    ):
+        return None
+    if all(isinstance(row, np.ndarray) for row in x) or len({len(row) for row in x}) > 1:
+        return [np.asarray(row) for row in x]
+    return None
 
 
 def check_numbers(name, y, loss):

@@ -6,7 +6,7 @@ import operator
 
 import numpy as np
 
-__all__ = ["as_float_array", "as_ids", "describe", "one_of", "positive_int", "real_in"]
+__all__ = ["as_float_array", "as_ids", "describe", "one_of", "plain_array", "positive_int", "real_in"]
 
 
 def describe(value) -> str:
@@ -54,12 +54,22 @@ def one_of(name: str, value, choices):
     return value
 
 
+def plain_array(name: str, value) -> np.ndarray:
+    """`value` as an array. Raises TypeError for a masked one (its mask would be lost) and for rows of unequal length."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected an array without a mask, got a masked one (use lengths, or fill it)")
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise TypeError(f"{name}: expected one array, got rows of unequal length") from None
+
+
 def as_float_array(name: str, value, dtype) -> np.ndarray:
     """`value` as an array of floating `dtype`, without a copy where it is one already.
 
     Any real floating dtype is converted; integers, booleans, complex numbers, strings and objects raise TypeError.
     """
-    array = np.asarray(value)
+    array = plain_array(name, value)
     if array.dtype.kind != "f":
         raise TypeError(f"{name}: expected floating-point numbers, got {describe(array)}")
     return np.asarray(array, dtype=dtype)
@@ -67,8 +77,8 @@ def as_float_array(name: str, value, dtype) -> np.ndarray:
 
 def as_ids(name: str, value, size: int) -> np.ndarray:
     """Token ids as int64, each in 0..size-1. Raises TypeError for non-integers, ValueError for ids out of range."""
-    array = np.asarray(value)
-    if array.dtype.kind not in "iu":
+    array = plain_array(name, value)
+    if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"{name}: expected integer ids, got {describe(array)}")
     if array.size:
         low, high = int(array.min()), int(array.max())

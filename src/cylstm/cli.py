@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shlex
 import sys
 from pathlib import Path
 
@@ -34,7 +35,8 @@ def main(argv=None) -> int:
     try:
         args = parse(argv)
         commands[args.command](args)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output has left: `cylstm generate m.safetensors | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
@@ -74,7 +76,7 @@ def run_train(args) -> None:
                             callbacks=[Report(args, summary)])  # fmt: skip
     except KeyboardInterrupt:
         if os.path.exists(args.checkpoint):
-            note(f"interrupted; go on with: cylstm train --resume {args.checkpoint}")
+            note(f"interrupted; go on with: cylstm train --resume {shlex.quote(args.checkpoint)}")
         raise
     model.save(args.out)
     history.save(args.history)
@@ -159,7 +161,7 @@ def load(path) -> Model:
 
 def metrics(found) -> str:
     """What `Model.evaluate` found, in one line."""
-    return (f"loss {found['loss']:.4f} per token, perplexity {found['perplexity']:.2f}, "
+    return (f"loss {found['loss']:.4f} per token, perplexity {found['perplexity']:.4g}, "
             f"accuracy {found['accuracy']:.2%}, {found['tokens']:,} tokens")  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import os
+import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +52,14 @@ class Checkpoint:
 
 
 def write_atomically(path, content: bytes) -> None:
-    """Write a file beside `path`, make sure it is on the disk, then let it take the name. Raises OSError."""
-    path = Path(path)
+    """Write a file beside `path`, make sure it is on the disk, then let it take the name. Raises OSError.
+
+    A symbolic link stays one and its target is replaced; what is no regular file (/dev/null, a pipe) is written into.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file() and not path.is_dir():
+        path.write_bytes(content)
+        return
     try:
         _write_beside(path, content)
     except OSError as error:  # its own name would be the temporary file's
@@ -112,6 +119,8 @@ class TensorFile:
 @contextlib.contextmanager
 def open_tensors(path, kind: str):
     """Open a file written by write_tensors. Raises OSError, or ValueError for a file that is anything else."""
+    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
+        raise ValueError(f"{path}: expected a regular file, got a pipe or a device")
     with open(path, "rb"):
         pass  # safetensors' own errors for a missing or unreadable file name no path
     try:
@@ -130,10 +139,12 @@ def _checked_header(path, kind, metadata) -> dict:
         header = json.loads(metadata["cylstm"])
         version = header["format"]
         found = header["kind"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, RecursionError, TypeError, ValueError):
         raise ValueError(f"{path}: expected a cylstm {kind}, got safetensors without its header") from None
-    if not isinstance(version, int) or version > FORMAT:
-        raise ValueError(f"{path}: expected format {FORMAT} or older, got {version!r}: written by a newer cylstm "
+    if type(version) is not int or version < 1:
+        raise ValueError(f"{path}: expected a format from 1 to {FORMAT}, got {version!r}")
+    if version > FORMAT:
+        raise ValueError(f"{path}: expected format {FORMAT} or older, got {version}: written by a newer cylstm "
                          f"({header.get('cylstm')})")  # fmt: skip
     if found != kind:
         raise ValueError(f"{path}: expected a cylstm {kind}, got a {found}")

@@ -14,7 +14,7 @@ import numpy as np
 
 from cylstm import _lstm
 from cylstm._steps import Plan
-from cylstm.checks import as_float_array, as_ids, describe, positive_int, real_in
+from cylstm.checks import as_float_array, as_ids, describe, plain_array, positive_int, real_in
 from cylstm.params import Parameters
 from cylstm.state import Gradients, State
 
@@ -290,7 +290,7 @@ class LSTM:
         return (self.num_layers * self.num_directions, B, self.hidden_size)
 
     def _check_input(self, x, lengths, resets, name="x") -> _Input:
-        x = np.asarray(x)
+        x = plain_array(name, x)
         I = self.input_size
         features = x.dtype.kind not in "iu"
         if features:

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from cylstm import _ops, io, train
-from cylstm.batches import Dataset, check_numbers, is_ragged
-from cylstm.checks import as_ids, describe, one_of, positive_int
+from cylstm.batches import Dataset, check_numbers, ragged_rows
+from cylstm.checks import as_ids, describe, one_of, plain_array, positive_int
 from cylstm.data import pad
 from cylstm.lstm import LSTM
 from cylstm.params import Parameters
@@ -75,6 +75,8 @@ class Model:
         self.head_bias = bool(head_bias)
         if vocabulary is not None and not isinstance(vocabulary, Vocabulary):
             raise TypeError(f"vocabulary: expected a Vocabulary, got {describe(vocabulary)}")
+        if vocabulary is not None and len(vocabulary) != self.input_size:
+            raise ValueError(f"vocabulary: expected {self.input_size} tokens, one per id, got {len(vocabulary)}")
         self.vocabulary = vocabulary
         self.dtype = LSTM.check_dtype(dtype)
         self.rng = seed if isinstance(seed, np.random.Generator) else np.random.default_rng(seed)
@@ -135,15 +137,16 @@ class Model:
         Returns (B, T, O) or (T, O) for output="sequence" (0 past a row's end; for a list, a list of B arrays (T_b, O)),
         (B, O) or (O,) for "last".
         """
-        if is_ragged(x):
+        rows = ragged_rows(x)
+        if rows is not None:
             if lengths is not None:
                 raise ValueError("lengths: expected none with a list of sequences, which have their own")
-            padded, lengths = pad(x)
+            padded, lengths = pad(rows)
             outputs = self(padded, state, lengths=lengths, resets=resets)
             if self.output == "last":
                 return outputs
             return [row[:length] for row, length in zip(outputs, lengths, strict=True)]
-        y, final = self.lstm(self._embed(x), state, lengths=lengths, resets=resets)
+        y, final = self.lstm(self._embed(x, lengths=lengths), state, lengths=lengths, resets=resets)
         if self.output == "last":
             outputs = self._head(self._last(final))
             return outputs if y.ndim == 3 else outputs[0]
@@ -220,13 +223,21 @@ class Model:
         sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
         return continued(self, ids, positive_int("length", length, 0), sampler, stops)
 
-    def _embed(self, x, name="x"):
+    def _embed(self, x, name="x", lengths=None):
+        """x itself or, with an embedding, its rows of the table."""
         if self.embedding_size is None:
             return x
-        ids = as_ids(name, x, self.input_size)
+        return self.parameters.raw("embedding.weight")[self._ids(x, name, lengths)]
+
+    def _ids(self, x, name="x", lengths=None):
+        """A checked copy of ids; what stands past a row's end may be any number and becomes 0."""
+        ids = np.array(plain_array(name, x))
+        if lengths is not None and ids.ndim == 2:
+            ids[np.arange(ids.shape[1]) >= LSTM.check_lengths(lengths, *ids.shape)[:, None]] = 0
+        ids = as_ids(name, ids, self.input_size)
         if ids.ndim > 2:
             raise ValueError(f"{name}: expected ids (B, T) or (T,), got {ids.shape}")
-        return self.parameters.raw("embedding.weight")[ids]
+        return ids
 
     def _head(self, h):
         bias = self.parameters.raw("head.bias") if self.head_bias else None
@@ -250,7 +261,11 @@ class Model:
         if gradients.layout != self.parameters.layout or gradients.dtype != self.dtype:
             raise ValueError(f"out: expected {self.parameters!r}, got {out!r}")
         targets, real = self._targets(x, y, lengths)
-        outputs, final, tape = self.lstm.forward(self._embed(x), state, lengths=lengths, resets=resets)
+        features = x
+        if self.embedding_size is not None:
+            ids = self._ids(x, "x", lengths)
+            features = self.parameters.raw("embedding.weight")[ids]
+        outputs, final, tape = self.lstm.forward(features, state, lengths=lengths, resets=resets)
         h = self._tokens(outputs, final, real)
         dh = np.empty_like(h)
         total, hits = self._loss(h, targets, 1 / len(h), dh, gradients)
@@ -259,8 +274,7 @@ class Model:
         if self.embedding_size is not None:
             table = gradients.raw("embedding.weight")
             table[:] = 0
-            ids = np.asarray(x, np.int64).ravel()
-            _ops.scatter_add_rows(table, ids, np.ascontiguousarray(dx.reshape(-1, self.embedding_size)))
+            _ops.scatter_add_rows(table, ids.ravel(), np.ascontiguousarray(dx.reshape(-1, self.embedding_size)))
         gradients.touch()
         return Result(total / len(h), gradients, final, len(h), hits)
 
@@ -330,7 +344,7 @@ class Model:
             for start in range(0, x.shape[1], steps):
                 part = slice(start, start + steps)
                 targets, real = self._targets(x[:, part], y if self.output == "last" else y[:, part], lengths)
-                outputs, state = self.lstm(self._embed(x[:, part]), state, lengths=lengths)
+                outputs, state = self.lstm(self._embed(x[:, part], lengths=lengths), state, lengths=lengths)
                 h = self._tokens(outputs, state, real)
                 part_total, part_hits = self._loss(h, targets)
                 total, hits, tokens = total + part_total, hits + part_hits, tokens + len(h)

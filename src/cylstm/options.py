@@ -63,8 +63,10 @@ def complete(args):
     args.checkpoint = args.checkpoint or args.resume or str(Path(args.out).with_suffix(".ckpt"))
     for name in FILES[1:]:
         check_target(f"--{name}", getattr(args, name))
-    if len({os.path.abspath(getattr(args, name)) for name in FILES if getattr(args, name)}) < 3 + bool(args.plot):
-        raise ValueError("--out, --plot, --history, --checkpoint: expected different files")
+    written = [path for path in (args.corpus, args.out, args.plot, args.history, args.checkpoint) if path]
+    if len({os.path.realpath(path) for path in written}) < len(written):
+        raise ValueError("CORPUS, --out, --plot, --history, --checkpoint: expected different files, got "
+                         f"{', '.join(written)}")  # fmt: skip
     if args.plot and Path(args.plot).suffix.lower() not in PICTURES:
         raise ValueError(f"--plot: expected a file ending in {', '.join(PICTURES)}, got {args.plot}")
     if args.plot and importlib.util.find_spec("matplotlib") is None:

@@ -61,6 +61,7 @@ class Options:
     patience: int | None
     rows: int
     tokens: int
+    data: str | None  # a fingerprint, where there is a checkpoint
 
 
 def fit(model, x, y, *, validation=None, epochs=10, batch_size=32, optimizer=None, clip_norm=5.0, clip_each=False,
@@ -110,7 +111,7 @@ def fit(model, x, y, *, validation=None, epochs=10, batch_size=32, optimizer=Non
         clip_norm=None if clip_norm is None else real_in("clip_norm", clip_norm, 0, open_low=True),
         clip_each=bool(clip_each), tbptt=tbptt, shuffle=bool(shuffle), seed=positive_int("seed", seed, 0),
         patience=None if patience is None else positive_int("patience", patience), rows=len(dataset),
-        tokens=dataset.tokens)  # fmt: skip
+        tokens=dataset.tokens, data=dataset.fingerprint() if checkpoint or resume else None)  # fmt: skip
     if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
         checkpoint = Checkpoint(checkpoint)
     callbacks = tuple(callbacks)
