@@ -55,7 +55,7 @@ def one_of(name: str, value, choices):
 
 
 def plain_array(name: str, value) -> np.ndarray:
-    """`value` as an array. Raises TypeError for a masked one (its mask would be lost) and for rows of unequal length."""
+    """`value` as an array. Raises TypeError for a masked one (its mask would be lost) and for unequal rows."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: expected an array without a mask, got a masked one (use lengths, or fill it)")
     try:
