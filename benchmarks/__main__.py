@@ -8,7 +8,7 @@ from benchmarks import layer, timer
 
 def table(rows):
     """The rows as a Markdown table: milliseconds, and how many times faster than the best peer."""
-    lines = ["| shape | task | threads | cylstm | torch | onnxruntime | oracle | best peer / cylstm |",
+    lines = ["| shape | task | peers' threads | cylstm, 1 thread | torch | onnxruntime | oracle | best peer / ours |",
              "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for row in rows:
         times = {name: 1e3 * t["median"] for name, t in row["seconds"].items()}

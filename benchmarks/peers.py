@@ -31,7 +31,7 @@ def torch_inference(layer, x, threads):
 
 
 def torch_training(layer, x, dy, threads):
-    """A callable that runs torch forward and backward and returns y and the first layer's input-weight gradient."""
+    """A callable that runs torch forward and backward and returns y and all gradients, x's and the parameters'."""
     import torch
 
     module, x, dy = torch_lstm(layer, threads), torch.from_numpy(x).requires_grad_(), torch.from_numpy(dy)
@@ -41,7 +41,7 @@ def torch_training(layer, x, dy, threads):
         x.grad = None
         y = module(x)[0]
         y.backward(dy)
-        return y.detach(), module.weight_ih_l0.grad
+        return y.detach(), {"x": x.grad, **{name: p.grad for name, p in module.named_parameters()}}
 
     return call
 
