@@ -141,6 +141,10 @@ def test_a_checkpoint_that_was_asked_for_is_kept_and_trains_on_to_the_same_bits(
     assert "run.ckpt" in os.listdir() and "whole.ckpt" not in os.listdir()
     capsys.readouterr()
     assert "lr=Constant(rate=0.5)" in refused(capsys, "train", "--resume", "run.ckpt", "--lr", "0.5")
+    level = ["--level", "byte"]
+    assert refused(capsys, "train", "--resume", "run.ckpt", *level) == "--level: expected char as in run.ckpt, got byte"
+    rate = ["--schedule", "cosine"]
+    assert "--schedule: expected constant as in run.ckpt" in refused(capsys, "train", "--resume", "run.ckpt", *rate)
     assert "hidden_size=9" in refused(capsys, "train", "--resume", "run.ckpt", "--hidden", "11")
     with open("corpus.txt", "a") as file:
         file.write("the cat")

@@ -39,10 +39,23 @@ def parse(argv) -> argparse.Namespace:
         _, note = read_checkpoint(args.resume)
         try:
             train.set_defaults(**note["options"])
+            args = parser.parse_args(argv)
+            check_unchanged(args, note["options"])
         except (KeyError, TypeError):
             raise ValueError(f"{args.resume}: expected a checkpoint of `cylstm train`, got another's") from None
-        args = parser.parse_args(argv)
     return complete(args)
+
+
+def check_unchanged(args, saved):
+    """ValueError for options that a resumed run cannot change and that the checks of `Model.fit` would not name."""
+    schedules = {"cosine": ("epochs",), "step": ("epochs",)}
+    for name in ("level", "max_vocab", "min_count", "schedule", *schedules.get(saved["schedule"], ())):
+        if getattr(args, name) != saved[name]:
+            because = f", on which its {saved['schedule']} schedule depends" if name == "epochs" else ""
+            option = name.replace("_", "-")
+            raise ValueError(
+                f"--{option}: expected {saved[name]} as in {args.resume}{because}, got {getattr(args, name)}"
+            )
 
 
 def complete(args):
