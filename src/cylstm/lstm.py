@@ -15,8 +15,9 @@ import numpy as np
 from cylstm import _lstm
 from cylstm._steps import Plan
 from cylstm.checks import as_float_array, as_ids, describe, plain_array, positive_int, real_in
+from cylstm.init import initialise
 from cylstm.params import Parameters
-from cylstm.state import Gradients, State
+from cylstm.state import Gradients, State, Tape
 
 __all__ = ["LSTM"]
 
@@ -84,7 +85,7 @@ class LSTM:
         self._weights = None
         self._packed_version = None
         self._values = 0  # how often the packed weights became others
-        self._initialise()
+        initialise(self.parameters, self.forget_bias, self.rng)
 
     @staticmethod
     def check_dtype(dtype) -> np.dtype:
@@ -120,22 +121,6 @@ class LSTM:
     def output_size(self) -> int:
         """D*H, the width of the output."""
         return self.num_directions * self.hidden_size
-
-    def _initialise(self):
-        H = self.hidden_size
-        for name, values in self.parameters.items():
-            if name.startswith("weight_ih"):
-                bound = math.sqrt(3 / values.shape[1])
-                values[...] = self.rng.uniform(-bound, bound, values.shape)
-            elif name.startswith("weight_hh"):
-                for gate in range(4):
-                    q, r = np.linalg.qr(self.rng.standard_normal((H, H)))
-                    # Without the signs of R's diagonal, Q would not be uniform over the orthogonal matrices.
-                    values[gate * H : (gate + 1) * H] = q * np.sign(np.diag(r))
-            else:
-                values[...] = 0
-                values[H : 2 * H] = self.forget_bias
-        self.parameters.touch()
 
     def __reduce__(self):
         options = {name: getattr(self, name) for name in ("bidirectional", "dropout", "bias", "forget_bias", "dtype")}
@@ -397,24 +382,6 @@ class LSTM:
         for name, array in arrays.items():
             self.parameters[name][...] = array
         self.parameters.touch()
-
-
-class Tape:
-    """What `forward` keeps for `backward`: inputs, gates, h and c of every step, and the dropout masks."""
-
-    def __init__(self, layer, plan, batched, inner, y_shape):
-        self.layer, self.plan, self.batched, self.inner, self.y_shape = layer, plan, batched, inner, y_shape
-        self.values = layer._values
-
-    @property
-    def masks(self):
-        """List of the L-1 dropout masks (B, T, D*H), scaled by 1/(1-p); None without dropout."""
-        return self.inner.dropout_masks
-
-    @property
-    def nbytes(self) -> int:
-        """Memory held for backward, in bytes."""
-        return self.inner.nbytes
 
 
 def _rebuilt(cls, sizes, options, flat, rng):

@@ -15,7 +15,7 @@ from cylstm.checks import as_ids, describe, one_of, plain_array, positive_int
 from cylstm.data import pad
 from cylstm.lstm import LSTM
 from cylstm.params import Parameters
-from cylstm.sampling import Sampler, continued
+from cylstm.sampling import Sampler, generate
 from cylstm.state import State
 from cylstm.vocab import Vocabulary
 
@@ -204,24 +204,8 @@ class Model:
         stop : ids (one or several); the first of them to come ends the text and is not yielded.
         Raises TypeError or ValueError before the first token, naming the argument.
         """
-        if self.bidirectional or self.output != "sequence" or self.loss != "cross_entropy":
-            raise ValueError("generate: expected a model of one direction with cross_entropy at every step, "
-                             f"got {self!r}")  # fmt: skip
-        if self.output_size != self.input_size:
-            raise ValueError(
-                f"generate: expected as many outputs as inputs, got {self.output_size} and {self.input_size}"
-            )
-        if isinstance(prompt, str):
-            if self.vocabulary is None:
-                raise TypeError("prompt: expected ids for a model without a vocabulary, got text")
-            prompt = self.vocabulary.encode(prompt, name="prompt")
-        ids = as_ids("prompt", prompt, self.input_size)
-        if ids.ndim != 1 or not len(ids):
-            raise ValueError(f"prompt: expected ids (T,) with T >= 1, got {ids.shape}")
-        stop = np.atleast_1d(np.asarray(stop))
-        stops = set(as_ids("stop", stop, self.input_size).tolist()) if stop.size else set()
         sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-        return continued(self, ids, positive_int("length", length, 0), sampler, stops)
+        return generate(self, prompt, length, sampler, stop)
 
     def _embed(self, x, name="x", lengths=None):
         """x itself or, with an embedding, its rows of the table."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from cylstm.checks import positive_int, real_in
+from cylstm.checks import as_ids, positive_int, real_in
 
-__all__ = ["Sampler", "continued"]
+__all__ = ["Sampler", "generate"]
 
 
 class Sampler:
@@ -50,6 +50,24 @@ class Sampler:
             return int(p.argmax())
         edges = np.cumsum(p)
         return int(np.searchsorted(edges, self.rng.random() * edges[-1], side="right"))
+
+
+def generate(model, prompt, length, sampler, stop):
+    """`Model.generate` with its arguments checked: yields up to `length` ids that a model writes after a prompt."""
+    if model.bidirectional or model.output != "sequence" or model.loss != "cross_entropy":
+        raise ValueError(f"generate: expected a model of one direction with cross_entropy at every step, got {model!r}")
+    if model.output_size != model.input_size:
+        sizes = f"{model.output_size} and {model.input_size}"
+        raise ValueError(f"generate: expected as many outputs as inputs, got {sizes}")
+    if isinstance(prompt, str):
+        if model.vocabulary is None:
+            raise TypeError("prompt: expected ids for a model without a vocabulary, got text")
+        prompt = model.vocabulary.encode(prompt, name="prompt")
+    ids = as_ids("prompt", prompt, model.input_size)
+    if ids.ndim != 1 or not len(ids):
+        raise ValueError(f"prompt: expected ids (T,) with T >= 1, got {ids.shape}")
+    stops = set(as_ids("stop", np.atleast_1d(stop), model.input_size).tolist())
+    return continued(model, ids, positive_int("length", length, 0), sampler, stops)
 
 
 def continued(model, ids, length, sampler, stops):
