@@ -46,6 +46,8 @@ ISA_FLAGS = {"baseline": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
     ISA_FLAGS["avx2"] = ["-mavx2", "-mfma"]
     ISA_FLAGS["avx512"] = ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma"]
+    if sys.platform == "linux":
+        ISA_FLAGS["amx"] = [*ISA_FLAGS["avx512"], "-mamx-tile", "-mamx-bf16"]
 
 
 # Neither objects nor generated sources know which switches made them: other switches than last time build all anew.
@@ -63,6 +65,7 @@ def kernel_library(isa):
     return f"cylstm_{isa}", {"sources": [source], "cflags": flags + ISA_FLAGS[isa], "obj_deps": {"": headers}}
 
 
+pool = ("cylstm_pool", {"sources": ["cext/pool.c"], "cflags": flags, "obj_deps": {"": ["cext/pool.h"]}})
 dispatch = ("cylstm_dispatch", {"sources": ["cext/dispatch.c"], "cflags": flags, "obj_deps": {"": ["cext/kernels.h"]}})
 
 
@@ -72,11 +75,13 @@ def extension(name, **options):
     return Extension(f"cylstm.{name}", sources, include_dirs=["cext"], extra_compile_args=flags, **options)
 
 
+MODULES = ("_kernels", "_pool", "_steps", "_sequence", "_weights", "_lstm", "_ops")
+
 setup(
     options={"build_ext": {"parallel": os.cpu_count(), "force": REBUILD}, "build_clib": {"force": REBUILD}},
-    libraries=[dispatch, *(kernel_library(isa) for isa in ISA_FLAGS)],
+    libraries=[dispatch, pool, *(kernel_library(isa) for isa in ISA_FLAGS)],
     ext_modules=cythonize(
-        [extension("_blas", **blas), *(extension(n) for n in ("_kernels", "_steps", "_sequence", "_lstm", "_ops"))],
+        [extension("_blas", **blas), *(extension(n) for n in MODULES)],
         include_path=["src"],
         force=REBUILD,
         nthreads=0 if sys.platform == "win32" else os.cpu_count(),

@@ -1,12 +1,20 @@
 /* One LSTM step, forward and backward, panel by panel. */
 
-static void NAME(cell_forward)(ptrdiff_t B, ptrdiff_t H, const REAL *R, const REAL *h_prev, const REAL *c_prev, REAL *gates,
-                               REAL *c, REAL *h)
+static void NAME(cell_forward)(int tiled, ptrdiff_t B, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const void *R,
+                               const void *h_prev, const REAL *c_prev, REAL *gates, REAL *c, REAL *h)
 {
     const ptrdiff_t Hp = (H + LANES - 1) / LANES * LANES, group = B == 1 ? 2 * LANES : LANES;
-    for (ptrdiff_t j0 = 0; j0 < Hp; j0 += group) {
-        const ptrdiff_t width = Hp - j0 < group ? Hp - j0 : group;
-        NAME(product)(B, H, 4 * width, h_prev, Hp, R + 4 * j0 * H, NULL, gates + 4 * j0, 4 * Hp);
+#if HAVE_TILES
+    if (tiled) tiles_begin();
+#endif
+    for (ptrdiff_t j0 = first; j0 < last; j0 += group) {
+        const ptrdiff_t width = last - j0 < group ? last - j0 : group;
+#if HAVE_TILES
+        if (tiled)
+            product_of_tiles(B, H, 4 * Hp, 4 * j0, 4 * (j0 + width), h_prev, R, NULL, gates, 4 * Hp, 64 * Hp);
+        else
+#endif
+            NAME(product_of_panels)(B, H, 4 * Hp, 4 * j0, 4 * (j0 + width), h_prev, Hp, R, NULL, gates, 4 * Hp);
         for (ptrdiff_t b = 0; b < B; b++)
             for (ptrdiff_t j = j0; j < j0 + width; j += LANES) {
                 REAL *gate = gates + b * 4 * Hp + 4 * j;
@@ -23,13 +31,19 @@ static void NAME(cell_forward)(ptrdiff_t B, ptrdiff_t H, const REAL *R, const RE
                 NAME(store)(h + b * Hp + j, o * NAME(vtanh)(cell));
             }
     }
+#if HAVE_TILES
+    if (tiled) _tile_release();
+#else
+    (void)tiled;
+#endif
 }
 
-static void NAME(cell_backward)(ptrdiff_t B, ptrdiff_t H, const REAL *c_prev, const REAL *c, const REAL *dh, REAL *gates,
-                                REAL *dc)
+static void NAME(cell_backward)(ptrdiff_t B, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const REAL *c_prev, const REAL *c,
+                                const REAL *dh, REAL *gates, REAL *dc)
 {
     const ptrdiff_t Hp = (H + LANES - 1) / LANES * LANES;
-    for (ptrdiff_t n = 0; n < B * Hp; n += LANES) { /* rows follow each other: n = b Hp + j */
+    for (ptrdiff_t b = 0; b < B; b++)
+    for (ptrdiff_t n = b * Hp + first; n < b * Hp + last; n += LANES) {
         REAL *gate = gates + 4 * n;
         const VECTOR i = NAME(load)(gate), f = NAME(load)(gate + LANES);
         const VECTOR g = NAME(load)(gate + 2 * LANES), o = NAME(load)(gate + 3 * LANES);

@@ -3,20 +3,39 @@
 
 #include <string.h>
 
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 extern const cylstm_kernels cylstm_baseline;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const cylstm_kernels cylstm_avx2, cylstm_avx512;
 #endif
+#if defined(__x86_64__) && defined(__linux__)
+extern const cylstm_kernels cylstm_amx;
+
+/* Linux saves the tile registers of processes that have asked for them. Asking twice does no harm. */
+static int tiles_granted(void)
+{
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+}
+#endif
 
 const cylstm_kernels *cylstm_select(const char *isa)
 {
-    const cylstm_kernels *found[3];
+    const cylstm_kernels *found[4];
     int count = 0;
 #if defined(__x86_64__) || defined(_M_X64)
     /* These ask for the operating system's part (saved registers) as well. */
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512bw"))
-        found[count++] = &cylstm_avx512;
+    const int avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
+#ifdef __linux__
+    if (avx512 && __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") && tiles_granted())
+        found[count++] = &cylstm_amx;
+#endif
+    if (avx512) found[count++] = &cylstm_avx512;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found[count++] = &cylstm_avx2;
 #endif
     found[count++] = &cylstm_baseline;

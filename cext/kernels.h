@@ -20,10 +20,15 @@
  * vectors as are left. Padding is zero in weights and biases, therefore h, c and every gradient are zero there,
  * unless the row has numbers that are not finite (0 * inf is NaN), which then spread over that row.
  *
+ * TILES. Where the processor has Intel's AMX units, products of enough rows in float use them: operands are cut into
+ * tiles of bfloat16, three to a float, beforehand (tiles_body.h). A matrix (rows, K) or (K, columns) of tiles takes
+ * cylstm_tile_bytes().
+ *
  * `gates` holds pre-activations, then the gates' values, then d loss / d pre-activations: one buffer, in that order.
  *
  * Every element of a product is summed in the same order, k = 0, 1, 2, ..., whatever the number of rows: one row
- * alone and the same row within a batch give the same bits.
+ * alone and the same row within a batch give the same bits; and so does a product cut into pieces by its columns.
+ * Tiles have an order of their own.
  */
 #ifndef CYLSTM_KERNELS_H
 #define CYLSTM_KERNELS_H
@@ -43,10 +48,16 @@
 #undef CYLSTM_NAME
 
 typedef struct {
-    const char *isa; /* "baseline", "avx2" or "avx512" */
+    const char *isa; /* "baseline", "avx2", "avx512" or "amx" */
     cylstm_table_f32 f32;
     cylstm_table_f64 f64;
 } cylstm_kernels;
+
+/* Tiles of 16 rows (or columns) by 32 k, three parts of 1 kB each. */
+static inline ptrdiff_t cylstm_tile_bytes(ptrdiff_t rows_or_columns, ptrdiff_t K)
+{
+    return (rows_or_columns + 15) / 16 * ((K + 31) / 32) * 3072;
+}
 
 /* The kernels for a named instruction set, NULL where this build or this processor lacks it.
  * A NULL name asks for the widest one that the processor and its operating system support. */

@@ -1,5 +1,5 @@
 /* All kernels for one instruction set: the bodies compiled for float and for double, and the table of both.
- * Included by one tiny .c per instruction set, which defines ISA, VECTOR_BYTES and TILE_ROWS. */
+ * Included by one tiny .c per instruction set, which defines ISA, VECTOR_BYTES and TILE_ROWS, and WITH_TILES. */
 #include "kernels.h"
 
 #include <math.h>
@@ -8,10 +8,17 @@
 #define CONCATENATE(a, b) a##b
 #define CONCATENATE_EXPANDED(a, b) CONCATENATE(a, b)
 
-#define TABLE(NAME)                                                                                              \
-    {LANES_OF(NAME), NAME(pack_gates), NAME(pack_columns), NAME(unpack_rows), NAME(unpack_columns), NAME(product), \
-     NAME(gather), NAME(scatter_add), NAME(cell_forward), NAME(cell_backward), NAME(column_sums), NAME(map_exp),  \
-     NAME(map_sigmoid), NAME(map_tanh), NAME(softmax_cross_entropy), NAME(squared_error),                         \
+#ifdef WITH_TILES
+#define TILE_KERNELS_f32 split_rows, split_columns, weight_gradients
+#else
+#define TILE_KERNELS_f32 NULL, NULL, NULL
+#endif
+#define TILE_KERNELS_f64 NULL, NULL, NULL
+
+#define TABLE(NAME, TYPE)                                                                                          \
+    {LANES_OF(NAME), NAME(pack_gates), NAME(pack_columns), NAME(unpack_rows), NAME(unpack_columns), NAME(product),   \
+     NAME(gather), NAME(scatter_add), NAME(cell_forward), NAME(cell_backward), NAME(column_sums), TILE_KERNELS_##TYPE, \
+     NAME(map_exp), NAME(map_sigmoid), NAME(map_tanh), NAME(softmax_cross_entropy), NAME(squared_error),             \
      NAME(binary_cross_entropy), NAME(sum_squares), NAME(sgd), NAME(adam)}
 
 #define NAME(name) name##_f32
@@ -46,4 +53,4 @@
 #define F64(name) name##_f64
 #define LANES_OF(NAME) (ptrdiff_t)(VECTOR_BYTES / sizeof(NAME(real)))
 
-const cylstm_kernels CONCATENATE_EXPANDED(cylstm_, ISA) = {ISA_NAME, TABLE(F32), TABLE(F64)};
+const cylstm_kernels CONCATENATE_EXPANDED(cylstm_, ISA) = {ISA_NAME, TABLE(F32, f32), TABLE(F64, f64)};

@@ -6,6 +6,13 @@ typedef REAL NAME(real);
 
 #include "pack_body.h"
 
+#if defined(WITH_TILES) && REAL_BITS == 32
+#define HAVE_TILES 1
+#include "tiles_body.h"
+#else
+#define HAVE_TILES 0
+#endif
+
 #include "product_body.h"
 
 #include "cell_body.h"
@@ -31,4 +38,5 @@ typedef REAL NAME(real);
 #undef LANES
 #undef INLINE
 #undef K_BLOCK
+#undef HAVE_TILES
 #undef SUM_BLOCK

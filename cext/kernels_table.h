@@ -11,39 +11,55 @@ typedef struct {
     /* Column blocks of W (4H, K): 4*Hp*Kp reals, Kp = K rounded up to a multiple of lanes. */
     void (*pack_columns)(const CYLSTM_REAL *W, ptrdiff_t H, ptrdiff_t K, CYLSTM_REAL *blocks);
 
-    /* Rows in panel order back to gate order: W (4H, K) = rows of panels (4*Hp, K), padding dropped. */
-    void (*unpack_rows)(const CYLSTM_REAL *rows, ptrdiff_t H, ptrdiff_t K, CYLSTM_REAL *W);
+    /* Rows in panel order back to gate order, of the hidden units first..last: W (4H, K) = rows of panels (4*Hp, K). */
+    void (*unpack_rows)(const CYLSTM_REAL *rows, ptrdiff_t H, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last, CYLSTM_REAL *W);
 
     /* The same where the rows lie as columns: W (4H, K) = panels (K, 4*Hp) transposed. */
-    void (*unpack_columns)(const CYLSTM_REAL *columns, ptrdiff_t H, ptrdiff_t K, CYLSTM_REAL *W);
+    void (*unpack_columns)(const CYLSTM_REAL *columns, ptrdiff_t H, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last,
+                           CYLSTM_REAL *W);
 
-    /* C (rows, columns) = start + A (rows, K) . P, where P holds panels or blocks with `columns` columns in all
-     * (a multiple of lanes). start is `bias` (columns) for every row, or what C holds where bias is NULL. */
-    void (*product)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, const CYLSTM_REAL *A, ptrdiff_t lda,
-                    const CYLSTM_REAL *P, const CYLSTM_REAL *bias, CYLSTM_REAL *C, ptrdiff_t ldc);
+    /* C (rows, columns) = start + A (rows, K) . P, its columns first..last, multiples of lanes. P holds panels or blocks
+     * with `columns` columns in all. start is `bias` (columns) for every row, or what C holds where bias is NULL.
+     * tiled: A and P are tiles, from split_rows and split_columns; lda counts for nothing. */
+    void (*product)(int tiled, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t first, ptrdiff_t last,
+                    const void *A, ptrdiff_t lda, const void *P, const CYLSTM_REAL *bias, CYLSTM_REAL *C, ptrdiff_t ldc);
 
-    /* gates (N, 4*Hp) = bias + gate panels' row ids[n]: the product with a one-hot row, without the product.
-     * bias may be NULL (zero). K is the number of rows that the panels have. */
-    void (*gather)(ptrdiff_t N, ptrdiff_t H, ptrdiff_t K, const int64_t *ids, const CYLSTM_REAL *panels,
-                   const CYLSTM_REAL *bias, CYLSTM_REAL *gates);
+    /* gates (N, 4*Hp) = bias + gate panels' row ids[n], for the units first..last: the product with a one-hot row,
+     * without the product. K is the number of rows that the panels have. */
+    void (*gather)(ptrdiff_t N, ptrdiff_t H, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last, const int64_t *ids,
+                   const CYLSTM_REAL *panels, const CYLSTM_REAL *bias, CYLSTM_REAL *gates);
 
-    /* out (., width)[ids[n]] += rows (N, width)[n], in the order of n. */
-    void (*scatter_add)(ptrdiff_t N, ptrdiff_t width, const int64_t *ids, const CYLSTM_REAL *rows, CYLSTM_REAL *out);
+    /* out (., ldo)[ids[n]] += rows (N, ldr)[n] in `width` columns, in the order of n. */
+    void (*scatter_add)(ptrdiff_t N, ptrdiff_t width, const int64_t *ids, const CYLSTM_REAL *rows, ptrdiff_t ldr,
+                        CYLSTM_REAL *out, ptrdiff_t ldo);
 
-    /* One step of B rows. In: gates (B, 4*Hp) = bias + x.W', h_prev and c_prev (B, Hp), R's gate panels.
-     * Out: gates = values of i, f, g, o; c (B, Hp); h (B, Hp). c may be c_prev; h may not be h_prev.
+    /* One step of B rows, of the units first..last (multiples of lanes). In: gates (B, 4*Hp) = bias + x.W', h_prev and
+     * c_prev (B, Hp), R's gate panels. Out: gates = values of i, f, g, o; c (B, Hp); h (B, Hp). c may be c_prev; h may
+     * not be h_prev. tiled: h_prev and R are tiles.
      *     i, f, o = sigmoid(.), g = tanh(.), c = f c_prev + i g, h = o tanh(c)   (Hochreiter & Schmidhuber 1997,
      *     with the forget gate of Gers et al. 2000) */
-    void (*cell_forward)(ptrdiff_t B, ptrdiff_t H, const CYLSTM_REAL *R, const CYLSTM_REAL *h_prev,
-                         const CYLSTM_REAL *c_prev, CYLSTM_REAL *gates, CYLSTM_REAL *c, CYLSTM_REAL *h);
+    void (*cell_forward)(int tiled, ptrdiff_t B, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const void *R,
+                         const void *h_prev, const CYLSTM_REAL *c_prev, CYLSTM_REAL *gates, CYLSTM_REAL *c, CYLSTM_REAL *h);
 
     /* The same step backward, up to the gates. In: gates = values, c_prev, c, dh (B, Hp), dc (B, Hp) = what comes
      * from step t+1. Out: gates = d loss / d pre-activations; dc = what goes to step t-1. */
-    void (*cell_backward)(ptrdiff_t B, ptrdiff_t H, const CYLSTM_REAL *c_prev, const CYLSTM_REAL *c,
-                          const CYLSTM_REAL *dh, CYLSTM_REAL *gates, CYLSTM_REAL *dc);
+    void (*cell_backward)(ptrdiff_t B, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const CYLSTM_REAL *c_prev,
+                          const CYLSTM_REAL *c, const CYLSTM_REAL *dh, CYLSTM_REAL *gates, CYLSTM_REAL *dc);
 
     /* out (columns) = sums over the rows of A (rows, columns). */
-    void (*column_sums)(ptrdiff_t rows, ptrdiff_t columns, const CYLSTM_REAL *A, CYLSTM_REAL *out);
+    void (*column_sums)(ptrdiff_t rows, ptrdiff_t columns, const CYLSTM_REAL *A, ptrdiff_t lda, CYLSTM_REAL *out);
+
+    /* TILES, NULL for an instruction set without them (see kernels.h).
+     *   split_rows:    the columns first..last (multiples of 16) of A (rows, K), as the left operand of a product; past K
+     *                  where last reaches K.
+     *   split_columns: P (K, columns) row-major, as its right operand.
+     *   weight_gradients: dW (4H, I) += dgates' x and dR (4H, H) += dgates' h over N rows, the rows of units first..last;
+     *                  dgates (N, 4*Hp), x and h from split_columns. I = 0: no dW. scratch: tiles of (64, N). */
+    void (*split_rows)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last, const CYLSTM_REAL *A, ptrdiff_t lda,
+                       void *tiles);
+    void (*split_columns)(ptrdiff_t K, ptrdiff_t columns, const CYLSTM_REAL *P, ptrdiff_t ldp, void *tiles);
+    void (*weight_gradients)(ptrdiff_t N, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const CYLSTM_REAL *dgates, ptrdiff_t I,
+                             const void *x, CYLSTM_REAL *dW, const void *h, CYLSTM_REAL *dR, void *scratch);
 
     /* Elementwise on n reals; y may be x. Error against the exact value stays below, in units of the last place and for
      * either type: exp 1.1 ULP, sigmoid 2.5, tanh 2.5 (tests/test_kernels.py holds them to it). Beyond [-87, 88] or

@@ -34,19 +34,18 @@ static void NAME(pack_columns)(const REAL *W, ptrdiff_t H, ptrdiff_t K, REAL *bl
     }
 }
 
-static void NAME(unpack_rows)(const REAL *rows, ptrdiff_t H, ptrdiff_t K, REAL *W)
+static void NAME(unpack_rows)(const REAL *rows, ptrdiff_t H, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last, REAL *W)
 {
-    const ptrdiff_t Hp = (H + LANES - 1) / LANES * LANES;
-    for (ptrdiff_t q = 0; q < 4 * Hp; q++) {
+    for (ptrdiff_t q = 4 * first; q < 4 * last; q++) {
         const ptrdiff_t row = NAME(gate_row)(q, H);
         if (row >= 0) memcpy(W + row * K, rows + q * K, (size_t)K * sizeof(REAL));
     }
 }
 
-static void NAME(unpack_columns)(const REAL *columns, ptrdiff_t H, ptrdiff_t K, REAL *W)
+static void NAME(unpack_columns)(const REAL *columns, ptrdiff_t H, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last, REAL *W)
 {
     const ptrdiff_t Hp = (H + LANES - 1) / LANES * LANES;
-    for (ptrdiff_t q = 0; q < 4 * Hp; q++) {
+    for (ptrdiff_t q = 4 * first; q < 4 * last; q++) {
         const ptrdiff_t row = NAME(gate_row)(q, H);
         if (row < 0) continue;
         for (ptrdiff_t k = 0; k < K; k++) W[row * K + k] = columns[k * 4 * Hp + q];

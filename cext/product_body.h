@@ -5,8 +5,8 @@
  * and keep every accumulator in a register (GCC 12 spills them otherwise, at half the speed). */
 
 INLINE void NAME(tile)(const int ROWS, const int PANELS, const int VECTORS, ptrdiff_t K, const REAL *restrict A,
-                       ptrdiff_t lda, const REAL *restrict P, ptrdiff_t panel_size, const REAL *restrict bias,
-                       REAL *restrict C, ptrdiff_t ldc)
+                       ptrdiff_t lda, const REAL *restrict P, ptrdiff_t step, ptrdiff_t panel_size,
+                       const REAL *restrict bias, REAL *restrict C, ptrdiff_t ldc)
 {
     VECTOR acc[TILE_ROWS][8];
     const int width = PANELS * VECTORS;
@@ -21,7 +21,7 @@ INLINE void NAME(tile)(const int ROWS, const int PANELS, const int VECTORS, ptrd
 #pragma GCC unroll 8
             for (int r = 0; r < ROWS; r++) acc[r][j] += w * A[r * lda + k];
         }
-        P += VECTORS * LANES;
+        P += step;
     }
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; r++)
@@ -31,10 +31,10 @@ INLINE void NAME(tile)(const int ROWS, const int PANELS, const int VECTORS, ptrd
 
 #define DEFINE_TILE(ROWS, PANELS, VECTORS)                                                                     \
     static __attribute__((noinline)) void NAME(tile_##ROWS##_##PANELS##_##VECTORS)(                            \
-        ptrdiff_t K, const REAL *A, ptrdiff_t lda, const REAL *P, ptrdiff_t panel_size, const REAL *bias,      \
-        REAL *C, ptrdiff_t ldc)                                                                                \
+        ptrdiff_t K, const REAL *A, ptrdiff_t lda, const REAL *P, ptrdiff_t step, ptrdiff_t panel_size,        \
+        const REAL *bias, REAL *C, ptrdiff_t ldc)                                                              \
     {                                                                                                          \
-        NAME(tile)(ROWS, PANELS, VECTORS, K, A, lda, P, panel_size, bias, C, ldc);                             \
+        NAME(tile)(ROWS, PANELS, VECTORS, K, A, lda, P, step, panel_size, bias, C, ldc);                       \
     }
 #define DEFINE_TILES(ROWS) DEFINE_TILE(ROWS, 1, 1) DEFINE_TILE(ROWS, 1, 2) DEFINE_TILE(ROWS, 1, 3) DEFINE_TILE(ROWS, 1, 4)
 #define TILES(ROWS) {NAME(tile_##ROWS##_1_1), NAME(tile_##ROWS##_1_2), NAME(tile_##ROWS##_1_3), NAME(tile_##ROWS##_1_4)}
@@ -49,8 +49,8 @@ DEFINE_TILES(5)
 DEFINE_TILES(6)
 #endif
 
-typedef void (*NAME(tile_function))(ptrdiff_t, const REAL *, ptrdiff_t, const REAL *, ptrdiff_t, const REAL *, REAL *,
-                                    ptrdiff_t);
+typedef void (*NAME(tile_function))(ptrdiff_t, const REAL *, ptrdiff_t, const REAL *, ptrdiff_t, ptrdiff_t, const REAL *,
+                                    REAL *, ptrdiff_t);
 
 static const NAME(tile_function) NAME(tiles)[TILE_ROWS][4] = {TILES(1), TILES(2), TILES(3),
 #if TILE_ROWS == 6
@@ -62,15 +62,15 @@ static const NAME(tile_function) NAME(tiles)[TILE_ROWS][4] = {TILES(1), TILES(2)
 #undef DEFINE_TILES
 #undef TILES
 
-/* One panel of `vectors` vectors under all rows: rows in blocks as even as they can be, so that no block of one row,
- * which cannot hide the latency of its additions, is left over. */
-INLINE void NAME(product_panel)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t vectors, const REAL *A, ptrdiff_t lda,
-                                const REAL *P, const REAL *bias, REAL *C, ptrdiff_t ldc)
+/* `vectors` vectors of columns under all rows: rows in blocks as even as they can be, so that no block of one row,
+ * which cannot hide the latency of its additions, is left over. `step` lies between k and k + 1 in P. */
+INLINE void NAME(product_panel)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t vectors, const REAL *A, ptrdiff_t lda, const REAL *P,
+                                ptrdiff_t step, const REAL *bias, REAL *C, ptrdiff_t ldc)
 {
     ptrdiff_t blocks = (rows + TILE_ROWS - 1) / TILE_ROWS;
     while (rows > 0) {
         const ptrdiff_t size = (rows + blocks - 1) / blocks;
-        NAME(tiles)[size - 1][vectors - 1](K, A, lda, P, 0, bias, C, ldc);
+        NAME(tiles)[size - 1][vectors - 1](K, A, lda, P, step, 0, bias, C, ldc);
         A += size * lda, C += size * ldc, rows -= size, blocks--;
     }
 }
@@ -78,41 +78,62 @@ INLINE void NAME(product_panel)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t vectors, 
 /* k is cut so that the piece of a panel which all rows pass over (32 kB) stays in the first-level cache. */
 #define K_BLOCK (32768 / (4 * VECTOR_BYTES))
 
-static void NAME(product)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, const REAL *A, ptrdiff_t lda, const REAL *P,
-                          const REAL *bias, REAL *C, ptrdiff_t ldc)
+/* Columns first..last of C, both multiples of a vector; K and columns say how P is packed. */
+static void NAME(product_of_panels)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t first, ptrdiff_t last,
+                                    const REAL *A, ptrdiff_t lda, const REAL *P, const REAL *bias, REAL *C, ptrdiff_t ldc)
 {
     const ptrdiff_t panel = 4 * LANES;
-    if (rows == 1) { /* two panels at once: eight accumulators hide the latency that four do not */
-        for (; columns >= 2 * panel; columns -= 2 * panel, P += 2 * panel * K, C += 2 * panel) {
-            NAME(tile_1_2_4)(K, A, lda, P, panel * K, bias, C, ldc);
-            if (bias) bias += 2 * panel;
+    while (first < last) {
+        const ptrdiff_t start = first / panel * panel, step = columns - start < panel ? columns - start : panel;
+        const ptrdiff_t end = start + step < last ? start + step : last, width = end - first;
+        const REAL *p = P + start * K + (first - start);
+        if (rows == 1 && width == panel && last - first >= 2 * panel) {
+            /* two panels at once: eight accumulators hide the latency that four do not */
+            NAME(tile_1_2_4)(K, A, lda, p, panel, panel * K, bias ? bias + first : NULL, C + first, ldc);
+            first += 2 * panel;
+            continue;
         }
-    }
-    for (ptrdiff_t j = 0; j < columns; j += panel) {
-        const ptrdiff_t width = columns - j < panel ? columns - j : panel;
         const ptrdiff_t k_block = rows > TILE_ROWS ? K_BLOCK : K;
         for (ptrdiff_t k = 0; k < K; k += k_block)
-            NAME(product_panel)(rows, K - k < k_block ? K - k : k_block, width / LANES, A + k, lda, P + j * K + k * width,
-                                bias && k == 0 ? bias + j : NULL, C + j, ldc);
+            NAME(product_panel)(rows, K - k < k_block ? K - k : k_block, width / LANES, A + k, lda, p + k * step, step,
+                                bias && k == 0 ? bias + first : NULL, C + first, ldc);
+        first = end;
     }
 }
 
-static void NAME(gather)(ptrdiff_t N, ptrdiff_t H, ptrdiff_t K, const int64_t *ids, const REAL *panels, const REAL *bias,
-                         REAL *gates)
+static void NAME(product)(int tiled, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t first, ptrdiff_t last,
+                          const void *A, ptrdiff_t lda, const void *P, const REAL *bias, REAL *C, ptrdiff_t ldc)
+{
+#if HAVE_TILES
+    if (tiled) {
+        tiles_begin();
+        product_of_tiles(rows, K, columns, first, last, A, P, bias, C, ldc, 16 * ldc);
+        _tile_release();
+        return;
+    }
+#else
+    (void)tiled;
+#endif
+    NAME(product_of_panels)(rows, K, columns, first, last, A, lda, P, bias, C, ldc);
+}
+
+static void NAME(gather)(ptrdiff_t N, ptrdiff_t H, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last, const int64_t *ids,
+                         const REAL *panels, const REAL *bias, REAL *gates)
 {
     const ptrdiff_t panel = 4 * LANES, columns = (H + LANES - 1) / LANES * panel;
     for (ptrdiff_t n = 0; n < N; n++, gates += columns)
-        for (ptrdiff_t j = 0; j < columns; j += LANES) {
+        for (ptrdiff_t j = 4 * first; j < 4 * last; j += LANES) {
             const ptrdiff_t within = j % panel, start = j - within;
             const VECTOR w = NAME(load)(panels + start * K + (ptrdiff_t)ids[n] * panel + within);
-            NAME(store)(gates + j, bias ? NAME(load)(bias + j) + w : w);
+            NAME(store)(gates + j, NAME(load)(bias + j) + w);
         }
 }
 
-static void NAME(scatter_add)(ptrdiff_t N, ptrdiff_t width, const int64_t *ids, const REAL *rows, REAL *out)
+static void NAME(scatter_add)(ptrdiff_t N, ptrdiff_t width, const int64_t *ids, const REAL *rows, ptrdiff_t ldr, REAL *out,
+                              ptrdiff_t ldo)
 {
-    for (ptrdiff_t n = 0; n < N; n++, rows += width) {
-        REAL *row = out + (ptrdiff_t)ids[n] * width;
+    for (ptrdiff_t n = 0; n < N; n++, rows += ldr) {
+        REAL *row = out + (ptrdiff_t)ids[n] * ldo;
         for (ptrdiff_t j = 0; j < width; j++) row[j] += rows[j];
     }
 }
@@ -120,7 +141,7 @@ static void NAME(scatter_add)(ptrdiff_t N, ptrdiff_t width, const int64_t *ids, 
 /* Sums of blocks are summed, so that rounding errors grow with the number of blocks and not with that of rows. */
 #define SUM_BLOCK 256
 
-static void NAME(column_sums)(ptrdiff_t rows, ptrdiff_t columns, const REAL *A, REAL *out)
+static void NAME(column_sums)(ptrdiff_t rows, ptrdiff_t columns, const REAL *A, ptrdiff_t lda, REAL *out)
 {
     for (ptrdiff_t j = 0; j < columns; j += LANES) {
         const ptrdiff_t used = columns - j < LANES ? columns - j : LANES;
@@ -129,7 +150,7 @@ static void NAME(column_sums)(ptrdiff_t rows, ptrdiff_t columns, const REAL *A, 
             const ptrdiff_t end = rows - start < SUM_BLOCK ? rows : start + SUM_BLOCK;
             VECTOR sum = {0};
             for (ptrdiff_t r = start; r < end; r++) {
-                const REAL *row = A + r * columns + j;
+                const REAL *row = A + r * lda + j;
                 sum += used == LANES ? NAME(load)(row) : NAME(load_part)(row, used, 0);
             }
             total += sum;

@@ -4,6 +4,7 @@ __version__ = "0.1.0"
 
 from cylstm import data
 from cylstm._kernels import instruction_set
+from cylstm._pool import num_threads, set_num_threads
 from cylstm.history import History
 from cylstm.lstm import LSTM
 from cylstm.model import Model
@@ -34,4 +35,6 @@ __all__ = [
     "Vocabulary",
     "data",
     "instruction_set",
+    "num_threads",
+    "set_num_threads",
 ]

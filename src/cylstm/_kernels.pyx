@@ -14,7 +14,7 @@ cdef const Kernels* active() noexcept nogil:
 def use(isa=None):
     """Select the kernels of one instruction set for every call from now on, and return its name.
 
-    `isa` is "baseline" (SSE2 or NEON), "avx2" or "avx512"; None takes the widest that this processor has.
+    `isa` is "baseline" (SSE2 or NEON), "avx2", "avx512" or "amx"; None takes the widest that this processor has.
     The environment variable CYLSTM_ISA does the same at import. Raises ValueError for a set that is unknown or
     that this processor lacks. Results differ between sets in the last bits.
     """
@@ -34,11 +34,11 @@ def use(isa=None):
 
 def available():
     """The instruction sets that this processor can run, narrowest first."""
-    return [name for name in ("baseline", "avx2", "avx512") if cylstm_select(name.encode()) != NULL]
+    return [name for name in ("baseline", "avx2", "avx512", "amx") if cylstm_select(name.encode()) != NULL]
 
 
 def instruction_set():
-    """The name of the instruction set in use: "baseline", "avx2" or "avx512"."""
+    """The name of the instruction set in use: "baseline", "avx2", "avx512" or "amx"."""
     return in_use.isa.decode()
 
 

@@ -94,7 +94,7 @@ cdef double loss_by_chunks(int which, Py_ssize_t chunk, const real[:, ::1] h, co
         gemm[real](False, False, rows, F, O, 1, z, O, &weight[0, 0], F, 0, &dh[start, 0], F)
         gemm[real](True, False, O, F, rows, 1, z, O, &h[start, 0], F, 0 if start == 0 else 1, &dweight[0, 0], F)
         if dbias is not None:
-            column_sums(k, rows, O, <const real*>z, &sums[0])
+            column_sums(k, rows, O, <const real*>z, O, &sums[0])
             for j in range(O):
                 dbias[j] = sums[j] if start == 0 else dbias[j] + sums[j]
     return total
@@ -104,7 +104,8 @@ def scatter_add_rows(real[:, ::1] out, const int64_t[::1] ids, const real[:, ::1
     """out (V, E)[ids[n]] += rows (N, E)[n], in the order of n: the gradient of an embedding."""
     if ids.shape[0]:
         with nogil:
-            scatter_add(active(), ids.shape[0], out.shape[1], &ids[0], &rows[0, 0], &out[0, 0])
+            scatter_add(active(), ids.shape[0], out.shape[1], &ids[0], &rows[0, 0], rows.shape[1], &out[0, 0],
+                        out.shape[1])
 
 
 def sum_squares(const real[::1] flat):

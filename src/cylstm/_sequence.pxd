@@ -1,48 +1,82 @@
-"""One direction of one layer over all steps; see _sequence.pyx for what each function takes and gives."""
+"""One direction of one layer over all steps, as one member of a team does it; see _sequence.pyx."""
 
 from libc.stdint cimport int64_t
 
 from cylstm._kernels cimport Kernels, real
+from cylstm._pool cimport Team
 from cylstm._steps cimport Steps
 
-# Gates of as many steps as fit into this many bytes are computed by one product before their steps run.
-cdef enum:
-    CHUNK_BYTES = 524288
+# Hidden units are shared out in whole vectors: member `me` computes the units first..last of every row, all on its own but
+# for h (forward) and the gates' gradients (backward), which everybody needs from everybody at each step.
+cdef struct Member:
+    int me
+    int count
+    Team* team
+    Py_ssize_t first
+    Py_ssize_t last
 
-# One direction of one layer. Everything is in reals.
+# The right operand of a product, packed as cext/kernels.h shows: panels, column blocks or tiles.
+cdef struct Factor:
+    const void* packed
+    bint tiled
+
+# One direction of one layer: its sizes and weights, as one call uses them.
 cdef struct Cell:
-    Py_ssize_t I          # inputs
-    Py_ssize_t H          # hidden units
-    Py_ssize_t Hp         # H rounded up to whole vectors
-    Py_ssize_t Ip         # I likewise
-    Py_ssize_t W          # where the parameters lie in the flat buffer: weight_ih, ...
-    Py_ssize_t R          # weight_hh
-    Py_ssize_t b          # bias, -1 without
-    Py_ssize_t W_panels   # where the packed weights lie in Weights.buffer: gate panels of W, R and b
-    Py_ssize_t R_panels
-    Py_ssize_t b_panels
-    Py_ssize_t W_columns  # column blocks, for backward
-    Py_ssize_t R_columns
+    Py_ssize_t I        # inputs
+    Py_ssize_t H        # hidden units
+    Py_ssize_t Hp       # H rounded up to whole vectors
+    Py_ssize_t Ip       # I likewise
+    Py_ssize_t at_W     # where the parameters lie in the flat buffer: weight_ih, ...
+    Py_ssize_t at_R     # weight_hh
+    Py_ssize_t at_b     # bias, -1 without
+    Factor W            # forward: x W', h R' + b
+    Factor R
+    const void* b
+    Factor W_back       # backward: dgates W, dgates R
+    Factor R_back
 
-cdef void run_forward(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, bint keep,
-                      Py_ssize_t chunk_rows, const real* P, const real* x, Py_ssize_t ldx,
-                      const int64_t* ids, real* gates, real* h, real* c,
-                      real* scratch) noexcept nogil
-cdef bint copy_uncut(const Steps* s, Py_ssize_t t, bint reverse, Py_ssize_t width, const real* rows,
-                     real* copy) noexcept nogil
-cdef void run_backward(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, const real* P, real* gates,
-                       const real* c, real* dh, real* dc, real* scratch) noexcept nogil
-cdef void weight_gradients(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, const real* dgates,
-                           const real* x, Py_ssize_t ldx, const int64_t* ids, const real* h, real* previous,
-                           real* wide, real* d) noexcept nogil
-cdef void place_states(const Steps* s, bint reverse, bint one_boundary, Py_ssize_t H, Py_ssize_t Hp, const real* state,
-                       real* rows) noexcept nogil
-cdef void fetch_states(const Steps* s, bint reverse, bint at_start, bint one_boundary, Py_ssize_t H, Py_ssize_t Hp,
-                       const real* rows, real* state) noexcept nogil
-cdef void copy_outputs(const Steps* s, bint reverse, bint packed, Py_ssize_t H, Py_ssize_t Hp, const real* h, real* y,
-                       Py_ssize_t row, Py_ssize_t step) noexcept nogil
-cdef void add_outputs(const Steps* s, bint reverse, bint packed, Py_ssize_t H, Py_ssize_t Hp, const real* dy,
-                      Py_ssize_t row, Py_ssize_t step, real* dh) noexcept nogil
-cdef void add_states(const Steps* s, bint reverse, Py_ssize_t H, Py_ssize_t Hp, const real* dstate,
+# Room for one team, cut from one allocation. Sizes in bytes are in _lstm.pyx, next to where it is cut.
+cdef struct Scratch:
+    void* carried[2]    # the left operand of this step's and the next step's product: tiles, or rows where some are cut
+    void* rows          # (B, 4Hp): rows before they are cut into tiles
+    void* states        # (B, Hp): c of the step before, where some are cut
+    void* inputs        # tiles of a chunk of x
+    void* previous      # (N, Hp): h before each step, packed
+    void* wide          # (4Hp, max(I, H)): gradients in the order of panels, each member's rows by themselves
+    void* columns       # (I, 4Hp): dW' where ids went in
+    void* x_tiles       # tiles of (GRADIENT_ROWS, I): x and h of a chunk of steps
+    void* h_tiles
+    void* own[256]      # tiles of one member alone: (64, GRADIENT_ROWS) or (DX_ROWS, 4Hp)
+
+cdef enum:
+    # Gates of as many steps as fit into this many bytes are computed by one product before their steps run, and of as
+    # many rows at least: weights that no cache holds are then read once for all of them.
+    CHUNK_BYTES = 524288
+    CHUNK_ROWS = 128
+    GRADIENT_ROWS = 512  # of one product of dgates' x: both operands, as tiles, fit into the second-level cache
+    DX_ROWS = 64
+
+cdef Py_ssize_t chunk_rows(const Steps* s, Py_ssize_t row_bytes) noexcept nogil
+cdef Member member(int me, int count, Team* team, Py_ssize_t Hp, Py_ssize_t lanes) noexcept nogil
+cdef void run_forward(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, bint keep, const Member* who,
+                      const Scratch* scratch, const real* x, Py_ssize_t ldx, const int64_t* ids, real* gates, real* h,
+                      real* c) noexcept nogil
+cdef void run_backward(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, const Member* who,
+                       const Scratch* scratch, real* gates, const real* c, real* dh, real* dc) noexcept nogil
+cdef void weight_gradients(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, const Member* who,
+                           const Scratch* scratch, bint tiled, const real* dgates, const real* x, Py_ssize_t ldx,
+                           const int64_t* ids, const real* h, real* d) noexcept nogil
+cdef void input_gradients(const Kernels* k, const Steps* s, const Cell* cell, const Member* who, const Scratch* scratch,
+                          const real* dgates, real* dx) noexcept nogil
+cdef void place_states(const Steps* s, bint reverse, bint one_boundary, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
+                       const real* state, real* rows) noexcept nogil
+cdef void fetch_states(const Steps* s, bint reverse, bint at_start, bint one_boundary, const Member* who, Py_ssize_t H,
+                       Py_ssize_t Hp, const real* rows, real* state) noexcept nogil
+cdef void copy_outputs(const Steps* s, bint reverse, bint packed, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
+                       const real* h, real* y, Py_ssize_t row, Py_ssize_t step, const real* mask,
+                       Py_ssize_t mask_row) noexcept nogil
+cdef void start_gradients(const Steps* s, bint reverse, bint packed, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
+                          const real* dy, Py_ssize_t row, Py_ssize_t step, const real* mask, Py_ssize_t mask_row,
+                          real* dh) noexcept nogil
+cdef void add_states(const Steps* s, bint reverse, const Member* who, Py_ssize_t H, Py_ssize_t Hp, const real* dstate,
                      real* dh) noexcept nogil
-cdef void multiply_rows(Py_ssize_t rows, Py_ssize_t width, real* y, Py_ssize_t ldy, const real* mask) noexcept nogil

@@ -1,5 +1,7 @@
 """One direction of one layer over all steps, forward and backward, and the copies between the caller's order of rows
-and the packed one. Boundaries, slots and packed rows are explained in _steps.pxd.
+and the packed one. Boundaries, slots and packed rows are explained in _steps.pxd, members and scratch in _sequence.pxd.
+
+Every function is called by all members of a team at once and does its member's part.
 """
 
 from libc.stdint cimport int64_t
@@ -7,168 +9,309 @@ from libc.string cimport memcpy, memset
 
 from cylstm._blas cimport gemm
 from cylstm._kernels cimport (
-    Kernels, cell_backward, cell_forward, column_sums, gather, product, real, scatter_add, unpack_columns, unpack_rows,
+    Kernels, cell_backward, cell_forward, column_sums, gather, lanes_of, product, real, scatter_add, split_columns,
+    split_rows, unpack_columns, unpack_rows, weight_gradients as tiled_gradients,
 )
+from cylstm._pool cimport Team, meet
 from cylstm._steps cimport Steps, alive, caller_row, first_slot, is_cut, last_slot, offset, slot
 
 
-cdef void run_forward(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, bint keep,
-                      Py_ssize_t chunk_rows, const real* P, const real* x, Py_ssize_t ldx,
-                      const int64_t* ids, real* gates, real* h, real* c,
-                      real* scratch) noexcept nogil:
+cdef Py_ssize_t chunk_rows(const Steps* s, Py_ssize_t row_bytes) noexcept nogil:
+    """How many packed rows of gates one product makes: whole steps where all rows are alive."""
+    return min(s.N, max(s.B, max(<Py_ssize_t>CHUNK_ROWS, CHUNK_BYTES // row_bytes) // s.B * s.B))
+
+
+cdef inline Py_ssize_t part(Py_ssize_t pieces, int me, int count) noexcept nogil:
+    return pieces * me // count
+
+
+cdef Member member(int me, int count, Team* team, Py_ssize_t Hp, Py_ssize_t lanes) noexcept nogil:
+    cdef Member who
+    who.me, who.count, who.team = me, count, team
+    who.first, who.last = part(Hp // lanes, me, count) * lanes, part(Hp // lanes, me + 1, count) * lanes
+    return who
+
+
+# --- forward ----------------------------------------------------------------------------------------------------------
+
+
+cdef void run_forward(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, bint keep, const Member* who,
+                      const Scratch* scratch, const real* x, Py_ssize_t ldx, const int64_t* ids, real* gates, real* h,
+                      real* c) noexcept nogil:
     """Gates, h and c of every step. Boundary 0 (or each row's last one, in reverse) of h and c holds the initial state.
 
     x (N, I) or ids (N,). Without `keep`, gates holds one chunk and c one boundary, both used again and again.
     """
-    cdef Py_ssize_t Hp = cell.Hp, G = 4 * cell.Hp, T = s.T, chunk_steps, t0, t1, t, n, first, rows, source, target
-    cdef const real* h_prev
+    cdef Py_ssize_t Hp = cell.Hp, G = 4 * cell.Hp, T = s.T, t0, t1, t, n, first, source, target, done = 0
+    cdef Py_ssize_t steps = chunk_rows(s, G * <Py_ssize_t>sizeof(real)) // s.B
+    cdef const void* h_prev
     cdef const real* c_prev
     cdef real* chunk
-    cdef bint any_cut
-    chunk_steps = max(1, min(chunk_rows, CHUNK_BYTES // (G * <Py_ssize_t>sizeof(real))) // s.B)
-    cdef Py_ssize_t done = 0
+    cdef bint cut
     while done < T:
-        t0 = max(0, T - done - chunk_steps) if reverse else done
-        t1 = T - done if reverse else min(T, done + chunk_steps)
-        done += t1 - t0
-        first, rows = offset(s, t0), offset(s, t1) - offset(s, t0)
+        t0 = max(0, T - done - steps) if reverse else done
+        t1 = T - done if reverse else min(T, done + steps)
+        first = offset(s, t0)
         chunk = gates + first * G if keep else gates
-        if ids != NULL:
-            gather(k, rows, cell.H, cell.I, ids + first, P + cell.W_panels, P + cell.b_panels, chunk)
-        else:
-            product(k, rows, cell.I, G, x + first * ldx, ldx, P + cell.W_panels, P + cell.b_panels, chunk, G)
+        input_gates(k, cell, who, scratch, offset(s, t1) - first, x + first * ldx if ids == NULL else NULL, ldx,
+                    ids + first if ids != NULL else NULL, chunk)
         for n in range(t1 - t0):
             t = t1 - 1 - n if reverse else t0 + n
             source, target = slot(s, t + 1 if reverse else t), slot(s, t if reverse else t + 1)
-            h_prev = h + source * Hp
+            cut = has_cut(s, t, reverse)
+            h_prev = carry(k, s, t, reverse, cut, cell.R.tiled, who.first, who.last, cell.H, Hp, h + source * Hp,
+                           scratch.carried[(done + n) % 2], <real*>scratch.rows)
             c_prev = c + source * Hp if keep else c
-            if s.cut != NULL:
-                any_cut = copy_uncut(s, t, reverse, Hp, h_prev, scratch)
-                if any_cut:
-                    copy_uncut(s, t, reverse, Hp, c_prev, scratch + s.B * Hp)
-                    h_prev, c_prev = scratch, scratch + s.B * Hp
-            cell_forward(k, alive(s, t), cell.H, P + cell.R_panels, h_prev, c_prev, chunk + (offset(s, t) - first) * G,
-                         c + target * Hp if keep else c, h + target * Hp)
+            if cut:
+                copy_uncut(s, t, reverse, who.first, who.last, Hp, c_prev, <real*>scratch.states)
+                c_prev = <real*>scratch.states
+            meet(who.team)
+            cell_forward(k, cell.R.tiled, alive(s, t), cell.H, who.first, who.last, cell.R.packed, h_prev, c_prev,
+                         chunk + (offset(s, t) - first) * G, c + target * Hp if keep else c, h + target * Hp)
+        done += t1 - t0
 
 
-cdef bint copy_uncut(const Steps* s, Py_ssize_t t, bint reverse, Py_ssize_t width, const real* rows,
-                     real* copy) noexcept nogil:
-    """The rows alive at step t, zero where nothing reaches step t from the step before it. Returns whether any is."""
+cdef void input_gates(const Kernels* k, const Cell* cell, const Member* who, const Scratch* scratch, Py_ssize_t rows,
+                      const real* x, Py_ssize_t ldx, const int64_t* ids, real* gates) noexcept nogil:
+    """gates (rows, 4Hp) = x W' + b in this member's units, for the steps of one chunk."""
+    cdef Py_ssize_t G = 4 * cell.Hp, tiles = (rows + 15) // 16, first, last
+    cdef const void* operand = x
+    if ids != NULL:
+        gather(k, rows, cell.H, cell.I, who.first, who.last, ids, <const real*>cell.W.packed, <const real*>cell.b, gates)
+        return
+    if cell.W.tiled:
+        first, last = 16 * part(tiles, who.me, who.count), min(rows, 16 * part(tiles, who.me + 1, who.count))
+        # 3 x 2 bytes of tiles for each real
+        split_rows(k, last - first, cell.I, 0, cell.I, x + first * ldx, ldx,
+                   <char*>scratch.inputs + first * ((cell.I + 31) // 32 * 32) * 6)
+        operand = scratch.inputs
+        meet(who.team)
+    product(k, cell.W.tiled, rows, cell.I, G, 4 * who.first, 4 * who.last, operand, ldx, cell.W.packed,
+            <const real*>cell.b, gates, G)
+
+
+cdef bint has_cut(const Steps* s, Py_ssize_t t, bint reverse) noexcept nogil:
+    """Whether anything ends between step t and the step before it."""
     cdef Py_ssize_t b
-    cdef bint any_cut = False
+    if s.cut != NULL:
+        for b in range(alive(s, t)):
+            if is_cut(s, t + 1 if reverse else t, b):
+                return True
+    return False
+
+
+cdef const void* carry(const Kernels* k, const Steps* s, Py_ssize_t t, bint reverse, bint cut, bint tiled,
+                       Py_ssize_t first, Py_ssize_t last, Py_ssize_t K, Py_ssize_t width, const real* rows, void* carried,
+                       real* scratch) noexcept nogil:
+    """The rows alive at step t as the left operand of its product: zero where nothing crosses, and tiles where `tiled`.
+
+    This member adds the columns first..last of K; after a meeting the whole is there.
+    """
+    cdef real* copy = scratch if tiled else <real*>carried
+    if cut:
+        copy_uncut(s, t, reverse, first, last, width, rows, copy)
+        rows = copy
+    if tiled:
+        split_rows(k, alive(s, t), K, first, last, rows, width, carried)
+        return carried
+    return rows
+
+
+cdef void copy_uncut(const Steps* s, Py_ssize_t t, bint reverse, Py_ssize_t first, Py_ssize_t last, Py_ssize_t width,
+                     const real* rows, real* copy) noexcept nogil:
+    """Columns first..last of the rows alive at step t, zero where nothing reaches step t from the step before it."""
+    cdef Py_ssize_t b, size = (last - first) * sizeof(real)
     for b in range(alive(s, t)):
         if is_cut(s, t + 1 if reverse else t, b):
-            memset(copy + b * width, 0, width * sizeof(real))
-            any_cut = True
+            memset(copy + b * width + first, 0, size)
         else:
-            memcpy(copy + b * width, rows + b * width, width * sizeof(real))
-    return any_cut
+            memcpy(copy + b * width + first, rows + b * width + first, size)
 
 
-cdef void run_backward(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, const real* P, real* gates,
-                       const real* c, real* dh, real* dc, real* scratch) noexcept nogil:
+# --- backward ---------------------------------------------------------------------------------------------------------
+
+
+cdef void run_backward(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, const Member* who,
+                       const Scratch* scratch, real* gates, const real* c, real* dh, real* dc) noexcept nogil:
     """Gate values -> gate gradients. dh (B+N, Hp) comes with d loss / d h from above at each boundary and zero
     elsewhere; dc (B, Hp) with d loss / d (final c). Both end as the gradients of the initial state, at its boundary.
     """
     cdef Py_ssize_t Hp = cell.Hp, G = 4 * cell.Hp, n, t, b, source, target
     cdef const real* c_prev
+    cdef const void* operand
     cdef real* step
+    cdef bint cut
     for n in range(s.T):
         t = n if reverse else s.T - 1 - n
         source, target = slot(s, t + 1 if reverse else t), slot(s, t if reverse else t + 1)
         c_prev = c + source * Hp
         step = gates + offset(s, t) * G
-        if s.cut != NULL and copy_uncut(s, t, reverse, Hp, c_prev, scratch):
-            c_prev = scratch
-        cell_backward(k, alive(s, t), cell.H, c_prev, c + target * Hp, dh + target * Hp, step, dc)
-        if c_prev == scratch:
-            copy_uncut(s, t, reverse, G, step, scratch + 2 * s.B * Hp)
-            step = scratch + 2 * s.B * Hp
+        cut = has_cut(s, t, reverse)
+        if cut:
+            copy_uncut(s, t, reverse, who.first, who.last, Hp, c_prev, <real*>scratch.states)
+            c_prev = <real*>scratch.states
+        cell_backward(k, alive(s, t), cell.H, who.first, who.last, c_prev, c + target * Hp, dh + target * Hp, step, dc)
+        if cut:
             for b in range(alive(s, t)):
                 if is_cut(s, t + 1 if reverse else t, b):
-                    memset(dc + b * Hp, 0, Hp * sizeof(real))
-        product(k, alive(s, t), G, Hp, step, G, P + cell.R_columns, <const real*>NULL, dh + source * Hp, Hp)
+                    memset(dc + b * Hp + who.first, 0, (who.last - who.first) * sizeof(real))
+        operand = carry(k, s, t, reverse, cut, cell.R_back.tiled, 4 * who.first, 4 * who.last, G, G, <const real*>step,
+                        scratch.carried[n % 2], <real*>scratch.rows)
+        meet(who.team)
+        product(k, cell.R_back.tiled, alive(s, t), G, Hp, who.first, who.last, operand, G, cell.R_back.packed,
+                <const real*>NULL, dh + source * Hp, Hp)
+    meet(who.team)
 
 
-cdef void weight_gradients(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, const real* dgates,
-                           const real* x, Py_ssize_t ldx, const int64_t* ids, const real* h, real* previous,
-                           real* wide, real* d) noexcept nogil:
-    """dW = dgates' x, dR = dgates' h_prev, db = column sums, each over all N rows at once, into the flat gradients d.
-
-    Scratch: previous (N, Hp), wide (4Hp, max(I, H, 1)).
-    """
-    cdef Py_ssize_t G = 4 * cell.Hp, Hp = cell.Hp, t
-    if ids != NULL:
-        memset(wide, 0, G * cell.I * sizeof(real))
-        scatter_add(k, s.N, G, ids, dgates, wide)
-        unpack_columns(k, wide, cell.H, cell.I, d + cell.W)
-    else:
-        gemm[real](True, False, G, cell.I, s.N, 1, dgates, G, x, ldx, 0, wide, cell.I)
-        unpack_rows(k, wide, cell.H, cell.I, d + cell.W)
+cdef void weight_gradients(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, const Member* who,
+                           const Scratch* scratch, bint tiled, const real* dgates, const real* x, Py_ssize_t ldx,
+                           const int64_t* ids, const real* h, real* d) noexcept nogil:
+    """dW = dgates' x, dR = dgates' h_prev, db = column sums, each over all N rows at once, into the flat gradients d."""
+    cdef Py_ssize_t G = 4 * cell.Hp, Hp = cell.Hp, t, first = 4 * who.first, columns = 4 * (who.last - who.first)
+    cdef Py_ssize_t widest = 1 if tiled else max(cell.I, cell.H)
+    cdef real* region = <real*>scratch.wide + first * widest  # this member's own; its row 0 would lie before it
+    cdef real* wide = <real*>scratch.columns
+    cdef real* previous = <real*>scratch.previous
     if s.cut == NULL and (reverse or s.sizes == NULL):
         h += s.B * Hp if reverse else 0  # packed row n starts from state row n (or B + n): no copy needed
     else:
-        for t in range(s.T):
-            copy_uncut(s, t, reverse, Hp, h + slot(s, t + 1 if reverse else t) * Hp, previous + offset(s, t) * Hp)
+        for t in range(part(s.T, who.me, who.count), part(s.T, who.me + 1, who.count)):
+            copy_uncut(s, t, reverse, 0, Hp, Hp, h + slot(s, t + 1 if reverse else t) * Hp, previous + offset(s, t) * Hp)
         h = previous
-    gemm[real](True, False, G, cell.H, s.N, 1, dgates, G, h, Hp, 0, wide, cell.H)
-    unpack_rows(k, wide, cell.H, cell.H, d + cell.R)
-    if cell.b >= 0:
-        column_sums(k, s.N, G, dgates, wide)
-        unpack_rows(k, wide, cell.H, 1, d + cell.b)
+        meet(who.team)
+    if ids != NULL:
+        for t in range(cell.I):
+            memset(wide + t * G + first, 0, columns * sizeof(real))
+        scatter_add(k, s.N, columns, ids, dgates + first, G, wide + first, G)
+        unpack_columns(k, <const real*>wide, cell.H, cell.I, who.first, who.last, d + cell.at_W)
+    if tiled:
+        gradients_of_tiles(k, s.N, cell, who, scratch, dgates, x, ldx, h, d)
+    else:
+        if ids == NULL:
+            gemm[real](True, False, columns, cell.I, s.N, 1, dgates + first, G, x, ldx, 0, region, cell.I)
+            unpack_rows(k, <const real*>region - first * cell.I, cell.H, cell.I, who.first, who.last, d + cell.at_W)
+        gemm[real](True, False, columns, cell.H, s.N, 1, dgates + first, G, h, Hp, 0, region, cell.H)
+        unpack_rows(k, <const real*>region - first * cell.H, cell.H, cell.H, who.first, who.last, d + cell.at_R)
+    if cell.at_b >= 0:
+        column_sums(k, s.N, columns, dgates + first, G, region)
+        unpack_rows(k, <const real*>region - first, cell.H, 1, who.first, who.last, d + cell.at_b)
 
 
-# --- between the caller's arrays and the packed rows ------------------------------------------------------------------
+cdef void gradients_of_tiles(const Kernels* k, Py_ssize_t N, const Cell* cell, const Member* who, const Scratch* scratch,
+                             const real* dgates, const real* x, Py_ssize_t ldx, const real* h, real* d) noexcept nogil:
+    """dW += dgates' x and dR += dgates' h, chunk by chunk of rows; x NULL where ids went in."""
+    cdef Py_ssize_t I = cell.I if x != NULL else 0, H = cell.H, Hp = cell.Hp, start, rows, gate
+    cdef Py_ssize_t units = min(who.last, H) - who.first, chunk
+    for gate in range(4):
+        memset(d + cell.at_W + (gate * H + who.first) * I, 0, units * I * sizeof(real))
+        memset(d + cell.at_R + (gate * H + who.first) * H, 0, units * H * sizeof(real))
+    for chunk in range((N + GRADIENT_ROWS - 1) // GRADIENT_ROWS):
+        start = chunk * GRADIENT_ROWS
+        rows = min(<Py_ssize_t>GRADIENT_ROWS, N - start)
+        if start > 0:
+            meet(who.team)  # nobody reads the last chunk's tiles any more
+        if I > 0:
+            split_share(k, who, rows, I, x + start * ldx, ldx, scratch.x_tiles)
+        split_share(k, who, rows, H, h + start * Hp, Hp, scratch.h_tiles)
+        meet(who.team)
+        tiled_gradients(k, rows, H, who.first, who.last, dgates + start * 4 * Hp, I, scratch.x_tiles, d + cell.at_W,
+                        scratch.h_tiles, d + cell.at_R, scratch.own[who.me])
 
 
-cdef void place_states(const Steps* s, bint reverse, bint one_boundary, Py_ssize_t H, Py_ssize_t Hp, const real* state,
-                       real* rows) noexcept nogil:
+cdef void split_share(const Kernels* k, const Member* who, Py_ssize_t K, Py_ssize_t columns, const real* P, Py_ssize_t ldp,
+                      void* tiles) noexcept nogil:
+    """This member's columns of P (K, columns) as tiles, in whole groups of 64 columns."""
+    cdef Py_ssize_t groups = (columns + 63) // 64
+    cdef Py_ssize_t first = 64 * part(groups, who.me, who.count), last = min(columns, 64 * part(groups, who.me + 1, who.count))
+    if first < last:
+        split_columns(k, K, last - first, P + first, ldp, <char*>tiles + first * ((K + 31) // 32 * 32) * 6)
+
+
+cdef void input_gradients(const Kernels* k, const Steps* s, const Cell* cell, const Member* who, const Scratch* scratch,
+                          const real* dgates, real* dx) noexcept nogil:
+    """dx (N, Ip) += dgates W, this member's rows."""
+    cdef Py_ssize_t G = 4 * cell.Hp, blocks = (s.N + DX_ROWS - 1) // DX_ROWS, block, start, rows
+    cdef const void* operand
+    for block in range(part(blocks, who.me, who.count), part(blocks, who.me + 1, who.count)):
+        start = block * DX_ROWS
+        rows = min(<Py_ssize_t>DX_ROWS, s.N - start)
+        operand = dgates + start * G
+        if cell.W_back.tiled:
+            split_rows(k, rows, G, 0, G, dgates + start * G, G, scratch.own[who.me])
+            operand = scratch.own[who.me]
+        product(k, cell.W_back.tiled, rows, G, cell.Ip, 0, cell.Ip, operand, G, cell.W_back.packed, <const real*>NULL,
+                dx + start * cell.Ip, cell.Ip)
+
+
+# --- between the caller's order and the packed one, in this member's units --------------------------------------------
+
+
+cdef void place_states(const Steps* s, bint reverse, bint one_boundary, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
+                       const real* state, real* rows) noexcept nogil:
     """state (B, H) in the caller's order -> the boundary where each row begins, with zeros in the padding."""
-    cdef Py_ssize_t b
+    cdef Py_ssize_t b, last = min(who.last, H)
     cdef real* row
     for b in range(s.B):
         row = rows + (b if one_boundary else first_slot(s, reverse, b)) * Hp
-        memcpy(row, state + caller_row(s, b) * H, H * sizeof(real))
-        memset(row + H, 0, (Hp - H) * sizeof(real))
+        memcpy(row + who.first, state + caller_row(s, b) * H + who.first, (last - who.first) * sizeof(real))
+        memset(row + last, 0, (who.last - last) * sizeof(real))
 
 
-cdef void fetch_states(const Steps* s, bint reverse, bint at_start, bint one_boundary, Py_ssize_t H, Py_ssize_t Hp,
-                       const real* rows, real* state) noexcept nogil:
+cdef void fetch_states(const Steps* s, bint reverse, bint at_start, bint one_boundary, const Member* who, Py_ssize_t H,
+                       Py_ssize_t Hp, const real* rows, real* state) noexcept nogil:
     """The boundary where each row ends (or starts) -> state (B, H) in the caller's order."""
-    cdef Py_ssize_t b, n
+    cdef Py_ssize_t b, n, size = (min(who.last, H) - who.first) * sizeof(real)
     for b in range(s.B):
         n = b if one_boundary else first_slot(s, reverse, b) if at_start else last_slot(s, reverse, b)
-        memcpy(state + caller_row(s, b) * H, rows + n * Hp, H * sizeof(real))
+        memcpy(state + caller_row(s, b) * H + who.first, rows + n * Hp + who.first, size)
 
 
-cdef void copy_outputs(const Steps* s, bint reverse, bint packed, Py_ssize_t H, Py_ssize_t Hp, const real* h, real* y,
-                       Py_ssize_t row, Py_ssize_t step) noexcept nogil:
-    """h after each step -> y, in packed rows `row` reals apart, or at y[b * row + t * step] in the caller's order."""
-    cdef Py_ssize_t t, b
+cdef void copy_outputs(const Steps* s, bint reverse, bint packed, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
+                       const real* h, real* y, Py_ssize_t row, Py_ssize_t step, const real* mask,
+                       Py_ssize_t mask_row) noexcept nogil:
+    """h after each step -> y, in packed rows `row` reals apart, or at y[b * row + t * step] in the caller's order.
+
+    mask, packed rows `mask_row` reals apart, multiplies it; or NULL.
+    """
+    cdef Py_ssize_t t, b, j, at, last = min(who.last, H)
     cdef const real* source
+    cdef const real* kept
     for t in range(s.T):
         source = h + slot(s, t if reverse else t + 1) * Hp
         for b in range(alive(s, t)):
-            memcpy(y + ((offset(s, t) + b) * row if packed else caller_row(s, b) * row + t * step), source + b * Hp,
-                   H * sizeof(real))
+            at = (offset(s, t) + b) * row if packed else caller_row(s, b) * row + t * step
+            if mask == NULL:
+                memcpy(y + at + who.first, source + who.first, (last - who.first) * sizeof(real))
+            else:
+                kept = mask + (offset(s, t) + b) * mask_row
+                for j in range(who.first, last):
+                    y[at + j] = source[j] * kept[j]
+            source += Hp
 
 
-cdef void add_outputs(const Steps* s, bint reverse, bint packed, Py_ssize_t H, Py_ssize_t Hp, const real* dy,
-                      Py_ssize_t row, Py_ssize_t step, real* dh) noexcept nogil:
-    """The reverse of copy_outputs: dh at each boundary += dy."""
-    cdef Py_ssize_t t, b, j
-    cdef const real* source
+cdef void start_gradients(const Steps* s, bint reverse, bint packed, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
+                          const real* dy, Py_ssize_t row, Py_ssize_t step, const real* mask, Py_ssize_t mask_row,
+                          real* dh) noexcept nogil:
+    """The reverse of copy_outputs: dh at each boundary = dy, and zero where no step ends."""
+    cdef Py_ssize_t t, b, j, at, last = min(who.last, H), size = (who.last - who.first) * sizeof(real)
     cdef real* target
+    cdef const real* kept
+    for b in range(s.B):
+        memset(dh + first_slot(s, reverse, b) * Hp + who.first, 0, size)
     for t in range(s.T):
         target = dh + slot(s, t if reverse else t + 1) * Hp
         for b in range(alive(s, t)):
-            source = dy + ((offset(s, t) + b) * row if packed else caller_row(s, b) * row + t * step)
-            for j in range(H):
-                target[j] += source[j]
+            at = (offset(s, t) + b) * row if packed else caller_row(s, b) * row + t * step
+            memcpy(target + who.first, dy + at + who.first, (last - who.first) * sizeof(real))
+            if mask != NULL:
+                kept = mask + (offset(s, t) + b) * mask_row
+                for j in range(who.first, last):
+                    target[j] *= kept[j]
+            memset(target + last, 0, (who.last - last) * sizeof(real))
             target += Hp
 
 
-cdef void add_states(const Steps* s, bint reverse, Py_ssize_t H, Py_ssize_t Hp, const real* dstate,
+cdef void add_states(const Steps* s, bint reverse, const Member* who, Py_ssize_t H, Py_ssize_t Hp, const real* dstate,
                      real* dh) noexcept nogil:
     """dh at the boundary where each row ends += d loss / d (final h), (B, H) in the caller's order."""
     cdef Py_ssize_t b, j
@@ -176,13 +319,5 @@ cdef void add_states(const Steps* s, bint reverse, Py_ssize_t H, Py_ssize_t Hp, 
     cdef const real* source
     for b in range(s.B):
         target, source = dh + last_slot(s, reverse, b) * Hp, dstate + caller_row(s, b) * H
-        for j in range(H):
+        for j in range(who.first, min(who.last, H)):
             target[j] += source[j]
-
-
-cdef void multiply_rows(Py_ssize_t rows, Py_ssize_t width, real* y, Py_ssize_t ldy, const real* mask) noexcept nogil:
-    """y (rows, width) *= mask (rows, width), the rows of y lying ldy apart."""
-    cdef Py_ssize_t n, j
-    for n in range(rows):
-        for j in range(width):
-            y[n * ldy + j] *= mask[n * width + j]

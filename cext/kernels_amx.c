@@ -1,0 +1,12 @@
+#if !defined(__AVX512F__) || !defined(__AVX512DQ__) || !defined(__AVX512VL__) || !defined(__AVX512BW__)
+#error "compile with -mavx512f -mavx512dq -mavx512vl -mavx512bw"
+#endif
+#if !defined(__AMX_TILE__) || !defined(__AMX_BF16__)
+#error "compile with -mamx-tile -mamx-bf16"
+#endif
+#define ISA amx
+#define ISA_NAME "amx"
+#define VECTOR_BYTES 64
+#define TILE_ROWS 6
+#define WITH_TILES
+#include "kernels_body.h"

@@ -1,0 +1,177 @@
+#include "pool.h"
+
+#include <stdatomic.h>
+#include <stddef.h>
+
+#if defined(__x86_64__) || defined(_M_X64)
+#include <immintrin.h>
+#define RELAX() _mm_pause()
+#elif defined(__aarch64__)
+#define RELAX() __asm__ __volatile__("yield")
+#else
+#define RELAX() ((void)0)
+#endif
+
+#ifdef _WIN32
+#include <windows.h>
+typedef SRWLOCK lock_type;
+typedef CONDITION_VARIABLE signal_type;
+#define LOCK_START SRWLOCK_INIT
+#define SIGNAL_START CONDITION_VARIABLE_INIT
+#define LOCK(l) AcquireSRWLockExclusive(l)
+#define UNLOCK(l) ReleaseSRWLockExclusive(l)
+#define WAIT(s, l) SleepConditionVariableSRW(s, l, INFINITE, 0)
+#define WAKE_ALL(s) WakeAllConditionVariable(s)
+#define GIVE_WAY() SwitchToThread()
+#else
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+typedef pthread_mutex_t lock_type;
+typedef pthread_cond_t signal_type;
+#define LOCK_START PTHREAD_MUTEX_INITIALIZER
+#define SIGNAL_START PTHREAD_COND_INITIALIZER
+#define LOCK(l) pthread_mutex_lock(l)
+#define UNLOCK(l) pthread_mutex_unlock(l)
+#define WAIT(s, l) pthread_cond_wait(s, l)
+#define WAKE_ALL(s) pthread_cond_broadcast(s)
+#define GIVE_WAY() sched_yield()
+#endif
+
+#define MOST_THREADS 256
+
+/* A member that waits for the others spins for some ten microseconds, the length of a small step, and then gives way:
+ * there may be fewer processors than members. */
+#define SPINS 200
+
+struct cylstm_team {
+    int count;
+    atomic_int arrived;
+    atomic_uint meetings;
+};
+
+static struct {
+    atomic_flag busy; /* a caller has the threads */
+    lock_type lock;   /* of what follows */
+    signal_type work;
+    int started;         /* threads */
+    unsigned generation; /* of tasks */
+    cylstm_task task;
+    void *context;
+    cylstm_team team;
+    atomic_int at_work; /* members of the team that have not returned, the caller apart */
+} pool = {.busy = ATOMIC_FLAG_INIT, .lock = LOCK_START, .work = SIGNAL_START};
+
+static void relax(int turn)
+{
+    if (turn < SPINS)
+        RELAX();
+    else
+        GIVE_WAY();
+}
+
+void cylstm_meet(cylstm_team *team)
+{
+    if (team->count == 1) return;
+    const unsigned meeting = atomic_load_explicit(&team->meetings, memory_order_relaxed);
+    if (atomic_fetch_add_explicit(&team->arrived, 1, memory_order_acq_rel) == team->count - 1) {
+        atomic_store_explicit(&team->arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&team->meetings, meeting + 1, memory_order_release);
+        return;
+    }
+    for (int turn = 0; atomic_load_explicit(&team->meetings, memory_order_acquire) == meeting; turn += turn < SPINS) relax(turn);
+}
+
+/* Thread number `me` takes part in each task whose team has so many members. */
+static void serve(int me, unsigned seen)
+{
+    for (;;) {
+        LOCK(&pool.lock);
+        while (pool.generation == seen) WAIT(&pool.work, &pool.lock);
+        seen = pool.generation;
+        const cylstm_task task = pool.task;
+        void *context = pool.context;
+        const int count = pool.team.count;
+        UNLOCK(&pool.lock);
+        if (me >= count) continue;
+        task(context, me, count, &pool.team);
+        atomic_fetch_sub_explicit(&pool.at_work, 1, memory_order_release);
+    }
+}
+
+/* A new thread is told its number and the generation that it has seen in one pointer: there is nowhere to allocate. */
+#define TICKET(me, seen) (void *)(((size_t)(seen) << 16) | (size_t)(me))
+#define TICKET_ME(ticket) (int)((size_t)(ticket) & 0xffff)
+#define TICKET_SEEN(ticket) (unsigned)((size_t)(ticket) >> 16)
+
+#ifdef _WIN32
+static DWORD WINAPI thread_main(void *ticket)
+{
+    serve(TICKET_ME(ticket), TICKET_SEEN(ticket));
+    return 0;
+}
+
+static int start_thread(void *ticket)
+{
+    HANDLE thread = CreateThread(NULL, 0, thread_main, ticket, 0, NULL);
+    if (thread) CloseHandle(thread);
+    return thread != NULL;
+}
+#else
+static void *thread_main(void *ticket)
+{
+    serve(TICKET_ME(ticket), TICKET_SEEN(ticket));
+    return NULL;
+}
+
+/* Only the thread that forks goes on in the child: the others, and whatever they held, are gone. */
+static void after_fork(void)
+{
+    const lock_type fresh_lock = LOCK_START;
+    const signal_type fresh_signal = SIGNAL_START;
+    pool.lock = fresh_lock, pool.work = fresh_signal;
+    pool.started = 0;
+    atomic_flag_clear(&pool.busy);
+}
+
+static int start_thread(void *ticket)
+{
+    static int fork_is_watched; /* changed only by the caller that has the threads */
+    if (!fork_is_watched && pthread_atfork(NULL, NULL, after_fork) != 0) return 0;
+    fork_is_watched = 1;
+    sigset_t all, before; /* signals are for the threads of the program */
+    pthread_t thread;
+    pthread_attr_t attributes;
+    if (pthread_attr_init(&attributes) != 0) return 0;
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const int failed = pthread_create(&thread, &attributes, thread_main, ticket);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    return !failed;
+}
+#endif
+
+void cylstm_run(int wanted, cylstm_task task, void *context)
+{
+    if (wanted > MOST_THREADS) wanted = MOST_THREADS;
+    if (wanted <= 1 || atomic_flag_test_and_set_explicit(&pool.busy, memory_order_acquire)) {
+        cylstm_team alone = {.count = 1};
+        task(context, 0, 1, &alone);
+        return;
+    }
+    while (pool.started < wanted - 1 && start_thread(TICKET(pool.started + 1, pool.generation & 0xffff))) pool.started++;
+    const int count = pool.started + 1 < wanted ? pool.started + 1 : wanted;
+    LOCK(&pool.lock);
+    pool.task = task, pool.context = context;
+    pool.team.count = count;
+    atomic_store_explicit(&pool.team.arrived, 0, memory_order_relaxed);
+    atomic_store_explicit(&pool.at_work, count - 1, memory_order_relaxed);
+    pool.generation = (pool.generation + 1) & 0xffff;
+    WAKE_ALL(&pool.work);
+    UNLOCK(&pool.lock);
+    task(context, 0, count, &pool.team);
+    for (int turn = 0; atomic_load_explicit(&pool.at_work, memory_order_acquire) > 0; turn += turn < SPINS) relax(turn);
+    atomic_flag_clear_explicit(&pool.busy, memory_order_release);
+}

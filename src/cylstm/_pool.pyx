@@ -1,0 +1,66 @@
+"""How many threads a call may use."""
+
+import os
+
+from cylstm.checks import positive_int
+
+cdef extern from "pool.h" nogil:
+    void cylstm_run(int wanted, Task task, void* context)
+    void cylstm_meet(Team* team)
+
+cdef int allowed = 1
+
+# Waking a thread costs some microseconds, and each step a meeting of a fraction of one: measured, a thread more pays from
+# about so many multiply-adds on.
+cdef double WORTH_WAKING = 2e6
+cdef double WORTH_MEETING = 40e3
+
+
+cdef void run(int wanted, Task task, void* context) noexcept nogil:
+    cylstm_run(min(wanted, allowed), task, context)
+
+
+cdef void meet(Team* team) noexcept nogil:
+    cylstm_meet(team)
+
+
+cdef int threads_for(double work, double between, Py_ssize_t pieces) noexcept nogil:
+    cdef double most = min(work / WORTH_WAKING, between / WORTH_MEETING)
+    return <int>max(1, min(<Py_ssize_t>min(most, 256.0), min(pieces, allowed)))
+
+
+def set_num_threads(n):
+    """Let each call use up to n threads, the calling one among them. Results are the same bits for every n.
+
+    They are started when first needed and sleep between calls; a call that finds them at work for another Python thread
+    runs on its own thread alone. At import n is the number of processors that this process may use, or the environment
+    variable CYLSTM_NUM_THREADS. Raises TypeError or ValueError.
+    """
+    global allowed
+    allowed = min(positive_int("n", n), 256)
+
+
+def num_threads():
+    """How many threads a call may use; see set_num_threads."""
+    return allowed
+
+
+def processors():
+    """The number of processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def from_environment():
+    """CYLSTM_NUM_THREADS, or as many as there are processors."""
+    named = os.environ.get("CYLSTM_NUM_THREADS")
+    if not named:
+        return processors()
+    try:
+        return int(named)
+    except ValueError:
+        raise ValueError(f"CYLSTM_NUM_THREADS: expected an integer, got {named!r}") from None
+
+
+set_num_threads(from_environment())
