@@ -6,7 +6,7 @@
 
 INLINE void NAME(tile)(const int ROWS, const int PANELS, const int VECTORS, ptrdiff_t K, const REAL *restrict A,
                        ptrdiff_t lda, const REAL *restrict P, ptrdiff_t step, ptrdiff_t panel_size,
-                       const REAL *restrict bias, REAL *restrict C, ptrdiff_t ldc)
+                       ptrdiff_t ahead, const REAL *restrict bias, REAL *restrict C, ptrdiff_t ldc)
 {
     VECTOR acc[TILE_ROWS][8];
     const int width = PANELS * VECTORS;
@@ -15,6 +15,7 @@ INLINE void NAME(tile)(const int ROWS, const int PANELS, const int VECTORS, ptrd
 #pragma GCC unroll 8
         for (int j = 0; j < width; j++) acc[r][j] = NAME(load)((bias ? bias : C + r * ldc) + j * LANES);
     for (ptrdiff_t k = 0; k < K; k++) {
+        __builtin_prefetch(P + ahead, 0, 2); /* into the second-level cache */
 #pragma GCC unroll 8
         for (int j = 0; j < width; j++) {
             const VECTOR w = NAME(load)(P + (j / VECTORS) * panel_size + (j % VECTORS) * LANES);
@@ -32,9 +33,9 @@ INLINE void NAME(tile)(const int ROWS, const int PANELS, const int VECTORS, ptrd
 #define DEFINE_TILE(ROWS, PANELS, VECTORS)                                                                     \
     static __attribute__((noinline)) void NAME(tile_##ROWS##_##PANELS##_##VECTORS)(                            \
         ptrdiff_t K, const REAL *A, ptrdiff_t lda, const REAL *P, ptrdiff_t step, ptrdiff_t panel_size,        \
-        const REAL *bias, REAL *C, ptrdiff_t ldc)                                                              \
+        ptrdiff_t ahead, const REAL *bias, REAL *C, ptrdiff_t ldc)                                                              \
     {                                                                                                          \
-        NAME(tile)(ROWS, PANELS, VECTORS, K, A, lda, P, step, panel_size, bias, C, ldc);                       \
+        NAME(tile)(ROWS, PANELS, VECTORS, K, A, lda, P, step, panel_size, ahead, bias, C, ldc);                       \
     }
 #define DEFINE_TILES(ROWS) DEFINE_TILE(ROWS, 1, 1) DEFINE_TILE(ROWS, 1, 2) DEFINE_TILE(ROWS, 1, 3) DEFINE_TILE(ROWS, 1, 4)
 #define TILES(ROWS) {NAME(tile_##ROWS##_1_1), NAME(tile_##ROWS##_1_2), NAME(tile_##ROWS##_1_3), NAME(tile_##ROWS##_1_4)}
@@ -49,7 +50,7 @@ DEFINE_TILES(5)
 DEFINE_TILES(6)
 #endif
 
-typedef void (*NAME(tile_function))(ptrdiff_t, const REAL *, ptrdiff_t, const REAL *, ptrdiff_t, ptrdiff_t, const REAL *,
+typedef void (*NAME(tile_function))(ptrdiff_t, const REAL *, ptrdiff_t, const REAL *, ptrdiff_t, ptrdiff_t, ptrdiff_t, const REAL *,
                                     REAL *, ptrdiff_t);
 
 static const NAME(tile_function) NAME(tiles)[TILE_ROWS][4] = {TILES(1), TILES(2), TILES(3),
@@ -63,14 +64,16 @@ static const NAME(tile_function) NAME(tiles)[TILE_ROWS][4] = {TILES(1), TILES(2)
 #undef TILES
 
 /* `vectors` vectors of columns under all rows: rows in blocks as even as they can be, so that no block of one row,
- * which cannot hide the latency of its additions, is left over. `step` lies between k and k + 1 in P. */
+ * which cannot hide the latency of its additions, is left over. `step` lies between k and k + 1 in P. Each block of rows asks for
+ * one line in `step` of what comes next in P: weights that no cache holds then come in time (462 to 402 us at 20 x 650). */
 INLINE void NAME(product_panel)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t vectors, const REAL *A, ptrdiff_t lda, const REAL *P,
                                 ptrdiff_t step, const REAL *bias, REAL *C, ptrdiff_t ldc)
 {
-    ptrdiff_t blocks = (rows + TILE_ROWS - 1) / TILE_ROWS;
+    ptrdiff_t blocks = (rows + TILE_ROWS - 1) / TILE_ROWS, line = 0;
     while (rows > 0) {
         const ptrdiff_t size = (rows + blocks - 1) / blocks;
-        NAME(tiles)[size - 1][vectors - 1](K, A, lda, P, step, 0, bias, C, ldc);
+        NAME(tiles)[size - 1][vectors - 1](K, A, lda, P, step, 0, K * step + line, bias, C, ldc);
+        line = (line + LANES) % step;
         A += size * lda, C += size * ldc, rows -= size, blocks--;
     }
 }
@@ -89,7 +92,7 @@ static void NAME(product_of_panels)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t colum
         const REAL *p = P + start * K + (first - start);
         if (rows == 1 && width == panel && last - first >= 2 * panel) {
             /* two panels at once: eight accumulators hide the latency that four do not */
-            NAME(tile_1_2_4)(K, A, lda, p, panel, panel * K, bias ? bias + first : NULL, C + first, ldc);
+            NAME(tile_1_2_4)(K, A, lda, p, panel, panel * K, 0, bias ? bias + first : NULL, C + first, ldc);
             first += 2 * panel;
             continue;
         }

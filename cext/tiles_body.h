@@ -146,27 +146,23 @@ INLINE void tiles_2_2(ptrdiff_t k_tiles, const uint16_t *a, ptrdiff_t a_next, co
 #undef MULTIPLY
 }
 
-/* One tile of rows under 1 to 4 tiles of columns; the parts in the same order. */
+/* One tile of rows under 1 to 4 tiles of columns: its three parts stay, those of P come one by one, each once. */
 INLINE void tiles_1_n(const int n, ptrdiff_t k_tiles, const uint16_t *a, const uint16_t *p, ptrdiff_t p_step, const REAL *from,
                       ptrdiff_t ldf, REAL *C, ptrdiff_t ldc)
 {
-#define EACH(does) do { does(0, 5); if (n > 1) does(1, 6); if (n > 2) does(2, 7); if (n > 3) does(3, 5); } while (0)
-#define START(j, unused) _tile_loadd(j, from + j * 16, ldf * 4)
-#define STORE(j, unused) _tile_stored(j, C + j * 16, ldc * 4)
-#define PART_3(j, reg) _tile_loadd(reg, p + j * TILE + 2 * PART, 64); _tile_dpbf16ps(j, 4, reg)
-#define PART_2(j, reg) _tile_loadd(reg, p + j * TILE + PART, 64); _tile_dpbf16ps(j, 4, reg)
-#define PART_1(j, reg) _tile_loadd(reg, p + j * TILE, 64); _tile_dpbf16ps(j, 4, reg)
+#define EACH(does) do { does(0); if (n > 1) does(1); if (n > 2) does(2); if (n > 3) does(3); } while (0)
+#define START(j) _tile_loadd(j, from + j * 16, ldf * 4)
+#define STORE(j) _tile_stored(j, C + j * 16, ldc * 4)
+#define PART_3(j) _tile_loadd(7, p + j * TILE + 2 * PART, 64); _tile_dpbf16ps(j, 4, 7)
+#define PART_2(j) _tile_loadd(7, p + j * TILE + PART, 64); _tile_dpbf16ps(j, 4, 7); _tile_dpbf16ps(j, 5, 7)
+#define PART_1(j) _tile_loadd(7, p + j * TILE, 64); _tile_dpbf16ps(j, 5, 7); _tile_dpbf16ps(j, 6, 7); _tile_dpbf16ps(j, 4, 7)
     EACH(START);
     for (ptrdiff_t k = 0; k < k_tiles; k++, a += TILE, p += p_step) {
         _tile_loadd(4, a, 64);
         EACH(PART_3);
+        _tile_loadd(5, a + PART, 64);
         EACH(PART_2);
-        _tile_loadd(4, a + PART, 64);
-        EACH(PART_2);
-        EACH(PART_1);
-        _tile_loadd(4, a + 2 * PART, 64);
-        EACH(PART_1);
-        _tile_loadd(4, a, 64);
+        _tile_loadd(6, a + 2 * PART, 64);
         EACH(PART_1);
     }
     EACH(STORE);

@@ -78,12 +78,19 @@ def test_the_environment_chooses_the_instruction_set(name):
     assert answer.stdout.strip() == name
 
 
-@pytest.mark.parametrize("rows", [2, 3, 5, 6, 7, 13])
+@pytest.mark.parametrize("rows", [2, 3, 5, 7, 12, 13])
 def test_a_row_has_the_same_bits_alone_and_in_a_batch(isa, dtype, rng, rows):
-    """Sums run over k in one order whatever the tile: what lets step(), lstm(x) and forward() agree to the bit."""
+    """Sums run over k in one order whatever the number of rows. Tiles, which serve larger batches, have another order."""
     layer = LSTM(130, 37, dtype=dtype, seed=3)
-    x = rng.standard_normal((rows, 4, 130))
+    x = rng.standard_normal((rows, 4, 130)).astype(dtype)
     together, _ = layer(x)
+    tiled = isa == "amx" and dtype == "float32" and rows >= 12
     for row in range(rows):
         alone, _ = layer(x[row])
-        np.testing.assert_array_equal(alone, together[row])
+        if tiled:
+            np.testing.assert_allclose(alone, together[row], rtol=0, atol=2e-6)
+        else:
+            np.testing.assert_array_equal(alone, together[row])
+    if tiled:
+        again, _ = layer(np.concatenate([rng.standard_normal((19, 4, 130)).astype(dtype), x]))
+        np.testing.assert_array_equal(again[19:], together)

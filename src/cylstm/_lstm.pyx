@@ -13,11 +13,12 @@ from libc.string cimport memset
 from cylstm._kernels cimport Kernels, lanes_of, real, tile_bytes
 from cylstm._pool cimport Team, meet, run, threads_for
 from cylstm._sequence cimport (
-    DX_ROWS, GRADIENT_ROWS, Cell, Member, Scratch, add_states, chunk_rows, copy_outputs, fetch_states, input_gradients,
-    member, place_states, run_backward, run_forward, start_gradients, weight_gradients,
+    DX_ROWS, GRADIENT_ROWS, ROWS_EACH, Cell, Member, Scratch, add_states, best_by_rows, chunk_rows, copy_outputs,
+    fetch_states, input_gradients, meet_by_units, member_by_rows, member_by_units, place_states, run_backward, run_forward,
+    start_gradients, weight_gradients,
 )
 from cylstm._steps cimport Plan, Steps
-from cylstm._weights cimport Choice, Form, Weights
+from cylstm._weights cimport Choice, Form, Moment, Weights
 
 from cylstm.params import aligned_empty
 
@@ -35,6 +36,7 @@ cdef class Tape:
 
     cdef Plan plan
     cdef Choice choice
+    cdef Moment moment
     cdef readonly Weights weights
     cdef readonly object x, ids, masks
     cdef object memory
@@ -45,6 +47,7 @@ cdef class Tape:
 
     def __init__(self, Weights weights, Plan plan, x, ids, masks, bint keep):
         self.weights, self.plan, self.keep, self.masks = weights, plan, keep, masks
+        self.moment = weights.now
         self.x, self.ids, self.used = x, ids, False
         self.choice = weights.choose(plan.steps.B, plan.steps.N)
         # Python's integers, so that no size wraps around before numpy refuses it.
@@ -88,14 +91,14 @@ cdef forward_scratch(Tape tape, item, rows):
         size += 2 * carried_bytes(tape.choice.steps, B, Hp, item)
     if cuts:
         size += 2 * B * Hp * item
-    if tape.choice.steps:
-        size += tile_bytes(rows, max(inputs for inputs, _, _ in tape.weights.sizes))
+    if tape.choice.inputs:
+        size += tile_bytes(rows + 16 * (B // ROWS_EACH + 1), max(inputs for inputs, _, _ in tape.weights.sizes))
     return size
 
 
 cdef Py_ssize_t carried_bytes(bint tiled, Py_ssize_t B, Py_ssize_t width, Py_ssize_t item) noexcept nogil:
-    """Room for the left operand of one step's product, (B, width)."""
-    return tile_bytes(B, width) if tiled else B * width * item
+    """Room for the left operand of one step's product, (B, width). Each member that has rows begins a tile of its own."""
+    return tile_bytes(B + 16 * (B // ROWS_EACH + 1), width) if tiled else B * width * item
 
 
 cdef Scratch cut_forward_scratch(Tape tape, char* at, Py_ssize_t item):
@@ -137,14 +140,14 @@ cdef struct Forward:
     void* cn
 
 
-def forward(Weights weights, flat, Plan plan, x, ids, h0, c0, masks, bint keep, y, hn, cn):
+def forward(Weights weights, Plan plan, x, ids, h0, c0, masks, bint keep, y, hn, cn):
     """Run all layers, without the GIL; returns the tape where `keep`.
 
     x (N, I) packed rows, or ids (N,) int64; h0, c0 (L*D, B, H); masks (L-1, N, D*H) or None. Into y (B, T, D*H) with
-    zeros already past each row's end, hn and cn (L*D, B, H), which may be h0 and c0. `flat`: the parameters.
+    zeros already past each row's end, hn and cn (L*D, B, H), which may be h0 and c0.
     """
     tape = Tape(weights, plan, x, ids, masks, keep)
-    form = weights.form(flat, tape.choice, ids is not None, False)
+    form = weights.form(tape.moment, tape.choice, ids is not None, False)
     if weights.dtype == np.float32:
         network_forward[float](tape, form, h0, c0, y, hn, cn)
     else:
@@ -182,11 +185,20 @@ cdef void network_forward(Tape tape, Form form, const real[:, :, ::1] h0, const 
 
 cdef int team_size(const Steps* s, const Cell* cells, Py_ssize_t count, Py_ssize_t lanes) noexcept nogil:
     """How many threads a call is worth, by its multiply-adds."""
-    cdef double work = 0
+    cdef double work = 0, between
+    cdef bint by_rows = best_by_rows(s, cells[0].H)
     cdef Py_ssize_t n
     for n in range(count):
         work += 4.0 * cells[n].H * (cells[n].I + cells[n].H) * s.N
-    return threads_for(work, 4.0 * cells[0].H * cells[0].H * s.N / s.T, cells[0].Hp // lanes)
+    between = work if by_rows else 4.0 * cells[0].H * cells[0].H * s.N / s.T
+    return threads_for(work, between, s.B // ROWS_EACH if by_rows else cells[0].Hp // lanes)
+
+
+cdef Member member(int me, int count, Team* team, const Steps* s, Py_ssize_t H, Py_ssize_t Hp,
+                   Py_ssize_t lanes) noexcept nogil:
+    if best_by_rows(s, H):
+        return member_by_rows(me, count, team, s, Hp)
+    return member_by_units(me, count, team, s, Hp, lanes)
 
 
 cdef void forward_f32(void* call, int me, int count, Team* team) noexcept nogil:
@@ -197,9 +209,9 @@ cdef void forward_f64(void* call, int me, int count, Team* team) noexcept nogil:
 
 
 cdef void forward_member(const Forward* call, int me, int count, Team* team, real* of_type) noexcept nogil:
-    """What one member does: all layers and directions in its hidden units."""
+    """What one member does: all layers and directions, in its rows and units."""
     cdef const Steps* s = call.s
-    cdef Member who = member(me, count, team, call.Hp, lanes_of(call.k, of_type))
+    cdef Member who = member(me, count, team, s, call.H, call.Hp, lanes_of(call.k, of_type))
     cdef Py_ssize_t L = call.L, D = call.D, H = call.H, Hp = call.Hp, DH = D * H, l, d, n, ld_input = call.cells[0].I
     cdef Py_ssize_t state = s.B * H, block = (s.B + s.N) * Hp
     cdef const real* inputs = <const real*>call.x
@@ -228,7 +240,7 @@ cdef void forward_member(const Forward* call, int me, int count, Team* team, rea
                 copy_outputs(s, d, True, &who, H, Hp, <const real*>h, outputs + d * H, DH, 0,
                              masks + l * s.N * DH + d * H if masks != NULL else <const real*>NULL, DH)
             if n < L * D - 1:
-                meet(team)
+                meet_by_units(&who)
         ids = NULL
         if call.joined:
             inputs, ld_input = outputs, DH
@@ -265,7 +277,7 @@ cdef struct Backward:
     void* dflat
 
 
-def backward(Tape tape, flat, dy, dhn, dcn, dh0, dc0, dflat):
+def backward(Tape tape, dy, dhn, dcn, dh0, dc0, dflat):
     """BPTT through all layers, without the GIL; returns d loss / d x (N, I) packed, or None where ids went in.
 
     dy (B, T, D*H); dhn, dcn (L*D, B, H) or None; into dh0, dc0 (L*D, B, H) and dflat, the flat gradient buffer.
@@ -273,7 +285,7 @@ def backward(Tape tape, flat, dy, dhn, dcn, dh0, dc0, dflat):
     """
     tape.take()
     cdef Weights weights = tape.weights
-    form = weights.form(flat, tape.choice, tape.ids is not None, True)
+    form = weights.form(tape.moment, tape.choice, tape.ids is not None, True)
     dx = None
     if tape.ids is None:
         dx = aligned_empty(tape.plan.steps.N * form.cells[0].Ip, weights.dtype).reshape(-1, form.cells[0].Ip)
@@ -387,9 +399,13 @@ cdef void backward_f64(void* call, int me, int count, Team* team) noexcept nogil
 
 
 cdef void backward_member(const Backward* call, int me, int count, Team* team, real* of_type) noexcept nogil:
-    """What one member does: all layers and directions, from the last to the first, in its hidden units."""
+    """What one member does: all layers and directions, from the last to the first, in its rows and units.
+
+    The weights' gradients are sums over all rows: they are always shared out by units.
+    """
     cdef const Steps* s = call.s
-    cdef Member who = member(me, count, team, call.Hp, lanes_of(call.k, of_type))
+    cdef Member who = member(me, count, team, s, call.H, call.Hp, lanes_of(call.k, of_type))
+    cdef Member summing = member_by_units(me, count, team, s, call.Hp, lanes_of(call.k, of_type))
     cdef Py_ssize_t L = call.L, D = call.D, H = call.H, Hp = call.Hp, DH = D * H, l, d, n, ld_input, ld_above = 0
     cdef Py_ssize_t state = s.B * H, block = (s.B + s.N) * Hp, rows = s.N * me // count, rows_end = s.N * (me + 1) // count
     cdef real* dh = <real*>call.dh
@@ -435,15 +451,16 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
             run_backward(call.k, s, cell, d, &who, &call.scratch, gates, c, dh, dc)
             fetch_states(s, d, True, False, &who, H, Hp, <const real*>dh, <real*>call.dh0 + n * state)
             fetch_states(s, d, True, True, &who, H, Hp, <const real*>dc, <real*>call.dc0 + n * state)
-            weight_gradients(call.k, s, cell, d, &who, &call.scratch, call.tiled, <const real*>gates, inputs, ld_input, ids,
+            meet(team)
+            weight_gradients(call.k, s, cell, d, &summing, &call.scratch, call.tiled, <const real*>gates, inputs, ld_input, ids,
                              h, <real*>call.dflat)
             if dinputs != NULL:
-                input_gradients(call.k, s, cell, &who, &call.scratch, <const real*>gates, dinputs)
+                input_gradients(call.k, s, cell, &summing, &call.scratch, <const real*>gates, dinputs)
             meet(team)
         dabove, ld_above = dinputs, cell.Ip
 
 
 cdef void clear_states(const Steps* s, const Member* who, Py_ssize_t Hp, real* rows) noexcept nogil:
     cdef Py_ssize_t b
-    for b in range(s.B):
+    for b in range(who.first_row, who.last_row):
         memset(rows + b * Hp + who.first, 0, (who.last - who.first) * sizeof(real))

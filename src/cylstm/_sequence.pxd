@@ -6,14 +6,20 @@ from cylstm._kernels cimport Kernels, real
 from cylstm._pool cimport Team
 from cylstm._steps cimport Steps
 
-# Hidden units are shared out in whole vectors: member `me` computes the units first..last of every row, all on its own but
-# for h (forward) and the gates' gradients (backward), which everybody needs from everybody at each step.
+# What one member of a team computes: the hidden units first..last of the rows first_row..last_row of the batch. The work
+# is shared out in one of two ways:
+#   by units: all rows, whole vectors of units. Each member reads its part of the weights only, which then stay in its cache;
+#             at each step everybody needs h (forward) or the gates' gradients (backward) from everybody, so they meet.
+#   by rows:  all units, some rows. No meeting within a layer, and no cache line that two members write to.
 cdef struct Member:
     int me
     int count
     Team* team
     Py_ssize_t first
     Py_ssize_t last
+    Py_ssize_t first_row
+    Py_ssize_t last_row
+    bint by_rows
 
 # The right operand of a product, packed as cext/kernels.h shows: panels, column blocks or tiles.
 cdef struct Factor:
@@ -51,13 +57,18 @@ cdef struct Scratch:
 cdef enum:
     # Gates of as many steps as fit into this many bytes are computed by one product before their steps run, and of as
     # many rows at least: weights that no cache holds are then read once for all of them.
+    ROWS_EACH = 8        # by rows, if each member gets as many at least
+    SMALL_WEIGHTS = 262144  # and R, in all its elements, stays in everybody's second-level cache
     CHUNK_BYTES = 524288
     CHUNK_ROWS = 128
     GRADIENT_ROWS = 512  # of one product of dgates' x: both operands, as tiles, fit into the second-level cache
     DX_ROWS = 64
 
 cdef Py_ssize_t chunk_rows(const Steps* s, Py_ssize_t row_bytes) noexcept nogil
-cdef Member member(int me, int count, Team* team, Py_ssize_t Hp, Py_ssize_t lanes) noexcept nogil
+cdef bint best_by_rows(const Steps* s, Py_ssize_t H) noexcept nogil
+cdef Member member_by_units(int me, int count, Team* team, const Steps* s, Py_ssize_t Hp, Py_ssize_t lanes) noexcept nogil
+cdef Member member_by_rows(int me, int count, Team* team, const Steps* s, Py_ssize_t Hp) noexcept nogil
+cdef void meet_by_units(const Member* who) noexcept nogil
 cdef void run_forward(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, bint keep, const Member* who,
                       const Scratch* scratch, const real* x, Py_ssize_t ldx, const int64_t* ids, real* gates, real* h,
                       real* c) noexcept nogil

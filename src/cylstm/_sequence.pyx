@@ -13,7 +13,7 @@ from cylstm._kernels cimport (
     split_rows, unpack_columns, unpack_rows, weight_gradients as tiled_gradients,
 )
 from cylstm._pool cimport Team, meet
-from cylstm._steps cimport Steps, alive, caller_row, first_slot, is_cut, last_slot, offset, slot
+from cylstm._steps cimport Steps, alive, caller_row, first_slot, is_cut, last_slot, length, offset, slot
 
 
 cdef Py_ssize_t chunk_rows(const Steps* s, Py_ssize_t row_bytes) noexcept nogil:
@@ -25,11 +25,45 @@ cdef inline Py_ssize_t part(Py_ssize_t pieces, int me, int count) noexcept nogil
     return pieces * me // count
 
 
-cdef Member member(int me, int count, Team* team, Py_ssize_t Hp, Py_ssize_t lanes) noexcept nogil:
+cdef bint best_by_rows(const Steps* s, Py_ssize_t H) noexcept nogil:
+    return s.B >= 2 * ROWS_EACH and 4 * H * H <= SMALL_WEIGHTS
+
+
+cdef Member member_by_units(int me, int count, Team* team, const Steps* s, Py_ssize_t Hp, Py_ssize_t lanes) noexcept nogil:
     cdef Member who
-    who.me, who.count, who.team = me, count, team
+    who.me, who.count, who.team, who.by_rows = me, count, team, False
     who.first, who.last = part(Hp // lanes, me, count) * lanes, part(Hp // lanes, me + 1, count) * lanes
+    who.first_row, who.last_row = 0, s.B
     return who
+
+
+cdef Member member_by_rows(int me, int count, Team* team, const Steps* s, Py_ssize_t Hp) noexcept nogil:
+    """As many steps for each, not as many rows: the rows of a ragged batch are sorted by length."""
+    cdef Member who
+    cdef Py_ssize_t b, steps = 0
+    who.me, who.count, who.team, who.by_rows = me, count, team, True
+    who.first, who.last = 0, Hp
+    who.first_row = who.last_row = 0
+    for b in range(s.B):
+        steps += length(s, b)
+        who.first_row += steps * count <= s.N * me
+        who.last_row += steps * count <= s.N * (me + 1)
+    return who
+
+
+cdef void meet_by_units(const Member* who) noexcept nogil:
+    if not who.by_rows:
+        meet(who.team)
+
+
+# The rows of this member that are alive at step t: from first_row to here, none where it is less.
+cdef inline Py_ssize_t last_alive(const Steps* s, const Member* who, Py_ssize_t t) noexcept nogil:
+    return max(who.first_row, min(who.last_row, alive(s, t)))
+
+
+# Tiles hold 16 rows: members that share out rows have tiles of their own, with room for them in between.
+cdef inline Py_ssize_t tiles_before(const Member* who) noexcept nogil:
+    return (who.first_row + 15) // 16 + who.me if who.by_rows else 0
 
 
 # --- forward ----------------------------------------------------------------------------------------------------------
@@ -42,50 +76,56 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Cell* cell, bint r
 
     x (N, I) or ids (N,). Without `keep`, gates holds one chunk and c one boundary, both used again and again.
     """
-    cdef Py_ssize_t Hp = cell.Hp, G = 4 * cell.Hp, T = s.T, t0, t1, t, n, first, source, target, done = 0
-    cdef Py_ssize_t steps = chunk_rows(s, G * <Py_ssize_t>sizeof(real)) // s.B
+    cdef Py_ssize_t Hp = cell.Hp, G = 4 * cell.Hp, T = s.T, t0, t1, t, n, first, source, target, rows, done = 0
+    cdef Py_ssize_t steps = chunk_rows(s, G * <Py_ssize_t>sizeof(real)) // s.B, row = who.first_row
     cdef const void* h_prev
     cdef const real* c_prev
     cdef real* chunk
     cdef bint cut
+    if who.by_rows:
+        steps = 1  # the rows of one member lie together only within a step
     while done < T:
         t0 = max(0, T - done - steps) if reverse else done
         t1 = T - done if reverse else min(T, done + steps)
-        first = offset(s, t0)
-        chunk = gates + first * G if keep else gates
-        input_gates(k, cell, who, scratch, offset(s, t1) - first, x + first * ldx if ids == NULL else NULL, ldx,
+        first = offset(s, t0) + row
+        chunk = gates + first * G if keep else gates + row * G
+        rows = last_alive(s, who, t0) - row if who.by_rows else offset(s, t1) - first
+        input_gates(k, cell, who, scratch, rows, x + first * ldx if ids == NULL else NULL, ldx,
                     ids + first if ids != NULL else NULL, chunk)
         for n in range(t1 - t0):
             t = t1 - 1 - n if reverse else t0 + n
-            source, target = slot(s, t + 1 if reverse else t), slot(s, t if reverse else t + 1)
+            source, target = slot(s, t + 1 if reverse else t) + row, slot(s, t if reverse else t + 1) + row
+            rows = last_alive(s, who, t) - row
             cut = has_cut(s, t, reverse)
-            h_prev = carry(k, s, t, reverse, cut, cell.R.tiled, who.first, who.last, cell.H, Hp, h + source * Hp,
-                           scratch.carried[(done + n) % 2], <real*>scratch.rows)
-            c_prev = c + source * Hp if keep else c
+            h_prev = carry(k, s, t, reverse, cut, cell.R.tiled, who, who.first, who.last, cell.H, Hp,
+                           h + (source - row) * Hp, <char*>scratch.carried[(done + n) % 2], <real*>scratch.rows)
+            c_prev = c + source * Hp if keep else c + row * Hp
             if cut:
-                copy_uncut(s, t, reverse, who.first, who.last, Hp, c_prev, <real*>scratch.states)
-                c_prev = <real*>scratch.states
-            meet(who.team)
-            cell_forward(k, cell.R.tiled, alive(s, t), cell.H, who.first, who.last, cell.R.packed, h_prev, c_prev,
-                         chunk + (offset(s, t) - first) * G, c + target * Hp if keep else c, h + target * Hp)
+                copy_uncut(s, t, reverse, who, who.first, who.last, Hp, c_prev - row * Hp, <real*>scratch.states)
+                c_prev = <real*>scratch.states + row * Hp
+            meet_by_units(who)
+            cell_forward(k, cell.R.tiled, rows, cell.H, who.first, who.last, cell.R.packed, h_prev, c_prev,
+                         chunk + (offset(s, t) + row - first) * G, c + target * Hp if keep else c + row * Hp,
+                         h + target * Hp)
         done += t1 - t0
 
 
 cdef void input_gates(const Kernels* k, const Cell* cell, const Member* who, const Scratch* scratch, Py_ssize_t rows,
                       const real* x, Py_ssize_t ldx, const int64_t* ids, real* gates) noexcept nogil:
     """gates (rows, 4Hp) = x W' + b in this member's units, for the steps of one chunk."""
-    cdef Py_ssize_t G = 4 * cell.Hp, tiles = (rows + 15) // 16, first, last
+    cdef Py_ssize_t G = 4 * cell.Hp, tiles = (rows + 15) // 16, first = 0, last = rows
+    cdef Py_ssize_t row_bytes = (cell.I + 31) // 32 * 32 * 6  # of tiles
     cdef const void* operand = x
+    cdef char* inputs = <char*>scratch.inputs + 16 * tiles_before(who) * row_bytes
     if ids != NULL:
         gather(k, rows, cell.H, cell.I, who.first, who.last, ids, <const real*>cell.W.packed, <const real*>cell.b, gates)
         return
     if cell.W.tiled:
-        first, last = 16 * part(tiles, who.me, who.count), min(rows, 16 * part(tiles, who.me + 1, who.count))
-        # 3 x 2 bytes of tiles for each real
-        split_rows(k, last - first, cell.I, 0, cell.I, x + first * ldx, ldx,
-                   <char*>scratch.inputs + first * ((cell.I + 31) // 32 * 32) * 6)
-        operand = scratch.inputs
-        meet(who.team)
+        if not who.by_rows:
+            first, last = 16 * part(tiles, who.me, who.count), min(rows, 16 * part(tiles, who.me + 1, who.count))
+        split_rows(k, last - first, cell.I, 0, cell.I, x + first * ldx, ldx, inputs + first * row_bytes)
+        operand = inputs
+        meet_by_units(who)
     product(k, cell.W.tiled, rows, cell.I, G, 4 * who.first, 4 * who.last, operand, ldx, cell.W.packed,
             <const real*>cell.b, gates, G)
 
@@ -101,27 +141,28 @@ cdef bint has_cut(const Steps* s, Py_ssize_t t, bint reverse) noexcept nogil:
 
 
 cdef const void* carry(const Kernels* k, const Steps* s, Py_ssize_t t, bint reverse, bint cut, bint tiled,
-                       Py_ssize_t first, Py_ssize_t last, Py_ssize_t K, Py_ssize_t width, const real* rows, void* carried,
-                       real* scratch) noexcept nogil:
-    """The rows alive at step t as the left operand of its product: zero where nothing crosses, and tiles where `tiled`.
-
-    This member adds the columns first..last of K; after a meeting the whole is there.
+                       const Member* who, Py_ssize_t first, Py_ssize_t last, Py_ssize_t K, Py_ssize_t width,
+                       const real* rows, char* carried, real* scratch) noexcept nogil:
+    """This member's rows alive at step t as the left operand of its product: zero where nothing crosses, and tiles where
+    `tiled`. It adds the columns first..last of K; after a meeting the whole is there.
     """
     cdef real* copy = scratch if tiled else <real*>carried
+    cdef Py_ssize_t row = who.first_row
     if cut:
-        copy_uncut(s, t, reverse, first, last, width, rows, copy)
+        copy_uncut(s, t, reverse, who, first, last, width, rows, copy)
         rows = copy
     if tiled:
-        split_rows(k, alive(s, t), K, first, last, rows, width, carried)
+        carried += 16 * tiles_before(who) * ((K + 31) // 32 * 32 * 6)
+        split_rows(k, last_alive(s, who, t) - row, K, first, last, rows + row * width, width, carried)
         return carried
-    return rows
+    return rows + row * width
 
 
-cdef void copy_uncut(const Steps* s, Py_ssize_t t, bint reverse, Py_ssize_t first, Py_ssize_t last, Py_ssize_t width,
-                     const real* rows, real* copy) noexcept nogil:
-    """Columns first..last of the rows alive at step t, zero where nothing reaches step t from the step before it."""
+cdef void copy_uncut(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t first, Py_ssize_t last,
+                     Py_ssize_t width, const real* rows, real* copy) noexcept nogil:
+    """Columns first..last of this member's rows alive at step t, zero where nothing reaches step t from the one before."""
     cdef Py_ssize_t b, size = (last - first) * sizeof(real)
-    for b in range(alive(s, t)):
+    for b in range(who.first_row, last_alive(s, who, t)):
         if is_cut(s, t + 1 if reverse else t, b):
             memset(copy + b * width + first, 0, size)
         else:
@@ -136,37 +177,40 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Cell* cell, bint 
     """Gate values -> gate gradients. dh (B+N, Hp) comes with d loss / d h from above at each boundary and zero
     elsewhere; dc (B, Hp) with d loss / d (final c). Both end as the gradients of the initial state, at its boundary.
     """
-    cdef Py_ssize_t Hp = cell.Hp, G = 4 * cell.Hp, n, t, b, source, target
+    cdef Py_ssize_t Hp = cell.Hp, G = 4 * cell.Hp, n, t, b, source, target, rows, row = who.first_row
     cdef const real* c_prev
     cdef const void* operand
     cdef real* step
     cdef bint cut
     for n in range(s.T):
         t = n if reverse else s.T - 1 - n
-        source, target = slot(s, t + 1 if reverse else t), slot(s, t if reverse else t + 1)
+        source, target = slot(s, t + 1 if reverse else t) + row, slot(s, t if reverse else t + 1) + row
+        rows = last_alive(s, who, t) - row
         c_prev = c + source * Hp
-        step = gates + offset(s, t) * G
+        step = gates + (offset(s, t) + row) * G
         cut = has_cut(s, t, reverse)
         if cut:
-            copy_uncut(s, t, reverse, who.first, who.last, Hp, c_prev, <real*>scratch.states)
-            c_prev = <real*>scratch.states
-        cell_backward(k, alive(s, t), cell.H, who.first, who.last, c_prev, c + target * Hp, dh + target * Hp, step, dc)
+            copy_uncut(s, t, reverse, who, who.first, who.last, Hp, c_prev - row * Hp, <real*>scratch.states)
+            c_prev = <real*>scratch.states + row * Hp
+        cell_backward(k, rows, cell.H, who.first, who.last, c_prev, c + target * Hp, dh + target * Hp, step, dc + row * Hp)
         if cut:
-            for b in range(alive(s, t)):
+            for b in range(row, row + rows):
                 if is_cut(s, t + 1 if reverse else t, b):
                     memset(dc + b * Hp + who.first, 0, (who.last - who.first) * sizeof(real))
-        operand = carry(k, s, t, reverse, cut, cell.R_back.tiled, 4 * who.first, 4 * who.last, G, G, <const real*>step,
-                        scratch.carried[n % 2], <real*>scratch.rows)
-        meet(who.team)
-        product(k, cell.R_back.tiled, alive(s, t), G, Hp, who.first, who.last, operand, G, cell.R_back.packed,
-                <const real*>NULL, dh + source * Hp, Hp)
-    meet(who.team)
+        operand = carry(k, s, t, reverse, cut, cell.R_back.tiled, who, 4 * who.first, 4 * who.last, G, G,
+                        <const real*>step - row * G, <char*>scratch.carried[n % 2], <real*>scratch.rows)
+        meet_by_units(who)
+        product(k, cell.R_back.tiled, rows, G, Hp, who.first, who.last, operand, G, cell.R_back.packed, <const real*>NULL,
+                dh + source * Hp, Hp)
 
 
 cdef void weight_gradients(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, const Member* who,
                            const Scratch* scratch, bint tiled, const real* dgates, const real* x, Py_ssize_t ldx,
                            const int64_t* ids, const real* h, real* d) noexcept nogil:
-    """dW = dgates' x, dR = dgates' h_prev, db = column sums, each over all N rows at once, into the flat gradients d."""
+    """dW = dgates' x, dR = dgates' h_prev, db = column sums, each over all N rows at once, into the flat gradients d.
+
+    By units: each member all rows of its units.
+    """
     cdef Py_ssize_t G = 4 * cell.Hp, Hp = cell.Hp, t, first = 4 * who.first, columns = 4 * (who.last - who.first)
     cdef Py_ssize_t widest = 1 if tiled else max(cell.I, cell.H)
     cdef real* region = <real*>scratch.wide + first * widest  # this member's own; its row 0 would lie before it
@@ -176,7 +220,7 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Cell* cell, b
         h += s.B * Hp if reverse else 0  # packed row n starts from state row n (or B + n): no copy needed
     else:
         for t in range(part(s.T, who.me, who.count), part(s.T, who.me + 1, who.count)):
-            copy_uncut(s, t, reverse, 0, Hp, Hp, h + slot(s, t + 1 if reverse else t) * Hp, previous + offset(s, t) * Hp)
+            copy_uncut(s, t, reverse, who, 0, Hp, Hp, h + slot(s, t + 1 if reverse else t) * Hp, previous + offset(s, t) * Hp)
         h = previous
         meet(who.team)
     if ids != NULL:
@@ -243,7 +287,7 @@ cdef void input_gradients(const Kernels* k, const Steps* s, const Cell* cell, co
                 dx + start * cell.Ip, cell.Ip)
 
 
-# --- between the caller's order and the packed one, in this member's units --------------------------------------------
+# --- between the caller's order and the packed one, in this member's rows and units -----------------------------------
 
 
 cdef void place_states(const Steps* s, bint reverse, bint one_boundary, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
@@ -251,7 +295,7 @@ cdef void place_states(const Steps* s, bint reverse, bint one_boundary, const Me
     """state (B, H) in the caller's order -> the boundary where each row begins, with zeros in the padding."""
     cdef Py_ssize_t b, last = min(who.last, H)
     cdef real* row
-    for b in range(s.B):
+    for b in range(who.first_row, who.last_row):
         row = rows + (b if one_boundary else first_slot(s, reverse, b)) * Hp
         memcpy(row + who.first, state + caller_row(s, b) * H + who.first, (last - who.first) * sizeof(real))
         memset(row + last, 0, (who.last - last) * sizeof(real))
@@ -261,7 +305,7 @@ cdef void fetch_states(const Steps* s, bint reverse, bint at_start, bint one_bou
                        Py_ssize_t Hp, const real* rows, real* state) noexcept nogil:
     """The boundary where each row ends (or starts) -> state (B, H) in the caller's order."""
     cdef Py_ssize_t b, n, size = (min(who.last, H) - who.first) * sizeof(real)
-    for b in range(s.B):
+    for b in range(who.first_row, who.last_row):
         n = b if one_boundary else first_slot(s, reverse, b) if at_start else last_slot(s, reverse, b)
         memcpy(state + caller_row(s, b) * H + who.first, rows + n * Hp + who.first, size)
 
@@ -277,8 +321,8 @@ cdef void copy_outputs(const Steps* s, bint reverse, bint packed, const Member* 
     cdef const real* source
     cdef const real* kept
     for t in range(s.T):
-        source = h + slot(s, t if reverse else t + 1) * Hp
-        for b in range(alive(s, t)):
+        source = h + (slot(s, t if reverse else t + 1) + who.first_row) * Hp
+        for b in range(who.first_row, last_alive(s, who, t)):
             at = (offset(s, t) + b) * row if packed else caller_row(s, b) * row + t * step
             if mask == NULL:
                 memcpy(y + at + who.first, source + who.first, (last - who.first) * sizeof(real))
@@ -296,11 +340,11 @@ cdef void start_gradients(const Steps* s, bint reverse, bint packed, const Membe
     cdef Py_ssize_t t, b, j, at, last = min(who.last, H), size = (who.last - who.first) * sizeof(real)
     cdef real* target
     cdef const real* kept
-    for b in range(s.B):
+    for b in range(who.first_row, who.last_row):
         memset(dh + first_slot(s, reverse, b) * Hp + who.first, 0, size)
     for t in range(s.T):
-        target = dh + slot(s, t if reverse else t + 1) * Hp
-        for b in range(alive(s, t)):
+        target = dh + (slot(s, t if reverse else t + 1) + who.first_row) * Hp
+        for b in range(who.first_row, last_alive(s, who, t)):
             at = (offset(s, t) + b) * row if packed else caller_row(s, b) * row + t * step
             memcpy(target + who.first, dy + at + who.first, (last - who.first) * sizeof(real))
             if mask != NULL:
@@ -317,7 +361,7 @@ cdef void add_states(const Steps* s, bint reverse, const Member* who, Py_ssize_t
     cdef Py_ssize_t b, j
     cdef real* target
     cdef const real* source
-    for b in range(s.B):
+    for b in range(who.first_row, who.last_row):
         target, source = dh + last_slot(s, reverse, b) * Hp, dstate + caller_row(s, b) * H
         for j in range(who.first, min(who.last, H)):
             target[j] += source[j]

@@ -11,16 +11,23 @@ from cylstm._sequence cimport Cell, Factor
 
 from cylstm.params import aligned_empty
 
-# Where products of tiles are faster than those of panels, measured on the shapes in benchmarks/shapes.py: a tile has 16 rows
-# and 32 k, and takes the time of about 4 rows in panels, whether they are all there or not.
+# Where products of tiles are faster than those of panels, measured with 1.. 64 rows and H = 64..1500: a tile has 16 rows and
+# 32 k, and takes the time of about 10 rows in panels, whether they are all there or not. Tiles of R take 6 bytes a weight, panels
+# 4: where neither stays in the second-level cache, it takes 32 rows until that does not count.
 cdef enum:
-    TILED_ROWS = 6      # rows of a batch
-    TILED_INPUTS = 16   # I, or H
+    TILED_ROWS = 12            # rows of a batch
+    TILED_ROWS_LARGE = 32
+    TILED_WEIGHTS = 300000     # in R, from where it is large
+    TILED_INPUTS = 16          # I, or H
 
 W, R, BIAS, W_BACK, R_BACK = range(5)
 
 
 cdef class Form:
+    pass
+
+
+cdef class Moment:
     pass
 
 
@@ -39,38 +46,36 @@ cdef class Weights:
             at = {W: flat, R: flat + 4 * H * inputs, BIAS: flat + 4 * H * (inputs + H) if bias else -1}
             self.sizes.append((inputs, (inputs + lanes - 1) // lanes * lanes, at))
             flat += 4 * H * (inputs + H + (1 if bias else 0))
-        self.packed, self.forms, self.spare = {}, {}, []
+        self.spare = []
 
     def current(self):
         """Whether these were packed for the instruction set in use."""
         return self.k == active()
 
-    def forget(self):
-        """The parameters have changed: what is packed is of no use any more."""
-        self.packed, self.forms = {}, {}
+    def update(self, flat):
+        """These are the parameters from now on."""
+        cdef Moment moment = Moment()
+        moment.flat, moment.factors, moment.forms = flat.copy(), {}, {}
+        self.now = moment
 
     def holds(self, flat):
-        """Whether packing these parameters would change nothing."""
-        for key, array in list(self.packed.items()):
-            if key[1] in (W, R, BIAS):
-                again = self._pack(flat, *key)
-                if not (again.view(np.uint8) == array.view(np.uint8)).all():
-                    return False
-        return True
+        """Whether these are the parameters, bit for bit."""
+        return bool((self.now.flat.view(np.uint8) == flat.view(np.uint8)).all())
 
     cdef Choice choose(self, Py_ssize_t B, Py_ssize_t N):
         """The choice depends on the batch and the layer alone, never on the number of steps: step() and a call on the
         whole sequence compute the same bits."""
         cdef Choice choice
         cdef bint tiles = self.dtype == np.float32 and has_tiles(self.k, <const float*>NULL) and self.H >= TILED_INPUTS
-        choice.steps = tiles and B >= TILED_ROWS
+        choice.inputs = tiles and B >= TILED_ROWS
+        choice.steps = tiles and B >= (TILED_ROWS_LARGE if 4 * self.H * self.H > TILED_WEIGHTS else TILED_ROWS)
         choice.rows = choice.gradients = tiles and N >= 32
         return choice
 
-    cdef Form form(self, flat, Choice choice, bint ids, bint backward):
+    cdef Form form(self, Moment moment, Choice choice, bint ids, bint backward):
         """The cells for one kind of call, packed from the parameters if no call has asked for them yet."""
-        key = (choice.steps, choice.rows, ids, backward)
-        found = self.forms.get(key)
+        key = (choice.inputs, choice.steps, choice.rows, ids, backward)
+        found = moment.forms.get(key)
         if found is not None:
             return found
         cdef Form form = Form()
@@ -86,21 +91,21 @@ cdef class Weights:
             gathered = ids and n < self.D
             if backward:
                 if not gathered:
-                    cell.W_back = self._factor(form, flat, n, W_BACK, choice.rows)
-                cell.R_back = self._factor(form, flat, n, R_BACK, choice.steps)
+                    cell.W_back = self._factor(moment, form, n, W_BACK, choice.rows)
+                cell.R_back = self._factor(moment, form, n, R_BACK, choice.steps)
             else:
-                cell.W = self._factor(form, flat, n, W, choice.steps and not gathered and I >= TILED_INPUTS)
-                cell.R = self._factor(form, flat, n, R, choice.steps)
-                cell.b = self._factor(form, flat, n, BIAS, False).packed
+                cell.W = self._factor(moment, form, n, W, choice.inputs and not gathered and I >= TILED_INPUTS)
+                cell.R = self._factor(moment, form, n, R, choice.steps)
+                cell.b = self._factor(moment, form, n, BIAS, False).packed
             form.cells[n] = cell
-        self.forms[key] = form
+        moment.forms[key] = form
         return form
 
-    cdef Factor _factor(self, Form form, flat, n, kind, bint tiled):
+    cdef Factor _factor(self, Moment moment, Form form, n, kind, bint tiled):
         key = (n, kind, tiled)
-        if key not in self.packed:
-            self.packed[key] = self._pack(flat, n, kind, tiled)
-        array = self.packed[key]
+        array = moment.factors.get(key)
+        if array is None:
+            array = moment.factors[key] = self._pack(moment.flat, n, kind, tiled)
         form.arrays.append(array)
         cdef const unsigned char[::1] view = array.view(np.uint8)
         cdef Factor factor

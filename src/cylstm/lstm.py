@@ -213,7 +213,7 @@ class LSTM:
         if tape.values != self._values:
             raise ValueError("tape: expected the weights that forward saw, but they have changed since")
         dinitial = State(*(np.empty(self._state_shape(B), self.dtype) for _ in range(2)))
-        dx = _lstm.backward(inner, self.parameters.flat, dy, dh, dc, *dinitial, gradients.flat)
+        dx = _lstm.backward(inner, dy, dh, dc, *dinitial, gradients.flat)
         gradients.touch()
         if dx is not None:
             dx = tape.plan.unpack(dx)
@@ -243,25 +243,26 @@ class LSTM:
         if keep and x is not None and np.may_share_memory(x, given.x):
             x = x.copy()  # the tape outlives the call, and the caller's array may change
         y = (np.empty if plan.order is None else np.zeros)((B, T, self.output_size), self.dtype)
-        inner = _lstm.forward(weights, self.parameters.flat, plan, x, ids, h0, c0, masks, keep, y, *final)
+        inner = _lstm.forward(weights, plan, x, ids, h0, c0, masks, keep, y, *final)
         tape = Tape(self, plan, given.batched, inner, y.shape) if keep else None
         return (y if given.batched else y[0]), final, tape
 
     def _packed_weights(self):
         """The weights as the kernels want them, to be packed anew if the parameters may have changed and did.
 
-        What another thread computes with is never written to: it keeps the forms that it began with.
+        What another thread computes with is never written to: it keeps the weights that it began with.
         """
-        version, weights = self.parameters.version(), self._weights
+        version, weights, flat = self.parameters.version(), self._weights, self.parameters.flat
         if weights is not None and version == self._packed_version and weights.current():
             return weights
-        if weights is None or version[0] != self._packed_version[0] or not weights.holds(self.parameters.flat):
+        if weights is None or version[0] != self._packed_version[0] or not weights.holds(flat):
             self._values += 1
             if weights is not None:
-                weights.forget()
+                weights.update(flat)
         if weights is None or not weights.current():
             weights = _weights.Weights(self.input_size, self.hidden_size, self.num_layers, self.num_directions, self.bias,
                                        self.dtype)  # fmt: skip
+            weights.update(flat)
             self._weights = weights
         self._packed_version = version
         return weights
