@@ -7,6 +7,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
@@ -72,10 +73,12 @@ dispatch = ("cylstm_dispatch", {"sources": ["cext/dispatch.c"], "cflags": flags,
 def extension(name, **options):
     options.setdefault("extra_link_args", link_flags)
     sources = [f"src/cylstm/{name}.pyx"]
-    return Extension(f"cylstm.{name}", sources, include_dirs=["cext"], extra_compile_args=flags, **options)
+    options.setdefault("define_macros", []).append(("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"))
+    include = ["cext", numpy.get_include()]
+    return Extension(f"cylstm.{name}", sources, include_dirs=include, extra_compile_args=flags, **options)
 
 
-MODULES = ("_kernels", "_pool", "_steps", "_sequence", "_weights", "_lstm", "_ops")
+MODULES = ("_kernels", "_pool", "_steps", "_sequence", "_weights", "_network", "_work", "_layer", "_ops")
 
 setup(
     options={"build_ext": {"parallel": os.cpu_count(), "force": REBUILD}, "build_clib": {"force": REBUILD}},

@@ -5,11 +5,12 @@
 typedef struct {
     ptrdiff_t lanes;
 
-    /* Gate panels of W (4H, K) row-major: 4*Hp*K reals. With K = 1 this packs a bias. */
-    void (*pack_gates)(const CYLSTM_REAL *W, ptrdiff_t H, ptrdiff_t K, CYLSTM_REAL *panels);
+    /* Panel number `panel` of W (4H, K) row-major: (K, 4*lanes) reals. With K = 1 this packs a bias. */
+    void (*pack_gates)(const CYLSTM_REAL *W, ptrdiff_t H, ptrdiff_t K, ptrdiff_t panel, CYLSTM_REAL *out);
 
-    /* Column blocks of W (4H, K): 4*Hp*Kp reals, Kp = K rounded up to a multiple of lanes. */
-    void (*pack_columns)(const CYLSTM_REAL *W, ptrdiff_t H, ptrdiff_t K, CYLSTM_REAL *blocks);
+    /* Block number `block` of W (4H, K) in column blocks: (4*Hp, 4*lanes) reals, or fewer columns in the last one, K being
+     * rounded up to a multiple of lanes. */
+    void (*pack_columns)(const CYLSTM_REAL *W, ptrdiff_t H, ptrdiff_t K, ptrdiff_t block, CYLSTM_REAL *out);
 
     /* Rows in panel order back to gate order, of the hidden units first..last: W (4H, K) = rows of panels (4*Hp, K). */
     void (*unpack_rows)(const CYLSTM_REAL *rows, ptrdiff_t H, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last, CYLSTM_REAL *W);
@@ -53,13 +54,14 @@ typedef struct {
      *   split_rows:    the columns first..last (multiples of 16) of A (rows, K), as the left operand of a product; past K
      *                  where last reaches K.
      *   split_columns: P (K, columns) row-major, as its right operand.
-     *   weight_gradients: dW (4H, I) += dgates' x and dR (4H, H) += dgates' h over N rows, the rows of units first..last;
-     *                  dgates (N, 4*Hp), x and h from split_columns. I = 0: no dW. scratch: tiles of (64, N). */
+     *   weight_gradients: dW (4H, inputs) += dgates' x and dR (4H, H) += dgates' h over N rows, the rows of units first..last;
+     *                  dgates (N, 4*Hp), x and h from split_columns. inputs = 0: no dW. scratch: tiles of (64, N). */
     void (*split_rows)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last, const CYLSTM_REAL *A, ptrdiff_t lda,
                        void *tiles);
     void (*split_columns)(ptrdiff_t K, ptrdiff_t columns, const CYLSTM_REAL *P, ptrdiff_t ldp, void *tiles);
-    void (*weight_gradients)(ptrdiff_t N, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const CYLSTM_REAL *dgates, ptrdiff_t I,
-                             const void *x, CYLSTM_REAL *dW, const void *h, CYLSTM_REAL *dR, void *scratch);
+    void (*weight_gradients)(ptrdiff_t N, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const CYLSTM_REAL *dgates,
+                             ptrdiff_t inputs, const void *x, CYLSTM_REAL *dW, const void *h, CYLSTM_REAL *dR,
+                             void *scratch);
 
     /* Elementwise on n reals; y may be x. Error against the exact value stays below, in units of the last place and for
      * either type: exp 1.1 ULP, sigmoid 2.5, tanh 2.5 (tests/test_kernels.py holds them to it). Beyond [-87, 88] or

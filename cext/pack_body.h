@@ -1,13 +1,19 @@
 /* Between PyTorch's (4H, K) weights and the panels of kernels.h. */
 
-static void NAME(pack_gates)(const REAL *W, ptrdiff_t H, ptrdiff_t K, REAL *panels)
+static void NAME(pack_gates)(const REAL *W, ptrdiff_t H, ptrdiff_t K, ptrdiff_t panel, REAL *out)
 {
-    for (ptrdiff_t j0 = 0; j0 < H; j0 += LANES) {
-        const ptrdiff_t used = H - j0 < LANES ? H - j0 : LANES;
-        for (ptrdiff_t k = 0; k < K; k++)
-            for (ptrdiff_t gate = 0; gate < 4; gate++, panels += LANES) {
-                const REAL *column = W + (gate * H + j0) * K + k;
-                for (ptrdiff_t lane = 0; lane < LANES; lane++) panels[lane] = lane < used ? column[lane * K] : 0;
+    const ptrdiff_t j0 = panel * LANES, used = H - j0 < LANES ? H - j0 : LANES;
+    /* 16 k at a time: what is read of each row is then one or two cache lines, which last until its neighbours come. */
+    for (ptrdiff_t k0 = 0; k0 < K; k0 += 16) {
+        const ptrdiff_t k1 = K - k0 < 16 ? K : k0 + 16;
+        for (ptrdiff_t gate = 0; gate < 4; gate++)
+            for (ptrdiff_t lane = 0; lane < LANES; lane++) {
+                const REAL *row = W + (gate * H + j0 + lane) * K;
+                REAL *column = out + gate * LANES + lane;
+                if (lane < used)
+                    for (ptrdiff_t k = k0; k < k1; k++) column[4 * LANES * k] = row[k];
+                else
+                    for (ptrdiff_t k = k0; k < k1; k++) column[4 * LANES * k] = 0;
             }
     }
 }
@@ -19,18 +25,15 @@ INLINE ptrdiff_t NAME(gate_row)(ptrdiff_t q, ptrdiff_t H)
     return unit < H ? gate * H + unit : -1;
 }
 
-static void NAME(pack_columns)(const REAL *W, ptrdiff_t H, ptrdiff_t K, REAL *blocks)
+static void NAME(pack_columns)(const REAL *W, ptrdiff_t H, ptrdiff_t K, ptrdiff_t block, REAL *out)
 {
-    const ptrdiff_t Hp = (H + LANES - 1) / LANES * LANES, Kp = (K + LANES - 1) / LANES * LANES;
-    for (ptrdiff_t k0 = 0; k0 < Kp; k0 += 4 * LANES) {
-        const ptrdiff_t width = Kp - k0 < 4 * LANES ? Kp - k0 : 4 * LANES;
-        const ptrdiff_t used = K - k0 < width ? K - k0 : width;
-        for (ptrdiff_t q = 0; q < 4 * Hp; q++, blocks += width) {
-            const ptrdiff_t row = NAME(gate_row)(q, H);
-            const ptrdiff_t filled = row >= 0 ? used : 0;
-            if (filled) memcpy(blocks, W + row * K + k0, (size_t)filled * sizeof(REAL));
-            memset(blocks + filled, 0, (size_t)(width - filled) * sizeof(REAL));
-        }
+    const ptrdiff_t Hp = (H + LANES - 1) / LANES * LANES, Kp = (K + LANES - 1) / LANES * LANES, k0 = 4 * LANES * block;
+    const ptrdiff_t width = Kp - k0 < 4 * LANES ? Kp - k0 : 4 * LANES;
+    const ptrdiff_t used = K - k0 < width ? K - k0 : width;
+    for (ptrdiff_t q = 0; q < 4 * Hp; q++, out += width) {
+        const ptrdiff_t row = NAME(gate_row)(q, H), filled = row >= 0 ? used : 0;
+        if (filled) memcpy(out, W + row * K + k0, (size_t)filled * sizeof(REAL));
+        memset(out + filled, 0, (size_t)(width - filled) * sizeof(REAL));
     }
 }
 

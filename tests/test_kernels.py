@@ -80,7 +80,7 @@ def test_the_environment_chooses_the_instruction_set(name):
 
 @pytest.mark.parametrize("rows", [2, 3, 5, 7, 12, 13])
 def test_a_row_has_the_same_bits_alone_and_in_a_batch(isa, dtype, rng, rows):
-    """Sums run over k in one order whatever the number of rows. Tiles, which serve larger batches, have another order."""
+    """Sums run over k in one order whatever the number of rows. Tiles, which serve larger batches, have another."""
     layer = LSTM(130, 37, dtype=dtype, seed=3)
     x = rng.standard_normal((rows, 4, 130)).astype(dtype)
     together, _ = layer(x)

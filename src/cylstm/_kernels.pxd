@@ -12,8 +12,8 @@ ctypedef fused real:
 cdef extern from "kernels.h" nogil:
     ctypedef struct Table32 "cylstm_table_f32":
         Py_ssize_t lanes
-        void (*pack_gates)(const float*, Py_ssize_t, Py_ssize_t, float*) noexcept nogil
-        void (*pack_columns)(const float*, Py_ssize_t, Py_ssize_t, float*) noexcept nogil
+        void (*pack_gates)(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*) noexcept nogil
+        void (*pack_columns)(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*) noexcept nogil
         void (*unpack_rows)(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*) noexcept nogil
         void (*unpack_columns)(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*) noexcept nogil
         void (*product)(int, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t,
@@ -47,8 +47,8 @@ cdef extern from "kernels.h" nogil:
 
     ctypedef struct Table64 "cylstm_table_f64":
         Py_ssize_t lanes
-        void (*pack_gates)(const double*, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
-        void (*pack_columns)(const double*, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
+        void (*pack_gates)(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
+        void (*pack_columns)(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
         void (*unpack_rows)(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
         void (*unpack_columns)(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
         void (*product)(int, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t,
@@ -98,17 +98,19 @@ cdef inline bint has_tiles(const Kernels* k, const real* of_type) noexcept nogil
     return k.f32.split_rows != NULL if real is float else k.f64.split_rows != NULL
 
 
-cdef inline void pack_gates(const Kernels* k, const real* W, Py_ssize_t H, Py_ssize_t K, real* panels) noexcept nogil:
+cdef inline void pack_gates(const Kernels* k, const real* W, Py_ssize_t H, Py_ssize_t K, Py_ssize_t panel, real*
+                            out) noexcept nogil:
     if real is float:
-        k.f32.pack_gates(W, H, K, panels)
+        k.f32.pack_gates(W, H, K, panel, out)
     else:
-        k.f64.pack_gates(W, H, K, panels)
+        k.f64.pack_gates(W, H, K, panel, out)
 
-cdef inline void pack_columns(const Kernels* k, const real* W, Py_ssize_t H, Py_ssize_t K, real* blocks) noexcept nogil:
+cdef inline void pack_columns(const Kernels* k, const real* W, Py_ssize_t H, Py_ssize_t K, Py_ssize_t block, real*
+                              out) noexcept nogil:
     if real is float:
-        k.f32.pack_columns(W, H, K, blocks)
+        k.f32.pack_columns(W, H, K, block, out)
     else:
-        k.f64.pack_columns(W, H, K, blocks)
+        k.f64.pack_columns(W, H, K, block, out)
 
 cdef inline void unpack_rows(const Kernels* k, const real* rows, Py_ssize_t H, Py_ssize_t K, Py_ssize_t first,
                              Py_ssize_t last, real* W) noexcept nogil:
@@ -183,12 +185,12 @@ cdef inline void split_columns(const Kernels* k, Py_ssize_t K, Py_ssize_t column
         k.f64.split_columns(K, columns, P, ldp, tiles)
 
 cdef inline void weight_gradients(const Kernels* k, Py_ssize_t N, Py_ssize_t H, Py_ssize_t first, Py_ssize_t last,
-                                  const real* dgates, Py_ssize_t I, const void* x, real* dW, const void* h, real* dR,
-                                  void* scratch) noexcept nogil:
+                                  const real* dgates, Py_ssize_t inputs, const void* x, real* dW, const void* h, real*
+                                  dR, void* scratch) noexcept nogil:
     if real is float:
-        k.f32.weight_gradients(N, H, first, last, dgates, I, x, dW, h, dR, scratch)
+        k.f32.weight_gradients(N, H, first, last, dgates, inputs, x, dW, h, dR, scratch)
     else:
-        k.f64.weight_gradients(N, H, first, last, dgates, I, x, dW, h, dR, scratch)
+        k.f64.weight_gradients(N, H, first, last, dgates, inputs, x, dW, h, dR, scratch)
 
 cdef inline void exp(const Kernels* k, Py_ssize_t n, const real* x, real* y) noexcept nogil:
     if real is float:

@@ -41,18 +41,31 @@ cdef struct Cell:
     Factor W_back       # backward: dgates W, dgates R
     Factor R_back
 
+# The rows that a layer reads: packed, `ld` reals apart, or still the caller's (B, T, I), to be packed step by step into
+# `packed`, which has room for all N rows (`whole`) or for those of one chunk of steps.
+cdef struct Inputs:
+    void* packed        # (N, I), or NULL where ids go in
+    Py_ssize_t ld
+    const void* caller  # NULL where they are packed already
+    Py_ssize_t row      # distance between the caller's rows and steps, in reals
+    Py_ssize_t step
+    bint whole
+    const int64_t* ids  # (N,), or NULL
+
 # Room for one team, cut from one allocation. Sizes in bytes are in _lstm.pyx, next to where it is cut.
 cdef struct Scratch:
     void* carried[2]    # the left operand of this step's and the next step's product: tiles, or rows where some are cut
     void* rows          # (B, 4Hp): rows before they are cut into tiles
     void* states        # (B, Hp): c of the step before, where some are cut
-    void* inputs        # tiles of a chunk of x
+    void* inputs        # tiles of a chunk of x, of the widest layer's: members that share out rows may be in different layers
+    Py_ssize_t input_bytes  # of one row of them
     void* previous      # (N, Hp): h before each step, packed
     void* wide          # (4Hp, max(I, H)): gradients in the order of panels, each member's rows by themselves
     void* columns       # (I, 4Hp): dW' where ids went in
     void* x_tiles       # tiles of (GRADIENT_ROWS, I): x and h of a chunk of steps
     void* h_tiles
-    void* own[256]      # tiles of one member alone: (64, GRADIENT_ROWS) or (DX_ROWS, 4Hp)
+    char* own           # tiles of one member alone: (64, GRADIENT_ROWS) or (DX_ROWS, 4Hp)
+    Py_ssize_t own_bytes
 
 cdef enum:
     # Gates of as many steps as fit into this many bytes are computed by one product before their steps run, and of as
@@ -64,19 +77,21 @@ cdef enum:
     GRADIENT_ROWS = 512  # of one product of dgates' x: both operands, as tiles, fit into the second-level cache
     DX_ROWS = 64
 
+cdef inline Py_ssize_t part(Py_ssize_t pieces, int me, int count) noexcept nogil:
+    return pieces * me // count
+
 cdef Py_ssize_t chunk_rows(const Steps* s, Py_ssize_t row_bytes) noexcept nogil
 cdef bint best_by_rows(const Steps* s, Py_ssize_t H) noexcept nogil
 cdef Member member_by_units(int me, int count, Team* team, const Steps* s, Py_ssize_t Hp, Py_ssize_t lanes) noexcept nogil
 cdef Member member_by_rows(int me, int count, Team* team, const Steps* s, Py_ssize_t Hp) noexcept nogil
 cdef void meet_by_units(const Member* who) noexcept nogil
 cdef void run_forward(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, bint keep, const Member* who,
-                      const Scratch* scratch, const real* x, Py_ssize_t ldx, const int64_t* ids, real* gates, real* h,
-                      real* c) noexcept nogil
+                      const Scratch* scratch, const Inputs* inputs, real* gates, real* h, real* c) noexcept nogil
 cdef void run_backward(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, const Member* who,
                        const Scratch* scratch, real* gates, const real* c, real* dh, real* dc) noexcept nogil
 cdef void weight_gradients(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, const Member* who,
-                           const Scratch* scratch, bint tiled, const real* dgates, const real* x, Py_ssize_t ldx,
-                           const int64_t* ids, const real* h, real* d) noexcept nogil
+                           const Scratch* scratch, bint tiled, const real* dgates, const Inputs* inputs, const real* h,
+                           real* d) noexcept nogil
 cdef void input_gradients(const Kernels* k, const Steps* s, const Cell* cell, const Member* who, const Scratch* scratch,
                           const real* dgates, real* dx) noexcept nogil
 cdef void place_states(const Steps* s, bint reverse, bint one_boundary, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
@@ -89,5 +104,6 @@ cdef void copy_outputs(const Steps* s, bint reverse, bint packed, const Member* 
 cdef void start_gradients(const Steps* s, bint reverse, bint packed, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
                           const real* dy, Py_ssize_t row, Py_ssize_t step, const real* mask, Py_ssize_t mask_row,
                           real* dh) noexcept nogil
+cdef void give_input_gradients(const Steps* s, int me, int count, const Cell* cell, const real* dx, real* caller) noexcept nogil
 cdef void add_states(const Steps* s, bint reverse, const Member* who, Py_ssize_t H, Py_ssize_t Hp, const real* dstate,
                      real* dh) noexcept nogil

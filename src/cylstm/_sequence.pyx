@@ -9,7 +9,7 @@ from libc.string cimport memcpy, memset
 
 from cylstm._blas cimport gemm
 from cylstm._kernels cimport (
-    Kernels, cell_backward, cell_forward, column_sums, gather, lanes_of, product, real, scatter_add, split_columns,
+    Kernels, cell_backward, cell_forward, column_sums, gather, product, real, scatter_add, split_columns,
     split_rows, unpack_columns, unpack_rows, weight_gradients as tiled_gradients,
 )
 from cylstm._pool cimport Team, meet
@@ -19,10 +19,6 @@ from cylstm._steps cimport Steps, alive, caller_row, first_slot, is_cut, last_sl
 cdef Py_ssize_t chunk_rows(const Steps* s, Py_ssize_t row_bytes) noexcept nogil:
     """How many packed rows of gates one product makes: whole steps where all rows are alive."""
     return min(s.N, max(s.B, max(<Py_ssize_t>CHUNK_ROWS, CHUNK_BYTES // row_bytes) // s.B * s.B))
-
-
-cdef inline Py_ssize_t part(Py_ssize_t pieces, int me, int count) noexcept nogil:
-    return pieces * me // count
 
 
 cdef bint best_by_rows(const Steps* s, Py_ssize_t H) noexcept nogil:
@@ -70,11 +66,10 @@ cdef inline Py_ssize_t tiles_before(const Member* who) noexcept nogil:
 
 
 cdef void run_forward(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, bint keep, const Member* who,
-                      const Scratch* scratch, const real* x, Py_ssize_t ldx, const int64_t* ids, real* gates, real* h,
-                      real* c) noexcept nogil:
+                      const Scratch* scratch, const Inputs* inputs, real* gates, real* h, real* c) noexcept nogil:
     """Gates, h and c of every step. Boundary 0 (or each row's last one, in reverse) of h and c holds the initial state.
 
-    x (N, I) or ids (N,). Without `keep`, gates holds one chunk and c one boundary, both used again and again.
+    Without `keep`, gates holds one chunk and c one boundary, both used again and again.
     """
     cdef Py_ssize_t Hp = cell.Hp, G = 4 * cell.Hp, T = s.T, t0, t1, t, n, first, source, target, rows, done = 0
     cdef Py_ssize_t steps = chunk_rows(s, G * <Py_ssize_t>sizeof(real)) // s.B, row = who.first_row
@@ -90,8 +85,7 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Cell* cell, bint r
         first = offset(s, t0) + row
         chunk = gates + first * G if keep else gates + row * G
         rows = last_alive(s, who, t0) - row if who.by_rows else offset(s, t1) - first
-        input_gates(k, cell, who, scratch, rows, x + first * ldx if ids == NULL else NULL, ldx,
-                    ids + first if ids != NULL else NULL, chunk)
+        input_gates(k, s, cell, who, scratch, inputs, t0, t1, rows, chunk)
         for n in range(t1 - t0):
             t = t1 - 1 - n if reverse else t0 + n
             source, target = slot(s, t + 1 if reverse else t) + row, slot(s, t if reverse else t + 1) + row
@@ -110,24 +104,46 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Cell* cell, bint r
         done += t1 - t0
 
 
-cdef void input_gates(const Kernels* k, const Cell* cell, const Member* who, const Scratch* scratch, Py_ssize_t rows,
-                      const real* x, Py_ssize_t ldx, const int64_t* ids, real* gates) noexcept nogil:
-    """gates (rows, 4Hp) = x W' + b in this member's units, for the steps of one chunk."""
-    cdef Py_ssize_t G = 4 * cell.Hp, tiles = (rows + 15) // 16, first = 0, last = rows
+cdef void input_gates(const Kernels* k, const Steps* s, const Cell* cell, const Member* who, const Scratch* scratch,
+                      const Inputs* inputs, Py_ssize_t t0, Py_ssize_t t1, Py_ssize_t rows, real* gates) noexcept nogil:
+    """gates (rows, 4Hp) = x W' + b in this member's units, for the steps t0..t1-1."""
+    cdef Py_ssize_t G = 4 * cell.Hp, tiles = (rows + 15) // 16, first = 0, last = rows, packed = offset(s, t0) + who.first_row
     cdef Py_ssize_t row_bytes = (cell.I + 31) // 32 * 32 * 6  # of tiles
-    cdef const void* operand = x
-    cdef char* inputs = <char*>scratch.inputs + 16 * tiles_before(who) * row_bytes
-    if ids != NULL:
-        gather(k, rows, cell.H, cell.I, who.first, who.last, ids, <const real*>cell.W.packed, <const real*>cell.b, gates)
+    cdef real* x
+    cdef const void* operand
+    cdef char* own = <char*>scratch.inputs + 16 * tiles_before(who) * scratch.input_bytes
+    if inputs.ids != NULL:
+        gather(k, rows, cell.H, cell.I, who.first, who.last, inputs.ids + packed, <const real*>cell.W.packed,
+               <const real*>cell.b, gates)
         return
+    if inputs.caller == NULL or inputs.whole:
+        x = <real*>inputs.packed + packed * inputs.ld
+    else:
+        x = <real*>inputs.packed + who.first_row * inputs.ld
+    if not who.by_rows and (cell.W.tiled or inputs.caller != NULL):
+        first, last = 16 * part(tiles, who.me, who.count), min(rows, 16 * part(tiles, who.me + 1, who.count))
+    if inputs.caller != NULL:
+        pack_inputs(s, inputs, t0, t1, packed + first, packed + last, cell.I, x + first * inputs.ld)
+    operand = x
     if cell.W.tiled:
-        if not who.by_rows:
-            first, last = 16 * part(tiles, who.me, who.count), min(rows, 16 * part(tiles, who.me + 1, who.count))
-        split_rows(k, last - first, cell.I, 0, cell.I, x + first * ldx, ldx, inputs + first * row_bytes)
-        operand = inputs
+        split_rows(k, last - first, cell.I, 0, cell.I, x + first * inputs.ld, inputs.ld, own + first * row_bytes)
+        operand = own
+    if cell.W.tiled or inputs.caller != NULL:
         meet_by_units(who)
-    product(k, cell.W.tiled, rows, cell.I, G, 4 * who.first, 4 * who.last, operand, ldx, cell.W.packed,
+    product(k, cell.W.tiled, rows, cell.I, G, 4 * who.first, 4 * who.last, operand, inputs.ld, cell.W.packed,
             <const real*>cell.b, gates, G)
+
+
+cdef void pack_inputs(const Steps* s, const Inputs* inputs, Py_ssize_t t0, Py_ssize_t t1, Py_ssize_t first, Py_ssize_t last,
+                      Py_ssize_t I, real* x) noexcept nogil:
+    """The packed rows first..last, which lie in the steps t0..t1-1, from the caller's (B, T, I)."""
+    cdef Py_ssize_t t, b, n
+    cdef const real* row
+    for t in range(t0, t1):
+        for n in range(max(first, offset(s, t)), min(last, offset(s, t) + alive(s, t))):
+            b = caller_row(s, n - offset(s, t))
+            row = <const real*>inputs.caller + b * inputs.row + t * inputs.step
+            memcpy(x + (n - first) * inputs.ld, row, I * sizeof(real))
 
 
 cdef bint has_cut(const Steps* s, Py_ssize_t t, bint reverse) noexcept nogil:
@@ -205,8 +221,8 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Cell* cell, bint 
 
 
 cdef void weight_gradients(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, const Member* who,
-                           const Scratch* scratch, bint tiled, const real* dgates, const real* x, Py_ssize_t ldx,
-                           const int64_t* ids, const real* h, real* d) noexcept nogil:
+                           const Scratch* scratch, bint tiled, const real* dgates, const Inputs* inputs, const real* h,
+                           real* d) noexcept nogil:
     """dW = dgates' x, dR = dgates' h_prev, db = column sums, each over all N rows at once, into the flat gradients d.
 
     By units: each member all rows of its units.
@@ -216,6 +232,8 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Cell* cell, b
     cdef real* region = <real*>scratch.wide + first * widest  # this member's own; its row 0 would lie before it
     cdef real* wide = <real*>scratch.columns
     cdef real* previous = <real*>scratch.previous
+    cdef const real* x = <const real*>inputs.packed
+    cdef const int64_t* ids = inputs.ids
     if s.cut == NULL and (reverse or s.sizes == NULL):
         h += s.B * Hp if reverse else 0  # packed row n starts from state row n (or B + n): no copy needed
     else:
@@ -229,10 +247,10 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Cell* cell, b
         scatter_add(k, s.N, columns, ids, dgates + first, G, wide + first, G)
         unpack_columns(k, <const real*>wide, cell.H, cell.I, who.first, who.last, d + cell.at_W)
     if tiled:
-        gradients_of_tiles(k, s.N, cell, who, scratch, dgates, x, ldx, h, d)
+        gradients_of_tiles(k, s.N, cell, who, scratch, dgates, x if ids == NULL else NULL, inputs.ld, h, d)
     else:
         if ids == NULL:
-            gemm[real](True, False, columns, cell.I, s.N, 1, dgates + first, G, x, ldx, 0, region, cell.I)
+            gemm[real](True, False, columns, cell.I, s.N, 1, dgates + first, G, x, inputs.ld, 0, region, cell.I)
             unpack_rows(k, <const real*>region - first * cell.I, cell.H, cell.I, who.first, who.last, d + cell.at_W)
         gemm[real](True, False, columns, cell.H, s.N, 1, dgates + first, G, h, Hp, 0, region, cell.H)
         unpack_rows(k, <const real*>region - first * cell.H, cell.H, cell.H, who.first, who.last, d + cell.at_R)
@@ -259,7 +277,7 @@ cdef void gradients_of_tiles(const Kernels* k, Py_ssize_t N, const Cell* cell, c
         split_share(k, who, rows, H, h + start * Hp, Hp, scratch.h_tiles)
         meet(who.team)
         tiled_gradients(k, rows, H, who.first, who.last, dgates + start * 4 * Hp, I, scratch.x_tiles, d + cell.at_W,
-                        scratch.h_tiles, d + cell.at_R, scratch.own[who.me])
+                        scratch.h_tiles, d + cell.at_R, scratch.own + who.me * scratch.own_bytes)
 
 
 cdef void split_share(const Kernels* k, const Member* who, Py_ssize_t K, Py_ssize_t columns, const real* P, Py_ssize_t ldp,
@@ -281,8 +299,8 @@ cdef void input_gradients(const Kernels* k, const Steps* s, const Cell* cell, co
         rows = min(<Py_ssize_t>DX_ROWS, s.N - start)
         operand = dgates + start * G
         if cell.W_back.tiled:
-            split_rows(k, rows, G, 0, G, dgates + start * G, G, scratch.own[who.me])
-            operand = scratch.own[who.me]
+            split_rows(k, rows, G, 0, G, dgates + start * G, G, scratch.own + who.me * scratch.own_bytes)
+            operand = scratch.own + who.me * scratch.own_bytes
         product(k, cell.W_back.tiled, rows, G, cell.Ip, 0, cell.Ip, operand, G, cell.W_back.packed, <const real*>NULL,
                 dx + start * cell.Ip, cell.Ip)
 
@@ -292,11 +310,14 @@ cdef void input_gradients(const Kernels* k, const Steps* s, const Cell* cell, co
 
 cdef void place_states(const Steps* s, bint reverse, bint one_boundary, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
                        const real* state, real* rows) noexcept nogil:
-    """state (B, H) in the caller's order -> the boundary where each row begins, with zeros in the padding."""
+    """state (B, H) in the caller's order -> the boundary where each row begins, with zeros in the padding. NULL: zeros."""
     cdef Py_ssize_t b, last = min(who.last, H)
     cdef real* row
     for b in range(who.first_row, who.last_row):
         row = rows + (b if one_boundary else first_slot(s, reverse, b)) * Hp
+        if state == NULL:
+            memset(row + who.first, 0, (who.last - who.first) * sizeof(real))
+            continue
         memcpy(row + who.first, state + caller_row(s, b) * H + who.first, (last - who.first) * sizeof(real))
         memset(row + last, 0, (who.last - last) * sizeof(real))
 
@@ -365,3 +386,12 @@ cdef void add_states(const Steps* s, bint reverse, const Member* who, Py_ssize_t
         target, source = dh + last_slot(s, reverse, b) * Hp, dstate + caller_row(s, b) * H
         for j in range(who.first, min(who.last, H)):
             target[j] += source[j]
+
+
+cdef void give_input_gradients(const Steps* s, int me, int count, const Cell* cell, const real* dx,
+                               real* caller) noexcept nogil:
+    """dx (N, Ip) packed -> the caller's (B, T, I), this member's share of the steps."""
+    cdef Py_ssize_t t, b, I = cell.I
+    for t in range(part(s.T, me, count), part(s.T, me + 1, count)):
+        for b in range(alive(s, t)):
+            memcpy(caller + (caller_row(s, b) * s.T + t) * I, dx + (offset(s, t) + b) * cell.Ip, I * sizeof(real))

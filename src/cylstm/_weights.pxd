@@ -11,24 +11,25 @@ cdef struct Choice:
     bint rows        # dgates W
     bint gradients   # dgates' x, dgates' h
 
-cdef class Form:
-    """Cells whose factors point into arrays that this object keeps."""
-    cdef Cell* cells      # (L*D,)
-    cdef object arrays
-
-# The parameters at one moment, and what was packed from them; another moment, another object. So a call keeps the weights
-# that it began with, whatever is updated meanwhile.
-cdef class Moment:
-    cdef object flat, factors, forms
+# What was packed from the parameters as they were at one version. A call borrows it and keeps the weights it began with:
+# with others of it still borrowed, an update packs into new memory.
+cdef class Packed:
+    cdef const Kernels* k
+    cdef long long version
+    cdef int users           # calls, and tapes that wait for their backward
+    cdef list arrays         # per cell, kind and form: memory, or None
+    cdef const void** at     # the same, NULL where not packed from this version
 
 cdef class Weights:
-    cdef const Kernels* k
-    cdef readonly Py_ssize_t L, D, H, Hp
-    cdef readonly object dtype
-    cdef Moment now
-    cdef object sizes, spare
-    cdef Choice choose(self, Py_ssize_t B, Py_ssize_t N)
-    cdef Form form(self, Moment moment, Choice choice, bint ids, bint backward)
-    cdef Factor _factor(self, Moment moment, Form form, n, kind, bint tiled)
-    cdef take_memory(self, size)
-    cdef give_memory(self, memory)
+    cdef readonly Py_ssize_t I, H, L, D
+    cdef readonly bint bias, doubles
+    cdef object flat, parameters, lock
+    cdef Packed now
+    cdef long long version(self)
+    cdef Packed borrow(self)
+    cdef int fill_forward(self, Packed packed, Cell* cells, Choice choice, bint ids) except -1
+    cdef int fill_backward(self, Packed packed, Cell* cells, Choice choice, bint ids) except -1
+    cdef Factor factor(self, Packed packed, const Cell* cell, Py_ssize_t n, int kind, bint tiled) except *
+    cdef int _pack(self, Packed packed, const Cell* cell, Py_ssize_t slot, int kind, bint tiled) except -1
+
+cdef Choice choose(const Kernels* k, bint doubles, Py_ssize_t H, Py_ssize_t B, Py_ssize_t N) noexcept nogil

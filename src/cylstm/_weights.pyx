@@ -1,171 +1,186 @@
 """Packing weights for the kernels (cext/kernels.h shows the forms), once per update and only as calls need them."""
 
-import numpy as np
+import threading
 
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.string cimport memset
 
 from cylstm._kernels cimport (
-    Kernels, active, has_tiles, lanes_of, pack_columns, pack_gates, real, split_columns, tile_bytes,
+    Kernels, active, has_tiles, pack_columns, pack_gates, real, split_columns, tile_bytes,
 )
-from cylstm._sequence cimport Cell, Factor
+from cylstm._pool cimport Team, run, threads_for
+from cylstm._sequence cimport Cell, Factor, part
 
 from cylstm.params import aligned_empty
 
-# Where products of tiles are faster than those of panels, measured with 1.. 64 rows and H = 64..1500: a tile has 16 rows and
-# 32 k, and takes the time of about 10 rows in panels, whether they are all there or not. Tiles of R take 6 bytes a weight, panels
-# 4: where neither stays in the second-level cache, it takes 32 rows until that does not count.
+# Where products of tiles are faster than those of panels, measured with 1.. 64 rows and H = 64..1500: a tile has 16 rows
+# and 32 k, and takes the time of about 10 rows in panels, whether they are all there or not. Tiles of R take 6 bytes a
+# weight, panels 4: where neither stays in the second-level cache, it takes 32 rows until that does not count.
 cdef enum:
     TILED_ROWS = 12            # rows of a batch
     TILED_ROWS_LARGE = 32
     TILED_WEIGHTS = 300000     # in R, from where it is large
     TILED_INPUTS = 16          # I, or H
 
-W, R, BIAS, W_BACK, R_BACK = range(5)
+cdef enum Kind:
+    W, R, BIAS, W_BACK, R_BACK, KINDS
+
+# Packing is copying: a thread more pays from about so many weights on, counted as multiply-adds (_pool.pyx).
+cdef enum:
+    PACKING_COST = 20
 
 
-cdef class Form:
-    pass
+cdef Choice choose(const Kernels* k, bint doubles, Py_ssize_t H, Py_ssize_t B, Py_ssize_t N) noexcept nogil:
+    """By the batch and the layer alone, never by the number of steps in a forward product: step() and a call on the whole
+    sequence compute the same bits."""
+    cdef Choice choice
+    cdef bint tiles = not doubles and has_tiles(k, <const float*>NULL) and H >= TILED_INPUTS
+    choice.inputs = tiles and B >= TILED_ROWS
+    choice.steps = tiles and B >= (TILED_ROWS_LARGE if 4 * H * H > TILED_WEIGHTS else TILED_ROWS)
+    choice.rows = choice.gradients = tiles and N >= 32
+    return choice
 
 
-cdef class Moment:
-    pass
+cdef class Packed:
+    def __cinit__(self, Py_ssize_t cells):
+        self.k, self.version, self.users = active(), -1, 0
+        self.arrays = [None] * (cells * KINDS * 2)
+        self.at = <const void**>PyMem_Calloc(cells * KINDS * 2, sizeof(void*))
+        if self.at == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        PyMem_Free(self.at)
 
 
 cdef class Weights:
-    """I, H, L, D as everywhere; bias: whether there is one; parameters come as one flat buffer (LSTM.layout)."""
+    """I, H, L, D as everywhere; bias: whether there is one; parameters: where they lie, as LSTM.layout says."""
 
-    def __init__(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t L, Py_ssize_t D, bint bias, dtype):
-        self.k = active()
-        self.dtype = np.dtype(dtype)
-        self.L, self.D, self.H = L, D, H
-        cdef Py_ssize_t lanes = self.k.f32.lanes if self.dtype == np.float32 else self.k.f64.lanes
-        self.Hp = (H + lanes - 1) // lanes * lanes
-        self.sizes, flat = [], 0
-        for n in range(L * D):
-            inputs = I if n < D else D * H
-            at = {W: flat, R: flat + 4 * H * inputs, BIAS: flat + 4 * H * (inputs + H) if bias else -1}
-            self.sizes.append((inputs, (inputs + lanes - 1) // lanes * lanes, at))
-            flat += 4 * H * (inputs + H + (1 if bias else 0))
-        self.spare = []
+    def __init__(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t L, Py_ssize_t D, bint bias, bint doubles, parameters):
+        self.I, self.H, self.L, self.D, self.bias, self.doubles = I, H, L, D, bias, doubles
+        self.parameters, self.flat, self.lock = parameters, parameters.flat, threading.Lock()
+        self.now = None
 
-    def current(self):
-        """Whether these were packed for the instruction set in use."""
-        return self.k == active()
+    cdef long long version(self):
+        return self.parameters.version()
 
-    def update(self, flat):
-        """These are the parameters from now on."""
-        cdef Moment moment = Moment()
-        moment.flat, moment.factors, moment.forms = flat.copy(), {}, {}
-        self.now = moment
+    cdef Packed borrow(self):
+        """The weights as they are now, with one user more: who borrows subtracts it again."""
+        cdef long long version = self.version()
+        if self.now is None or self.now.version != version or self.now.k != active():
+            with self.lock:
+                version = self.version()
+                if self.now is None or self.now.k != active() or (self.now.version != version and self.now.users > 0):
+                    self.now = Packed(self.L * self.D)
+                if self.now.version != version:
+                    memset(self.now.at, 0, self.L * self.D * KINDS * 2 * sizeof(void*))
+                    self.now.version = version
+        self.now.users += 1
+        return self.now
 
-    def holds(self, flat):
-        """Whether these are the parameters, bit for bit."""
-        return bool((self.now.flat.view(np.uint8) == flat.view(np.uint8)).all())
-
-    cdef Choice choose(self, Py_ssize_t B, Py_ssize_t N):
-        """The choice depends on the batch and the layer alone, never on the number of steps: step() and a call on the
-        whole sequence compute the same bits."""
-        cdef Choice choice
-        cdef bint tiles = self.dtype == np.float32 and has_tiles(self.k, <const float*>NULL) and self.H >= TILED_INPUTS
-        choice.inputs = tiles and B >= TILED_ROWS
-        choice.steps = tiles and B >= (TILED_ROWS_LARGE if 4 * self.H * self.H > TILED_WEIGHTS else TILED_ROWS)
-        choice.rows = choice.gradients = tiles and N >= 32
-        return choice
-
-    cdef Form form(self, Moment moment, Choice choice, bint ids, bint backward):
-        """The cells for one kind of call, packed from the parameters if no call has asked for them yet."""
-        key = (choice.inputs, choice.steps, choice.rows, ids, backward)
-        found = moment.forms.get(key)
-        if found is not None:
-            return found
-        cdef Form form = Form()
-        cdef Cell cell
-        cells = np.zeros(len(self.sizes) * sizeof(Cell), np.uint8)
-        cdef unsigned char[::1] view = cells
-        form.cells = <Cell*>&view[0]
-        form.arrays = [cells]
-        for n, (I, Ip, at) in enumerate(self.sizes):
-            memset(&cell, 0, sizeof(Cell))
-            cell.I, cell.H, cell.Hp, cell.Ip = I, self.H, self.Hp, Ip
-            cell.at_W, cell.at_R, cell.at_b = at[W], at[R], at[BIAS]
+    cdef int fill_forward(self, Packed packed, Cell* cells, Choice choice, bint ids) except -1:
+        """The factors that a forward call uses; ids: x W' is a row of W per id."""
+        cdef Py_ssize_t n
+        cdef bint gathered
+        for n in range(self.L * self.D):
             gathered = ids and n < self.D
-            if backward:
-                if not gathered:
-                    cell.W_back = self._factor(moment, form, n, W_BACK, choice.rows)
-                cell.R_back = self._factor(moment, form, n, R_BACK, choice.steps)
-            else:
-                cell.W = self._factor(moment, form, n, W, choice.inputs and not gathered and I >= TILED_INPUTS)
-                cell.R = self._factor(moment, form, n, R, choice.steps)
-                cell.b = self._factor(moment, form, n, BIAS, False).packed
-            form.cells[n] = cell
-        moment.forms[key] = form
-        return form
+            cells[n].W = self.factor(packed, &cells[n], n, W, choice.inputs and not gathered
+                                     and cells[n].I >= TILED_INPUTS)
+            cells[n].R = self.factor(packed, &cells[n], n, R, choice.steps)
+            cells[n].b = self.factor(packed, &cells[n], n, BIAS, False).packed
+        return 0
 
-    cdef Factor _factor(self, Moment moment, Form form, n, kind, bint tiled):
-        key = (n, kind, tiled)
-        array = moment.factors.get(key)
-        if array is None:
-            array = moment.factors[key] = self._pack(moment.flat, n, kind, tiled)
-        form.arrays.append(array)
-        cdef const unsigned char[::1] view = array.view(np.uint8)
+    cdef int fill_backward(self, Packed packed, Cell* cells, Choice choice, bint ids) except -1:
+        """The factors that a backward call uses; nothing flows back to ids."""
+        cdef Py_ssize_t n
+        for n in range(self.L * self.D):
+            cells[n].R_back = self.factor(packed, &cells[n], n, R_BACK, choice.steps)
+            if not (ids and n < self.D):
+                cells[n].W_back = self.factor(packed, &cells[n], n, W_BACK, choice.rows)
+        return 0
+
+    cdef Factor factor(self, Packed packed, const Cell* cell, Py_ssize_t n, int kind, bint tiled) except *:
+        cdef Py_ssize_t slot = (n * KINDS + kind) * 2 + tiled
         cdef Factor factor
-        factor.packed, factor.tiled = &view[0], tiled
+        if packed.at[slot] == NULL:
+            with self.lock:
+                if packed.at[slot] == NULL:
+                    self._pack(packed, cell, slot, kind, tiled)
+        factor.packed, factor.tiled = packed.at[slot], tiled
         return factor
 
-    def _pack(self, flat, n, kind, tiled):
-        I, Ip, at = self.sizes[n]
-        K = {W: I, R: self.H, BIAS: 1, W_BACK: I, R_BACK: self.H}[kind]
-        start = at[{W_BACK: W, R_BACK: R}.get(kind, kind)]
-        rows = {W_BACK: Ip, R_BACK: self.Hp}.get(kind, K)
-        panels = aligned_empty(4 * self.Hp * rows, self.dtype)
+    cdef int _pack(self, Packed packed, const Cell* cell, Py_ssize_t slot, int kind, bint tiled) except -1:
+        cdef Packing packing
+        cdef Py_ssize_t item = 8 if self.doubles else 4, start, threads
+        cdef unsigned char[::1] target, scratch
+        cdef const unsigned char[::1] flat
+        memset(&packing, 0, sizeof(Packing))
+        packing.k, packing.H, packing.tiled = packed.k, cell.H, tiled
+        packing.K = 1 if kind == BIAS else cell.I if kind in (W, W_BACK) else cell.H
+        packing.backward = kind in (W_BACK, R_BACK)
+        packing.lanes = cell.Hp // packing_panels(packed.k, self.doubles, cell.Hp)
+        packing.rows = 4 * cell.Hp if packing.backward else packing.K
+        packing.columns = (cell.Ip if kind == W_BACK else cell.Hp) if packing.backward else 4 * cell.Hp
+        start = cell.at_W if kind in (W, W_BACK) else cell.at_b if kind == BIAS else cell.at_R
+        if packed.arrays[slot] is None:
+            size = tile_bytes(packing.columns, packing.rows) if tiled else packing.rows * packing.columns * item
+            packed.arrays[slot] = aligned_empty(size, "u1")
+        target = packed.arrays[slot]
+        packing.target = <char*>&target[0]
         if start < 0:
-            panels[:] = 0
-            return panels
-        part = flat[start:start + 4 * self.H * K]
-        if self.dtype == np.float32:
-            pack_one[float](self.k, kind in (W_BACK, R_BACK), self.H, K, part, panels)
+            memset(packing.target, 0, target.shape[0])
         else:
-            pack_one[double](self.k, kind in (W_BACK, R_BACK), self.H, K, part, panels)
-        if not tiled:
-            return panels
-        if kind in (W_BACK, R_BACK):
-            tiles = aligned_empty(tile_bytes(rows, 4 * self.Hp), np.uint8)
-            tile_panels(self.k, 4 * self.Hp, rows, panels, tiles)
+            flat = self.flat.view("u1")
+            packing.source = <const char*>&flat[start * item]
+            packing.blocks = (packing.columns + 4 * packing.lanes - 1) // (4 * packing.lanes)
+            threads = threads_for(<double>PACKING_COST * packing.rows * packing.columns, 1e9, packing.blocks)
+            packing.room = packing.rows * 4 * packing.lanes * item if tiled else 0
+            scratch = aligned_empty(max(1, packing.room * threads), "u1")
+            packing.scratch = <char*>&scratch[0]
+            with nogil:
+                run(threads, pack_f64 if self.doubles else pack_f32, &packing)
+        packed.at[slot] = packing.target
+        return 0
+
+
+cdef Py_ssize_t packing_panels(const Kernels* k, bint doubles, Py_ssize_t Hp) noexcept nogil:
+    return Hp // (k.f64.lanes if doubles else k.f32.lanes)
+
+
+# One matrix to be packed: by the team, in blocks of 4 * lanes columns.
+cdef struct Packing:
+    const Kernels* k
+    bint backward
+    bint tiled
+    Py_ssize_t H, K, lanes
+    Py_ssize_t rows      # of the packed factor, and its columns
+    Py_ssize_t columns
+    Py_ssize_t blocks
+    const char* source
+    char* target
+    char* scratch        # of each member: one block before it is cut into tiles
+    Py_ssize_t room      # bytes
+
+
+cdef void pack_f32(void* packing, int me, int count, Team* team) noexcept nogil:
+    pack_share(<const Packing*>packing, me, count, <float*>NULL)
+
+cdef void pack_f64(void* packing, int me, int count, Team* team) noexcept nogil:
+    pack_share(<const Packing*>packing, me, count, <double*>NULL)
+
+
+cdef void pack_share(const Packing* p, int me, int count, real* of_type) noexcept nogil:
+    cdef Py_ssize_t block, width = 4 * p.lanes, start
+    cdef real* target
+    for block in range(part(p.blocks, me, count), part(p.blocks, me + 1, count)):
+        start = block * width
+        target = <real*>(p.scratch + me * p.room) if p.tiled else <real*>p.target + start * p.rows
+        if p.backward:
+            pack_columns(p.k, <const real*>p.source, p.H, p.K, block, target)
         else:
-            tiles = aligned_empty(tile_bytes(4 * self.Hp, K), np.uint8)
-            tile_panels(self.k, K, 4 * self.Hp, panels, tiles)
-        return tiles
-
-    # What a call works in is kept for the next one: fresh memory costs a page fault for each 4 kB.
-
-    cdef take_memory(self, size):
-        """`size` bytes, uninitialised, from a cache line on."""
-        for n, memory in enumerate(self.spare):
-            if size <= memory.nbytes <= 2 * size + 65536:
-                return self.spare.pop(n)
-        return aligned_empty(size, np.uint8)
-
-    cdef give_memory(self, memory):
-        """To be used again; the two largest pieces are kept."""
-        self.spare.append(memory)
-        if len(self.spare) > 2:
-            self.spare.sort(key=len)
-            self.spare.pop(0)
-
-
-cdef void pack_one(const Kernels* k, bint backward, Py_ssize_t H, Py_ssize_t K, const real[::1] part, real[::1] panels):
-    with nogil:
-        if backward:
-            pack_columns(k, &part[0], H, K, &panels[0])
-        else:
-            pack_gates(k, &part[0], H, K, &panels[0])
-
-
-cdef void tile_panels(const Kernels* k, Py_ssize_t K, Py_ssize_t columns, const float[::1] panels,
-                      unsigned char[::1] tiles):
-    """Panels or column blocks of 64 columns, each (K, 64) row-major, as tiles."""
-    cdef Py_ssize_t start, width
-    with nogil:
-        for start in range(0, columns, 64):
-            width = min(<Py_ssize_t>64, columns - start)
-            split_columns(k, K, width, &panels[start * K], width, &tiles[start * ((K + 31) // 32 * 32) * 6])
+            pack_gates(p.k, <const real*>p.source, p.H, p.K, block, target)
+        if p.tiled:
+            width = min(4 * p.lanes, p.columns - start)
+            split_columns(p.k, p.rows, width, <const real*>target, width,
+                          p.target + start * ((p.rows + 31) // 32 * 32) * 6)
+            width = 4 * p.lanes

@@ -30,28 +30,36 @@ class _Lease:
 
 
 class _Tracker:
-    """Whether the values of one buffer may have changed; shared by all Parameters on that buffer."""
+    """How often the values of one buffer changed; shared by all Parameters on that buffer."""
+
+    __slots__ = ("before", "changes", "flat", "lease")
 
     def __init__(self, flat):
         self.flat = flat
-        self.touched = 0
-        self.suspected = 0
+        self.changes = 0
         self.lease = None
+        self.before = None  # the values as they were last, while somebody may write through a view
 
     def views(self) -> np.ndarray:
         """The whole buffer, hung on a lease."""
         lease = self.lease() if self.lease is not None else None
         if lease is None:
+            self.current()
+            self.before = self.flat.copy()
             lease = _Lease(self.flat)
             self.lease = weakref.ref(lease)
         return np.asarray(lease)
 
-    def current(self) -> tuple[int, int]:
+    def current(self) -> int:
+        """The number of changes, the ones made through views included."""
         if self.lease is not None:
-            self.suspected += 1
-            if self.lease() is None:
-                self.lease = None
-        return self.touched, self.suspected
+            alive = self.lease() is not None  # asked first: who writes last, and lets go, is seen
+            if not np.array_equal(self.flat.view(np.uint8), self.before.view(np.uint8)):
+                self.changes += 1
+                self.before[:] = self.flat
+            if not alive:
+                self.lease = self.before = None
+        return self.changes
 
 
 class Parameters(Mapping):
@@ -60,8 +68,8 @@ class Parameters(Mapping):
     layout: name -> shape.
 
     Weights are packed for the kernels once per update, so a layer has to know when they change. `touch()` says so.
-    A view that was handed out can be written to at any time; while one is alive, `version()` never repeats itself,
-    and the layer packs anew at every call: slower, never stale.
+    A view that was handed out can be written to at any time; while one is alive, `version()` compares all values with
+    what they were: slower, never stale.
     """
 
     def __init__(self, layout: dict[str, tuple[int, ...]], dtype):
@@ -105,14 +113,12 @@ class Parameters(Mapping):
 
     def touch(self) -> None:
         """Say that values changed through `flat`."""
-        self._tracker.touched += 1
+        self._tracker.changes += 1
 
-    def version(self) -> tuple[int, int]:
-        """(touched, suspected): differs from every earlier value if the parameters may have changed since.
-
-        The first part counts `touch`, the second the times somebody could have written through a view.
-        """
-        return self._tracker.current()
+    def version(self) -> int:
+        """How often the values changed, by `touch` or through a view."""
+        tracker = self._tracker
+        return tracker.changes if tracker.lease is None else tracker.current()
 
     def raw(self, name: str) -> np.ndarray:
         """A view that is not tracked: for the package itself, which calls `touch` after writing."""

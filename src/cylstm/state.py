@@ -1,4 +1,4 @@
-"""What goes in and out of the layer: its state, its gradients, and the tape between forward and backward."""
+"""What goes in and out of the layer: its state and its gradients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from cylstm.params import Parameters
 
-__all__ = ["Gradients", "State", "Tape"]
+__all__ = ["Gradients", "State"]
 
 
 class State(NamedTuple):
@@ -37,21 +37,3 @@ class Gradients(NamedTuple):
     x: np.ndarray | None
     state: State
     parameters: Parameters
-
-
-class Tape:
-    """What `forward` keeps for `backward`: inputs, gates, h and c of every step, and the dropout masks."""
-
-    def __init__(self, layer, plan, batched, inner, y_shape):
-        self.layer, self.plan, self.batched, self.inner, self.y_shape = layer, plan, batched, inner, y_shape
-        self.values = layer._values
-
-    @property
-    def masks(self):
-        """List of the L-1 dropout masks (B, T, D*H), scaled by 1/(1-p); None without dropout."""
-        return self.inner.dropout_masks
-
-    @property
-    def nbytes(self) -> int:
-        """Memory held for backward, in bytes."""
-        return self.inner.nbytes

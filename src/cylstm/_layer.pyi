@@ -1,0 +1,44 @@
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cylstm.params import Parameters
+from cylstm.state import Gradients, State
+
+class Tape:
+    layer: Layer
+    nbytes: int
+    @property
+    def masks(self) -> list[np.ndarray] | None: ...
+
+class Layer:
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    num_directions: int
+    dtype: np.dtype
+    parameters: Parameters
+    dropout: float
+    rng: np.random.Generator
+    def __call__(
+        self,
+        x: ArrayLike,
+        state: State | None = None,
+        *,
+        lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
+    ) -> tuple[np.ndarray, State]: ...
+    def forward(
+        self,
+        x: ArrayLike,
+        state: State | None = None,
+        *,
+        lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
+    ) -> tuple[np.ndarray, State, Tape]: ...
+    def step(self, x_t: ArrayLike, state: State | None, *, out: State | None = None) -> tuple[np.ndarray, State]: ...
+    def initial_state(self, batch_size: int = 1) -> State: ...
+    def backward(
+        self, tape: Tape, dy: ArrayLike, dstate: State | None = None, *, out: Parameters | None = None
+    ) -> Gradients: ...
+
+def check_lengths(lengths: ArrayLike, B: int, T: int) -> np.ndarray: ...

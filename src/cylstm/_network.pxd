@@ -1,0 +1,60 @@
+"""All layers and directions of one call, forward and backward, for a team of threads; see _network.pyx."""
+
+from libc.stdint cimport int64_t
+
+from cylstm._kernels cimport Kernels
+from cylstm._sequence cimport Cell, Inputs, Scratch
+from cylstm._steps cimport Steps
+
+# What a forward call leaves for a backward one: gates (N, 4Hp), h (B+N, Hp), c (B+N, Hp) of each layer and direction, and
+# the outputs (N, D*H) of layers whose output is not simply their h. Without `keep`, what serves as scratch for them: the
+# gates of one chunk of steps, c (B, Hp), two layers' h in turn and one layer's outputs.
+# Everything is of the layer's type.
+cdef struct Record:
+    bint keep
+    bint joined         # outputs are needed: two directions, or dropout
+    Inputs inputs       # of the first layer
+    const void* masks   # of dropout, (L-1, N, D*H), or NULL
+    char* gates
+    char* h
+    char* c
+    char* outputs
+
+cdef struct Forward:
+    const Kernels* k
+    const Steps* s
+    const Cell* cells   # (L*D,)
+    Py_ssize_t L, D
+    Record record
+    Scratch scratch
+    const void* h0      # (L*D, B, H), or NULL for zeros
+    const void* c0
+    void* y             # (B, T, D*H); NULL where the caller takes hn for it
+    void* hn            # (L*D, B, H); may be h0, as cn may be c0
+    void* cn
+
+cdef struct Backward:
+    const Kernels* k
+    const Steps* s
+    const Cell* cells
+    Py_ssize_t L, D
+    Record record
+    Scratch scratch
+    bint tiled          # the weights' gradients
+    char* dh            # (B+N, Hp)
+    char* dc            # (B, Hp)
+    char* dinputs[2]    # (N, D*Hp) of layers above the first: the one above is read while this one is written
+    char* dx_packed     # (N, Ip) of the first layer, NULL where ids went in
+    const void* dy      # (B, T, D*H): rows and steps are so many reals apart
+    Py_ssize_t dy_row
+    Py_ssize_t dy_step
+    const void* dhn     # (L*D, B, H), or NULL for zeros
+    const void* dcn
+    void* dx            # (B, T, I), or NULL
+    void* dh0           # (L*D, B, H)
+    void* dc0
+    void* dflat         # gradients of all parameters
+
+cdef int team_size(const Steps* s, const Cell* cells, Py_ssize_t count, Py_ssize_t lanes) noexcept nogil
+cdef void run_network_forward(Forward* call, bint doubles) noexcept nogil
+cdef void run_network_backward(Backward* call, bint doubles, int members) noexcept nogil

@@ -1,0 +1,169 @@
+"""All layers and directions of one call: a team of threads walks over them together, each member in its rows and units.
+
+The hot path: forward_member() and backward_member() walk over layers and directions, run_forward() and run_backward() in
+_sequence.pyx over steps, and each step is one call into cext/cell_body.h.
+"""
+
+from libc.string cimport memset
+
+from cylstm._kernels cimport lanes_of, real
+from cylstm._pool cimport Team, meet, run, threads_for
+from cylstm._sequence cimport (
+    ROWS_EACH, Cell, Inputs, Member, add_states, best_by_rows, copy_outputs, fetch_states, give_input_gradients,
+    input_gradients, meet_by_units, member_by_rows, member_by_units, part, place_states, run_backward, run_forward,
+    start_gradients, weight_gradients,
+)
+from cylstm._steps cimport Steps
+
+
+cdef void run_network_forward(Forward* call, bint doubles) noexcept nogil:
+    cdef Py_ssize_t lanes = call.k.f64.lanes if doubles else call.k.f32.lanes
+    run(team_size(call.s, call.cells, call.L * call.D, lanes), forward_f64 if doubles else forward_f32, call)
+
+
+cdef void run_network_backward(Backward* call, bint doubles, int members) noexcept nogil:
+    """members: team_size(), for which the scratch has room."""
+    run(members, backward_f64 if doubles else backward_f32, call)
+
+
+cdef int team_size(const Steps* s, const Cell* cells, Py_ssize_t count, Py_ssize_t lanes) noexcept nogil:
+    """How many threads a call is worth, by its multiply-adds."""
+    cdef double work = 0, between
+    cdef bint by_rows = best_by_rows(s, cells[0].H)
+    cdef Py_ssize_t n
+    for n in range(count):
+        work += 4.0 * cells[n].H * (cells[n].I + cells[n].H) * s.N
+    between = work if by_rows else 4.0 * cells[0].H * cells[0].H * s.N / s.T
+    return threads_for(work, between, s.B // ROWS_EACH if by_rows else cells[0].Hp // lanes)
+
+
+cdef Member member(int me, int count, Team* team, const Steps* s, Py_ssize_t H, Py_ssize_t Hp,
+                   Py_ssize_t lanes) noexcept nogil:
+    if best_by_rows(s, H):
+        return member_by_rows(me, count, team, s, Hp)
+    return member_by_units(me, count, team, s, Hp, lanes)
+
+
+cdef void forward_f32(void* call, int me, int count, Team* team) noexcept nogil:
+    forward_member(<const Forward*>call, me, count, team, <float*>NULL)
+
+cdef void forward_f64(void* call, int me, int count, Team* team) noexcept nogil:
+    forward_member(<const Forward*>call, me, count, team, <double*>NULL)
+
+
+cdef void forward_member(const Forward* call, int me, int count, Team* team, real* of_type) noexcept nogil:
+    """What one member does: all layers and directions, in its rows and units."""
+    cdef const Steps* s = call.s
+    cdef const Record* record = &call.record
+    cdef Py_ssize_t L = call.L, D = call.D, H = call.cells[0].H, Hp = call.cells[0].Hp, DH = D * H, l, d, n
+    cdef Member who = member(me, count, team, s, H, Hp, lanes_of(call.k, of_type))
+    cdef Py_ssize_t state = s.B * H, block = (s.B + s.N) * Hp
+    cdef bint keep = record.keep
+    cdef Inputs inputs = record.inputs
+    cdef const real* h0 = <const real*>call.h0
+    cdef const real* c0 = <const real*>call.c0
+    cdef const real* masks = <const real*>record.masks
+    cdef real* h = NULL
+    cdef real* c
+    cdef real* gates
+    cdef real* outputs
+    for l in range(L):
+        outputs = <real*>record.outputs + (l * s.N * DH if keep else 0)
+        for d in range(D):
+            n = l * D + d
+            gates = <real*>record.gates + (n * s.N * 4 * Hp if keep else 0)
+            h = <real*>record.h + (n if keep else n % (2 * D)) * block
+            c = <real*>record.c + (n * block if keep else 0)
+            place_states(s, d, False, &who, H, Hp, h0 + n * state if h0 != NULL else NULL, h)
+            place_states(s, d, not keep, &who, H, Hp, c0 + n * state if c0 != NULL else NULL, c)
+            run_forward(call.k, s, &call.cells[n], d, keep, &who, &call.scratch, &inputs, gates, h, c)
+            fetch_states(s, d, False, False, &who, H, Hp, <const real*>h, <real*>call.hn + n * state)
+            fetch_states(s, d, False, not keep, &who, H, Hp, <const real*>c, <real*>call.cn + n * state)
+            if l < L - 1 and record.joined:
+                copy_outputs(s, d, True, &who, H, Hp, <const real*>h, outputs + d * H, DH, 0,
+                             masks + l * s.N * DH + d * H if masks != NULL else <const real*>NULL, DH)
+            elif l == L - 1 and call.y != NULL:
+                copy_outputs(s, d, False, &who, H, Hp, <const real*>h, <real*>call.y + d * H, s.T * DH, DH,
+                             <const real*>NULL, 0)
+            if inputs.whole:
+                inputs.caller = NULL  # they are packed now
+            if n < L * D - 1:
+                meet_by_units(&who)
+        memset(&inputs, 0, sizeof(Inputs))
+        if record.joined:
+            inputs.packed, inputs.ld = outputs, DH
+        else:
+            inputs.packed, inputs.ld = h + s.B * Hp, Hp
+
+
+# --- backward ---------------------------------------------------------------------------------------------------------
+
+cdef void backward_f32(void* call, int me, int count, Team* team) noexcept nogil:
+    backward_member(<const Backward*>call, me, count, team, <float*>NULL)
+
+cdef void backward_f64(void* call, int me, int count, Team* team) noexcept nogil:
+    backward_member(<const Backward*>call, me, count, team, <double*>NULL)
+
+
+cdef void backward_member(const Backward* call, int me, int count, Team* team, real* of_type) noexcept nogil:
+    """What one member does: all layers and directions, from the last to the first, in its rows and units.
+
+    The weights' gradients are sums over all rows: they are always shared out by units.
+    """
+    cdef const Steps* s = call.s
+    cdef const Record* record = &call.record
+    cdef Py_ssize_t L = call.L, D = call.D, H = call.cells[0].H, Hp = call.cells[0].Hp, DH = D * H, l, d, n, ld_above = 0
+    cdef Member who = member(me, count, team, s, H, Hp, lanes_of(call.k, of_type))
+    cdef Member summing = member_by_units(me, count, team, s, Hp, lanes_of(call.k, of_type))
+    cdef Py_ssize_t state = s.B * H, block = (s.B + s.N) * Hp, rows = part(s.N, me, count), rows_end = part(s.N, me + 1, count)
+    cdef Inputs inputs
+    cdef real* dh = <real*>call.dh
+    cdef real* dc = <real*>call.dc
+    cdef const real* dhn = <const real*>call.dhn
+    cdef const real* dcn = <const real*>call.dcn
+    cdef const real* masks = <const real*>record.masks
+    cdef const real* mask
+    cdef real* dinputs
+    cdef real* dabove = NULL
+    cdef real* gates
+    cdef const real* h
+    cdef const real* c
+    cdef const Cell* cell = call.cells
+    for l in range(L - 1, -1, -1):
+        cell = &call.cells[l * D]
+        dinputs = <real*>(call.dinputs[(l + 1) % 2] if l > 0 else call.dx_packed)
+        memset(&inputs, 0, sizeof(Inputs))
+        if l == 0:
+            inputs = record.inputs
+        elif record.joined:
+            inputs.packed, inputs.ld = <real*>record.outputs + (l - 1) * s.N * DH, DH
+        else:
+            inputs.packed, inputs.ld = <real*>record.h + (l - 1) * block + s.B * Hp, Hp
+        if dinputs != NULL:
+            memset(dinputs + rows * cell.Ip, 0, (rows_end - rows) * cell.Ip * sizeof(real))
+        for d in range(D):
+            n = l * D + d
+            cell = &call.cells[n]
+            gates = <real*>record.gates + n * s.N * 4 * Hp
+            h, c = <const real*>record.h + n * block, <const real*>record.c + n * block
+            if l == L - 1:
+                start_gradients(s, d, False, &who, H, Hp, <const real*>call.dy + d * H, call.dy_row, call.dy_step,
+                                <const real*>NULL, 0, dh)
+            else:
+                mask = masks + l * s.N * DH + d * H if masks != NULL else NULL
+                start_gradients(s, d, True, &who, H, Hp, <const real*>dabove + d * H, ld_above, 0, mask, DH, dh)
+            if dhn != NULL:
+                add_states(s, d, &who, H, Hp, dhn + n * state, dh)
+            place_states(s, d, True, &who, H, Hp, dcn + n * state if dcn != NULL else NULL, dc)
+            run_backward(call.k, s, cell, d, &who, &call.scratch, gates, c, dh, dc)
+            fetch_states(s, d, True, False, &who, H, Hp, <const real*>dh, <real*>call.dh0 + n * state)
+            fetch_states(s, d, True, True, &who, H, Hp, <const real*>dc, <real*>call.dc0 + n * state)
+            meet(team)
+            weight_gradients(call.k, s, cell, d, &summing, &call.scratch, call.tiled, <const real*>gates, &inputs, h,
+                             <real*>call.dflat)
+            if dinputs != NULL:
+                input_gradients(call.k, s, cell, &summing, &call.scratch, <const real*>gates, dinputs)
+            meet(team)
+        dabove, ld_above = dinputs, cell.Ip
+    if call.dx != NULL:
+        give_input_gradients(s, me, count, cell, <const real*>dabove, <real*>call.dx)

@@ -1,0 +1,34 @@
+"""What one call works in, kept for the next call of the same shape; see _work.pyx."""
+
+from cylstm._kernels cimport Kernels
+from cylstm._network cimport Backward, Forward
+from cylstm._sequence cimport Cell
+from cylstm._steps cimport Plan
+from cylstm._weights cimport Choice, Packed, Weights
+
+cdef class Work:
+    cdef Packed packed       # borrowed for one call, or until the backward call
+    cdef Plan plan
+    cdef Choice choice
+    cdef const Kernels* k
+    cdef Cell* cells
+    cdef Forward forward
+    cdef Backward backward
+    cdef readonly bint keep, has_ids, masked, packs, doubles
+    cdef Py_ssize_t item, members
+    cdef readonly Py_ssize_t nbytes       # held, in bytes
+    cdef object memory, scratch    # of the forward call, to be kept for a backward one; of the backward call
+    cdef object ids, masks         # arrays that the call points into
+    cdef bint fits(self, const Kernels* k, Py_ssize_t B, Py_ssize_t T, bint has_ids, bint keep, bint masked,
+                   bint packs) noexcept
+    cdef int lay_out(self, Weights weights, Plan plan, bint has_ids, bint keep, bint masked, bint packs) except -1
+    cdef int lay_out_backward(self, Weights weights, int members) except -1
+    cdef int lend(self, Weights weights) except -1
+    cdef void give_back(self) noexcept
+
+# The works of one layer between calls.
+cdef class Shelf:
+    cdef list works
+    cdef Work take(self, Weights weights, Py_ssize_t B, Py_ssize_t T, lengths, resets, bint has_ids, bint keep,
+                   bint masked, bint packs)
+    cdef int put(self, Work work) except -1

@@ -1,0 +1,230 @@
+"""Memory for calls: how much each piece takes and where it lies, and the shelf on which it waits for the next call.
+
+Fresh memory costs a page fault for each 4 kB, and working out a layout costs more than a small step: a stream of calls of one
+shape pays for both once.
+"""
+
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from libc.string cimport memset
+
+from cylstm._kernels cimport Kernels, active, tile_bytes
+from cylstm._network cimport Backward, Forward
+from cylstm._sequence cimport DX_ROWS, GRADIENT_ROWS, ROWS_EACH, Cell, chunk_rows
+from cylstm._steps cimport Plan, Steps
+from cylstm._weights cimport Choice, Weights, choose
+
+from cylstm.params import aligned_empty
+
+cdef enum:
+    LINE = 64         # bytes: pieces begin on a cache line
+    SHELVED = 8       # works that wait, if they are small:
+    SMALL = 1048576   # bytes
+
+# More bytes than any machine has, and few enough for sums of them to be exact in double precision.
+cdef double TOO_MANY = 2.0 ** 50
+
+
+# Pieces of one allocation. Sizes are worked out in double precision, where no product can wrap around.
+cdef struct Pieces:
+    double end
+
+cdef Py_ssize_t place(Pieces* pieces, double size) noexcept nogil:
+    """Where a piece of so many bytes begins."""
+    cdef Py_ssize_t start = <Py_ssize_t>min(pieces.end, TOO_MANY)
+    if size > 0:
+        pieces.end = <double>((<Py_ssize_t>min(pieces.end + size, TOO_MANY) + LINE - 1) // LINE * LINE)
+    return start
+
+
+cdef fitting(memory, Pieces* pieces):
+    """Memory for the pieces: what there is, if that is large enough and not far too large, or new."""
+    if pieces.end >= TOO_MANY:
+        raise MemoryError(f"expected a call of less than {TOO_MANY:.0e} bytes, got a larger one")
+    size = max(1, int(pieces.end))
+    if memory is not None and size <= memory.nbytes <= 2 * size + 65536:
+        return memory
+    return aligned_empty(size, "u1")
+
+
+cdef double tiles(Py_ssize_t rows, Py_ssize_t columns) noexcept nogil:
+    return <double>tile_bytes(rows, 1) * tile_bytes(1, columns) / tile_bytes(1, 1)
+
+
+cdef class Work:
+    """Memory and pointers for calls of one shape, one call at a time."""
+
+    def __cinit__(self, Weights weights):
+        cdef Py_ssize_t cells = weights.L * weights.D
+        self.cells = <Cell*>PyMem_Calloc(cells, sizeof(Cell))
+        if self.cells == NULL:
+            raise MemoryError
+        self.doubles, self.item = weights.doubles, 8 if weights.doubles else 4
+
+    def __dealloc__(self):
+        self.give_back()
+        PyMem_Free(self.cells)
+
+    cdef int lend(self, Weights weights) except -1:
+        """Borrow the weights as they are now and point the cells at what a forward call needs of them."""
+        self.packed = weights.borrow()
+        weights.fill_forward(self.packed, self.cells, self.choice, self.has_ids)
+        return 0
+
+    cdef void give_back(self) noexcept:
+        if self.packed is not None:
+            self.packed.users -= 1
+            self.packed = None
+
+    cdef bint fits(self, const Kernels* k, Py_ssize_t B, Py_ssize_t T, bint has_ids, bint keep, bint masked,
+                   bint packs) noexcept:
+        """Whether it is laid out for a call of this kind on B rows of T steps each, without resets."""
+        cdef const Steps* s = &self.plan.steps
+        return (s.B == B and s.T == T and s.sizes == NULL and s.cut == NULL and self.k == k and self.has_ids == has_ids
+                and self.keep == keep and self.masked == masked and self.packs == packs)
+
+    cdef int lay_out(self, Weights weights, Plan plan, bint has_ids, bint keep, bint masked, bint packs) except -1:
+        """masked: with dropout; packs: the inputs are to be packed."""
+        self.plan, self.has_ids, self.keep, self.masked, self.packs = plan, has_ids, keep, masked, packs
+        self.k, self.members = active(), 0
+        place_cells(self.k, weights, self.cells)
+        cdef Cell* cells = self.cells
+        cdef Py_ssize_t L = weights.L, D = weights.D, H = weights.H, Hp = cells[0].Hp, B = plan.steps.B, N = plan.steps.N
+        cdef Py_ssize_t item = self.item, widest = max(weights.I, D * H if L > 1 else 0)
+        self.choice = choose(self.k, self.doubles, H, B, N)
+        cdef Py_ssize_t rows = chunk_rows(&plan.steps, 4 * Hp * item)
+        cdef bint joined = D == 2 or masked, cuts = plan.steps.cut != NULL
+        cdef Pieces pieces
+        pieces.end = 0
+        cdef double all_rows = L * D * N if keep else rows
+        cdef Py_ssize_t gates = place(&pieces, all_rows * 4 * Hp * item)
+        cdef Py_ssize_t h = place(&pieces, <double>(L if keep else min(2, L)) * D * (B + N) * Hp * item)
+        cdef Py_ssize_t c = place(&pieces, (<double>L * D * (B + N) if keep else B) * Hp * item)
+        cdef Py_ssize_t outputs = place(&pieces, <double>(min(1, L - 1) if not keep else L - 1) * joined * N * D * H * item)
+        cdef Py_ssize_t x = place(&pieces, <double>packs * (N if keep else rows) * weights.I * item)
+        cdef double row_bytes = carried(self.choice.steps, B, Hp, item) if self.choice.steps or cuts else 0
+        cdef Py_ssize_t carried_0 = place(&pieces, row_bytes), carried_1 = place(&pieces, row_bytes)
+        cdef Py_ssize_t cut_rows = place(&pieces, <double>cuts * B * Hp * item)
+        cdef Py_ssize_t states = place(&pieces, <double>cuts * B * Hp * item)
+        cdef Py_ssize_t x_tiles = place(&pieces, self.choice.inputs * tiles(with_gaps(rows, B), widest))
+        self.memory = fitting(self.memory, &pieces)
+        self.nbytes = self.memory.nbytes + (0 if self.scratch is None else self.scratch.nbytes)
+        cdef unsigned char[::1] view = self.memory
+        cdef char* m = <char*>&view[0]
+        cdef Forward* call = &self.forward
+        memset(call, 0, sizeof(Forward))
+        call.k, call.s, call.cells, call.L, call.D = self.k, &self.plan.steps, cells, L, D
+        call.record.keep, call.record.joined = keep, joined
+        call.record.gates, call.record.h, call.record.c, call.record.outputs = m + gates, m + h, m + c, m + outputs
+        call.record.inputs.packed, call.record.inputs.ld = m + x if packs else NULL, weights.I
+        call.record.inputs.whole = keep
+        call.scratch.carried[0], call.scratch.carried[1] = m + carried_0, m + carried_1
+        call.scratch.rows, call.scratch.states, call.scratch.inputs = m + cut_rows, m + states, m + x_tiles
+        call.scratch.input_bytes = tile_bytes(16, widest) // 16
+        return 0
+
+    cdef int lay_out_backward(self, Weights weights, int members) except -1:
+        """For so many threads, or fewer."""
+        cdef const Steps* s = &self.plan.steps
+        cdef Choice choice = self.choice
+        cdef Py_ssize_t D = weights.D, H = weights.H, Hp = self.cells[0].Hp, G = 4 * Hp, B = s.B, N = s.N
+        cdef Py_ssize_t item = self.item, last = weights.L * D - 1, rows = min(N, <Py_ssize_t>GRADIENT_ROWS)
+        cdef Py_ssize_t widest = max(weights.I, D * H if weights.L > 1 else H)
+        cdef bint cuts = s.cut != NULL
+        cdef Pieces pieces
+        pieces.end = 0
+        cdef Py_ssize_t dh = place(&pieces, <double>(B + N) * Hp * item), dc = place(&pieces, <double>B * Hp * item)
+        cdef double above = <double>N * self.cells[last].Ip * item
+        cdef Py_ssize_t above_0 = place(&pieces, above * (weights.L > 1)), above_1 = place(&pieces, above * (weights.L > 2))
+        cdef Py_ssize_t dx = place(&pieces, <double>(not self.has_ids) * N * self.cells[0].Ip * item)
+        cdef double row_bytes = carried(choice.steps, B, G, item) if choice.steps or cuts else 0
+        cdef Py_ssize_t carried_0 = place(&pieces, row_bytes), carried_1 = place(&pieces, row_bytes)
+        cdef Py_ssize_t cut_rows = place(&pieces, <double>cuts * B * G * item)
+        cdef Py_ssize_t states = place(&pieces, <double>cuts * B * Hp * item)
+        cdef Py_ssize_t previous = place(&pieces, <double>(cuts or s.sizes != NULL) * N * Hp * item)
+        cdef Py_ssize_t wide = place(&pieces, <double>G * (1 if choice.gradients else widest) * item)
+        cdef Py_ssize_t columns = place(&pieces, <double>self.has_ids * weights.I * G * item)
+        cdef Py_ssize_t x_tiles = place(&pieces, choice.gradients * tiles(widest, rows))
+        cdef Py_ssize_t h_tiles = place(&pieces, choice.gradients * tiles(H, rows))
+        cdef Py_ssize_t own_bytes = max(choice.gradients * tile_bytes(64, rows),
+                                        choice.rows * tile_bytes(min(N, <Py_ssize_t>DX_ROWS), G))
+        cdef Py_ssize_t own = place(&pieces, <double>members * own_bytes)
+        self.scratch = fitting(self.scratch, &pieces)
+        self.nbytes, self.members = self.memory.nbytes + self.scratch.nbytes, members
+        cdef unsigned char[::1] view = self.scratch
+        cdef char* m = <char*>&view[0]
+        cdef Backward* call = &self.backward
+        memset(call, 0, sizeof(Backward))
+        call.k, call.s, call.cells, call.L, call.D = self.k, s, self.cells, weights.L, D
+        call.tiled = choice.gradients
+        call.dh, call.dc, call.dinputs[0], call.dinputs[1] = m + dh, m + dc, m + above_0, m + above_1
+        call.dx_packed = m + dx if not self.has_ids else NULL
+        call.scratch.carried[0], call.scratch.carried[1] = m + carried_0, m + carried_1
+        call.scratch.rows, call.scratch.states, call.scratch.previous = m + cut_rows, m + states, m + previous
+        call.scratch.wide, call.scratch.columns = m + wide, m + columns
+        call.scratch.x_tiles, call.scratch.h_tiles = m + x_tiles, m + h_tiles
+        call.scratch.own, call.scratch.own_bytes = m + own, own_bytes
+        return 0
+
+
+cdef void place_cells(const Kernels* k, Weights weights, Cell* cells) noexcept nogil:
+    """The sizes of each layer and direction, and where its parameters lie (LSTM.layout)."""
+    cdef Py_ssize_t lanes = k.f64.lanes if weights.doubles else k.f32.lanes, H = weights.H, flat = 0, n
+    for n in range(weights.L * weights.D):
+        cells[n].I, cells[n].H = weights.I if n < weights.D else weights.D * H, H
+        cells[n].Ip, cells[n].Hp = (cells[n].I + lanes - 1) // lanes * lanes, (H + lanes - 1) // lanes * lanes
+        cells[n].at_W, cells[n].at_R = flat, flat + 4 * H * cells[n].I
+        flat += 4 * H * (cells[n].I + H)
+        cells[n].at_b = flat if weights.bias else -1
+        flat += 4 * H * weights.bias
+
+
+cdef Py_ssize_t with_gaps(Py_ssize_t rows, Py_ssize_t B) noexcept nogil:
+    """Each member that has rows of its own begins a tile of its own."""
+    return rows + 16 * (B // ROWS_EACH + 1)
+
+
+cdef double carried(bint tiled, Py_ssize_t B, Py_ssize_t width, Py_ssize_t item) noexcept nogil:
+    """Bytes for the left operand of one step's product, (B, width)."""
+    return tiles(with_gaps(B, B), width) if tiled else <double>B * width * item
+
+
+cdef class Shelf:
+    """Works between calls. A call takes one off, so that no two calls share one, and puts it back when it is done."""
+
+    def __init__(self):
+        self.works = []
+
+    cdef Work take(self, Weights weights, Py_ssize_t B, Py_ssize_t T, lengths, resets, bint has_ids, bint keep,
+                   bint masked, bint packs):
+        cdef Py_ssize_t n
+        cdef Work work
+        cdef const Kernels* k = active()
+        if lengths is None and resets is None:
+            for n in range(len(self.works) - 1, -1, -1):
+                work = self.works[n]
+                if work.fits(k, B, T, has_ids, keep, masked, packs):
+                    self.works.pop(n)
+                    return work
+        work = self.works.pop(0) if len(self.works) >= SHELVED else None
+        for n in range(len(self.works)):  # another of its kind: its memory may fit
+            if (<Work>self.works[n]).keep == keep:
+                work = self.works.pop(n)
+                break
+        if work is None:
+            work = Work(weights)
+        work.lay_out(weights, Plan(B, T, lengths, resets), has_ids, keep, masked, packs)
+        return work
+
+    cdef int put(self, Work work) except -1:
+        """The newest ones stay: SHELVED of them, or what is less than twice the largest one's memory."""
+        cdef Py_ssize_t total = 0, largest = SMALL
+        cdef Work waiting
+        work.give_back()
+        work.ids = work.masks = None
+        self.works.append(work)
+        for waiting in self.works:
+            total, largest = total + waiting.nbytes, max(largest, waiting.nbytes)
+        while len(self.works) > SHELVED or (len(self.works) > 1 and total > 2 * largest):
+            total -= (<Work>self.works[0]).nbytes
+            self.works.pop(0)
+        return 0
