@@ -78,7 +78,7 @@ def extension(name, **options):
     return Extension(f"cylstm.{name}", sources, include_dirs=include, extra_compile_args=flags, **options)
 
 
-MODULES = ("_kernels", "_pool", "_steps", "_sequence", "_weights", "_network", "_work", "_layer", "_ops")
+MODULES = ("_kernels", "_pool", "_steps", "_sequence", "_weights", "_network", "_work", "_layer", "_head", "_ops")
 
 setup(
     options={"build_ext": {"parallel": os.cpu_count(), "force": REBUILD}, "build_clib": {"force": REBUILD}},

@@ -31,7 +31,8 @@ INLINE void store_halves(uint16_t *p, BITS upper)
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32((__m512i)upper, 16)));
 }
 
-static void split_rows(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last, const REAL *A, ptrdiff_t lda, void *tiles)
+static void split_plain(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last, const REAL *A, ptrdiff_t lda,
+                        void *tiles)
 {
     const ptrdiff_t k_tiles = (K + 31) / 32, end = last < K ? last : k_tiles * 32;
     for (ptrdiff_t r = 0; r < rows; r++, A += lda)
@@ -61,20 +62,6 @@ INLINE void split_pair_of(const REAL *B, ptrdiff_t ldb, ptrdiff_t k, ptrdiff_t K
     split_pair(row[0], row[1], pairs);
 }
 
-static void split_columns(ptrdiff_t K, ptrdiff_t columns, const REAL *B, ptrdiff_t ldb, void *tiles)
-{
-    const ptrdiff_t k_tiles = (K + 31) / 32, wide = (columns + 15) / 16;
-    for (ptrdiff_t c = 0; c < wide; c++) {
-        const ptrdiff_t group = wide - c / 4 * 4 < 4 ? wide - c / 4 * 4 : 4;
-        uint16_t *to = (uint16_t *)tiles + (c / 4 * 4 * k_tiles + c % 4) * TILE;
-        for (ptrdiff_t k = 0; k < k_tiles * 32; k += 2) {
-            BITS pairs[3];
-            split_pair_of(B + 16 * c, ldb, k, K, columns - 16 * c, pairs);
-            for (int s = 0; s < 3; s++) memcpy(to + k / 32 * group * TILE + s * PART + k % 32 * 16, &pairs[s], 64);
-        }
-    }
-}
-
 /* v[i][j] <-> v[j][i]: blocks of 1, 2, 4 and 8 change places in turn. */
 INLINE void transpose(BITS v[16])
 {
@@ -90,6 +77,44 @@ INLINE void transpose(BITS v[16])
             v[i] = (BITS)_mm512_permutex2var_epi32((__m512i)a, (__m512i)low, (__m512i)b);
             v[i + size] = (BITS)_mm512_permutex2var_epi32((__m512i)a, (__m512i)high, (__m512i)b);
         }
+    }
+}
+
+/* 16 columns, one tile of k after the other, `step` apart, from the matrix (K, columns) */
+static void split_16_columns(ptrdiff_t K, ptrdiff_t used, const REAL *B, ptrdiff_t ldb, uint16_t *to, ptrdiff_t step)
+{
+    for (ptrdiff_t k = 0; k < (K + 31) / 32 * 32; k += 2) {
+        BITS pairs[3];
+        split_pair_of(B, ldb, k, K, used, pairs);
+        for (int s = 0; s < 3; s++) memcpy(to + k / 32 * step + s * PART + k % 32 * 16, &pairs[s], 64);
+    }
+}
+
+/* the same from its transpose (columns, K) */
+static void split_16_rows(ptrdiff_t K, ptrdiff_t used, const REAL *B, ptrdiff_t ldb, uint16_t *to, ptrdiff_t step)
+{
+    for (ptrdiff_t k = 0; k < K; k += 32, to += step) {
+        uint16_t tile[TILE] __attribute__((aligned(64))) = {0};
+        split_plain(used < 16 ? used : 16, K - k < 32 ? K - k : 32, 0, 32, B + k, ldb, tile);
+        for (int s = 0; s < 3; s++) {
+            BITS v[16];
+            memcpy(v, tile + s * PART, sizeof v);
+            transpose(v);
+            memcpy(to + s * PART, v, sizeof v);
+        }
+    }
+}
+
+static void split_columns(int transposed, ptrdiff_t K, ptrdiff_t columns, const REAL *B, ptrdiff_t ldb, void *tiles)
+{
+    const ptrdiff_t k_tiles = (K + 31) / 32, wide = (columns + 15) / 16;
+    for (ptrdiff_t c = 0; c < wide; c++) {
+        const ptrdiff_t group = wide - c / 4 * 4 < 4 ? wide - c / 4 * 4 : 4;
+        uint16_t *to = (uint16_t *)tiles + (c / 4 * 4 * k_tiles + c % 4) * TILE;
+        if (transposed)
+            split_16_rows(K, columns - 16 * c, B + 16 * c * ldb, ldb, to, group * TILE);
+        else
+            split_16_columns(K, columns - 16 * c, B + 16 * c, ldb, to, group * TILE);
     }
 }
 
@@ -110,6 +135,15 @@ static void split_transposed(ptrdiff_t rows, ptrdiff_t K, const REAL *A, ptrdiff
                 for (int row = 0; row < 16; row++) memcpy(to + s * PART + row * 32, &v[row], 64);
             }
         }
+}
+
+static void split_rows(int transposed, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last, const REAL *A,
+                       ptrdiff_t lda, void *tiles)
+{
+    if (transposed)
+        split_transposed(rows, K, A, lda, tiles);
+    else
+        split_plain(rows, K, first, last, A, lda, tiles);
 }
 
 static void tiles_begin(void)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cylstm import _ops, oracle
+from cylstm import _head, _ops, oracle
 
 NAMES = {"cross_entropy": "softmax_cross_entropy", "mse": "mse", "binary_cross_entropy": "binary_cross_entropy"}
 
@@ -20,66 +20,68 @@ def some_targets(rng, kind, N, O, dtype):
 
 @pytest.mark.parametrize("with_bias", [True, False])
 @pytest.mark.parametrize("kind", NAMES)
-@pytest.mark.parametrize(("N", "F", "O"), [(1, 3, 2), (7, 5, 17), (130, 33, 65), (60, 7, 40_003)])
+@pytest.mark.parametrize(("N", "F", "O"), [(1, 3, 2), (7, 5, 17), (130, 33, 65), (300, 70, 2_203), (150, 7, 40_003)])
 def test_losses_and_their_gradients(isa, dtype, rng, close, kind, with_bias, N, F, O):
-    """60 rows of 40003 outputs go in several chunks."""
+    """The last two go in several chunks, the first of them in tiles where there are any."""
     h, weight, bias = head(rng, dtype, N, F, O)
     bias = bias if with_bias else None
     targets = some_targets(rng, kind, N, O, dtype)
     outputs = h.astype(float) @ weight.astype(float).T + (bias if with_bias else 0)
     loss, doutputs = getattr(oracle, NAMES[kind])(outputs, targets)
     dh, dweight, dbias = np.full_like(h, np.nan), np.full_like(weight, np.nan), np.full(O, np.nan, dtype)
-    total, hits = _ops.loss(kind, h, weight, bias, targets, scale=0.75 / N, dh=dh, dweight=dweight,
+    total, hits = _head.loss(kind, h, weight, bias, targets, scale=0.75 / N, dh=dh, dweight=dweight,
                             dbias=dbias if with_bias else None)  # fmt: skip
     assert total / N == pytest.approx(loss, rel={"float32": 1e-5, "float64": 1e-12}[dtype])
     close(dh, 0.75 * doutputs @ weight, "dh")
     close(dweight, 0.75 * doutputs.T @ h, "dweight")
     if with_bias:
         close(dbias, 0.75 * doutputs.sum(axis=0), "dbias")
-    only, hits_only = _ops.loss(kind, h, weight, bias, targets)
+    only, hits_only = _head.loss(kind, h, weight, bias, targets)
     assert only == total and hits_only == hits
     if kind == "cross_entropy":
-        assert hits == (_ops.linear(h, weight, bias).argmax(axis=1) == targets).sum()
+        assert hits == (_head.linear(h, weight, bias).argmax(axis=1) == targets).sum()
     elif kind == "binary_cross_entropy":
-        assert hits == ((_ops.linear(h, weight, bias) > 0) == (targets > 0.5)).sum()
+        assert hits == ((_head.linear(h, weight, bias) > 0) == (targets > 0.5)).sum()
     else:
         assert hits == 0
 
 
 def test_linear(isa, dtype, rng, close):
     h, weight, bias = head(rng, dtype, 13, 7, 33)
-    close(_ops.linear(h, weight, bias), h.astype(float) @ weight.T.astype(float) + bias)
-    close(_ops.linear(h, weight, None), h.astype(float) @ weight.T.astype(float))
+    close(_head.linear(h, weight, bias), h.astype(float) @ weight.T.astype(float) + bias)
+    close(_head.linear(h, weight, None), h.astype(float) @ weight.T.astype(float))
 
 
 @pytest.mark.parametrize("kind", NAMES)
 def test_a_nan_reaches_the_loss(isa, dtype, rng, kind):
     h, weight, bias = head(rng, dtype, 9, 5, 35)
     h[4, 2] = np.nan
-    total, _ = _ops.loss(kind, h, weight, bias, some_targets(rng, kind, 9, 35, dtype))
+    total, _ = _head.loss(kind, h, weight, bias, some_targets(rng, kind, 9, 35, dtype))
     assert np.isnan(total)
 
 
 def test_equal_logits_hit_the_first_as_argmax_does(isa, dtype):
     weight = np.array([[0.5], [2.0], [2.0], [1.0]], dtype)
     h = np.array([[1.5]], dtype)
-    assert [_ops.loss("cross_entropy", h, weight, None, np.array([v]))[1] for v in range(4)] == [0, 1, 0, 0]
+    assert [_head.loss("cross_entropy", h, weight, None, np.array([v]))[1] for v in range(4)] == [0, 1, 0, 0]
 
 
 def test_large_logits_stay_finite(isa, dtype):
     weight, h = np.array([[900.0], [-900.0], [3.0]], dtype), np.array([[1.0]], dtype)
     dh, dweight = np.empty((1, 1), dtype), np.empty((3, 1), dtype)
-    total, _ = _ops.loss("cross_entropy", h, weight, None, np.array([1]), scale=1.0, dh=dh, dweight=dweight)
+    total, _ = _head.loss("cross_entropy", h, weight, None, np.array([1]), scale=1.0, dh=dh, dweight=dweight)
     assert total == 1800
     np.testing.assert_allclose(dweight[:, 0], [1, -1, 0], atol=1e-30)
 
 
-def test_scatter_add_counts_repeated_ids(isa, dtype, rng, close):
-    ids, rows = np.array([2, 0, 2, 5, 2]), rng.standard_normal((5, 7)).astype(dtype)
-    out = rng.standard_normal((6, 7)).astype(dtype)
-    expected = out.astype(float)
+@pytest.mark.parametrize(("V", "E", "N"), [(6, 7, 5), (6, 7, 0), (3000, 300, 700)])
+def test_the_gradient_of_an_embedding_counts_repeated_ids(isa, dtype, rng, close, V, E, N):
+    """The largest is shared out among threads."""
+    ids, rows = rng.integers(0, max(1, V // 3), N), rng.standard_normal((N, E)).astype(dtype)
+    out = np.full((V, E), np.nan, dtype)
+    expected = np.zeros((V, E))
     np.add.at(expected, ids, rows)
-    _ops.scatter_add_rows(out, ids, rows)
+    _ops.embedding_gradient(out, ids, rows)
     close(out, expected)
 
 

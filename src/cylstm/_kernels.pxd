@@ -27,9 +27,9 @@ cdef extern from "kernels.h" nogil:
         void (*cell_backward)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, const float*, const float*,
                               float*, float*) noexcept nogil
         void (*column_sums)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, float*) noexcept nogil
-        void (*split_rows)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t,
+        void (*split_rows)(int, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t,
                            void*) noexcept nogil
-        void (*split_columns)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, void*) noexcept nogil
+        void (*split_columns)(int, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, void*) noexcept nogil
         void (*weight_gradients)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, const void*,
                                  float*, const void*, float*, void*) noexcept nogil
         void (*exp)(Py_ssize_t, const float*, float*) noexcept nogil
@@ -62,9 +62,9 @@ cdef extern from "kernels.h" nogil:
         void (*cell_backward)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, const double*,
                               const double*, double*, double*) noexcept nogil
         void (*column_sums)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, double*) noexcept nogil
-        void (*split_rows)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t,
+        void (*split_rows)(int, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t,
                            void*) noexcept nogil
-        void (*split_columns)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, void*) noexcept nogil
+        void (*split_columns)(int, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, void*) noexcept nogil
         void (*weight_gradients)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, const void*,
                                  double*, const void*, double*, void*) noexcept nogil
         void (*exp)(Py_ssize_t, const double*, double*) noexcept nogil
@@ -170,19 +170,19 @@ cdef inline void column_sums(const Kernels* k, Py_ssize_t rows, Py_ssize_t colum
     else:
         k.f64.column_sums(rows, columns, A, lda, out)
 
-cdef inline void split_rows(const Kernels* k, Py_ssize_t rows, Py_ssize_t K, Py_ssize_t first, Py_ssize_t last,
-                            const real* A, Py_ssize_t lda, void* tiles) noexcept nogil:
+cdef inline void split_rows(const Kernels* k, bint transposed, Py_ssize_t rows, Py_ssize_t K, Py_ssize_t first,
+                            Py_ssize_t last, const real* A, Py_ssize_t lda, void* tiles) noexcept nogil:
     if real is float:
-        k.f32.split_rows(rows, K, first, last, A, lda, tiles)
+        k.f32.split_rows(transposed, rows, K, first, last, A, lda, tiles)
     else:
-        k.f64.split_rows(rows, K, first, last, A, lda, tiles)
+        k.f64.split_rows(transposed, rows, K, first, last, A, lda, tiles)
 
-cdef inline void split_columns(const Kernels* k, Py_ssize_t K, Py_ssize_t columns, const real* P, Py_ssize_t ldp, void*
-                               tiles) noexcept nogil:
+cdef inline void split_columns(const Kernels* k, bint transposed, Py_ssize_t K, Py_ssize_t columns, const real* P,
+                               Py_ssize_t ldp, void* tiles) noexcept nogil:
     if real is float:
-        k.f32.split_columns(K, columns, P, ldp, tiles)
+        k.f32.split_columns(transposed, K, columns, P, ldp, tiles)
     else:
-        k.f64.split_columns(K, columns, P, ldp, tiles)
+        k.f64.split_columns(transposed, K, columns, P, ldp, tiles)
 
 cdef inline void weight_gradients(const Kernels* k, Py_ssize_t N, Py_ssize_t H, Py_ssize_t first, Py_ssize_t last,
                                   const real* dgates, Py_ssize_t inputs, const void* x, real* dW, const void* h, real*

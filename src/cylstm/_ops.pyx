@@ -1,119 +1,94 @@
-"""What a model needs besides the LSTM: the linear head with its losses, embedding gradients, optimisers."""
+"""One pass over flat buffers, by a team of threads: clipping, optimisers; and the gradient of an embedding.
+
+Buffers are cut into pieces of one size whatever the number of threads, so that sums have the same bits.
+"""
 
 import numpy as np
 
 from libc.math cimport sqrt
 from libc.stdint cimport int64_t
+from libc.string cimport memset
 
-from cylstm._blas cimport gemm
 from cylstm._kernels cimport (
-    Kernels, active, adam as adam_kernel, binary_cross_entropy, column_sums, real, scatter_add, sgd as sgd_kernel,
-    softmax_cross_entropy, squared_error, sum_squares as sum_squares_kernel,
+    Kernels, active, adam as adam_kernel, real, scatter_add, sgd as sgd_kernel, sum_squares as sum_squares_kernel,
 )
+from cylstm._pool cimport Team, run, threads_for
+from cylstm._sequence cimport part
 
-from cylstm.params import aligned_empty
+cdef enum:
+    PIECE = 65536       # elements
+    COST = 20           # of one element in multiply-adds (_pool.pyx), being read from memory
+    COLUMNS = 64        # of an embedding, to one member at least
 
-# Logits of this many bytes exist at once, whatever the number of rows: what the second-level cache holds.
-cdef Py_ssize_t CHUNK_BYTES = 1024 * 1024
+cdef enum Pass:
+    SQUARES, SGD, ADAM
 
-cdef enum Kind:
-    CROSS_ENTROPY, SQUARED_ERROR, BINARY
-
-KINDS = {"cross_entropy": CROSS_ENTROPY, "mse": SQUARED_ERROR, "binary_cross_entropy": BINARY}
-
-
-def linear(const real[:, ::1] h, const real[:, ::1] weight, const real[::1] bias):
-    """h (N, F), weight (O, F), bias (O,) or None -> h weight' + bias, (N, O)."""
-    N, O = h.shape[0], weight.shape[0]
-    out = aligned_empty(N * O, np.float32 if real is float else np.float64).reshape(N, O)
-    cdef real[:, ::1] view = out
-    if N:
-        with nogil:
-            affine(h.shape[0], h.shape[1], weight.shape[0], &h[0, 0], &weight[0, 0],
-                   &bias[0] if bias is not None else NULL, &view[0, 0])
-    return out
-
-
-cdef void affine(Py_ssize_t N, Py_ssize_t F, Py_ssize_t O, const real* h, const real* weight, const real* bias,
-                 real* out) noexcept nogil:
-    cdef Py_ssize_t n, j
-    for n in range(N if bias != NULL else 0):
-        for j in range(O):
-            out[n * O + j] = bias[j]
-    gemm[real](False, True, N, O, F, 1, h, F, weight, F, 1 if bias != NULL else 0, out, O)
+# One pass over n elements; what a pass does not use is NULL or 0.
+cdef struct Flat:
+    const Kernels* k
+    Pass what
+    Py_ssize_t n
+    void* p
+    const void* g
+    void* m
+    void* v
+    double* sums        # of squares, of each piece
+    double lr, momentum, step_size, correction, beta1, beta2, eps, decay, gscale
+    bint nesterov, decoupled
 
 
-def loss(str kind, const real[:, ::1] h, const real[:, ::1] weight, const real[::1] bias, targets, *, double scale=0.0,
-         real[:, ::1] dh=None, real[:, ::1] dweight=None, real[::1] dbias=None):
-    """The sum over rows of a loss of h weight' + bias, and the hits among them; with dh also the gradients.
+cdef void pass_f32(void* flat, int me, int count, Team* team) noexcept nogil:
+    pass_share(<const Flat*>flat, me, count, <float*>NULL)
 
-    h (N, F), weight (O, F), bias (O,) or None. kind "cross_entropy": targets (N,) int64 class ids, a hit is an argmax
-    that is the target; "mse" and "binary_cross_entropy" (of logits): targets (N, O), each row's loss is the mean over
-    its O outputs, a hit is an output on the right side of 1/2 (binary only).
-    Where dh (N, F) is given, dh, dweight and dbias receive scale * d sum / d each.
-    Rows go in chunks, so that (N, O) outputs never exist at once. Shapes are the caller's to check.
-    """
-    cdef int which = KINDS[kind]
-    cdef Py_ssize_t N = h.shape[0], O = weight.shape[0]
-    cdef Py_ssize_t rows = max(1, min(N, CHUNK_BYTES // (O * <Py_ssize_t>sizeof(real))))
-    cdef real[::1] logits = aligned_empty(rows * O, np.float32 if real is float else np.float64)
-    cdef real[::1] sums = np.zeros(O, np.float32 if real is float else np.float64)
-    cdef const int64_t[::1] classes = targets if which == CROSS_ENTROPY else None
-    cdef const real[:, ::1] values = targets if which != CROSS_ENTROPY else None
-    cdef int64_t hits = 0
-    cdef double total = 0
-    if N == 0:
-        raise ValueError("h: expected at least one row, got none")
-    with nogil:
-        total = loss_by_chunks(which, rows, h, weight, bias, classes, values, scale, dh, dweight, dbias, logits, sums,
-                               &hits)
-    return total, hits
+cdef void pass_f64(void* flat, int me, int count, Team* team) noexcept nogil:
+    pass_share(<const Flat*>flat, me, count, <double*>NULL)
 
 
-cdef double loss_by_chunks(int which, Py_ssize_t chunk, const real[:, ::1] h, const real[:, ::1] weight,
-                           const real[::1] bias, const int64_t[::1] classes, const real[:, ::1] values, double scale,
-                           real[:, ::1] dh, real[:, ::1] dweight, real[::1] dbias, real[::1] logits, real[::1] sums,
-                           int64_t* hits) noexcept nogil:
-    cdef const Kernels* k = active()
-    cdef Py_ssize_t N = h.shape[0], F = h.shape[1], O = weight.shape[0], start, rows, n, j
-    cdef bint gradient = dh is not None
-    cdef double total = 0
-    cdef real* z = &logits[0]
-    for n in range((N + chunk - 1) // chunk):
-        start = n * chunk
-        rows = min(chunk, N - start)
-        affine(rows, F, O, &h[start, 0], &weight[0, 0], &bias[0] if bias is not None else NULL, z)
-        if which == CROSS_ENTROPY:
-            total += softmax_cross_entropy(k, rows, O, z, &classes[start], <real>scale, gradient, hits)
-        elif which == SQUARED_ERROR:
-            total += squared_error(k, rows, O, z, &values[start, 0], <real>scale, gradient, hits)
-        else:
-            total += binary_cross_entropy(k, rows, O, z, &values[start, 0], <real>scale, gradient, hits)
-        if not gradient:
+cdef void pass_share(const Flat* f, int me, int count, real* of_type) noexcept nogil:
+    cdef Py_ssize_t pieces = (f.n + PIECE - 1) // PIECE, piece, start, n
+    cdef real* p
+    cdef real* m
+    cdef real* v
+    cdef const real* g
+    for piece in range(part(pieces, me, count), part(pieces, me + 1, count)):
+        start = piece * PIECE
+        n = min(<Py_ssize_t>PIECE, f.n - start)
+        g = <const real*>f.g + start
+        if f.what == SQUARES:
+            f.sums[piece] = sum_squares_kernel(f.k, n, g)
             continue
-        gemm[real](False, False, rows, F, O, 1, z, O, &weight[0, 0], F, 0, &dh[start, 0], F)
-        gemm[real](True, False, O, F, rows, 1, z, O, &h[start, 0], F, 0 if start == 0 else 1, &dweight[0, 0], F)
-        if dbias is not None:
-            column_sums(k, rows, O, <const real*>z, O, &sums[0])
-            for j in range(O):
-                dbias[j] = sums[j] if start == 0 else dbias[j] + sums[j]
-    return total
+        p, m, v = <real*>f.p + start, <real*>f.m, <real*>f.v + start
+        if f.what == ADAM:
+            adam_kernel(f.k, n, p, g, m + start, v, f.step_size, f.correction, f.beta1, f.beta2, f.eps, f.lr, f.decay,
+                        f.decoupled, f.gscale)
+        else:
+            sgd_kernel(f.k, n, p, g, m + start if m != NULL else <real*>NULL, f.lr, f.momentum, f.nesterov, f.decay,
+                       f.gscale)
 
 
-def scatter_add_rows(real[:, ::1] out, const int64_t[::1] ids, const real[:, ::1] rows):
-    """out (V, E)[ids[n]] += rows (N, E)[n], in the order of n: the gradient of an embedding."""
-    if ids.shape[0]:
-        with nogil:
-            scatter_add(active(), ids.shape[0], out.shape[1], &ids[0], &rows[0, 0], rows.shape[1], &out[0, 0],
-                        out.shape[1])
+cdef void run_pass(Flat* f, const real* of_type) noexcept nogil:
+    f.k = active()
+    run(threads_for(<double>COST * f.n, 1e9, (f.n + PIECE - 1) // PIECE), pass_f32 if real is float else pass_f64, f)
 
 
 def sum_squares(const real[::1] flat):
     """The sum of squares, summed in double precision in a fixed order."""
     cdef double total = 0
-    if flat.shape[0]:
-        with nogil:
-            total = sum_squares_kernel(active(), flat.shape[0], &flat[0])
+    cdef Py_ssize_t piece, pieces = (flat.shape[0] + PIECE - 1) // PIECE
+    cdef double one_sum[1]
+    cdef double[::1] sums = None
+    cdef Flat f
+    if flat.shape[0] == 0:
+        return 0.0
+    memset(&f, 0, sizeof(Flat))
+    f.what, f.n, f.g, f.sums = SQUARES, flat.shape[0], &flat[0], one_sum
+    if pieces > 1:
+        sums = np.empty(pieces)
+        f.sums = &sums[0]
+    with nogil:
+        run_pass(&f, &flat[0])
+        for piece in range(pieces):
+            total += f.sums[piece]
     return total
 
 
@@ -128,17 +103,60 @@ def scale_inplace(real[::1] flat, double factor):
 def sgd(real[::1] p, const real[::1] g, real[::1] m, double lr, double momentum, bint nesterov, double weight_decay,
         double gscale):
     """One update of p in place by the gradient gscale * g, as torch.optim.SGD. m is None where momentum is 0."""
-    if p.shape[0]:
-        with nogil:
-            sgd_kernel(active(), p.shape[0], &p[0], &g[0], &m[0] if m is not None else NULL, lr, momentum, nesterov,
-                       weight_decay, gscale)
+    cdef Flat f
+    if p.shape[0] == 0:
+        return
+    memset(&f, 0, sizeof(Flat))
+    f.what, f.n, f.p, f.g, f.m = SGD, p.shape[0], &p[0], &g[0], &m[0] if m is not None else NULL
+    f.lr, f.momentum, f.nesterov, f.decay, f.gscale = lr, momentum, nesterov, weight_decay, gscale
+    with nogil:
+        run_pass(&f, &g[0])
 
 
 def adam(real[::1] p, const real[::1] g, real[::1] m, real[::1] v, Py_ssize_t t, double lr, double beta1, double beta2,
          double eps, double weight_decay, bint decoupled, double gscale):
     """Update number t (from 1) of p in place by the gradient gscale * g, as torch.optim.Adam or, decoupled, AdamW."""
-    cdef double step_size = lr / (1 - beta1 ** t), correction = 1 / sqrt(1 - beta2 ** t)
-    if p.shape[0]:
-        with nogil:
-            adam_kernel(active(), p.shape[0], &p[0], &g[0], &m[0], &v[0], step_size, correction, beta1, beta2, eps, lr,
-                        weight_decay, decoupled, gscale)
+    cdef Flat f
+    if p.shape[0] == 0:
+        return
+    memset(&f, 0, sizeof(Flat))
+    f.what, f.n, f.p, f.g, f.m, f.v = ADAM, p.shape[0], &p[0], &g[0], &m[0], &v[0]
+    f.step_size, f.correction = lr / (1 - beta1 ** t), 1 / sqrt(1 - beta2 ** t)
+    f.lr, f.beta1, f.beta2, f.eps, f.decay, f.decoupled, f.gscale = lr, beta1, beta2, eps, weight_decay, decoupled, gscale
+    with nogil:
+        run_pass(&f, &g[0])
+
+
+# The gradient of an embedding: each member takes some columns of all rows, so that nobody adds where another one does.
+cdef struct Scatter:
+    const Kernels* k
+    Py_ssize_t V, E, N
+    const int64_t* ids
+    const void* rows
+    void* out
+
+
+def embedding_gradient(real[:, ::1] out, const int64_t[::1] ids, const real[:, ::1] rows):
+    """out (V, E) = the sums of the rows (N, E)[n] with ids[n] = v, in the order of n, and 0 for ids that are not there."""
+    cdef Scatter s
+    s.k, s.V, s.E, s.N, s.out = active(), out.shape[0], out.shape[1], ids.shape[0], &out[0, 0]
+    s.ids, s.rows = &ids[0] if s.N else NULL, &rows[0, 0] if s.N else NULL
+    with nogil:
+        run(threads_for(<double>COST * (s.V + s.N) * s.E, 1e9, (s.E + COLUMNS - 1) // COLUMNS),
+            scatter_f32 if real is float else scatter_f64, &s)
+
+
+cdef void scatter_f32(void* s, int me, int count, Team* team) noexcept nogil:
+    scatter_share(<const Scatter*>s, me, count, <float*>NULL)
+
+cdef void scatter_f64(void* s, int me, int count, Team* team) noexcept nogil:
+    scatter_share(<const Scatter*>s, me, count, <double*>NULL)
+
+
+cdef void scatter_share(const Scatter* s, int me, int count, real* of_type) noexcept nogil:
+    cdef Py_ssize_t pieces = (s.E + COLUMNS - 1) // COLUMNS, v
+    cdef Py_ssize_t first = COLUMNS * part(pieces, me, count), last = min(s.E, COLUMNS * part(pieces, me + 1, count))
+    for v in range(s.V):
+        memset(<real*>s.out + v * s.E + first, 0, (last - first) * sizeof(real))
+    if s.N:
+        scatter_add(s.k, s.N, last - first, s.ids, <const real*>s.rows + first, s.E, <real*>s.out + first, s.E)

@@ -126,7 +126,7 @@ cdef void input_gates(const Kernels* k, const Steps* s, const Cell* cell, const 
         pack_inputs(s, inputs, t0, t1, packed + first, packed + last, cell.I, x + first * inputs.ld)
     operand = x
     if cell.W.tiled:
-        split_rows(k, last - first, cell.I, 0, cell.I, x + first * inputs.ld, inputs.ld, own + first * row_bytes)
+        split_rows(k, False, last - first, cell.I, 0, cell.I, x + first * inputs.ld, inputs.ld, own + first * row_bytes)
         operand = own
     if cell.W.tiled or inputs.caller != NULL:
         meet_by_units(who)
@@ -169,7 +169,7 @@ cdef const void* carry(const Kernels* k, const Steps* s, Py_ssize_t t, bint reve
         rows = copy
     if tiled:
         carried += 16 * tiles_before(who) * ((K + 31) // 32 * 32 * 6)
-        split_rows(k, last_alive(s, who, t) - row, K, first, last, rows + row * width, width, carried)
+        split_rows(k, False, last_alive(s, who, t) - row, K, first, last, rows + row * width, width, carried)
         return carried
     return rows + row * width
 
@@ -286,7 +286,7 @@ cdef void split_share(const Kernels* k, const Member* who, Py_ssize_t K, Py_ssiz
     cdef Py_ssize_t groups = (columns + 63) // 64
     cdef Py_ssize_t first = 64 * part(groups, who.me, who.count), last = min(columns, 64 * part(groups, who.me + 1, who.count))
     if first < last:
-        split_columns(k, K, last - first, P + first, ldp, <char*>tiles + first * ((K + 31) // 32 * 32) * 6)
+        split_columns(k, False, K, last - first, P + first, ldp, <char*>tiles + first * ((K + 31) // 32 * 32) * 6)
 
 
 cdef void input_gradients(const Kernels* k, const Steps* s, const Cell* cell, const Member* who, const Scratch* scratch,
@@ -299,7 +299,7 @@ cdef void input_gradients(const Kernels* k, const Steps* s, const Cell* cell, co
         rows = min(<Py_ssize_t>DX_ROWS, s.N - start)
         operand = dgates + start * G
         if cell.W_back.tiled:
-            split_rows(k, rows, G, 0, G, dgates + start * G, G, scratch.own + who.me * scratch.own_bytes)
+            split_rows(k, False, rows, G, 0, G, dgates + start * G, G, scratch.own + who.me * scratch.own_bytes)
             operand = scratch.own + who.me * scratch.own_bytes
         product(k, cell.W_back.tiled, rows, G, cell.Ip, 0, cell.Ip, operand, G, cell.W_back.packed, <const real*>NULL,
                 dx + start * cell.Ip, cell.Ip)

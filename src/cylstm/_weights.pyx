@@ -181,6 +181,6 @@ cdef void pack_share(const Packing* p, int me, int count, real* of_type) noexcep
             pack_gates(p.k, <const real*>p.source, p.H, p.K, block, target)
         if p.tiled:
             width = min(4 * p.lanes, p.columns - start)
-            split_columns(p.k, p.rows, width, <const real*>target, width,
+            split_columns(p.k, False, p.rows, width, <const real*>target, width,
                           p.target + start * ((p.rows + 31) // 32 * 32) * 6)
             width = 4 * p.lanes

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cylstm import _ops, io, train
+from cylstm import _head, _ops, io, train
 from cylstm.batches import Dataset, check_numbers, ragged_rows
 from cylstm.checks import as_ids, describe, one_of, plain_array, positive_int
 from cylstm.data import pad
@@ -71,7 +71,7 @@ class Model:
         self.num_layers = positive_int("num_layers", num_layers)
         self.embedding_size = None if embedding_size is None else positive_int("embedding_size", embedding_size)
         self.output = one_of("output", output, ("sequence", "last"))
-        self.loss = one_of("loss", loss, tuple(_ops.KINDS))
+        self.loss = one_of("loss", loss, tuple(_head.KINDS))
         self.head_bias = bool(head_bias)
         if vocabulary is not None and not isinstance(vocabulary, Vocabulary):
             raise TypeError(f"vocabulary: expected a Vocabulary, got {describe(vocabulary)}")
@@ -225,7 +225,7 @@ class Model:
 
     def _head(self, h):
         bias = self.parameters.raw("head.bias") if self.head_bias else None
-        return _ops.linear(h, self.parameters.raw("head.weight"), bias)
+        return _head.linear(h, self.parameters.raw("head.weight"), bias)
 
     def _last(self, state):
         """The last layer's final h, both directions side by side: (B, D*H)."""
@@ -257,8 +257,7 @@ class Model:
         dx = self.lstm.backward(tape, dy, dstate, out=gradients.child("lstm.")).x
         if self.embedding_size is not None:
             table = gradients.raw("embedding.weight")
-            table[:] = 0
-            _ops.scatter_add_rows(table, ids.ravel(), np.ascontiguousarray(dx.reshape(-1, self.embedding_size)))
+            _ops.embedding_gradient(table, ids.ravel(), np.ascontiguousarray(dx.reshape(-1, self.embedding_size)))
         gradients.touch()
         return Result(total / len(h), gradients, final, len(h), hits)
 
@@ -307,7 +306,7 @@ class Model:
         dbias = None if gradients is None or not self.head_bias else gradients.raw("head.bias")
         bias = self.parameters.raw("head.bias") if self.head_bias else None
         weight = self.parameters.raw("head.weight")
-        return _ops.loss(self.loss, h, weight, bias, targets, scale=scale, dh=dh, dweight=dweight, dbias=dbias)
+        return _head.loss(self.loss, h, weight, bias, targets, scale=scale, dh=dh, dweight=dweight, dbias=dbias)
 
     def evaluate(self, x, y, *, lengths=None, batch_size=256) -> dict[str, float]:
         """{"loss": mean per token, "tokens": how many, "perplexity": exp(loss), "accuracy": share of hits}.

@@ -1,0 +1,298 @@
+"""The linear head with its loss, for a team of threads: outputs = h weight' + bias, in chunks of rows.
+
+Outputs of all rows never exist at once. The work is cut into pieces whose sizes do not depend on the number of threads, so
+that the bits do not either; each member of the team takes its share of the pieces of each stage:
+
+    1  outputs            h weight' + bias          pieces of rows and of columns
+    2  loss, d outputs    row by row                pieces of rows
+    3  dh = d outputs . weight                      pieces of rows and of columns
+       dweight += d outputs' h, dbias               pieces of rows of weight
+"""
+
+import numpy as np
+
+from libc.stdint cimport int64_t
+from libc.string cimport memcpy, memset
+
+from cylstm._blas cimport gemm
+from cylstm._kernels cimport (
+    Kernels, active, binary_cross_entropy, column_sums, has_tiles, product, real, softmax_cross_entropy, split_columns,
+    split_rows, squared_error, tile_bytes,
+)
+from cylstm._pool cimport Team, meet, run, threads_for
+from cylstm._sequence cimport part
+
+from cylstm.params import aligned_empty
+
+cdef enum Kind:
+    NONE, CROSS_ENTROPY, SQUARED_ERROR, BINARY
+
+KINDS = {"cross_entropy": CROSS_ENTROPY, "mse": SQUARED_ERROR, "binary_cross_entropy": BINARY}
+
+cdef enum:
+    # A chunk's outputs stay in the second-level cache or, where rows are long, outnumber the weights enough that reading
+    # those once per chunk does not count; but they take no more than CHUNK_MOST.
+    CHUNK_BYTES = 1048576
+    CHUNK_MOST = 67108864
+    CHUNK_ROWS = 64        # at least
+    PIECE_ROWS = 128       # of h; of weight and its columns, so many:
+    PIECE_OUTPUTS = 256
+    LOSS_ROWS = 16
+    DEEP = 2048            # outputs, in one product of tiles that sums over them
+    # Tiles are faster than BLAS once cutting the weights into them, twice, is paid for.
+    TILED_ROWS = 64
+    TILED_WIDTH = 16
+
+# One call. Arrays are of the same real type, row-major; h (N, F), weight (O, F).
+cdef struct Head:
+    const Kernels* k
+    Kind kind
+    bint gradient
+    bint tiled
+    Py_ssize_t N, F, O
+    Py_ssize_t chunk        # rows
+    const void* h
+    const void* weight
+    const void* bias        # (O,), zeros where there is none
+    const int64_t* classes  # (N,)
+    const void* values      # (N, O)
+    double scale
+    void* outputs           # (chunk, O)
+    void* dh                # (N, F)
+    void* dweight           # (O, F)
+    void* dbias             # (O,), or NULL
+    double* losses          # of each piece of rows
+    int64_t* hits
+    const void* zeros       # (max(F, O),)
+    char* h_rows            # tiles of a chunk: h as left and as right operand, DEEP columns of d outputs
+    char* h_columns
+    char* d_rows
+    char* own               # of each member: a piece of weight, or of d outputs, as tiles or as sums
+    Py_ssize_t own_bytes
+
+
+def linear(const real[:, ::1] h, const real[:, ::1] weight, const real[::1] bias):
+    """h (N, F), weight (O, F), bias (O,) or None -> h weight' + bias, (N, O)."""
+    N, O = h.shape[0], weight.shape[0]
+    out = aligned_empty(N * O, np.float32 if real is float else np.float64).reshape(N, O)
+    cdef real[:, ::1] view = out
+    cdef Head head
+    memset(&head, 0, sizeof(Head))
+    if N:
+        head.outputs, head.chunk = &view[0, 0], N
+        run_head(&head, NONE, h, weight, bias, <real*>NULL)
+    return out
+
+
+def loss(str kind, const real[:, ::1] h, const real[:, ::1] weight, const real[::1] bias, targets, *, double scale=0.0,
+         real[:, ::1] dh=None, real[:, ::1] dweight=None, real[::1] dbias=None):
+    """The sum over rows of a loss of h weight' + bias, and the hits among them; with dh also the gradients.
+
+    h (N, F), weight (O, F), bias (O,) or None. kind "cross_entropy": targets (N,) int64 class ids, a hit is an argmax
+    that is the target; "mse" and "binary_cross_entropy" (of logits): targets (N, O), each row's loss is the mean over
+    its O outputs, a hit is an output on the right side of 1/2 (binary only).
+    Where dh (N, F) is given, dh, dweight and dbias receive scale * d sum / d each.
+    Rows go in chunks, so that (N, O) outputs never exist at once. Shapes are the caller's to check.
+    """
+    cdef int which = KINDS[kind]
+    cdef Py_ssize_t N = h.shape[0], O = weight.shape[0], F = h.shape[1], item = sizeof(real), n, wanted
+    cdef const int64_t[::1] classes = targets if which == CROSS_ENTROPY else None
+    cdef const real[:, ::1] values = targets if which != CROSS_ENTROPY else None
+    cdef Head head
+    if N == 0:
+        raise ValueError("h: expected at least one row, got none")
+    memset(&head, 0, sizeof(Head))
+    head.gradient, head.scale = dh is not None, scale
+    head.classes = &classes[0] if classes is not None else NULL
+    head.values = &values[0, 0] if values is not None else NULL
+    if dh is not None:
+        head.dh, head.dweight = &dh[0, 0], &dweight[0, 0]
+        head.dbias = &dbias[0] if dbias is not None else NULL
+    wanted = min(max(<Py_ssize_t>CHUNK_BYTES // (O * item), 2 * F), <Py_ssize_t>CHUNK_MOST // (O * item))
+    head.chunk = min(N, max(<Py_ssize_t>CHUNK_ROWS, wanted // LOSS_ROWS * LOSS_ROWS))
+    pieces = (N + LOSS_ROWS - 1) // LOSS_ROWS
+    outputs = aligned_empty(head.chunk * O * item, np.uint8)
+    losses, hits = np.empty(pieces), np.empty(pieces, np.int64)
+    cdef unsigned char[::1] outputs_view = outputs
+    cdef double[::1] losses_view = losses
+    cdef int64_t[::1] hits_view = hits
+    head.outputs, head.losses, head.hits = &outputs_view[0], &losses_view[0], &hits_view[0]
+    run_head(&head, <Kind>which, h, weight, bias, <real*>NULL)
+    cdef double total = 0
+    for n in range(losses_view.shape[0]):
+        total += losses_view[n]
+    return total, int(hits.sum())
+
+
+cdef int run_head(Head* head, Kind kind, const real[:, ::1] h, const real[:, ::1] weight, const real[::1] bias,
+                  real* of_type) except -1:
+    cdef Py_ssize_t N = h.shape[0], F = h.shape[1], O = weight.shape[0], chunk = head.chunk, item = sizeof(real)
+    cdef Py_ssize_t tiles_of_h = 0, tiles_of_columns = 0, tiles_of_d = 0
+    cdef double work = <double>chunk * F * O
+    cdef int members = threads_for(work * (3 if head.gradient else 1), work, 256)
+    head.k, head.kind, head.N, head.F, head.O = active(), kind, N, F, O
+    head.tiled = (has_tiles(head.k, of_type) and chunk >= TILED_ROWS and F >= TILED_WIDTH and O >= TILED_WIDTH)
+    if head.tiled:
+        tiles_of_h = tile_bytes(chunk, F)
+        tiles_of_columns = tile_bytes(F, chunk)
+        tiles_of_d = tile_bytes(chunk, min(O, <Py_ssize_t>DEEP))
+        head.own_bytes = max(tile_bytes(PIECE_OUTPUTS, max(F, chunk)), tile_bytes(64, min(O, <Py_ssize_t>DEEP)))
+    else:
+        head.own_bytes = PIECE_OUTPUTS * item
+    zeros = np.zeros(max(F, O) * item, np.uint8)
+    scratch = aligned_empty(tiles_of_h + tiles_of_columns + tiles_of_d + members * head.own_bytes, np.uint8)
+    cdef const unsigned char[::1] zeros_view = zeros
+    cdef unsigned char[::1] view = scratch
+    head.zeros = &zeros_view[0]
+    head.h_rows = <char*>&view[0]
+    head.h_columns = head.h_rows + tiles_of_h
+    head.d_rows = head.h_columns + tiles_of_columns
+    head.own = head.d_rows + tiles_of_d
+    head.h, head.weight = &h[0, 0], &weight[0, 0]
+    head.bias = &bias[0] if bias is not None else head.zeros
+    with nogil:
+        run(members, head_f32 if real is float else head_f64, head)
+    return 0
+
+
+cdef void head_f32(void* head, int me, int count, Team* team) noexcept nogil:
+    head_member(<const Head*>head, me, count, team, <float*>NULL)
+
+cdef void head_f64(void* head, int me, int count, Team* team) noexcept nogil:
+    head_member(<const Head*>head, me, count, team, <double*>NULL)
+
+
+cdef void head_member(const Head* p, int me, int count, Team* team, real* of_type) noexcept nogil:
+    """What one member does: chunk after chunk, its share of each stage."""
+    cdef Py_ssize_t n, start, rows
+    for n in range((p.N + p.chunk - 1) // p.chunk):
+        start = n * p.chunk
+        rows = min(p.chunk, p.N - start)
+        if p.tiled:
+            split_h(p, start, rows, me, count, of_type)
+            meet(team)
+        outputs_share(p, start, rows, me, count, of_type)
+        if p.kind == NONE:
+            continue
+        meet(team)
+        losses_share(p, start, rows, me, count, of_type)
+        meet(team)
+        if p.gradient:
+            if p.tiled:
+                dh_of_tiles(p, start, rows, me, count, team, of_type)
+            else:
+                dh_share(p, start, rows, me, count, of_type)
+            dweight_share(p, start, rows, me, count, of_type)
+        meet(team)  # the next chunk's outputs go where these are
+
+
+cdef void split_h(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, int count, real* of_type) noexcept nogil:
+    """h as the left operand of outputs and, for dweight, as the right one."""
+    cdef const real* h = <const real*>p.h + start * p.F
+    cdef Py_ssize_t tiles = (rows + 15) // 16, groups = (p.F + 63) // 64, first, last
+    first, last = 16 * part(tiles, me, count), min(rows, 16 * part(tiles, me + 1, count))
+    if first < last:
+        split_rows(p.k, False, last - first, p.F, 0, p.F, h + first * p.F, p.F, p.h_rows + tile_bytes(first, p.F))
+    first, last = 64 * part(groups, me, count), min(p.F, 64 * part(groups, me + 1, count))
+    if p.gradient and first < last:
+        split_columns(p.k, False, rows, last - first, h + first, p.F, p.h_columns + tile_bytes(first, rows))
+
+
+cdef void outputs_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, int count, real* of_type) noexcept nogil:
+    cdef const real* h = <const real*>p.h + start * p.F
+    cdef const real* weight
+    cdef const real* bias
+    cdef real* z
+    cdef char* own = p.own + me * p.own_bytes
+    cdef Py_ssize_t down = (rows + PIECE_ROWS - 1) // PIECE_ROWS, across = (p.O + PIECE_OUTPUTS - 1) // PIECE_OUTPUTS
+    cdef Py_ssize_t piece, r, o, n, height, width, cut = -1
+    for piece in range(part(down * across, me, count), part(down * across, me + 1, count)):
+        r, o = piece % down * PIECE_ROWS, piece // down * PIECE_OUTPUTS
+        height, width = min(<Py_ssize_t>PIECE_ROWS, rows - r), min(<Py_ssize_t>PIECE_OUTPUTS, p.O - o)
+        weight, bias = <const real*>p.weight + o * p.F, <const real*>p.bias + o
+        z = <real*>p.outputs + r * p.O + o
+        if p.tiled:
+            if cut != o:  # these outputs' weights serve all pieces of rows
+                split_columns(p.k, True, p.F, width, weight, p.F, own)
+                cut = o
+            product(p.k, True, height, p.F, width, 0, width, p.h_rows + tile_bytes(r, p.F), 0, own, bias, z, p.O)
+        else:
+            for n in range(height):
+                memcpy(z + n * p.O, bias, width * sizeof(real))
+            gemm[real](False, True, height, width, p.F, 1, h + r * p.F, p.F, weight, p.F, 1, z, p.O)
+
+
+cdef void losses_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, int count, real* of_type) noexcept nogil:
+    cdef Py_ssize_t pieces = (rows + LOSS_ROWS - 1) // LOSS_ROWS, piece, r, height, n
+    cdef real* z
+    cdef const real* values
+    for piece in range(part(pieces, me, count), part(pieces, me + 1, count)):
+        r = piece * LOSS_ROWS
+        height, n = min(<Py_ssize_t>LOSS_ROWS, rows - r), start // LOSS_ROWS + piece
+        z, values = <real*>p.outputs + r * p.O, <const real*>p.values + (start + r) * p.O
+        p.hits[n] = 0
+        if p.kind == CROSS_ENTROPY:
+            p.losses[n] = softmax_cross_entropy(p.k, height, p.O, z, p.classes + start + r, <real>p.scale, p.gradient,
+                                                &p.hits[n])
+        elif p.kind == SQUARED_ERROR:
+            p.losses[n] = squared_error(p.k, height, p.O, z, values, <real>p.scale, p.gradient, &p.hits[n])
+        else:
+            p.losses[n] = binary_cross_entropy(p.k, height, p.O, z, values, <real>p.scale, p.gradient, &p.hits[n])
+
+
+cdef void dh_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, int count, real* of_type) noexcept nogil:
+    cdef Py_ssize_t down = (rows + PIECE_ROWS - 1) // PIECE_ROWS, across = (p.F + PIECE_OUTPUTS - 1) // PIECE_OUTPUTS
+    cdef Py_ssize_t piece, r, f
+    for piece in range(part(down * across, me, count), part(down * across, me + 1, count)):
+        r, f = piece % down * PIECE_ROWS, piece // down * PIECE_OUTPUTS
+        gemm[real](False, False, min(<Py_ssize_t>PIECE_ROWS, rows - r), min(<Py_ssize_t>PIECE_OUTPUTS, p.F - f), p.O, 1,
+                   <const real*>p.outputs + r * p.O, p.O, <const real*>p.weight + f, p.F, 0,
+                   <real*>p.dh + (start + r) * p.F + f, p.F)
+
+
+cdef void dh_of_tiles(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, int count, Team* team,
+                      real* of_type) noexcept nogil:
+    """DEEP outputs at a time: their tiles and those of their weights are few enough for the cache."""
+    cdef const real* z = <const real*>p.outputs
+    cdef real* dh = <real*>p.dh + start * p.F
+    cdef char* own = p.own + me * p.own_bytes
+    cdef Py_ssize_t tiles = (rows + 15) // 16, groups = (p.F + 63) // 64, n, o, f, deep, width, first, last
+    first, last = 16 * part(tiles, me, count), min(rows, 16 * part(tiles, me + 1, count))
+    for n in range((p.O + DEEP - 1) // DEEP):
+        o = n * DEEP
+        deep = min(<Py_ssize_t>DEEP, p.O - o)
+        if o > 0:
+            meet(team)  # nobody reads the last tiles any more
+        if first < last:
+            split_rows(p.k, False, last - first, deep, 0, deep, z + first * p.O + o, p.O, p.d_rows + tile_bytes(first, deep))
+        meet(team)
+        for f in range(64 * part(groups, me, count), min(p.F, 64 * part(groups, me + 1, count)), 64):
+            width = min(<Py_ssize_t>64, p.F - f)
+            split_columns(p.k, False, deep, width, <const real*>p.weight + o * p.F + f, p.F, own)
+            product(p.k, True, rows, deep, width, 0, width, p.d_rows, 0, own,
+                    <const real*>p.zeros if o == 0 else <const real*>NULL, dh + f, p.F)
+
+
+cdef void dweight_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, int count, real* of_type) noexcept nogil:
+    cdef Py_ssize_t pieces = (p.O + PIECE_OUTPUTS - 1) // PIECE_OUTPUTS, piece, o, width, j
+    cdef char* own = p.own + me * p.own_bytes
+    cdef const real* h = <const real*>p.h + start * p.F
+    cdef const real* z
+    cdef real* dweight
+    cdef real* dbias
+    cdef real* sums = <real*>own
+    for piece in range(part(pieces, me, count), part(pieces, me + 1, count)):
+        o = piece * PIECE_OUTPUTS
+        width = min(<Py_ssize_t>PIECE_OUTPUTS, p.O - o)
+        z, dweight = <const real*>p.outputs + o, <real*>p.dweight + o * p.F
+        if p.tiled:
+            split_rows(p.k, True, width, rows, 0, rows, z, p.O, own)
+            product(p.k, True, width, rows, p.F, 0, p.F, own, 0, p.h_columns,
+                    <const real*>p.zeros if start == 0 else <const real*>NULL, dweight, p.F)
+        else:
+            gemm[real](True, False, width, p.F, rows, 1, z, p.O, h, p.F, 0 if start == 0 else 1, dweight, p.F)
+        if p.dbias != NULL:
+            dbias = <real*>p.dbias + o
+            column_sums(p.k, rows, width, z, p.O, sums)
+            for j in range(width):
+                dbias[j] = sums[j] if start == 0 else dbias[j] + sums[j]
