@@ -54,14 +54,15 @@ typedef struct {
      *   split_rows:    the columns first..last (multiples of 16) of A (rows, K), as the left operand of a product; past K
      *                  where last reaches K. transposed: A is given as (K, rows), and all of it is taken.
      *   split_columns: P (K, columns) row-major, as its right operand. transposed: P is given as (columns, K).
-     *   weight_gradients: dW (4H, inputs) += dgates' x and dR (4H, H) += dgates' h over N rows, the rows of units first..last;
-     *                  dgates (N, 4*Hp), x and h from split_columns. inputs = 0: no dW. scratch: tiles of (64, N). */
+     *   weight_gradients: dW (4H, inputs) += dgates' x, dR (4H, H) += dgates' h and db (4H,) += sums of dgates over N
+     *                  rows, the rows of units first..last; dgates (N, 4*Hp), x and h from split_columns. inputs = 0: no
+     *                  dW; db may be NULL. scratch: tiles of (64, N). */
     void (*split_rows)(int transposed, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last, const CYLSTM_REAL *A,
                        ptrdiff_t lda, void *tiles);
     void (*split_columns)(int transposed, ptrdiff_t K, ptrdiff_t columns, const CYLSTM_REAL *P, ptrdiff_t ldp, void *tiles);
     void (*weight_gradients)(ptrdiff_t N, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const CYLSTM_REAL *dgates,
                              ptrdiff_t inputs, const void *x, CYLSTM_REAL *dW, const void *h, CYLSTM_REAL *dR,
-                             void *scratch);
+                             CYLSTM_REAL *db, void *scratch);
 
     /* Elementwise on n reals; y may be x. Error against the exact value stays below, in units of the last place and for
      * either type: exp 1.1 ULP, sigmoid 2.5, tanh 2.5 (tests/test_kernels.py holds them to it). Beyond [-87, 88] or

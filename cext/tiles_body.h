@@ -118,11 +118,15 @@ static void split_columns(int transposed, ptrdiff_t K, ptrdiff_t columns, const 
     }
 }
 
-static void split_transposed(ptrdiff_t rows, ptrdiff_t K, const REAL *A, ptrdiff_t lda, void *tiles)
+/* sums: NULL, or where the sums over k of each row go, rows being a multiple of 16. */
+static void split_transposed(ptrdiff_t rows, ptrdiff_t K, const REAL *A, ptrdiff_t lda, void *tiles, REAL *sums)
 {
     const ptrdiff_t k_tiles = (K + 31) / 32;
-    for (ptrdiff_t r = 0; r < rows; r += 16)
+    for (ptrdiff_t r = 0; r < rows; r += 16) {
+        VECTOR sum = {0};
         for (ptrdiff_t k = 0; k < K; k += 32) {
+            const ptrdiff_t end = K - k < 32 ? K : k + 32;
+            for (ptrdiff_t n = k; sums && n < end; n++) sum += NAME(load)(A + r + n * lda);
             uint16_t *to = (uint16_t *)tiles + (r / 16 * k_tiles + k / 32) * TILE;
             BITS pairs[16][3];
             for (int pair = 0; pair < 16; pair++) split_pair_of(A + r, lda, k + 2 * pair, K, rows - r, pairs[pair]);
@@ -135,13 +139,15 @@ static void split_transposed(ptrdiff_t rows, ptrdiff_t K, const REAL *A, ptrdiff
                 for (int row = 0; row < 16; row++) memcpy(to + s * PART + row * 32, &v[row], 64);
             }
         }
+        if (sums) NAME(store)(sums + r, sum);
+    }
 }
 
 static void split_rows(int transposed, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last, const REAL *A,
                        ptrdiff_t lda, void *tiles)
 {
     if (transposed)
-        split_transposed(rows, K, A, lda, tiles);
+        split_transposed(rows, K, A, lda, tiles, NULL);
     else
         split_plain(rows, K, first, last, A, lda, tiles);
 }
@@ -261,24 +267,28 @@ static void product_of_tiles(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, ptr
     }
 }
 
-static void weight_gradients(ptrdiff_t N, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const REAL *dgates, ptrdiff_t I,
-                             const void *x, REAL *dW, const void *h, REAL *dR, void *scratch)
+static void weight_gradients(ptrdiff_t N, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const REAL *dgates, ptrdiff_t inputs,
+                             const void *x, REAL *dW, const void *h, REAL *dR, REAL *db, void *scratch)
 {
     const ptrdiff_t Hp = (H + 15) / 16 * 16, tile_of_rows = (N + 31) / 32 * TILE;
+    REAL sums[64] __attribute__((aligned(64)));
     tiles_begin();
     for (ptrdiff_t j = first; j < last; j += 16) {
         const ptrdiff_t units = H - j < 16 ? H - j : 16;
-        split_transposed(64, N, dgates + 4 * j, 4 * Hp, scratch);
+        split_transposed(64, N, dgates + 4 * j, 4 * Hp, scratch, sums);
+        for (ptrdiff_t gate = 0; db && gate < 4; gate++)
+            for (ptrdiff_t unit = 0; unit < units; unit++) db[gate * H + j + unit] += sums[16 * gate + unit];
         /* the panel's four tiles of rows are the units' rows in the four gates, H apart */
         if (units == 16) {
-            if (I) product_of_tiles(64, N, I, 0, I, scratch, x, NULL, dW + j * I, I, H * I);
+            if (inputs) product_of_tiles(64, N, inputs, 0, inputs, scratch, x, NULL, dW + j * inputs, inputs, H * inputs);
             product_of_tiles(64, N, H, 0, H, scratch, h, NULL, dR + j * H, H, H * H);
             continue;
         }
         for (ptrdiff_t gate = 0; gate < 4; gate++) {
             const uint16_t *a = (const uint16_t *)scratch + gate * tile_of_rows;
-            if (I) product_of_tiles(units, N, I, 0, I, a, x, NULL, dW + (gate * H + j) * I, I, 0);
-            product_of_tiles(units, N, H, 0, H, a, h, NULL, dR + (gate * H + j) * H, H, 0);
+            const ptrdiff_t row = gate * H + j;
+            if (inputs) product_of_tiles(units, N, inputs, 0, inputs, a, x, NULL, dW + row * inputs, inputs, 0);
+            product_of_tiles(units, N, H, 0, H, a, h, NULL, dR + row * H, H, 0);
         }
     }
     _tile_release();

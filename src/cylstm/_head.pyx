@@ -1,7 +1,7 @@
 """The linear head with its loss, for a team of threads: outputs = h weight' + bias, in chunks of rows.
 
-Outputs of all rows never exist at once. The work is cut into pieces whose sizes do not depend on the number of threads, so
-that the bits do not either; each member of the team takes its share of the pieces of each stage:
+Outputs of all rows never exist at once. The work is cut into pieces whose sizes do not depend on the number of threads,
+so that the bits do not either; each member of the team takes its share of the pieces of each stage:
 
     1  outputs            h weight' + bias          pieces of rows and of columns
     2  loss, d outputs    row by row                pieces of rows
@@ -30,8 +30,8 @@ cdef enum Kind:
 KINDS = {"cross_entropy": CROSS_ENTROPY, "mse": SQUARED_ERROR, "binary_cross_entropy": BINARY}
 
 cdef enum:
-    # A chunk's outputs stay in the second-level cache or, where rows are long, outnumber the weights enough that reading
-    # those once per chunk does not count; but they take no more than CHUNK_MOST.
+    # A chunk's outputs stay in the second-level cache or, where rows are long, outnumber the weights enough that
+    # reading those once per chunk does not count; but they take no more than CHUNK_MOST.
     CHUNK_BYTES = 1048576
     CHUNK_MOST = 67108864
     CHUNK_ROWS = 64        # at least
@@ -95,7 +95,7 @@ def loss(str kind, const real[:, ::1] h, const real[:, ::1] weight, const real[:
     Rows go in chunks, so that (N, O) outputs never exist at once. Shapes are the caller's to check.
     """
     cdef int which = KINDS[kind]
-    cdef Py_ssize_t N = h.shape[0], O = weight.shape[0], F = h.shape[1], item = sizeof(real), n, wanted
+    cdef Py_ssize_t N = h.shape[0], O = weight.shape[0], F = h.shape[1], item = sizeof(real), n, wanted, pieces
     cdef const int64_t[::1] classes = targets if which == CROSS_ENTROPY else None
     cdef const real[:, ::1] values = targets if which != CROSS_ENTROPY else None
     cdef Head head
@@ -111,17 +111,15 @@ def loss(str kind, const real[:, ::1] h, const real[:, ::1] weight, const real[:
     wanted = min(max(<Py_ssize_t>CHUNK_BYTES // (O * item), 2 * F), <Py_ssize_t>CHUNK_MOST // (O * item))
     head.chunk = min(N, max(<Py_ssize_t>CHUNK_ROWS, wanted // LOSS_ROWS * LOSS_ROWS))
     pieces = (N + LOSS_ROWS - 1) // LOSS_ROWS
-    outputs = aligned_empty(head.chunk * O * item, np.uint8)
-    losses, hits = np.empty(pieces), np.empty(pieces, np.int64)
-    cdef unsigned char[::1] outputs_view = outputs
-    cdef double[::1] losses_view = losses
-    cdef int64_t[::1] hits_view = hits
-    head.outputs, head.losses, head.hits = &outputs_view[0], &losses_view[0], &hits_view[0]
+    cdef unsigned char[::1] room = np.empty(pieces * 16 + head.chunk * O * item, np.uint8)
+    head.losses, head.hits = <double*>&room[0], <int64_t*>&room[8 * pieces]
+    head.outputs = &room[16 * pieces]
     run_head(&head, <Kind>which, h, weight, bias, <real*>NULL)
     cdef double total = 0
-    for n in range(losses_view.shape[0]):
-        total += losses_view[n]
-    return total, int(hits.sum())
+    cdef int64_t hits = 0
+    for n in range(pieces):
+        total, hits = total + head.losses[n], hits + head.hits[n]
+    return total, hits
 
 
 cdef int run_head(Head* head, Kind kind, const real[:, ::1] h, const real[:, ::1] weight, const real[::1] bias,
@@ -139,11 +137,10 @@ cdef int run_head(Head* head, Kind kind, const real[:, ::1] h, const real[:, ::1
         head.own_bytes = max(tile_bytes(PIECE_OUTPUTS, max(F, chunk)), tile_bytes(64, min(O, <Py_ssize_t>DEEP)))
     else:
         head.own_bytes = PIECE_OUTPUTS * item
-    zeros = np.zeros(max(F, O) * item, np.uint8)
-    scratch = aligned_empty(tiles_of_h + tiles_of_columns + tiles_of_d + members * head.own_bytes, np.uint8)
-    cdef const unsigned char[::1] zeros_view = zeros
-    cdef unsigned char[::1] view = scratch
-    head.zeros = &zeros_view[0]
+    cdef const unsigned char[::1] zeros = np.zeros(max(F, O) * item, np.uint8) if head.tiled or bias is None else None
+    cdef unsigned char[::1] view = aligned_empty(tiles_of_h + tiles_of_columns + tiles_of_d + members * head.own_bytes,
+                                                 "u1")
+    head.zeros = &zeros[0] if zeros is not None else NULL
     head.h_rows = <char*>&view[0]
     head.h_columns = head.h_rows + tiles_of_h
     head.d_rows = head.h_columns + tiles_of_columns
@@ -198,7 +195,8 @@ cdef void split_h(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, int 
         split_columns(p.k, False, rows, last - first, h + first, p.F, p.h_columns + tile_bytes(first, rows))
 
 
-cdef void outputs_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, int count, real* of_type) noexcept nogil:
+cdef void outputs_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, int count,
+                        real* of_type) noexcept nogil:
     cdef const real* h = <const real*>p.h + start * p.F
     cdef const real* weight
     cdef const real* bias
@@ -222,7 +220,8 @@ cdef void outputs_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me
             gemm[real](False, True, height, width, p.F, 1, h + r * p.F, p.F, weight, p.F, 1, z, p.O)
 
 
-cdef void losses_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, int count, real* of_type) noexcept nogil:
+cdef void losses_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, int count,
+                       real* of_type) noexcept nogil:
     cdef Py_ssize_t pieces = (rows + LOSS_ROWS - 1) // LOSS_ROWS, piece, r, height, n
     cdef real* z
     cdef const real* values
@@ -264,7 +263,8 @@ cdef void dh_of_tiles(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, 
         if o > 0:
             meet(team)  # nobody reads the last tiles any more
         if first < last:
-            split_rows(p.k, False, last - first, deep, 0, deep, z + first * p.O + o, p.O, p.d_rows + tile_bytes(first, deep))
+            split_rows(p.k, False, last - first, deep, 0, deep, z + first * p.O + o, p.O,
+                       p.d_rows + tile_bytes(first, deep))
         meet(team)
         for f in range(64 * part(groups, me, count), min(p.F, 64 * part(groups, me + 1, count)), 64):
             width = min(<Py_ssize_t>64, p.F - f)
@@ -273,7 +273,8 @@ cdef void dh_of_tiles(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, 
                     <const real*>p.zeros if o == 0 else <const real*>NULL, dh + f, p.F)
 
 
-cdef void dweight_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, int count, real* of_type) noexcept nogil:
+cdef void dweight_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, int count,
+                        real* of_type) noexcept nogil:
     cdef Py_ssize_t pieces = (p.O + PIECE_OUTPUTS - 1) // PIECE_OUTPUTS, piece, o, width, j
     cdef char* own = p.own + me * p.own_bytes
     cdef const real* h = <const real*>p.h + start * p.F

@@ -31,7 +31,7 @@ cdef extern from "kernels.h" nogil:
                            void*) noexcept nogil
         void (*split_columns)(int, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, void*) noexcept nogil
         void (*weight_gradients)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, const void*,
-                                 float*, const void*, float*, void*) noexcept nogil
+                                 float*, const void*, float*, float*, void*) noexcept nogil
         void (*exp)(Py_ssize_t, const float*, float*) noexcept nogil
         void (*sigmoid)(Py_ssize_t, const float*, float*) noexcept nogil
         void (*tanh)(Py_ssize_t, const float*, float*) noexcept nogil
@@ -66,7 +66,7 @@ cdef extern from "kernels.h" nogil:
                            void*) noexcept nogil
         void (*split_columns)(int, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, void*) noexcept nogil
         void (*weight_gradients)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, const void*,
-                                 double*, const void*, double*, void*) noexcept nogil
+                                 double*, const void*, double*, double*, void*) noexcept nogil
         void (*exp)(Py_ssize_t, const double*, double*) noexcept nogil
         void (*sigmoid)(Py_ssize_t, const double*, double*) noexcept nogil
         void (*tanh)(Py_ssize_t, const double*, double*) noexcept nogil
@@ -186,11 +186,11 @@ cdef inline void split_columns(const Kernels* k, bint transposed, Py_ssize_t K, 
 
 cdef inline void weight_gradients(const Kernels* k, Py_ssize_t N, Py_ssize_t H, Py_ssize_t first, Py_ssize_t last,
                                   const real* dgates, Py_ssize_t inputs, const void* x, real* dW, const void* h, real*
-                                  dR, void* scratch) noexcept nogil:
+                                  dR, real* db, void* scratch) noexcept nogil:
     if real is float:
-        k.f32.weight_gradients(N, H, first, last, dgates, inputs, x, dW, h, dR, scratch)
+        k.f32.weight_gradients(N, H, first, last, dgates, inputs, x, dW, h, dR, db, scratch)
     else:
-        k.f64.weight_gradients(N, H, first, last, dgates, inputs, x, dW, h, dR, scratch)
+        k.f64.weight_gradients(N, H, first, last, dgates, inputs, x, dW, h, dR, db, scratch)
 
 cdef inline void exp(const Kernels* k, Py_ssize_t n, const real* x, real* y) noexcept nogil:
     if real is float:

@@ -1,7 +1,7 @@
-"""The edge between Python and the arithmetic: calls come in here, are checked, and go on to _network.pyx without the GIL.
+"""The edge between Python and the arithmetic: calls come in here, are checked, and go on to _network.pyx.
 
-What is as it should be already, an array of the layer's type in the right shape, passes after a few comparisons; the rest goes
-through checks.py, which converts it or says what is wrong with it.
+What is as it should be already, an array of the layer's type in the right shape, passes after a few comparisons; the
+rest goes through checks.py, which converts it or says what is wrong with it.
 """
 
 cimport numpy as np
@@ -60,7 +60,8 @@ cdef class Layer:
     cdef int type_number
     cdef Py_ssize_t item
 
-    def __init__(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t L, Py_ssize_t D, bint bias, double dropout, dtype, parameters,
+    def __init__(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t L, Py_ssize_t D, bint bias, double dropout, dtype,
+                 parameters,
                  rng):
         self.input_size, self.hidden_size, self.num_layers, self.num_directions = I, H, L, D
         self.dropout, self.dtype, self.parameters, self.rng = dropout, dtype, parameters, rng
@@ -109,7 +110,7 @@ cdef class Layer:
             lengths = check_lengths(lengths, B, T)
         if resets is not None:
             resets = check_resets(resets, B, T, batched)
-        # Where the rows lie one after the other in time-major order, they are read where they are; a tape needs its own.
+        # Where the rows lie one after the other in time-major order, they are read there; a tape needs its own.
         cdef bint in_order = not keep and lengths is None and (B == 1 or row == self.input_size) \
             and (T == 1 or step == B * self.input_size)
         cdef Work work = self.shelf.take(self.weights, B, T, lengths, resets, has_ids, keep, masked,

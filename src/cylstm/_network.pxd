@@ -6,9 +6,9 @@ from cylstm._kernels cimport Kernels
 from cylstm._sequence cimport Cell, Inputs, Scratch
 from cylstm._steps cimport Steps
 
-# What a forward call leaves for a backward one: gates (N, 4Hp), h (B+N, Hp), c (B+N, Hp) of each layer and direction, and
-# the outputs (N, D*H) of layers whose output is not simply their h. Without `keep`, what serves as scratch for them: the
-# gates of one chunk of steps, c (B, Hp), two layers' h in turn and one layer's outputs.
+# What a forward call leaves for a backward one: gates (N, 4Hp), h (B+N, Hp), c (B+N, Hp) of each layer and direction,
+# and the outputs (N, D*H) of layers whose output is not simply their h. Without `keep`, what serves as scratch for
+# them: the gates of one chunk of steps, c (B, Hp), two layers' h in turn and one layer's outputs.
 # Everything is of the layer's type.
 cdef struct Record:
     bint keep

@@ -1,7 +1,7 @@
 """All layers and directions of one call: a team of threads walks over them together, each member in its rows and units.
 
-The hot path: forward_member() and backward_member() walk over layers and directions, run_forward() and run_backward() in
-_sequence.pyx over steps, and each step is one call into cext/cell_body.h.
+The hot path: forward_member() and backward_member() walk over layers and directions, run_forward() and run_backward()
+in _sequence.pyx over steps, and each step is one call into cext/cell_body.h.
 """
 
 from libc.string cimport memset
@@ -10,8 +10,8 @@ from cylstm._kernels cimport lanes_of, real
 from cylstm._pool cimport Team, meet, run, threads_for
 from cylstm._sequence cimport (
     ROWS_EACH, Cell, Inputs, Member, add_states, best_by_rows, copy_outputs, fetch_states, give_input_gradients,
-    input_gradients, meet_by_units, member_by_rows, member_by_units, part, place_states, run_backward, run_forward,
-    start_gradients, weight_gradients,
+    input_gradients, inputs_by_steps, meet_by_units, member_by_rows, member_by_units, part, place_states, run_backward,
+    run_forward, start_gradients, weight_gradients,
 )
 from cylstm._steps cimport Steps
 
@@ -112,10 +112,12 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
     """
     cdef const Steps* s = call.s
     cdef const Record* record = &call.record
-    cdef Py_ssize_t L = call.L, D = call.D, H = call.cells[0].H, Hp = call.cells[0].Hp, DH = D * H, l, d, n, ld_above = 0
+    cdef Py_ssize_t L = call.L, D = call.D, H = call.cells[0].H, Hp = call.cells[0].Hp, DH = D * H, l, d, n
+    cdef Py_ssize_t ld_above = 0
     cdef Member who = member(me, count, team, s, H, Hp, lanes_of(call.k, of_type))
     cdef Member summing = member_by_units(me, count, team, s, Hp, lanes_of(call.k, of_type))
-    cdef Py_ssize_t state = s.B * H, block = (s.B + s.N) * Hp, rows = part(s.N, me, count), rows_end = part(s.N, me + 1, count)
+    cdef Py_ssize_t state = s.B * H, block = (s.B + s.N) * Hp, rows = part(s.N, me, count)
+    cdef Py_ssize_t rows_end = part(s.N, me + 1, count)
     cdef Inputs inputs
     cdef real* dh = <real*>call.dh
     cdef real* dc = <real*>call.dc
@@ -129,6 +131,7 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
     cdef const real* h
     cdef const real* c
     cdef const Cell* cell = call.cells
+    cdef bint by_steps
     for l in range(L - 1, -1, -1):
         cell = &call.cells[l * D]
         dinputs = <real*>(call.dinputs[(l + 1) % 2] if l > 0 else call.dx_packed)
@@ -139,7 +142,8 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
             inputs.packed, inputs.ld = <real*>record.outputs + (l - 1) * s.N * DH, DH
         else:
             inputs.packed, inputs.ld = <real*>record.h + (l - 1) * block + s.B * Hp, Hp
-        if dinputs != NULL:
+        by_steps = dinputs != NULL and inputs_by_steps(s, cell)
+        if dinputs != NULL and not by_steps:
             memset(dinputs + rows * cell.Ip, 0, (rows_end - rows) * cell.Ip * sizeof(real))
         for d in range(D):
             n = l * D + d
@@ -155,13 +159,14 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
             if dhn != NULL:
                 add_states(s, d, &who, H, Hp, dhn + n * state, dh)
             place_states(s, d, True, &who, H, Hp, dcn + n * state if dcn != NULL else NULL, dc)
-            run_backward(call.k, s, cell, d, &who, &call.scratch, gates, c, dh, dc)
+            run_backward(call.k, s, cell, d, &who, &call.scratch, gates, c, dh, dc,
+                         dinputs if by_steps else <real*>NULL, d > 0)
             fetch_states(s, d, True, False, &who, H, Hp, <const real*>dh, <real*>call.dh0 + n * state)
             fetch_states(s, d, True, True, &who, H, Hp, <const real*>dc, <real*>call.dc0 + n * state)
             meet(team)
             weight_gradients(call.k, s, cell, d, &summing, &call.scratch, call.tiled, <const real*>gates, &inputs, h,
                              <real*>call.dflat)
-            if dinputs != NULL:
+            if dinputs != NULL and not by_steps:
                 input_gradients(call.k, s, cell, &summing, &call.scratch, <const real*>gates, dinputs)
             meet(team)
         dabove, ld_above = dinputs, cell.Ip

@@ -122,7 +122,8 @@ def adam(real[::1] p, const real[::1] g, real[::1] m, real[::1] v, Py_ssize_t t,
     memset(&f, 0, sizeof(Flat))
     f.what, f.n, f.p, f.g, f.m, f.v = ADAM, p.shape[0], &p[0], &g[0], &m[0], &v[0]
     f.step_size, f.correction = lr / (1 - beta1 ** t), 1 / sqrt(1 - beta2 ** t)
-    f.lr, f.beta1, f.beta2, f.eps, f.decay, f.decoupled, f.gscale = lr, beta1, beta2, eps, weight_decay, decoupled, gscale
+    f.lr, f.beta1, f.beta2, f.eps, f.gscale = lr, beta1, beta2, eps, gscale
+    f.decay, f.decoupled = weight_decay, decoupled
     with nogil:
         run_pass(&f, &g[0])
 
@@ -137,7 +138,7 @@ cdef struct Scatter:
 
 
 def embedding_gradient(real[:, ::1] out, const int64_t[::1] ids, const real[:, ::1] rows):
-    """out (V, E) = the sums of the rows (N, E)[n] with ids[n] = v, in the order of n, and 0 for ids that are not there."""
+    """out (V, E) = the sums of the rows (N, E)[n] with ids[n] = v, in the order of n, and 0 where there are none."""
     cdef Scatter s
     s.k, s.V, s.E, s.N, s.out = active(), out.shape[0], out.shape[1], ids.shape[0], &out[0, 0]
     s.ids, s.rows = &ids[0] if s.N else NULL, &rows[0, 0] if s.N else NULL

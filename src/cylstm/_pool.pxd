@@ -9,6 +9,6 @@ cdef extern from "pool.h" nogil:
 cdef void run(int wanted, Task task, void* context) noexcept nogil
 cdef void meet(Team* team) noexcept nogil
 
-# How many threads work of so many multiply-adds is worth, where the threads meet after each `between` of them; `pieces` is
-# the most it can be cut into.
+# How many threads work of so many multiply-adds is worth, where the threads meet after each `between` of them; `pieces`
+# is the most it can be cut into.
 cdef int threads_for(double work, double between, Py_ssize_t pieces) noexcept nogil

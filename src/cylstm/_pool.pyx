@@ -10,8 +10,8 @@ cdef extern from "pool.h" nogil:
 
 cdef int allowed = 1
 
-# Waking a thread costs some microseconds, and each step a meeting of a fraction of one: measured, a thread more pays from
-# about so many multiply-adds on.
+# Waking a thread costs some microseconds, and each step a meeting of a fraction of one: measured, a thread more pays
+# from about so many multiply-adds on.
 cdef double WORTH_WAKING = 2e6
 cdef double WORTH_MEETING = 40e3
 
@@ -58,9 +58,10 @@ def from_environment():
     if not named:
         return processors()
     try:
-        return int(named)
+        number = int(named)
     except ValueError:
         raise ValueError(f"CYLSTM_NUM_THREADS: expected an integer, got {named!r}") from None
+    return positive_int("CYLSTM_NUM_THREADS", number)
 
 
 set_num_threads(from_environment())

@@ -6,10 +6,11 @@ from cylstm._kernels cimport Kernels, real
 from cylstm._pool cimport Team
 from cylstm._steps cimport Steps
 
-# What one member of a team computes: the hidden units first..last of the rows first_row..last_row of the batch. The work
-# is shared out in one of two ways:
-#   by units: all rows, whole vectors of units. Each member reads its part of the weights only, which then stay in its cache;
-#             at each step everybody needs h (forward) or the gates' gradients (backward) from everybody, so they meet.
+# What one member of a team computes: the hidden units first..last of the rows first_row..last_row of the batch. The
+# work is shared out in one of two ways:
+#   by units: all rows, whole vectors of units. Each member reads its part of the weights only, which then stay in its
+#             cache; at each step everybody needs h (forward) or the gates' gradients (backward) from everybody, so they
+#             meet.
 #   by rows:  all units, some rows. No meeting within a layer, and no cache line that two members write to.
 cdef struct Member:
     int me
@@ -57,14 +58,13 @@ cdef struct Scratch:
     void* carried[2]    # the left operand of this step's and the next step's product: tiles, or rows where some are cut
     void* rows          # (B, 4Hp): rows before they are cut into tiles
     void* states        # (B, Hp): c of the step before, where some are cut
-    void* inputs        # tiles of a chunk of x, of the widest layer's: members that share out rows may be in different layers
-    Py_ssize_t input_bytes  # of one row of them
+    void* inputs        # tiles of a chunk of x
+    Py_ssize_t input_bytes  # of a row of them in the widest layer: members that share out rows may be in different ones
     void* previous      # (N, Hp): h before each step, packed
-    void* wide          # (4Hp, max(I, H)): gradients in the order of panels, each member's rows by themselves
     void* columns       # (I, 4Hp): dW' where ids went in
     void* x_tiles       # tiles of (GRADIENT_ROWS, I): x and h of a chunk of steps
     void* h_tiles
-    char* own           # tiles of one member alone: (64, GRADIENT_ROWS) or (DX_ROWS, 4Hp)
+    char* own           # one member's alone: tiles (64, GRADIENT_ROWS) or (DX_ROWS, 4Hp), or a piece of dW in panels
     Py_ssize_t own_bytes
 
 cdef enum:
@@ -75,6 +75,7 @@ cdef enum:
     CHUNK_BYTES = 524288
     CHUNK_ROWS = 128
     GRADIENT_ROWS = 512  # of one product of dgates' x: both operands, as tiles, fit into the second-level cache
+    GRADIENT_UNITS = 64  # of one product of BLAS, at most
     DX_ROWS = 64
 
 cdef inline Py_ssize_t part(Py_ssize_t pieces, int me, int count) noexcept nogil:
@@ -82,13 +83,16 @@ cdef inline Py_ssize_t part(Py_ssize_t pieces, int me, int count) noexcept nogil
 
 cdef Py_ssize_t chunk_rows(const Steps* s, Py_ssize_t row_bytes) noexcept nogil
 cdef bint best_by_rows(const Steps* s, Py_ssize_t H) noexcept nogil
-cdef Member member_by_units(int me, int count, Team* team, const Steps* s, Py_ssize_t Hp, Py_ssize_t lanes) noexcept nogil
+cdef Member member_by_units(int me, int count, Team* team, const Steps* s, Py_ssize_t Hp,
+                            Py_ssize_t lanes) noexcept nogil
 cdef Member member_by_rows(int me, int count, Team* team, const Steps* s, Py_ssize_t Hp) noexcept nogil
 cdef void meet_by_units(const Member* who) noexcept nogil
 cdef void run_forward(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, bint keep, const Member* who,
                       const Scratch* scratch, const Inputs* inputs, real* gates, real* h, real* c) noexcept nogil
 cdef void run_backward(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, const Member* who,
-                       const Scratch* scratch, real* gates, const real* c, real* dh, real* dc) noexcept nogil
+                       const Scratch* scratch, real* gates, const real* c, real* dh, real* dc, real* dx,
+                       bint add) noexcept nogil
+cdef bint inputs_by_steps(const Steps* s, const Cell* cell) noexcept nogil
 cdef void weight_gradients(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, const Member* who,
                            const Scratch* scratch, bint tiled, const real* dgates, const Inputs* inputs, const real* h,
                            real* d) noexcept nogil
@@ -104,6 +108,7 @@ cdef void copy_outputs(const Steps* s, bint reverse, bint packed, const Member* 
 cdef void start_gradients(const Steps* s, bint reverse, bint packed, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
                           const real* dy, Py_ssize_t row, Py_ssize_t step, const real* mask, Py_ssize_t mask_row,
                           real* dh) noexcept nogil
-cdef void give_input_gradients(const Steps* s, int me, int count, const Cell* cell, const real* dx, real* caller) noexcept nogil
+cdef void give_input_gradients(const Steps* s, int me, int count, const Cell* cell, const real* dx,
+                               real* caller) noexcept nogil
 cdef void add_states(const Steps* s, bint reverse, const Member* who, Py_ssize_t H, Py_ssize_t Hp, const real* dstate,
                      real* dh) noexcept nogil

@@ -9,7 +9,7 @@ from libc.string cimport memcpy, memset
 
 from cylstm._blas cimport gemm
 from cylstm._kernels cimport (
-    Kernels, cell_backward, cell_forward, column_sums, gather, product, real, scatter_add, split_columns,
+    Kernels, cell_backward, cell_forward, column_sums, gather, lanes_of, product, real, scatter_add, split_columns,
     split_rows, unpack_columns, unpack_rows, weight_gradients as tiled_gradients,
 )
 from cylstm._pool cimport Team, meet
@@ -25,7 +25,8 @@ cdef bint best_by_rows(const Steps* s, Py_ssize_t H) noexcept nogil:
     return s.B >= 2 * ROWS_EACH and 4 * H * H <= SMALL_WEIGHTS
 
 
-cdef Member member_by_units(int me, int count, Team* team, const Steps* s, Py_ssize_t Hp, Py_ssize_t lanes) noexcept nogil:
+cdef Member member_by_units(int me, int count, Team* team, const Steps* s, Py_ssize_t Hp,
+                            Py_ssize_t lanes) noexcept nogil:
     cdef Member who
     who.me, who.count, who.team, who.by_rows = me, count, team, False
     who.first, who.last = part(Hp // lanes, me, count) * lanes, part(Hp // lanes, me + 1, count) * lanes
@@ -107,7 +108,8 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Cell* cell, bint r
 cdef void input_gates(const Kernels* k, const Steps* s, const Cell* cell, const Member* who, const Scratch* scratch,
                       const Inputs* inputs, Py_ssize_t t0, Py_ssize_t t1, Py_ssize_t rows, real* gates) noexcept nogil:
     """gates (rows, 4Hp) = x W' + b in this member's units, for the steps t0..t1-1."""
-    cdef Py_ssize_t G = 4 * cell.Hp, tiles = (rows + 15) // 16, first = 0, last = rows, packed = offset(s, t0) + who.first_row
+    cdef Py_ssize_t G = 4 * cell.Hp, tiles = (rows + 15) // 16, first = 0, last = rows
+    cdef Py_ssize_t packed = offset(s, t0) + who.first_row
     cdef Py_ssize_t row_bytes = (cell.I + 31) // 32 * 32 * 6  # of tiles
     cdef real* x
     cdef const void* operand
@@ -134,8 +136,8 @@ cdef void input_gates(const Kernels* k, const Steps* s, const Cell* cell, const 
             <const real*>cell.b, gates, G)
 
 
-cdef void pack_inputs(const Steps* s, const Inputs* inputs, Py_ssize_t t0, Py_ssize_t t1, Py_ssize_t first, Py_ssize_t last,
-                      Py_ssize_t I, real* x) noexcept nogil:
+cdef void pack_inputs(const Steps* s, const Inputs* inputs, Py_ssize_t t0, Py_ssize_t t1, Py_ssize_t first,
+                      Py_ssize_t last, Py_ssize_t I, real* x) noexcept nogil:
     """The packed rows first..last, which lie in the steps t0..t1-1, from the caller's (B, T, I)."""
     cdef Py_ssize_t t, b, n
     cdef const real* row
@@ -159,8 +161,8 @@ cdef bint has_cut(const Steps* s, Py_ssize_t t, bint reverse) noexcept nogil:
 cdef const void* carry(const Kernels* k, const Steps* s, Py_ssize_t t, bint reverse, bint cut, bint tiled,
                        const Member* who, Py_ssize_t first, Py_ssize_t last, Py_ssize_t K, Py_ssize_t width,
                        const real* rows, char* carried, real* scratch) noexcept nogil:
-    """This member's rows alive at step t as the left operand of its product: zero where nothing crosses, and tiles where
-    `tiled`. It adds the columns first..last of K; after a meeting the whole is there.
+    """This member's rows alive at step t as the left operand of its product: zero where nothing crosses, and tiles
+    where `tiled`. It adds the columns first..last of K; after a meeting the whole is there.
     """
     cdef real* copy = scratch if tiled else <real*>carried
     cdef Py_ssize_t row = who.first_row
@@ -176,7 +178,7 @@ cdef const void* carry(const Kernels* k, const Steps* s, Py_ssize_t t, bint reve
 
 cdef void copy_uncut(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t first, Py_ssize_t last,
                      Py_ssize_t width, const real* rows, real* copy) noexcept nogil:
-    """Columns first..last of this member's rows alive at step t, zero where nothing reaches step t from the one before."""
+    """Columns first..last of this member's rows alive at step t, zero where the step before does not reach them."""
     cdef Py_ssize_t b, size = (last - first) * sizeof(real)
     for b in range(who.first_row, last_alive(s, who, t)):
         if is_cut(s, t + 1 if reverse else t, b):
@@ -188,16 +190,31 @@ cdef void copy_uncut(const Steps* s, Py_ssize_t t, bint reverse, const Member* w
 # --- backward ---------------------------------------------------------------------------------------------------------
 
 
+cdef bint inputs_by_steps(const Steps* s, const Cell* cell) noexcept nogil:
+    """Whether dx is computed step by step, from the operand that dgates R has there already: where both weights stay in
+    the second-level cache, and where that operand is whole."""
+    return (s.cut == NULL and s.B >= ROWS_EACH and cell.W_back.tiled == cell.R_back.tiled
+            and 4 * cell.H * (cell.H + cell.I) <= SMALL_WEIGHTS)
+
+
 cdef void run_backward(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, const Member* who,
-                       const Scratch* scratch, real* gates, const real* c, real* dh, real* dc) noexcept nogil:
+                       const Scratch* scratch, real* gates, const real* c, real* dh, real* dc, real* dx,
+                       bint add) noexcept nogil:
     """Gate values -> gate gradients. dh (B+N, Hp) comes with d loss / d h from above at each boundary and zero
     elsewhere; dc (B, Hp) with d loss / d (final c). Both end as the gradients of the initial state, at its boundary.
+
+    dx (N, Ip) = dgates W, or += where `add`; NULL where input_gradients() does that (inputs_by_steps).
     """
     cdef Py_ssize_t Hp = cell.Hp, G = 4 * cell.Hp, n, t, b, source, target, rows, row = who.first_row
+    cdef Py_ssize_t lanes = lanes_of(k, dh), first = 0, last = cell.Ip
     cdef const real* c_prev
     cdef const void* operand
+    cdef real* dx_t
     cdef real* step
     cdef bint cut
+    if not who.by_rows:
+        first = part(cell.Ip // lanes, who.me, who.count) * lanes
+        last = part(cell.Ip // lanes, who.me + 1, who.count) * lanes
     for n in range(s.T):
         t = n if reverse else s.T - 1 - n
         source, target = slot(s, t + 1 if reverse else t) + row, slot(s, t if reverse else t + 1) + row
@@ -208,7 +225,8 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Cell* cell, bint 
         if cut:
             copy_uncut(s, t, reverse, who, who.first, who.last, Hp, c_prev - row * Hp, <real*>scratch.states)
             c_prev = <real*>scratch.states + row * Hp
-        cell_backward(k, rows, cell.H, who.first, who.last, c_prev, c + target * Hp, dh + target * Hp, step, dc + row * Hp)
+        cell_backward(k, rows, cell.H, who.first, who.last, c_prev, c + target * Hp, dh + target * Hp, step,
+                      dc + row * Hp)
         if cut:
             for b in range(row, row + rows):
                 if is_cut(s, t + 1 if reverse else t, b):
@@ -216,8 +234,14 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Cell* cell, bint 
         operand = carry(k, s, t, reverse, cut, cell.R_back.tiled, who, 4 * who.first, 4 * who.last, G, G,
                         <const real*>step - row * G, <char*>scratch.carried[n % 2], <real*>scratch.rows)
         meet_by_units(who)
-        product(k, cell.R_back.tiled, rows, G, Hp, who.first, who.last, operand, G, cell.R_back.packed, <const real*>NULL,
-                dh + source * Hp, Hp)
+        product(k, cell.R_back.tiled, rows, G, Hp, who.first, who.last, operand, G, cell.R_back.packed,
+                <const real*>NULL, dh + source * Hp, Hp)
+        if dx != NULL:
+            dx_t = dx + (offset(s, t) + row) * cell.Ip
+            for b in range(0 if add else rows):
+                memset(dx_t + b * cell.Ip + first, 0, (last - first) * sizeof(real))
+            product(k, cell.W_back.tiled, rows, G, cell.Ip, first, last, operand, G, cell.W_back.packed,
+                    <const real*>NULL, dx_t, cell.Ip)
 
 
 cdef void weight_gradients(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, const Member* who,
@@ -225,11 +249,10 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Cell* cell, b
                            real* d) noexcept nogil:
     """dW = dgates' x, dR = dgates' h_prev, db = column sums, each over all N rows at once, into the flat gradients d.
 
-    By units: each member all rows of its units.
+    `who` is a member by units. All members come with dgates, inputs and h complete.
     """
     cdef Py_ssize_t G = 4 * cell.Hp, Hp = cell.Hp, t, first = 4 * who.first, columns = 4 * (who.last - who.first)
-    cdef Py_ssize_t widest = 1 if tiled else max(cell.I, cell.H)
-    cdef real* region = <real*>scratch.wide + first * widest  # this member's own; its row 0 would lie before it
+    cdef Py_ssize_t pieces = (Hp + GRADIENT_UNITS - 1) // GRADIENT_UNITS, n
     cdef real* wide = <real*>scratch.columns
     cdef real* previous = <real*>scratch.previous
     cdef const real* x = <const real*>inputs.packed
@@ -238,7 +261,8 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Cell* cell, b
         h += s.B * Hp if reverse else 0  # packed row n starts from state row n (or B + n): no copy needed
     else:
         for t in range(part(s.T, who.me, who.count), part(s.T, who.me + 1, who.count)):
-            copy_uncut(s, t, reverse, who, 0, Hp, Hp, h + slot(s, t + 1 if reverse else t) * Hp, previous + offset(s, t) * Hp)
+            copy_uncut(s, t, reverse, who, 0, Hp, Hp, h + slot(s, t + 1 if reverse else t) * Hp,
+                       previous + offset(s, t) * Hp)
         h = previous
         meet(who.team)
     if ids != NULL:
@@ -248,25 +272,45 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Cell* cell, b
         unpack_columns(k, <const real*>wide, cell.H, cell.I, who.first, who.last, d + cell.at_W)
     if tiled:
         gradients_of_tiles(k, s.N, cell, who, scratch, dgates, x if ids == NULL else NULL, inputs.ld, h, d)
-    else:
-        if ids == NULL:
-            gemm[real](True, False, columns, cell.I, s.N, 1, dgates + first, G, x, inputs.ld, 0, region, cell.I)
-            unpack_rows(k, <const real*>region - first * cell.I, cell.H, cell.I, who.first, who.last, d + cell.at_W)
-        gemm[real](True, False, columns, cell.H, s.N, 1, dgates + first, G, h, Hp, 0, region, cell.H)
-        unpack_rows(k, <const real*>region - first * cell.H, cell.H, cell.H, who.first, who.last, d + cell.at_R)
-    if cell.at_b >= 0:
-        column_sums(k, s.N, columns, dgates + first, G, region)
-        unpack_rows(k, <const real*>region - first, cell.H, 1, who.first, who.last, d + cell.at_b)
+        return
+    for n in range(part(2 * pieces, who.me, who.count), part(2 * pieces, who.me + 1, who.count)):
+        if n < pieces and ids == NULL:
+            gradients_of_piece(k, s.N, cell, who, scratch, n, pieces, dgates, cell.I, x, inputs.ld, d + cell.at_W,
+                               <real*>NULL)
+        elif n >= pieces:
+            gradients_of_piece(k, s.N, cell, who, scratch, n - pieces, pieces, dgates, cell.H, h, Hp, d + cell.at_R,
+                               d + cell.at_b if cell.at_b >= 0 else <real*>NULL)
 
 
-cdef void gradients_of_tiles(const Kernels* k, Py_ssize_t N, const Cell* cell, const Member* who, const Scratch* scratch,
-                             const real* dgates, const real* x, Py_ssize_t ldx, const real* h, real* d) noexcept nogil:
-    """dW += dgates' x and dR += dgates' h, chunk by chunk of rows; x NULL where ids went in."""
+cdef void gradients_of_piece(const Kernels* k, Py_ssize_t N, const Cell* cell, const Member* who,
+                             const Scratch* scratch, Py_ssize_t n, Py_ssize_t pieces, const real* dgates, Py_ssize_t K,
+                             const real* P, Py_ssize_t ldp, real* dweights, real* dbias) noexcept nogil:
+    """dweights = dgates' P, P (N, K), for the nth of `pieces` pieces of the units, and their dbias, or NULL.
+
+    How BLAS adds depends on the size of the product, so the pieces are the same for any number of members.
+    """
+    cdef Py_ssize_t lanes = lanes_of(k, dgates), panels = cell.Hp // lanes, G = 4 * cell.Hp
+    cdef Py_ssize_t unit = panels * n // pieces * lanes, last = panels * (n + 1) // pieces * lanes
+    cdef real* sums = <real*>(scratch.own + who.me * scratch.own_bytes)
+    dgates += 4 * unit
+    gemm[real](True, False, 4 * (last - unit), K, N, 1, dgates, G, P, ldp, 0, sums, K)
+    unpack_rows(k, <const real*>sums - 4 * unit * K, cell.H, K, unit, last, dweights)
+    if dbias != NULL:
+        column_sums(k, N, 4 * (last - unit), dgates, G, sums)
+        unpack_rows(k, <const real*>sums - 4 * unit, cell.H, 1, unit, last, dbias)
+
+
+cdef void gradients_of_tiles(const Kernels* k, Py_ssize_t N, const Cell* cell, const Member* who,
+                             const Scratch* scratch, const real* dgates, const real* x, Py_ssize_t ldx, const real* h,
+                             real* d) noexcept nogil:
+    """dW += dgates' x, dR += dgates' h and db += sums of dgates, chunk by chunk of rows; x NULL where ids went in."""
     cdef Py_ssize_t I = cell.I if x != NULL else 0, H = cell.H, Hp = cell.Hp, start, rows, gate
     cdef Py_ssize_t units = min(who.last, H) - who.first, chunk
     for gate in range(4):
         memset(d + cell.at_W + (gate * H + who.first) * I, 0, units * I * sizeof(real))
         memset(d + cell.at_R + (gate * H + who.first) * H, 0, units * H * sizeof(real))
+        if cell.at_b >= 0:
+            memset(d + cell.at_b + gate * H + who.first, 0, units * sizeof(real))
     for chunk in range((N + GRADIENT_ROWS - 1) // GRADIENT_ROWS):
         start = chunk * GRADIENT_ROWS
         rows = min(<Py_ssize_t>GRADIENT_ROWS, N - start)
@@ -277,14 +321,16 @@ cdef void gradients_of_tiles(const Kernels* k, Py_ssize_t N, const Cell* cell, c
         split_share(k, who, rows, H, h + start * Hp, Hp, scratch.h_tiles)
         meet(who.team)
         tiled_gradients(k, rows, H, who.first, who.last, dgates + start * 4 * Hp, I, scratch.x_tiles, d + cell.at_W,
-                        scratch.h_tiles, d + cell.at_R, scratch.own + who.me * scratch.own_bytes)
+                        scratch.h_tiles, d + cell.at_R, d + cell.at_b if cell.at_b >= 0 else <real*>NULL,
+                        scratch.own + who.me * scratch.own_bytes)
 
 
-cdef void split_share(const Kernels* k, const Member* who, Py_ssize_t K, Py_ssize_t columns, const real* P, Py_ssize_t ldp,
-                      void* tiles) noexcept nogil:
+cdef void split_share(const Kernels* k, const Member* who, Py_ssize_t K, Py_ssize_t columns, const real* P,
+                      Py_ssize_t ldp, void* tiles) noexcept nogil:
     """This member's columns of P (K, columns) as tiles, in whole groups of 64 columns."""
     cdef Py_ssize_t groups = (columns + 63) // 64
-    cdef Py_ssize_t first = 64 * part(groups, who.me, who.count), last = min(columns, 64 * part(groups, who.me + 1, who.count))
+    cdef Py_ssize_t first = 64 * part(groups, who.me, who.count)
+    cdef Py_ssize_t last = min(columns, 64 * part(groups, who.me + 1, who.count))
     if first < last:
         split_columns(k, False, K, last - first, P + first, ldp, <char*>tiles + first * ((K + 31) // 32 * 32) * 6)
 
@@ -310,7 +356,7 @@ cdef void input_gradients(const Kernels* k, const Steps* s, const Cell* cell, co
 
 cdef void place_states(const Steps* s, bint reverse, bint one_boundary, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
                        const real* state, real* rows) noexcept nogil:
-    """state (B, H) in the caller's order -> the boundary where each row begins, with zeros in the padding. NULL: zeros."""
+    """state (B, H) in the caller's order -> the boundary where each row begins, zeros in the padding and for NULL."""
     cdef Py_ssize_t b, last = min(who.last, H)
     cdef real* row
     for b in range(who.first_row, who.last_row):

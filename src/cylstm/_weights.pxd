@@ -11,8 +11,8 @@ cdef struct Choice:
     bint rows        # dgates W
     bint gradients   # dgates' x, dgates' h
 
-# What was packed from the parameters as they were at one version. A call borrows it and keeps the weights it began with:
-# with others of it still borrowed, an update packs into new memory.
+# What was packed from the parameters as they were at one version. A call borrows it and keeps the weights it began
+# with: with others of it still borrowed, an update packs into new memory.
 cdef class Packed:
     cdef const Kernels* k
     cdef long long version

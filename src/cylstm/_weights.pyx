@@ -13,9 +13,9 @@ from cylstm._sequence cimport Cell, Factor, part
 
 from cylstm.params import aligned_empty
 
-# Where products of tiles are faster than those of panels, measured with 1.. 64 rows and H = 64..1500: a tile has 16 rows
-# and 32 k, and takes the time of about 10 rows in panels, whether they are all there or not. Tiles of R take 6 bytes a
-# weight, panels 4: where neither stays in the second-level cache, it takes 32 rows until that does not count.
+# Where products of tiles are faster than those of panels, measured with 1.. 64 rows and H = 64..1500: a tile has 16
+# rows and 32 k, and takes the time of about 10 rows in panels, whether they are all there or not. Tiles of R take 6
+# bytes a weight, panels 4: where neither stays in the second-level cache, it takes 32 rows until that does not count.
 cdef enum:
     TILED_ROWS = 12            # rows of a batch
     TILED_ROWS_LARGE = 32
@@ -31,8 +31,8 @@ cdef enum:
 
 
 cdef Choice choose(const Kernels* k, bint doubles, Py_ssize_t H, Py_ssize_t B, Py_ssize_t N) noexcept nogil:
-    """By the batch and the layer alone, never by the number of steps in a forward product: step() and a call on the whole
-    sequence compute the same bits."""
+    """By the batch and the layer alone, never by the number of steps in a forward product: step() and a call on the
+    whole sequence compute the same bits."""
     cdef Choice choice
     cdef bint tiles = not doubles and has_tiles(k, <const float*>NULL) and H >= TILED_INPUTS
     choice.inputs = tiles and B >= TILED_ROWS
@@ -135,8 +135,9 @@ cdef class Weights:
             packing.blocks = (packing.columns + 4 * packing.lanes - 1) // (4 * packing.lanes)
             threads = threads_for(<double>PACKING_COST * packing.rows * packing.columns, 1e9, packing.blocks)
             packing.room = packing.rows * 4 * packing.lanes * item if tiled else 0
-            scratch = aligned_empty(max(1, packing.room * threads), "u1")
-            packing.scratch = <char*>&scratch[0]
+            if tiled:
+                scratch = aligned_empty(packing.room * threads, "u1")
+                packing.scratch = <char*>&scratch[0]
             with nogil:
                 run(threads, pack_f64 if self.doubles else pack_f32, &packing)
         packed.at[slot] = packing.target

@@ -1,7 +1,7 @@
 """Memory for calls: how much each piece takes and where it lies, and the shelf on which it waits for the next call.
 
-Fresh memory costs a page fault for each 4 kB, and working out a layout costs more than a small step: a stream of calls of one
-shape pays for both once.
+Fresh memory costs a page fault for each 4 kB, and working out a layout costs more than a small step: a stream of calls
+of one shape pays for both once.
 """
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
@@ -9,7 +9,7 @@ from libc.string cimport memset
 
 from cylstm._kernels cimport Kernels, active, tile_bytes
 from cylstm._network cimport Backward, Forward
-from cylstm._sequence cimport DX_ROWS, GRADIENT_ROWS, ROWS_EACH, Cell, chunk_rows
+from cylstm._sequence cimport DX_ROWS, GRADIENT_ROWS, GRADIENT_UNITS, ROWS_EACH, Cell, chunk_rows
 from cylstm._steps cimport Plan, Steps
 from cylstm._weights cimport Choice, Weights, choose
 
@@ -88,7 +88,8 @@ cdef class Work:
         self.k, self.members = active(), 0
         place_cells(self.k, weights, self.cells)
         cdef Cell* cells = self.cells
-        cdef Py_ssize_t L = weights.L, D = weights.D, H = weights.H, Hp = cells[0].Hp, B = plan.steps.B, N = plan.steps.N
+        cdef Py_ssize_t L = weights.L, D = weights.D, H = weights.H, Hp = cells[0].Hp, B = plan.steps.B
+        cdef Py_ssize_t N = plan.steps.N
         cdef Py_ssize_t item = self.item, widest = max(weights.I, D * H if L > 1 else 0)
         self.choice = choose(self.k, self.doubles, H, B, N)
         cdef Py_ssize_t rows = chunk_rows(&plan.steps, 4 * Hp * item)
@@ -99,7 +100,7 @@ cdef class Work:
         cdef Py_ssize_t gates = place(&pieces, all_rows * 4 * Hp * item)
         cdef Py_ssize_t h = place(&pieces, <double>(L if keep else min(2, L)) * D * (B + N) * Hp * item)
         cdef Py_ssize_t c = place(&pieces, (<double>L * D * (B + N) if keep else B) * Hp * item)
-        cdef Py_ssize_t outputs = place(&pieces, <double>(min(1, L - 1) if not keep else L - 1) * joined * N * D * H * item)
+        cdef Py_ssize_t outputs = place(&pieces, <double>(L - 1 if keep else min(1, L - 1)) * joined * N * D * H * item)
         cdef Py_ssize_t x = place(&pieces, <double>packs * (N if keep else rows) * weights.I * item)
         cdef double row_bytes = carried(self.choice.steps, B, Hp, item) if self.choice.steps or cuts else 0
         cdef Py_ssize_t carried_0 = place(&pieces, row_bytes), carried_1 = place(&pieces, row_bytes)
@@ -128,24 +129,25 @@ cdef class Work:
         cdef Choice choice = self.choice
         cdef Py_ssize_t D = weights.D, H = weights.H, Hp = self.cells[0].Hp, G = 4 * Hp, B = s.B, N = s.N
         cdef Py_ssize_t item = self.item, last = weights.L * D - 1, rows = min(N, <Py_ssize_t>GRADIENT_ROWS)
-        cdef Py_ssize_t widest = max(weights.I, D * H if weights.L > 1 else H)
+        cdef Py_ssize_t inputs = max(0 if self.has_ids else weights.I, D * H if weights.L > 1 else 0)
         cdef bint cuts = s.cut != NULL
         cdef Pieces pieces
         pieces.end = 0
         cdef Py_ssize_t dh = place(&pieces, <double>(B + N) * Hp * item), dc = place(&pieces, <double>B * Hp * item)
         cdef double above = <double>N * self.cells[last].Ip * item
-        cdef Py_ssize_t above_0 = place(&pieces, above * (weights.L > 1)), above_1 = place(&pieces, above * (weights.L > 2))
+        cdef Py_ssize_t above_0 = place(&pieces, above * (weights.L > 1))
+        cdef Py_ssize_t above_1 = place(&pieces, above * (weights.L > 2))
         cdef Py_ssize_t dx = place(&pieces, <double>(not self.has_ids) * N * self.cells[0].Ip * item)
         cdef double row_bytes = carried(choice.steps, B, G, item) if choice.steps or cuts else 0
         cdef Py_ssize_t carried_0 = place(&pieces, row_bytes), carried_1 = place(&pieces, row_bytes)
         cdef Py_ssize_t cut_rows = place(&pieces, <double>cuts * B * G * item)
         cdef Py_ssize_t states = place(&pieces, <double>cuts * B * Hp * item)
         cdef Py_ssize_t previous = place(&pieces, <double>(cuts or s.sizes != NULL) * N * Hp * item)
-        cdef Py_ssize_t wide = place(&pieces, <double>G * (1 if choice.gradients else widest) * item)
         cdef Py_ssize_t columns = place(&pieces, <double>self.has_ids * weights.I * G * item)
-        cdef Py_ssize_t x_tiles = place(&pieces, choice.gradients * tiles(widest, rows))
+        cdef Py_ssize_t x_tiles = place(&pieces, choice.gradients * tiles(inputs, rows))
         cdef Py_ssize_t h_tiles = place(&pieces, choice.gradients * tiles(H, rows))
-        cdef Py_ssize_t own_bytes = max(choice.gradients * tile_bytes(64, rows),
+        cdef Py_ssize_t piece = 4 * min(Hp, <Py_ssize_t>GRADIENT_UNITS) * max(inputs, H) * item
+        cdef Py_ssize_t own_bytes = max(tile_bytes(64, rows) if choice.gradients else piece,
                                         choice.rows * tile_bytes(min(N, <Py_ssize_t>DX_ROWS), G))
         cdef Py_ssize_t own = place(&pieces, <double>members * own_bytes)
         self.scratch = fitting(self.scratch, &pieces)
@@ -160,7 +162,7 @@ cdef class Work:
         call.dx_packed = m + dx if not self.has_ids else NULL
         call.scratch.carried[0], call.scratch.carried[1] = m + carried_0, m + carried_1
         call.scratch.rows, call.scratch.states, call.scratch.previous = m + cut_rows, m + states, m + previous
-        call.scratch.wide, call.scratch.columns = m + wide, m + columns
+        call.scratch.columns = m + columns
         call.scratch.x_tiles, call.scratch.h_tiles = m + x_tiles, m + h_tiles
         call.scratch.own, call.scratch.own_bytes = m + own, own_bytes
         return 0

@@ -17,7 +17,7 @@ def aligned_empty(size: int, dtype) -> np.ndarray:
     """An uninitialised 1-D array of `size` elements whose first one lies on a cache line."""
     dtype = np.dtype(dtype)
     raw = np.empty(size * dtype.itemsize + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
+    start = -raw.__array_interface__["data"][0] % ALIGNMENT
     return raw[start : start + size * dtype.itemsize].view(dtype)
 
 
@@ -81,6 +81,7 @@ class Parameters(Mapping):
         self.flat = flat
         self._tracker = tracker
         self._offset = offset  # of this part in the tracked buffer
+        self._children = {}
         self._starts = {}
         for name, shape in self.layout.items():
             self._starts[name] = offset
@@ -88,12 +89,15 @@ class Parameters(Mapping):
 
     def child(self, prefix: str) -> Parameters:
         """The parameters whose names begin with `prefix`, without it, on the same memory. They must be neighbours."""
+        if prefix in self._children:
+            return self._children[prefix]
         names = [name for name in self.layout if name.startswith(prefix)]
         layout = {name[len(prefix) :]: self.layout[name] for name in names}
         size = sum(math.prod(shape) for shape in layout.values())
         start = self._starts[names[0]] - self._offset
         part = Parameters.__new__(Parameters)
         part._place(layout, self.flat[start : start + size], self._tracker, self._starts[names[0]])
+        self._children[prefix] = part
         return part
 
     @property
