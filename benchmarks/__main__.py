@@ -1,37 +1,88 @@
-"""python -m benchmarks layer [--shapes toy char] [--threads 1 2] [--seconds 1] [--out results.json]"""
+"""python -m benchmarks QUESTION... [--shapes toy char] [--threads 1 2] [--seconds 1] [--rounds 9] [--out-dir FOLDER]
+
+Questions: inference, training, streaming, lm, ragged, kernels, startup, memory; then `compare`, which puts the answers
+in FOLDER together as ratios and a picture. Each number of threads has a process of its own, bound to as many
+processors. Nothing else may run meanwhile.
+"""
 
 import argparse
+import importlib
 import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
-from benchmarks import layer, timer
+from benchmarks import compare, timer
+from benchmarks.shapes import SHAPES
+
+QUESTIONS = ("inference", "training", "streaming", "lm", "ragged", "kernels", "startup", "memory")
+ONE_THREAD = ("kernels", "startup")
 
 
-def table(rows):
-    """The rows as a Markdown table: milliseconds, and how many times faster than the best peer."""
-    lines = ["| shape | task | peers' threads | cylstm, 1 thread | torch | onnxruntime | oracle | best peer / ours |",
-             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
-    for row in rows:
-        times = {name: 1e3 * t["median"] for name, t in row["seconds"].items()}
-        cells = [f"{times[name]:.3g}" if name in times else "" for name in ("cylstm", "torch", "onnxruntime", "oracle")]
-        ratio = min(t for name, t in times.items() if name not in ("cylstm", "oracle")) / times["cylstm"]
-        lines.append(f"| {row['shape']} | {row['task']} | {row['threads']} | {' | '.join(cells)} | {ratio:.2f} |")
-    return "\n".join(lines)
+def answer(question, shapes, threads, seconds, rounds):
+    """The rows of one question at one number of threads, in a process bound to as many processors."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    import cylstm
+
+    cylstm.set_num_threads(threads)
+    if question not in (*ONE_THREAD, "memory"):
+        import torch
+
+        torch.set_num_threads(threads)
+    module = importlib.import_module(f"benchmarks.{question}")
+    if hasattr(module, "run"):
+        return [{**row, "threads": threads} for row in module.run(shapes, threads, seconds, rounds)]
+    rows = []
+    for labels, contenders in module.cases(shapes, threads):
+        rows.append(
+            {**labels, "threads": threads, "seconds": timer.interleaved(contenders, seconds=seconds, rounds=rounds)}
+        )
+        shown = {name: f"{1e3 * t['median']:.4g}" for name, t in rows[-1]["seconds"].items()}
+        print(f"{question} {labels} {threads} thread(s), ms: {shown}", file=sys.stderr, flush=True)
+    return rows
+
+
+def ask(question, arguments):
+    """All rows of one question, one process after the other."""
+    rows = []
+    for threads in arguments.threads if question not in ONE_THREAD else [1]:
+        with tempfile.NamedTemporaryFile(suffix=".json") as file:
+            command = [sys.executable, "-m", "benchmarks", question, "--threads", str(threads), "--answer", file.name,
+                       "--seconds", str(arguments.seconds), "--rounds", str(arguments.rounds)]  # fmt: skip
+            names = ["--shapes", *arguments.shapes] if arguments.shapes else []
+            subprocess.run([*command, *names], check=True)
+            rows += json.load(file)
+    return rows
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=layer.__doc__)
-    parser.add_argument("question", choices=["layer"])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("questions", nargs="+", choices=[*QUESTIONS, "compare"], metavar="QUESTION")
     parser.add_argument("--shapes", nargs="+", metavar="NAME")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--seconds", type=float, default=1.0, help="time per contender")
     parser.add_argument("--rounds", type=int, default=9, help="how often each contender has its turn")
-    parser.add_argument("--out", help="JSON file for the figures, with the machine stamped")
+    parser.add_argument("--out-dir", type=Path, help="where to leave QUESTION.json, the machine stamped on it")
+    parser.add_argument("--answer", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    rows = layer.run(arguments.shapes, arguments.threads, arguments.seconds, arguments.rounds)
-    print(table(rows))
-    if arguments.out:
-        with open(arguments.out, "w") as file:
-            json.dump({"machine": timer.machine(), "rows": rows}, file, indent=1)
+    shapes = [shape for shape in SHAPES if not arguments.shapes or shape.name in arguments.shapes]
+    if arguments.answer:
+        rows = answer(arguments.questions[0], shapes, arguments.threads[0], arguments.seconds, arguments.rounds)
+        Path(arguments.answer).write_text(json.dumps(rows))
+        return
+    for question in arguments.questions:
+        if question == "compare":
+            compare.main(arguments.out_dir or Path(__file__).parent / "results")
+            continue
+        rows = ask(question, arguments)
+        print(compare.table(rows))
+        if arguments.out_dir:
+            arguments.out_dir.mkdir(parents=True, exist_ok=True)
+            text = json.dumps({"machine": timer.machine(), "rows": rows}, indent=1)
+            (arguments.out_dir / f"{question}.json").write_text(text + "\n")
 
 
 if __name__ == "__main__":

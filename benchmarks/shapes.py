@@ -30,3 +30,5 @@ SHAPES = [
     Shape("step128", 128, 128, 1, 1, 1, "streaming, one call per step"),
     Shape("step256", 256, 256, 1, 1, 1, "streaming, one call per step"),
 ]
+
+BY_NAME = {shape.name: shape for shape in SHAPES}

@@ -1,5 +1,6 @@
 """The one timer: contenders in turn, round after round, so that whatever disturbs the machine disturbs all of them."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -7,6 +8,12 @@ import time
 from importlib import metadata
 
 import numpy as np
+
+# Relative to the largest element. All are float32: sums over thousands of steps leave each about 1e-5 off.
+TOLERANCE = 1e-4
+
+PACKAGES = ("cylstm", "numpy", "torch", "onnxruntime", "openvino", "jax")
+FORCED = ("CYLSTM_ISA", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
 
 
 def interleaved(contenders, *, seconds=1.0, rounds=9):
@@ -37,8 +44,21 @@ def interleaved(contenders, *, seconds=1.0, rounds=9):
     }
 
 
+def agree(name, got, expected):
+    """Outputs are compared before anything is timed. Raises AssertionError."""
+    error = float(np.abs(np.asarray(got) - np.asarray(expected)).max() / np.abs(expected).max())
+    if not error < TOLERANCE:
+        raise AssertionError(f"{name}: outputs differ by {error:.1e}")
+
+
+def flops(shape):
+    """Of the products in one forward pass, x W' and h R' of every gate; a training pass has three times as many."""
+    inputs = [shape.I] + [shape.H] * (shape.L - 1)
+    return sum(8 * shape.H * (width + shape.H) * shape.B * shape.T for width in inputs)
+
+
 def machine():
-    """What the figures depend on: processor, instruction set, versions, the commit."""
+    """What the figures depend on: processor, instruction set, versions, what was forced, the commit."""
     import cylstm
 
     def version(package):
@@ -57,8 +77,9 @@ def machine():
     return {
         "processor": processor,
         "instruction_set": cylstm.instruction_set(),
+        "forced": {name: os.environ[name] for name in FORCED if name in os.environ},
         "python": sys.version.split()[0],
-        "versions": {name: version(name) for name in ("cylstm", "numpy", "torch", "onnxruntime")},
+        "versions": {name: version(name) for name in PACKAGES},
         "commit": commit,
         "date": time.strftime("%Y-%m-%d"),
     }

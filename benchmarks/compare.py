@@ -1,0 +1,78 @@
+"""The answers to all questions together: tables, how many times faster than each peer, and one picture."""
+
+import json
+
+DRAWN = ("inference", "training", "streaming", "lm")
+PEERS = ("torch", "onnxruntime", "openvino", "jax")
+
+
+def label(row):
+    """What a row is about, without its figures."""
+    return {name: value for name, value in row.items() if not isinstance(value, dict)}
+
+
+def table(rows):
+    """Rows of one question as a Markdown table: milliseconds, MB or GFLOP/s, and the best peer's time over ours."""
+    kind = next(name for name in ("seconds", "bytes", "gflops") if name in rows[0])
+    labels = list(dict.fromkeys(name for row in rows for name in label(row)))
+    names = list(dict.fromkeys(name for row in rows for name in row[kind]))
+    compared = kind == "seconds" and any(peer in names for peer in PEERS)
+    heads = [*labels, *names, *(["best peer / ours"] if compared else [])]
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    for row in rows:
+        cells = [str(row.get(name, "")) for name in labels]
+        for name in names:
+            value = row[kind].get(name)
+            value = value["median"] * 1e3 if isinstance(value, dict) else value
+            value = value / 1e6 if value is not None and kind == "bytes" else value
+            cells.append("" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}")
+        if compared:
+            ratios = [ratio for peer, ratio in speedups(row).items() if peer in PEERS]
+            cells.append(f"{min(ratios):.2f}" if ratios else "")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def speedups(row):
+    """Contender -> its median time over ours."""
+    times = {name: t["median"] for name, t in row["seconds"].items()}
+    return {name: t / times["cylstm"] for name, t in times.items() if name != "cylstm" and "cylstm" in times}
+
+
+def main(folder):
+    """Print the ratios of every answer in a folder and draw them into speed.png."""
+    answers = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    answers = {question: data["rows"] for question, data in answers.items() if "rows" in data}
+    for question, rows in answers.items():
+        for row in rows if "seconds" in rows[0] else []:
+            ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in speedups(row).items())
+            if ratios:
+                print(f"{question:10} {label(row)}: {ratios}")
+    draw({question: answers[question] for question in DRAWN if question in answers}, folder / "speed.png")
+
+
+def draw(answers, path):
+    """A bar per peer and shape, ours = 1: bars above the line are slower than cylstm."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    counts = sorted({row["threads"] for rows in answers.values() for row in rows})
+    figure, grid = pyplot.subplots(
+        len(answers), len(counts), figsize=(7 * len(counts), 2.6 * len(answers)), squeeze=False, layout="constrained"
+    )
+    for axes, (question, rows) in zip(grid, answers.items(), strict=True):
+        for ax, threads in zip(axes, counts, strict=True):
+            drawn = [row for row in rows if row["threads"] == threads]
+            for n, peer in enumerate(PEERS):
+                places = [k for k, row in enumerate(drawn) if peer in row["seconds"]]
+                heights = [speedups(drawn[k])[peer] for k in places]
+                ax.bar([k + 0.2 * (n - 1.5) for k in places], heights, 0.18, label=peer, color=f"C{n}")
+            ax.axhline(1, color="black", linewidth=1)
+            ax.set_yscale("log")
+            ax.set_xticks(range(len(drawn)), [row["shape"] for row in drawn])
+            ax.set_title(f"{question}, {threads} thread{'s' if threads > 1 else ''}: time / ours", fontsize=10)
+            ax.grid(axis="y", which="both", alpha=0.3)
+    grid[0][0].legend(fontsize=8)
+    figure.savefig(path, dpi=80)

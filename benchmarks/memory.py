@@ -1,0 +1,82 @@
+"""How much memory does training take at its peak, beside torch's; and does it grow over calls of random shapes?"""
+
+import gc
+import json
+import subprocess
+import sys
+
+import numpy as np
+
+from benchmarks.shapes import BY_NAME
+from cylstm import LSTM
+
+CALLS = 100_000
+
+# Run in an interpreter of its own: what the peak of the resident set adds to weights and data.
+PEAK = """
+import json, resource, sys
+import numpy as np
+from benchmarks import training, peers, inference
+from benchmarks.shapes import BY_NAME
+package, name, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
+shape = BY_NAME[name]
+layer, x = inference.layer_and_input(shape)
+dy = np.random.default_rng(2).standard_normal((shape.B, shape.T, shape.H)).astype(np.float32)
+if package == "torch":
+    import torch
+    torch.set_num_threads(threads)
+    small = inference.layer_and_input(BY_NAME["toy"])
+    peers.torch_training(small[0], small[1], np.ones((1, 14, 50), np.float32))()  # its libraries are loaded by use
+    call = peers.torch_training(layer, x, dy)
+else:
+    import cylstm
+    cylstm.set_num_threads(threads)
+    call = lambda: layer.backward(layer.forward(x)[2], dy)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for _ in range(3):
+    call()
+print(json.dumps(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)))
+"""
+
+
+def peak(package, name, threads):
+    """Bytes."""
+    command = [sys.executable, "-c", PEAK, package, name, str(threads)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def resident():
+    """Bytes of this process in memory."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+def growth(calls):
+    """Bytes that the resident set grew by over the second half of so many calls of random shapes."""
+    rng = np.random.default_rng(1)
+    layers = [LSTM(7, 24, 2, bidirectional=True, seed=1), LSTM(7, 33, seed=1)]
+    x = rng.standard_normal((24, 40, 7)).astype(np.float32)
+    for n in range(calls):
+        if n == calls // 2:
+            gc.collect()
+            before = resident()
+        layer, B, T = layers[n % 2], int(rng.integers(1, 25)), int(rng.integers(1, 41))
+        lengths = rng.integers(1, T + 1, B) if n % 3 == 0 else None
+        if n % 4 == 0:
+            y, _, tape = layer.forward(x[:B, :T], lengths=lengths)
+            layer.backward(tape, y)
+        else:
+            layer(x[:B, :T], lengths=lengths)
+    gc.collect()
+    return resident() - before
+
+
+def run(shapes, threads, seconds, rounds):
+    """Rows of bytes."""
+    rows = [
+        {"shape": shape.name, "bytes": {package: peak(package, shape.name, threads) for package in ("cylstm", "torch")}}
+        for shape in shapes
+        if shape.T > 1 and shape in BY_NAME.values()
+    ]
+    rows.append({"shape": f"growth over {CALLS // 2} calls after as many", "bytes": {"cylstm": growth(CALLS)}})
+    return rows
