@@ -75,7 +75,10 @@ def extension(name, **options):
     sources = [f"src/cylstm/{name}.pyx"]
     options.setdefault("define_macros", []).append(("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"))
     include = ["cext", numpy.get_include()]
-    return Extension(f"cylstm.{name}", sources, include_dirs=include, extra_compile_args=flags, **options)
+    depends = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "cext").iterdir())]  # libraries are linked in
+    return Extension(
+        f"cylstm.{name}", sources, include_dirs=include, depends=depends, extra_compile_args=flags, **options
+    )
 
 
 MODULES = ("_kernels", "_pool", "_steps", "_sequence", "_weights", "_network", "_work", "_layer", "_head", "_ops")

@@ -8,6 +8,7 @@ typedef float vector __attribute__((vector_size(BYTES)));
 double multiply_adds(ptrdiff_t rounds)
 {
     vector sums[CHAINS], a = {0}, b = {0};
+#pragma GCC unroll 12 /* a loop that is left would keep them in memory */
     for (int n = 0; n < CHAINS; n++) sums[n] = a;
     a += 1.0f + 1e-7f * (float)(rounds & 1), b += 1e-9f;
     for (ptrdiff_t round = 0; round < rounds; round++) {
@@ -18,6 +19,7 @@ double multiply_adds(ptrdiff_t rounds)
         }
     }
     double total = 0;
+#pragma GCC unroll 12
     for (int n = 0; n < CHAINS; n++) total += sums[n][0];
     return total; /* used, so that nothing is left out */
 }

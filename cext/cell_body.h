@@ -5,13 +5,13 @@ static void NAME(cell_forward)(int tiled, ptrdiff_t B, ptrdiff_t H, ptrdiff_t fi
 {
     const ptrdiff_t Hp = (H + LANES - 1) / LANES * LANES, group = B == 1 ? 2 * LANES : LANES;
 #if HAVE_TILES
-    if (tiled) tiles_begin();
+    int now = 0;
 #endif
     for (ptrdiff_t j0 = first; j0 < last; j0 += group) {
         const ptrdiff_t width = last - j0 < group ? last - j0 : group;
 #if HAVE_TILES
         if (tiled)
-            product_of_tiles(B, H, 4 * Hp, 4 * j0, 4 * (j0 + width), h_prev, R, NULL, gates, 4 * Hp, 64 * Hp);
+            product_of_tiles(&now, B, H, 4 * Hp, 4 * j0, 4 * (j0 + width), h_prev, R, NULL, gates, 4 * Hp, 64 * Hp);
         else
 #endif
             NAME(product_of_panels)(B, H, 4 * Hp, 4 * j0, 4 * (j0 + width), h_prev, Hp, R, NULL, gates, 4 * Hp);

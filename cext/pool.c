@@ -44,6 +44,10 @@ typedef pthread_cond_t signal_type;
  * there may be fewer processors than members. */
 #define SPINS 200
 
+/* A thread that has done its part looks out for the next task for some fifty microseconds before it sleeps: calls often
+ * follow each other, and waking takes as long as a small one. */
+#define SPINS_BEFORE_SLEEP 1000
+
 struct cylstm_team {
     int count;
     atomic_int arrived;
@@ -55,7 +59,7 @@ static struct {
     lock_type lock;   /* of what follows */
     signal_type work;
     int started;         /* threads */
-    unsigned generation; /* of tasks */
+    atomic_uint generation; /* of tasks; changed under the lock */
     cylstm_task task;
     void *context;
     cylstm_team team;
@@ -82,13 +86,16 @@ void cylstm_meet(cylstm_team *team)
     for (int turn = 0; atomic_load_explicit(&team->meetings, memory_order_acquire) == meeting; turn += turn < SPINS) relax(turn);
 }
 
+static unsigned generation(void) { return atomic_load_explicit(&pool.generation, memory_order_relaxed); }
+
 /* Thread number `me` takes part in each task whose team has so many members. */
 static void serve(int me, unsigned seen)
 {
     for (;;) {
+        for (int turn = 0; generation() == seen && turn < SPINS_BEFORE_SLEEP; turn++) RELAX();
         LOCK(&pool.lock);
-        while (pool.generation == seen) WAIT(&pool.work, &pool.lock);
-        seen = pool.generation;
+        while (generation() == seen) WAIT(&pool.work, &pool.lock);
+        seen = generation();
         const cylstm_task task = pool.task;
         void *context = pool.context;
         const int count = pool.team.count;
@@ -161,14 +168,14 @@ void cylstm_run(int wanted, cylstm_task task, void *context)
         task(context, 0, 1, &alone);
         return;
     }
-    while (pool.started < wanted - 1 && start_thread(TICKET(pool.started + 1, pool.generation & 0xffff))) pool.started++;
+    while (pool.started < wanted - 1 && start_thread(TICKET(pool.started + 1, generation()))) pool.started++;
     const int count = pool.started + 1 < wanted ? pool.started + 1 : wanted;
     LOCK(&pool.lock);
     pool.task = task, pool.context = context;
     pool.team.count = count;
     atomic_store_explicit(&pool.team.arrived, 0, memory_order_relaxed);
     atomic_store_explicit(&pool.at_work, count - 1, memory_order_relaxed);
-    pool.generation = (pool.generation + 1) & 0xffff;
+    atomic_store_explicit(&pool.generation, (generation() + 1) & 0xffff, memory_order_relaxed);
     WAKE_ALL(&pool.work);
     UNLOCK(&pool.lock);
     task(context, 0, count, &pool.team);

@@ -109,8 +109,8 @@ static void NAME(product)(int tiled, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t colu
 {
 #if HAVE_TILES
     if (tiled) {
-        tiles_begin();
-        product_of_tiles(rows, K, columns, first, last, A, P, bias, C, ldc, 16 * ldc);
+        int now = 0;
+        product_of_tiles(&now, rows, K, columns, first, last, A, P, bias, C, ldc, 16 * ldc);
         _tile_release();
         return;
     }

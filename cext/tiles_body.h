@@ -152,11 +152,18 @@ static void split_rows(int transposed, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t fi
         split_plain(rows, K, first, last, A, lda, tiles);
 }
 
-static void tiles_begin(void)
+/* A product takes as many cycles as its tile of A has rows: where fewer than 16 are there, the units are told so. One
+ * tile of rows is registers 0 to 3 (sums) and 4 to 6 (parts), 7 a tile of P; of two, 2, 3 and 5 are the second's.
+ * `now` is what they have been told, 0 at first. */
+static void tile_rows(int *now, ptrdiff_t first, ptrdiff_t second)
 {
-    const struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } all_whole = {
-        1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
-    _tile_loadconfig(&all_whole);
+    const int wanted = (int)(32 * first + second);
+    if (*now == wanted) return;
+    *now = wanted;
+    const uint8_t a = (uint8_t)first, b = (uint8_t)(second ? second : first), p = second ? 16 : a;
+    const struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } tiles = {
+        1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {a, a, b, b, a, b, p, 16}};
+    _tile_loadconfig(&tiles);
 }
 
 /* Two tiles of rows under two tiles of columns: four sums in turn hide the latency of each. `a_next`, `from_next` and
@@ -225,7 +232,7 @@ static void tiles_1(ptrdiff_t n, ptrdiff_t k_tiles, const uint16_t *a, const uin
     }
 }
 
-/* The same where fewer than 16 rows or the last columns only in part are there: by way of a whole block. */
+/* The same where the last columns are there only in part: by way of a whole block. */
 static void tiles_1_part(ptrdiff_t n, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t k_tiles, const uint16_t *a,
                          const uint16_t *p, ptrdiff_t p_step, const REAL *from, ptrdiff_t ldf, REAL *C, ptrdiff_t ldc)
 {
@@ -236,10 +243,10 @@ static void tiles_1_part(ptrdiff_t n, ptrdiff_t rows, ptrdiff_t columns, ptrdiff
     for (ptrdiff_t r = 0; r < rows; r++) memcpy(C + r * ldc, block + r * 64, bytes);
 }
 
-/* Columns first..last (first a multiple of 16) of C, between tiles_begin() and _tile_release(). Tiles of 16 rows lie
- * `apart` reals apart in C: 16 * ldc, unless C is more than one matrix. */
-static void product_of_tiles(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t first, ptrdiff_t last, const void *A,
-                             const void *P, const REAL *bias, REAL *C, ptrdiff_t ldc, ptrdiff_t apart)
+/* Columns first..last (first a multiple of 16) of C, before _tile_release(); `now` as in tile_rows(). Tiles of 16 rows
+ * lie `apart` reals apart in C: 16 * ldc, unless C is more than one matrix. */
+static void product_of_tiles(int *now, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t first, ptrdiff_t last,
+                             const void *A, const void *P, const REAL *bias, REAL *C, ptrdiff_t ldc, ptrdiff_t apart)
 {
     const ptrdiff_t k_tiles = (K + 31) / 32, wide = (columns + 15) / 16;
     const ptrdiff_t ldf = bias ? 0 : ldc, from_apart = bias ? 0 : apart, a_apart = k_tiles * TILE;
@@ -247,21 +254,27 @@ static void product_of_tiles(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, ptr
         const ptrdiff_t c = first / 16, start = c / 4 * 4, group = wide - start < 4 ? wide - start : 4;
         const ptrdiff_t end = (start + group) * 16 < last ? (start + group) * 16 : last, p_step = group * TILE;
         const ptrdiff_t tiles = (end - first + 15) / 16, whole = (end - first) / 16;
-        const uint16_t *p = (const uint16_t *)P + (start * k_tiles + c - start) * TILE, *a = (const uint16_t *)A;
-        const REAL *from = (bias ? bias : C) + first;
-        REAL *to = C + first;
-        for (ptrdiff_t r = 0; r < rows; r += 16, a += a_apart, from += from_apart, to += apart) {
-            const ptrdiff_t used = rows - r < 16 ? rows - r : 16;
-            if (rows - r >= 32 && whole == tiles && tiles % 2 == 0) {
+        const int in_pairs = whole == tiles && tiles % 2 == 0;
+        const uint16_t *p = (const uint16_t *)P + (start * k_tiles + c - start) * TILE;
+        for (ptrdiff_t r = 0; r < rows;) {
+            const uint16_t *a = (const uint16_t *)A + r / 16 * a_apart;
+            const REAL *from = (bias ? bias : C) + first + r / 16 * from_apart;
+            REAL *to = C + first + r / 16 * apart;
+            const ptrdiff_t left = rows - r, used = left < 16 ? left : 16;
+            if (left > 16 && in_pairs) {
+                tile_rows(now, 16, left < 32 ? left - 16 : 16);
                 for (ptrdiff_t j = 0; j < tiles; j += 2)
                     tiles_2_2(k_tiles, a, a_apart, p + j * TILE, p_step, from + 16 * j, ldf, from_apart, to + 16 * j, ldc,
                               apart);
-                r += 16, a += a_apart, from += from_apart, to += apart;
-            } else if (used == 16 && whole == tiles) {
-                tiles_1(tiles, k_tiles, a, p, p_step, from, ldf, to, ldc);
-            } else {
-                tiles_1_part(tiles, used, end - first, k_tiles, a, p, p_step, from, ldf, to, ldc);
+                r += 32;
+                continue;
             }
+            if (used == 16) tile_rows(now, 16, 16); else tile_rows(now, used, 0);
+            if (whole == tiles)
+                tiles_1(tiles, k_tiles, a, p, p_step, from, ldf, to, ldc);
+            else
+                tiles_1_part(tiles, used, end - first, k_tiles, a, p, p_step, from, ldf, to, ldc);
+            r += 16;
         }
         first = end;
     }
@@ -272,7 +285,7 @@ static void weight_gradients(ptrdiff_t N, ptrdiff_t H, ptrdiff_t first, ptrdiff_
 {
     const ptrdiff_t Hp = (H + 15) / 16 * 16, tile_of_rows = (N + 31) / 32 * TILE;
     REAL sums[64] __attribute__((aligned(64)));
-    tiles_begin();
+    int now = 0;
     for (ptrdiff_t j = first; j < last; j += 16) {
         const ptrdiff_t units = H - j < 16 ? H - j : 16;
         split_transposed(64, N, dgates + 4 * j, 4 * Hp, scratch, sums);
@@ -280,15 +293,15 @@ static void weight_gradients(ptrdiff_t N, ptrdiff_t H, ptrdiff_t first, ptrdiff_
             for (ptrdiff_t unit = 0; unit < units; unit++) db[gate * H + j + unit] += sums[16 * gate + unit];
         /* the panel's four tiles of rows are the units' rows in the four gates, H apart */
         if (units == 16) {
-            if (inputs) product_of_tiles(64, N, inputs, 0, inputs, scratch, x, NULL, dW + j * inputs, inputs, H * inputs);
-            product_of_tiles(64, N, H, 0, H, scratch, h, NULL, dR + j * H, H, H * H);
+            if (inputs) product_of_tiles(&now, 64, N, inputs, 0, inputs, scratch, x, NULL, dW + j * inputs, inputs, H * inputs);
+            product_of_tiles(&now, 64, N, H, 0, H, scratch, h, NULL, dR + j * H, H, H * H);
             continue;
         }
         for (ptrdiff_t gate = 0; gate < 4; gate++) {
             const uint16_t *a = (const uint16_t *)scratch + gate * tile_of_rows;
             const ptrdiff_t row = gate * H + j;
-            if (inputs) product_of_tiles(units, N, inputs, 0, inputs, a, x, NULL, dW + row * inputs, inputs, 0);
-            product_of_tiles(units, N, H, 0, H, a, h, NULL, dR + row * H, H, 0);
+            if (inputs) product_of_tiles(&now, units, N, inputs, 0, inputs, a, x, NULL, dW + row * inputs, inputs, 0);
+            product_of_tiles(&now, units, N, H, 0, H, a, h, NULL, dR + row * H, H, 0);
         }
     }
     _tile_release();

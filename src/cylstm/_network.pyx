@@ -39,7 +39,7 @@ cdef int team_size(const Steps* s, const Cell* cells, Py_ssize_t count, Py_ssize
 
 cdef Member member(int me, int count, Team* team, const Steps* s, Py_ssize_t H, Py_ssize_t Hp,
                    Py_ssize_t lanes) noexcept nogil:
-    if best_by_rows(s, H):
+    if count > 1 and best_by_rows(s, H):
         return member_by_rows(me, count, team, s, Hp)
     return member_by_units(me, count, team, s, Hp, lanes)
 

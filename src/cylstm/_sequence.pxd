@@ -73,7 +73,7 @@ cdef enum:
     ROWS_EACH = 8        # by rows, if each member gets as many at least
     SMALL_WEIGHTS = 262144  # and R, in all its elements, stays in everybody's second-level cache
     CHUNK_BYTES = 524288
-    CHUNK_ROWS = 128
+    CHUNK_ROWS = 256
     GRADIENT_ROWS = 512  # of one product of dgates' x: both operands, as tiles, fit into the second-level cache
     GRADIENT_UNITS = 64  # of one product of BLAS, at most
     DX_ROWS = 64

@@ -24,7 +24,9 @@ cdef struct Steps:
 
 cdef class Plan:
     cdef Steps steps
-    cdef readonly object sizes, offsets, order, lengths, cut
+    cdef object table  # sizes, offsets, order, lengths
+    cdef readonly object cut
+    cdef int sort(self, const int64_t[::1] lengths) except -1
 
 cdef inline Py_ssize_t alive(const Steps* s, Py_ssize_t t) noexcept nogil:
     return s.sizes[t] if s.sizes != NULL else s.B

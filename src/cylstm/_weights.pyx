@@ -19,8 +19,8 @@ from cylstm.params import aligned_empty
 cdef enum:
     TILED_ROWS = 12            # rows of a batch
     TILED_ROWS_LARGE = 32
-    TILED_WEIGHTS = 300000     # in R, from where it is large
-    TILED_INPUTS = 16          # I, or H
+    TILED_WEIGHTS = 100000     # in R, from where it is large
+    TILED_INPUTS = 17          # I, or H
 
 cdef enum Kind:
     W, R, BIAS, W_BACK, R_BACK, KINDS
