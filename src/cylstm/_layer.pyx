@@ -120,9 +120,9 @@ cdef class Layer:
         if masked:
             work.masks = self._masks(work.plan)
             work.forward.record.masks = np.PyArray_DATA(<np.ndarray>work.masks)
-        y = self._empty(B, T, self.num_directions * self.hidden_size, work.plan.steps.sizes != NULL)
-        h = self._empty(self.num_layers * self.num_directions, B, self.hidden_size, False)
-        c = self._empty(self.num_layers * self.num_directions, B, self.hidden_size, False)
+        y = self._empty(B, T, self.num_directions * self.hidden_size)
+        h = self._empty(self.num_layers * self.num_directions, B, self.hidden_size)
+        c = self._empty(self.num_layers * self.num_directions, B, self.hidden_size)
         work.forward.y, work.forward.hn, work.forward.cn = np.PyArray_DATA(y), np.PyArray_DATA(h), np.PyArray_DATA(c)
         self._forward(work)
         final = State(h, c)
@@ -169,7 +169,7 @@ cdef class Layer:
         self._point_at(work, "x_t", array, has_ids, in_order, row, 0)
         _initial = self._point_at_state(work, "state", state, B)
         if out is None:
-            h, c = self._empty(L, B, self.hidden_size, False), self._empty(L, B, self.hidden_size, False)
+            h, c = self._empty(L, B, self.hidden_size), self._empty(L, B, self.hidden_size)
             out = State(h, c)
             shape[0], shape[1] = B, self.hidden_size
             y = np.PyArray_EMPTY(1 + batched, &shape[1 - batched], self.type_number, 0)
@@ -223,7 +223,7 @@ cdef class Layer:
         if work.packed.version != self.weights.version():
             raise ValueError("tape: expected the weights that forward saw, but they have changed since")
         cdef int members = team_size(s, work.cells, self.num_layers * self.num_directions,
-                                     work.k.f64.lanes if work.doubles else work.k.f32.lanes)
+                                     work.k.f64.lanes if work.doubles else work.k.f32.lanes, work.has_ids)
         if members > work.members:
             work.lay_out_backward(self.weights, members)
         cdef Backward* call = &work.backward
@@ -236,12 +236,12 @@ cdef class Layer:
         call.dy = np.PyArray_DATA(array)
         call.dy_row = np.PyArray_STRIDE(array, 0) // self.item if given.batched else 0
         call.dy_step = np.PyArray_STRIDE(array, given.batched) // self.item
-        h = self._empty(self.num_layers * self.num_directions, s.B, self.hidden_size, False)
-        c = self._empty(self.num_layers * self.num_directions, s.B, self.hidden_size, False)
+        h = self._empty(self.num_layers * self.num_directions, s.B, self.hidden_size)
+        c = self._empty(self.num_layers * self.num_directions, s.B, self.hidden_size)
         call.dh0, call.dc0 = np.PyArray_DATA(h), np.PyArray_DATA(c)
         call.dx = NULL
         if not work.has_ids:
-            dx = self._empty(s.B, s.T, self.input_size, s.sizes != NULL)
+            dx = self._empty(s.B, s.T, self.input_size)
             call.dx = np.PyArray_DATA(dx)
         flat = gradients.flat
         call.dflat = np.PyArray_DATA(flat)
@@ -385,11 +385,9 @@ cdef class Layer:
             raise ValueError("out: expected two arrays, got h and c in the same memory")
         return h, c
 
-    cdef np.ndarray _empty(self, Py_ssize_t a, Py_ssize_t b, Py_ssize_t c, bint zero):
+    cdef np.ndarray _empty(self, Py_ssize_t a, Py_ssize_t b, Py_ssize_t c):
         cdef np.npy_intp shape[3]
         shape[0], shape[1], shape[2] = a, b, c
-        if zero:
-            return np.PyArray_ZEROS(3, shape, self.type_number, 0)
         return np.PyArray_EMPTY(3, shape, self.type_number, 0)
 
     cdef _masks(self, Plan plan):
@@ -406,10 +404,13 @@ cpdef check_lengths(lengths, Py_ssize_t B, Py_ssize_t T):
         raise TypeError(f"lengths: expected integers, got {describe(lengths)}")
     if lengths.shape != (B,):
         raise ValueError(f"lengths: expected ({B},), got {lengths.shape}")
-    low, high = int(lengths.min()), int(lengths.max())
-    if low < 1 or high > T:
-        raise ValueError(f"lengths: expected lengths in 1..{T}, got {low if low < 1 else high}")
-    return lengths.astype(numpy.int64)
+    lengths = numpy.array(lengths, numpy.int64)
+    cdef const int64_t[::1] view = lengths
+    cdef Py_ssize_t b
+    for b in range(B):
+        if view[b] < 1 or view[b] > T:
+            raise ValueError(f"lengths: expected lengths in 1..{T}, got {view[b]}")
+    return lengths
 
 
 cdef check_resets(resets, Py_ssize_t B, Py_ssize_t T, bint batched):

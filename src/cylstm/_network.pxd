@@ -55,6 +55,6 @@ cdef struct Backward:
     void* dc0
     void* dflat         # gradients of all parameters
 
-cdef int team_size(const Steps* s, const Cell* cells, Py_ssize_t count, Py_ssize_t lanes) noexcept nogil
+cdef int team_size(const Steps* s, const Cell* cells, Py_ssize_t count, Py_ssize_t lanes, bint has_ids) noexcept nogil
 cdef void run_network_forward(Forward* call, bint doubles) noexcept nogil
 cdef void run_network_backward(Backward* call, bint doubles, int members) noexcept nogil

@@ -9,16 +9,17 @@ from libc.string cimport memset
 from cylstm._kernels cimport lanes_of, real
 from cylstm._pool cimport Team, meet, run, threads_for
 from cylstm._sequence cimport (
-    ROWS_EACH, Cell, Inputs, Member, add_states, best_by_rows, copy_outputs, fetch_states, give_input_gradients,
-    input_gradients, inputs_by_steps, meet_by_units, member_by_rows, member_by_units, part, place_states, run_backward,
-    run_forward, start_gradients, weight_gradients,
+    ROWS_EACH, Cell, Inputs, Member, add_states, best_by_rows, clear_padding, copy_outputs, fetch_states,
+    give_input_gradients, input_gradients, inputs_by_steps, meet_by_units, member_by_rows, member_by_units, part,
+    place_states, run_backward, run_forward, start_gradients, weight_gradients,
 )
 from cylstm._steps cimport Steps
 
 
 cdef void run_network_forward(Forward* call, bint doubles) noexcept nogil:
     cdef Py_ssize_t lanes = call.k.f64.lanes if doubles else call.k.f32.lanes
-    run(team_size(call.s, call.cells, call.L * call.D, lanes), forward_f64 if doubles else forward_f32, call)
+    run(team_size(call.s, call.cells, call.L * call.D, lanes, call.record.inputs.ids != NULL),
+        forward_f64 if doubles else forward_f32, call)
 
 
 cdef void run_network_backward(Backward* call, bint doubles, int members) noexcept nogil:
@@ -26,10 +27,10 @@ cdef void run_network_backward(Backward* call, bint doubles, int members) noexce
     run(members, backward_f64 if doubles else backward_f32, call)
 
 
-cdef int team_size(const Steps* s, const Cell* cells, Py_ssize_t count, Py_ssize_t lanes) noexcept nogil:
+cdef int team_size(const Steps* s, const Cell* cells, Py_ssize_t count, Py_ssize_t lanes, bint has_ids) noexcept nogil:
     """How many threads a call is worth, by its multiply-adds."""
     cdef double work = 0, between
-    cdef bint by_rows = best_by_rows(s, cells[0].H)
+    cdef bint by_rows = best_by_rows(s, cells, count, has_ids)
     cdef Py_ssize_t n
     for n in range(count):
         work += 4.0 * cells[n].H * (cells[n].I + cells[n].H) * s.N
@@ -37,11 +38,11 @@ cdef int team_size(const Steps* s, const Cell* cells, Py_ssize_t count, Py_ssize
     return threads_for(work, between, s.B // ROWS_EACH if by_rows else cells[0].Hp // lanes)
 
 
-cdef Member member(int me, int count, Team* team, const Steps* s, Py_ssize_t H, Py_ssize_t Hp,
-                   Py_ssize_t lanes) noexcept nogil:
-    if count > 1 and best_by_rows(s, H):
-        return member_by_rows(me, count, team, s, Hp)
-    return member_by_units(me, count, team, s, Hp, lanes)
+cdef Member member(int me, int count, Team* team, const Steps* s, const Cell* cells, Py_ssize_t cell_count,
+                   Py_ssize_t lanes, bint has_ids) noexcept nogil:
+    if count > 1 and best_by_rows(s, cells, cell_count, has_ids):
+        return member_by_rows(me, count, team, s, cells[0].Hp)
+    return member_by_units(me, count, team, s, cells[0].Hp, lanes)
 
 
 cdef void forward_f32(void* call, int me, int count, Team* team) noexcept nogil:
@@ -56,7 +57,8 @@ cdef void forward_member(const Forward* call, int me, int count, Team* team, rea
     cdef const Steps* s = call.s
     cdef const Record* record = &call.record
     cdef Py_ssize_t L = call.L, D = call.D, H = call.cells[0].H, Hp = call.cells[0].Hp, DH = D * H, l, d, n
-    cdef Member who = member(me, count, team, s, H, Hp, lanes_of(call.k, of_type))
+    cdef Member who = member(me, count, team, s, call.cells, L * D, lanes_of(call.k, of_type),
+                             record.inputs.ids != NULL)
     cdef Py_ssize_t state = s.B * H, block = (s.B + s.N) * Hp
     cdef bint keep = record.keep
     cdef Inputs inputs = record.inputs
@@ -69,6 +71,8 @@ cdef void forward_member(const Forward* call, int me, int count, Team* team, rea
     cdef real* outputs
     for l in range(L):
         outputs = <real*>record.outputs + (l * s.N * DH if keep else 0)
+        if l == L - 1 and call.y != NULL and s.sizes != NULL:
+            clear_padding(s, me, count, DH, <real*>call.y)
         for d in range(D):
             n = l * D + d
             gates = <real*>record.gates + (n * s.N * 4 * Hp if keep else 0)
@@ -114,7 +118,8 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
     cdef const Record* record = &call.record
     cdef Py_ssize_t L = call.L, D = call.D, H = call.cells[0].H, Hp = call.cells[0].Hp, DH = D * H, l, d, n
     cdef Py_ssize_t ld_above = 0
-    cdef Member who = member(me, count, team, s, H, Hp, lanes_of(call.k, of_type))
+    cdef Member who = member(me, count, team, s, call.cells, L * D, lanes_of(call.k, of_type),
+                             record.inputs.ids != NULL)
     cdef Member summing = member_by_units(me, count, team, s, Hp, lanes_of(call.k, of_type))
     cdef Py_ssize_t state = s.B * H, block = (s.B + s.N) * Hp, rows = part(s.N, me, count)
     cdef Py_ssize_t rows_end = part(s.N, me + 1, count)
@@ -171,4 +176,6 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
             meet(team)
         dabove, ld_above = dinputs, cell.Ip
     if call.dx != NULL:
+        if s.sizes != NULL:
+            clear_padding(s, me, count, cell.I, <real*>call.dx)
         give_input_gradients(s, me, count, cell, <const real*>dabove, <real*>call.dx)

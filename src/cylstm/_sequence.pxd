@@ -71,7 +71,7 @@ cdef enum:
     # Gates of as many steps as fit into this many bytes are computed by one product before their steps run, and of as
     # many rows at least: weights that no cache holds are then read once for all of them.
     ROWS_EACH = 8        # by rows, if each member gets as many at least
-    SMALL_WEIGHTS = 262144  # and R, in all its elements, stays in everybody's second-level cache
+    SMALL_WEIGHTS = 262144  # and W and R, in all their elements, stay in everybody's second-level cache
     CHUNK_BYTES = 524288
     CHUNK_ROWS = 256
     GRADIENT_ROWS = 512  # of one product of dgates' x: both operands, as tiles, fit into the second-level cache
@@ -82,7 +82,7 @@ cdef inline Py_ssize_t part(Py_ssize_t pieces, int me, int count) noexcept nogil
     return pieces * me // count
 
 cdef Py_ssize_t chunk_rows(const Steps* s, Py_ssize_t row_bytes) noexcept nogil
-cdef bint best_by_rows(const Steps* s, Py_ssize_t H) noexcept nogil
+cdef bint best_by_rows(const Steps* s, const Cell* cells, Py_ssize_t count, bint has_ids) noexcept nogil
 cdef Member member_by_units(int me, int count, Team* team, const Steps* s, Py_ssize_t Hp,
                             Py_ssize_t lanes) noexcept nogil
 cdef Member member_by_rows(int me, int count, Team* team, const Steps* s, Py_ssize_t Hp) noexcept nogil
@@ -102,6 +102,7 @@ cdef void place_states(const Steps* s, bint reverse, bint one_boundary, const Me
                        const real* state, real* rows) noexcept nogil
 cdef void fetch_states(const Steps* s, bint reverse, bint at_start, bint one_boundary, const Member* who, Py_ssize_t H,
                        Py_ssize_t Hp, const real* rows, real* state) noexcept nogil
+cdef void clear_padding(const Steps* s, int me, int count, Py_ssize_t width, real* y) noexcept nogil
 cdef void copy_outputs(const Steps* s, bint reverse, bint packed, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
                        const real* h, real* y, Py_ssize_t row, Py_ssize_t step, const real* mask,
                        Py_ssize_t mask_row) noexcept nogil

@@ -21,8 +21,10 @@ cdef Py_ssize_t chunk_rows(const Steps* s, Py_ssize_t row_bytes) noexcept nogil:
     return min(s.N, max(s.B, max(<Py_ssize_t>CHUNK_ROWS, CHUNK_BYTES // row_bytes) // s.B * s.B))
 
 
-cdef bint best_by_rows(const Steps* s, Py_ssize_t H) noexcept nogil:
-    return s.B >= 2 * ROWS_EACH and 4 * H * H <= SMALL_WEIGHTS
+cdef bint best_by_rows(const Steps* s, const Cell* cells, Py_ssize_t count, bint has_ids) noexcept nogil:
+    """cells: all `count` of a call. Ids read no more of W than the rows they stand for."""
+    cdef Py_ssize_t H = cells[0].H, I = max(0 if has_ids else cells[0].I, cells[count - 1].I if count > 1 else 0)
+    return s.B >= 2 * ROWS_EACH and 4 * H * (I + H) <= SMALL_WEIGHTS
 
 
 cdef Member member_by_units(int me, int count, Team* team, const Steps* s, Py_ssize_t Hp,
@@ -375,6 +377,14 @@ cdef void fetch_states(const Steps* s, bint reverse, bint at_start, bint one_bou
     for b in range(who.first_row, who.last_row):
         n = b if one_boundary else first_slot(s, reverse, b) if at_start else last_slot(s, reverse, b)
         memcpy(state + caller_row(s, b) * H + who.first, rows + n * Hp + who.first, size)
+
+
+cdef void clear_padding(const Steps* s, int me, int count, Py_ssize_t width, real* y) noexcept nogil:
+    """y (B, T, width) in the caller's order = 0 past the end of each row, this member's share of the rows."""
+    cdef Py_ssize_t b, end
+    for b in range(part(s.B, me, count), part(s.B, me + 1, count)):
+        end = length(s, b)
+        memset(y + (caller_row(s, b) * s.T + end) * width, 0, (s.T - end) * width * sizeof(real))
 
 
 cdef void copy_outputs(const Steps* s, bint reverse, bint packed, const Member* who, Py_ssize_t H, Py_ssize_t Hp,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 
 from cylstm.checks import describe
@@ -133,6 +131,8 @@ class Dataset:
 
     def fingerprint(self) -> str:
         """A number that differs for different data (BLAKE2b, 128 bits, in hexadecimal)."""
+        import hashlib  # 8 ms: `import cylstm` has 15
+
         digest = hashlib.blake2b(digest_size=16)
         for rows in (self.x, self.y, [] if self.lengths is None else [self.lengths]):
             for row in rows:

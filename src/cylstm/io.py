@@ -11,13 +11,10 @@ import errno
 import json
 import os
 import stat
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from cylstm.checks import describe, positive_int, real_in
 
@@ -69,6 +66,8 @@ def write_atomically(path, content: bytes) -> None:
 def _write_beside(path, content):
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    import tempfile  # 15 ms: `import cylstm` has 15
+
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with open(handle, "wb") as file:
@@ -87,12 +86,14 @@ def _write_beside(path, content):
 
 def write_tensors(path, kind: str, header: dict, tensors: dict[str, np.ndarray]) -> None:
     """Write named arrays and a JSON header atomically."""
+    from safetensors.numpy import save
+
     from cylstm import __version__
 
     header = {"kind": kind, "format": FORMAT, "cylstm": __version__, **header}
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     text = json.dumps(header, default=np.ndarray.tolist)  # some generators hold arrays
-    write_atomically(path, safetensors.numpy.save(arrays, metadata={"cylstm": text}))
+    write_atomically(path, save(arrays, metadata={"cylstm": text}))
 
 
 class TensorFile:
@@ -119,14 +120,16 @@ class TensorFile:
 @contextlib.contextmanager
 def open_tensors(path, kind: str):
     """Open a file written by write_tensors. Raises OSError, or ValueError for a file that is anything else."""
+    from safetensors import SafetensorError, safe_open
+
     if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
         raise ValueError(f"{path}: expected a regular file, got a pipe or a device")
     with open(path, "rb"):
         pass  # safetensors' own errors for a missing or unreadable file name no path
     try:
-        opened = safetensors.safe_open(os.fspath(path), framework="numpy")
+        opened = safe_open(os.fspath(path), framework="numpy")
         metadata = opened.metadata() or {}
-    except safetensors.SafetensorError as error:
+    except SafetensorError as error:
         raise ValueError(
             f"{path}: expected a cylstm {kind}, got a file that is truncated or none at all ({error})"
         ) from None
