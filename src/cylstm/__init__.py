@@ -1,18 +1,43 @@
 """cylstm: LSTMs on the CPU, trained and run from Python. README.md is a tour, `oracle` the mathematics."""
 
-__version__ = "0.1.0"
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from cylstm import data
+from cylstm import _load_blas  # noqa: F401 (before whatever else would load it)
 from cylstm._kernels import instruction_set
 from cylstm._pool import num_threads, set_num_threads
-from cylstm.history import History
 from cylstm.lstm import LSTM
-from cylstm.model import Model
-from cylstm.optim import SGD, Adam, AdamW, Constant, Cosine, ReduceOnPlateau, StepDecay
 from cylstm.params import Parameters
 from cylstm.state import Gradients, State
-from cylstm.train import Checkpoint, Event, NonFiniteLoss, StopTraining
-from cylstm.vocab import Vocabulary
+
+if TYPE_CHECKING:
+    from cylstm import data
+    from cylstm.history import History
+    from cylstm.model import Model
+    from cylstm.optim import SGD, Adam, AdamW, Constant, Cosine, ReduceOnPlateau, StepDecay
+    from cylstm.train import Checkpoint, Event, NonFiniteLoss, StopTraining
+    from cylstm.vocab import Vocabulary
+
+__version__ = "0.1.0"
+
+# Who imports only the layer does not wait for the rest (25 ms): it comes on first use (PEP 562).
+_LATER = {
+    "History": "history",
+    "Model": "model",
+    "SGD": "optim",
+    "Adam": "optim",
+    "AdamW": "optim",
+    "Constant": "optim",
+    "Cosine": "optim",
+    "ReduceOnPlateau": "optim",
+    "StepDecay": "optim",
+    "Checkpoint": "train",
+    "Event": "train",
+    "NonFiniteLoss": "train",
+    "StopTraining": "train",
+    "Vocabulary": "vocab",
+    "data": "data",
+}
 
 __all__ = [
     "LSTM",
@@ -38,3 +63,14 @@ __all__ = [
     "num_threads",
     "set_num_threads",
 ]
+
+
+def __getattr__(name):
+    if name not in _LATER:
+        raise AttributeError(f"module 'cylstm' has no attribute {name!r}")
+    module = import_module(f"cylstm.{_LATER[name]}")
+    return globals().setdefault(name, module if name == "data" else getattr(module, name))
+
+
+def __dir__():
+    return sorted(set(globals()) | set(__all__))
