@@ -36,6 +36,8 @@ typedef REAL NAME(real);
 #undef VECTOR
 #undef INTEGERS
 #undef LANES
+#undef FIRST_HALVES
+#undef SECOND_HALVES
 #undef INLINE
 #undef K_BLOCK
 #undef HAVE_TILES

@@ -3,18 +3,22 @@
 static void NAME(pack_gates)(const REAL *W, ptrdiff_t H, ptrdiff_t K, ptrdiff_t panel, REAL *out)
 {
     const ptrdiff_t j0 = panel * LANES, used = H - j0 < LANES ? H - j0 : LANES;
-    /* 16 k at a time: what is read of each row is then one or two cache lines, which last until its neighbours come. */
-    for (ptrdiff_t k0 = 0; k0 < K; k0 += 16) {
-        const ptrdiff_t k1 = K - k0 < 16 ? K : k0 + 16;
-        for (ptrdiff_t gate = 0; gate < 4; gate++)
-            for (ptrdiff_t lane = 0; lane < LANES; lane++) {
-                const REAL *row = W + (gate * H + j0 + lane) * K;
-                REAL *column = out + gate * LANES + lane;
-                if (lane < used)
-                    for (ptrdiff_t k = k0; k < k1; k++) column[4 * LANES * k] = row[k];
-                else
-                    for (ptrdiff_t k = k0; k < k1; k++) column[4 * LANES * k] = 0;
-            }
+    for (ptrdiff_t gate = 0; gate < 4; gate++, out += LANES) {
+        const REAL *rows = W + (gate * H + j0) * K;
+        if (K < LANES) {
+            for (ptrdiff_t k = 0; k < K; k++)
+                for (ptrdiff_t lane = 0; lane < LANES; lane++)
+                    out[k * 4 * LANES + lane] = lane < used ? rows[lane * K + k] : 0;
+            continue;
+        }
+        for (ptrdiff_t from = 0; from < K; from += LANES) {
+            const ptrdiff_t k = from + LANES <= K ? from : K - LANES; /* the last block laps over the one before */
+            VECTOR v[VECTOR_BYTES / sizeof(REAL)];
+            for (ptrdiff_t lane = 0; lane < LANES; lane++)
+                v[lane] = lane < used ? NAME(load)(rows + lane * K + k) : NAME(splat)(0);
+            NAME(transpose)(v);
+            for (ptrdiff_t i = 0; i < LANES; i++) NAME(store)(out + (k + i) * 4 * LANES, v[i]);
+        }
     }
 }
 

@@ -33,3 +33,31 @@ INLINE void NAME(store_part)(REAL *p, ptrdiff_t n, VECTOR v)
 {
     for (ptrdiff_t j = 0; j < n; j++) p[j] = v[j];
 }
+
+/* The first and the second half of two vectors, lane by lane in turn. */
+#if VECTOR_BYTES * 8 / REAL_BITS == 2
+#define FIRST_HALVES 0, 2
+#define SECOND_HALVES 1, 3
+#elif VECTOR_BYTES * 8 / REAL_BITS == 4
+#define FIRST_HALVES 0, 4, 1, 5
+#define SECOND_HALVES 2, 6, 3, 7
+#elif VECTOR_BYTES * 8 / REAL_BITS == 8
+#define FIRST_HALVES 0, 8, 1, 9, 2, 10, 3, 11
+#define SECOND_HALVES 4, 12, 5, 13, 6, 14, 7, 15
+#else
+#define FIRST_HALVES 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define SECOND_HALVES 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#endif
+
+/* LANES vectors as the rows of a matrix -> its columns. Each round turns the bits of (row, lane) round by one place. */
+INLINE void NAME(transpose)(VECTOR *v)
+{
+    for (ptrdiff_t round = 1; round < LANES; round *= 2) {
+        VECTOR turned[VECTOR_BYTES * 8 / REAL_BITS];
+        for (ptrdiff_t i = 0; i < LANES / 2; i++) {
+            turned[2 * i] = __builtin_shufflevector(v[i], v[i + LANES / 2], FIRST_HALVES);
+            turned[2 * i + 1] = __builtin_shufflevector(v[i], v[i + LANES / 2], SECOND_HALVES);
+        }
+        for (ptrdiff_t i = 0; i < LANES; i++) v[i] = turned[i];
+    }
+}
