@@ -87,7 +87,10 @@ def torch_language_model(model, x, y, learning_rate, clip_norm):
         table = torch.nn.Embedding(model.input_size, model.embedding_size)
         table.load_state_dict({"weight": weights["embedding.weight"]})
         parts.append(table)
-    parameters = [p for part in parts for p in part.parameters()]
+    # torch adds two biases that have the same gradient, and Adam would move both: as fast, but another model.
+    for name, bias in lstm.named_parameters():
+        bias.requires_grad_(not name.startswith("bias_hh"))
+    parameters = [p for part in parts for p in part.parameters() if p.requires_grad]
     adam = torch.optim.Adam(parameters, learning_rate)
     x, y = torch.from_numpy(x), torch.from_numpy(y).reshape(-1)
 
