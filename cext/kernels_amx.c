@@ -9,4 +9,5 @@
 #define VECTOR_BYTES 64
 #define TILE_ROWS 6
 #define WITH_TILES
+#define UNITS_ABREAST 2
 #include "kernels_body.h"

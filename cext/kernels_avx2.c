@@ -5,4 +5,5 @@
 #define ISA_NAME "avx2"
 #define VECTOR_BYTES 32
 #define TILE_ROWS 3 /* 3 x 4 accumulators, 3 broadcasts and 1 weight: the 16 registers there are */
+#define UNITS_ABREAST 1
 #include "kernels_body.h"

@@ -5,4 +5,5 @@
 #define ISA_NAME "avx512"
 #define VECTOR_BYTES 64
 #define TILE_ROWS 6 /* 6 x 4 accumulators of 32 registers */
+#define UNITS_ABREAST 2
 #include "kernels_body.h"

@@ -3,4 +3,5 @@
 #define ISA_NAME "baseline"
 #define VECTOR_BYTES 16
 #define TILE_ROWS 3
+#define UNITS_ABREAST 1
 #include "kernels_body.h"

@@ -8,6 +8,19 @@
 #define CONCATENATE(a, b) a##b
 #define CONCATENATE_EXPANDED(a, b) CONCATENATE(a, b)
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#if VECTOR_BYTES == 16
+#define X86_WIDTH _mm_
+#elif VECTOR_BYTES == 32
+#define X86_WIDTH _mm256_
+#else
+#define X86_WIDTH _mm512_
+#endif
+/* The intrinsic function of this width and type */
+#define X86(operation) CONCATENATE_EXPANDED(X86_WIDTH, CONCATENATE_EXPANDED(operation, X86_TYPE))
+#endif
+
 #ifdef WITH_TILES
 #define TILE_KERNELS_f32 split_rows, split_columns, weight_gradients
 #else
@@ -21,17 +34,23 @@
      NAME(map_exp), NAME(map_sigmoid), NAME(map_tanh), NAME(softmax_cross_entropy), NAME(squared_error),             \
      NAME(binary_cross_entropy), NAME(sum_squares), NAME(sgd), NAME(adam)}
 
+/* 1 / k! */
+static const double inverse_factorials[] = {1.0, 1.0, 1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040,
+    1.0 / 40320, 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
+
 #define NAME(name) name##_f32
 #define REAL float
 #define INTEGER int32_t
 #define REAL_BITS 32
+#define X86_TYPE _ps
 #define MANTISSA_BITS 23
 #define ROUNDING 12582912.0f /* 1.5 * 2^23 */
 #define LN2_HIGH 0.693359375
 #define LN2_LOW -2.12194440054690583e-4
-#define EXP_SERIES_START (1.0 / 5040)
+#define EXP_DEGREE 7
 #define EXP_LOW -87.0f
 #define EXP_HIGH 88.0f
+#define PAIRED_LIMIT 43.0f /* e^43 (e^43 + 1) < 2^127; sigmoid(-43) = 2e-19 */
 #define SQRT sqrtf
 #include "kernels_real.h"
 
@@ -39,13 +58,15 @@
 #define REAL double
 #define INTEGER int64_t
 #define REAL_BITS 64
+#define X86_TYPE _pd
 #define MANTISSA_BITS 52
 #define ROUNDING 6755399441055744.0 /* 1.5 * 2^52 */
 #define LN2_HIGH 0.693147180369123816490
 #define LN2_LOW 1.90821492927058770002e-10
-#define EXP_SERIES_START (1.0 / 6227020800)
+#define EXP_DEGREE 13
 #define EXP_LOW -708.0
 #define EXP_HIGH 709.0
+#define PAIRED_LIMIT 350.0 /* sigmoid(-350) = 1e-152 */
 #define SQRT sqrt
 #include "kernels_real.h"
 

@@ -29,9 +29,13 @@ typedef REAL NAME(real);
 #undef ROUNDING
 #undef LN2_HIGH
 #undef LN2_LOW
-#undef EXP_SERIES_START
+#undef EXP_DEGREE
+#undef TANH_LIMIT
+#undef ABREAST
 #undef EXP_LOW
 #undef EXP_HIGH
+#undef PAIRED_LIMIT
+#undef X86_TYPE
 #undef SQRT
 #undef VECTOR
 #undef INTEGERS

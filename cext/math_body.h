@@ -2,58 +2,64 @@
  * r = x - n ln 2 in |r| <= 0.35, and p = exp(r) - 1 by its Taylor series (degree 7 for float: remainder < 2^-25;
  * 13 for double: < 2^-56). Keeping p apart from the 1 is what keeps tanh accurate near 0. */
 
-/* Adding 1.5 * 2^(mantissa bits) leaves round(x / ln 2) in the low bits, where it can be shifted into an exponent:
+/* exp(x) of n vectors. The polynomial is one chain of operations that wait for each other, four cycles each, and a
+ * processor looks no further ahead than about one such chain: so n chains are laid side by side, operation by operation.
+ * n is a constant.
+ *
+ * Adding 1.5 * 2^(mantissa bits) leaves round(x / ln 2) in the low bits, where it can be shifted into an exponent:
  * works without a rounding instruction, which SSE2 lacks. */
-INLINE void NAME(exp_parts)(VECTOR x, VECTOR *scale, VECTOR *p)
+#define ABREAST _Pragma("GCC unroll 16") for (int i = 0; i < n; i++)
+INLINE void NAME(exp_parts)(const int n, const VECTOR *x, VECTOR *scale, VECTOR *p)
 {
-    const VECTOR shifted = x * (REAL)1.4426950408889634074 + ROUNDING;
-    const VECTOR n = shifted - ROUNDING;
-    const VECTOR r = (x - n * (REAL)LN2_HIGH) - n * (REAL)LN2_LOW;
-    *scale = (VECTOR)(((INTEGERS)shifted << MANTISSA_BITS) + (INTEGERS)NAME(splat)(1));
-    VECTOR q = NAME(splat)((REAL)EXP_SERIES_START);
-#if REAL_BITS == 64
-    q = q * r + (REAL)(1.0 / 479001600);
-    q = q * r + (REAL)(1.0 / 39916800);
-    q = q * r + (REAL)(1.0 / 3628800);
-    q = q * r + (REAL)(1.0 / 362880);
-    q = q * r + (REAL)(1.0 / 40320);
-    q = q * r + (REAL)(1.0 / 5040);
-#endif
-    q = q * r + (REAL)(1.0 / 720);
-    q = q * r + (REAL)(1.0 / 120);
-    q = q * r + (REAL)(1.0 / 24);
-    q = q * r + (REAL)(1.0 / 6);
-    q = q * r + (REAL)0.5;
-    *p = r + r * r * q;
-}
-
-/* Written so that NaN, for which every comparison is false, passes through. */
-INLINE VECTOR NAME(clamp)(VECTOR x, REAL low, REAL high)
-{
-    x = NAME(select)(x < low, NAME(splat)(low), x);
-    return NAME(select)(x > high, NAME(splat)(high), x);
+    VECTOR r[16], q[16];
+    ABREAST scale[i] = x[i] * (REAL)1.4426950408889634074 + ROUNDING;
+    ABREAST q[i] = scale[i] - ROUNDING;
+    ABREAST r[i] = (x[i] - q[i] * (REAL)LN2_HIGH) - q[i] * (REAL)LN2_LOW;
+    ABREAST scale[i] = (VECTOR)(((INTEGERS)scale[i] << MANTISSA_BITS) + (INTEGERS)NAME(splat)(1));
+    ABREAST q[i] = NAME(splat)((REAL)inverse_factorials[EXP_DEGREE]);
+#pragma GCC unroll 16
+    for (int k = EXP_DEGREE - 1; k >= 2; k--) ABREAST q[i] = q[i] * r[i] + (REAL)inverse_factorials[k];
+    ABREAST p[i] = r[i] + r[i] * r[i] * q[i];
 }
 
 INLINE VECTOR NAME(vexp)(VECTOR x)
 {
     VECTOR scale, p;
-    NAME(exp_parts)(NAME(clamp)(x, EXP_LOW, EXP_HIGH), &scale, &p);
+    x = NAME(clamp)(x, EXP_LOW, EXP_HIGH);
+    NAME(exp_parts)(1, &x, &scale, &p);
     return scale + scale * p;
 }
 
-/* 1 / (1 + exp(-x)) */
+/* sigmoid(x) = 1 / (1 + exp(-x)), here from the parts of exp(-x). */
+INLINE VECTOR NAME(sigmoid_denominator)(VECTOR scale, VECTOR p) { return (REAL)1 + (scale + scale * p); }
+
+/* tanh(x) = (e - 1) / (e + 1) with e = exp(2x), here from its parts. */
+INLINE VECTOR NAME(tanh_numerator)(VECTOR scale, VECTOR p) { return scale * p + (scale - (REAL)1); }
+
 INLINE VECTOR NAME(vsigmoid)(VECTOR x)
 {
-    return (REAL)1 / ((REAL)1 + NAME(vexp)(-x));
+    VECTOR scale, p;
+    x = -NAME(clamp)(x, EXP_LOW, -EXP_LOW);
+    NAME(exp_parts)(1, &x, &scale, &p);
+    return (REAL)1 / NAME(sigmoid_denominator)(scale, p);
 }
 
-/* (e - 1) / (e + 1) with e = exp(2x); beyond |x| = 20 both types round to 1. */
+#define TANH_LIMIT 40 /* of 2x: beyond it both types round to 1 */
+
+/* n of them: y may be x. */
+INLINE void NAME(vtanhs)(const int n, const VECTOR *x, VECTOR *y)
+{
+    VECTOR twice[16], scale[16], p[16];
+    ABREAST twice[i] = NAME(clamp)(x[i] + x[i], -TANH_LIMIT, TANH_LIMIT);
+    NAME(exp_parts)(n, twice, scale, p);
+    ABREAST p[i] = NAME(tanh_numerator)(scale[i], p[i]);
+    ABREAST y[i] = p[i] / (p[i] + (REAL)2);
+}
+
 INLINE VECTOR NAME(vtanh)(VECTOR x)
 {
-    VECTOR scale, p;
-    NAME(exp_parts)(NAME(clamp)(x + x, -40, 40), &scale, &p);
-    const VECTOR e_minus_1 = scale * p + (scale - (REAL)1);
-    return e_minus_1 / (e_minus_1 + (REAL)2);
+    NAME(vtanhs)(1, &x, &x);
+    return x;
 }
 
 #define DEFINE_MAP(function)                                                                                   \

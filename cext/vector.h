@@ -21,6 +21,18 @@ INLINE VECTOR NAME(select)(INTEGERS mask, VECTOR a, VECTOR b)
     return (VECTOR)((mask & (INTEGERS)a) | (~mask & (INTEGERS)b));
 }
 
+/* x between low and high; NaN, for which every comparison is false, passes through. x86's minimum and maximum give their
+ * second operand then. */
+INLINE VECTOR NAME(clamp)(VECTOR x, REAL low, REAL high)
+{
+#ifdef X86
+    return (VECTOR)X86(min)(NAME(splat)(high), X86(max)(NAME(splat)(low), x));
+#else
+    x = NAME(select)(x < low, NAME(splat)(low), x);
+    return NAME(select)(x > high, NAME(splat)(high), x);
+#endif
+}
+
 /* The first n < LANES reals at p, `fill` behind them; nothing past p[n-1] is read or written. */
 INLINE VECTOR NAME(load_part)(const REAL *p, ptrdiff_t n, REAL fill)
 {
