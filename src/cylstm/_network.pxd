@@ -8,7 +8,8 @@ from cylstm._steps cimport Steps
 
 # What a forward call leaves for a backward one: gates (N, 4Hp), h (B+N, Hp), c (B+N, Hp) of each layer and direction,
 # and the outputs (N, D*H) of layers whose output is not simply their h. Without `keep`, what serves as scratch for
-# them: the gates of one chunk of steps, c (B, Hp), two layers' h in turn and one layer's outputs.
+# them: the gates of one chunk of steps, c (B, Hp), two layers' h in turn and one layer's outputs; and of the last
+# layer's h two boundaries (2B, Hp), if no row ends before the others.
 # Everything is of the layer's type.
 cdef struct Record:
     bint keep
@@ -17,6 +18,7 @@ cdef struct Record:
     const void* masks   # of dropout, (L-1, N, D*H), or NULL
     char* gates
     char* h
+    char* last_h        # NULL where it is in h
     char* c
     char* outputs
 

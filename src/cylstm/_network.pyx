@@ -9,7 +9,7 @@ from libc.string cimport memset
 from cylstm._kernels cimport lanes_of, real
 from cylstm._pool cimport Team, meet, run, threads_for
 from cylstm._sequence cimport (
-    ROWS_EACH, Cell, Inputs, Member, add_states, best_by_rows, clear_padding, copy_outputs, fetch_states,
+    ROWS_EACH, Cell, Inputs, Member, Outputs, add_states, best_by_rows, clear_padding, fetch_states,
     give_input_gradients, input_gradients, inputs_by_steps, meet_by_units, member_by_rows, member_by_units, part,
     place_states, run_backward, run_forward, start_gradients, weight_gradients,
 )
@@ -55,6 +55,7 @@ cdef void forward_f64(void* call, int me, int count, Team* team) noexcept nogil:
 cdef void forward_member(const Forward* call, int me, int count, Team* team, real* of_type) noexcept nogil:
     """What one member does: all layers and directions, in its rows and units."""
     cdef const Steps* s = call.s
+    cdef Steps last = s[0]
     cdef const Record* record = &call.record
     cdef Py_ssize_t L = call.L, D = call.D, H = call.cells[0].H, Hp = call.cells[0].Hp, DH = D * H, l, d, n
     cdef Member who = member(me, count, team, s, call.cells, L * D, lanes_of(call.k, of_type),
@@ -62,40 +63,47 @@ cdef void forward_member(const Forward* call, int me, int count, Team* team, rea
     cdef Py_ssize_t state = s.B * H, block = (s.B + s.N) * Hp
     cdef bint keep = record.keep
     cdef Inputs inputs = record.inputs
+    cdef Outputs outputs
     cdef const real* h0 = <const real*>call.h0
     cdef const real* c0 = <const real*>call.c0
     cdef const real* masks = <const real*>record.masks
     cdef real* h = NULL
     cdef real* c
     cdef real* gates
-    cdef real* outputs
+    last.two_boundaries = record.last_h != NULL
     for l in range(L):
-        outputs = <real*>record.outputs + (l * s.N * DH if keep else 0)
-        if l == L - 1 and call.y != NULL and s.sizes != NULL:
-            clear_padding(s, me, count, DH, <real*>call.y)
+        memset(&outputs, 0, sizeof(Outputs))
+        if l < L - 1 and record.joined:
+            outputs.y, outputs.packed = <real*>record.outputs + (l * s.N * DH if keep else 0), True
+            outputs.row, outputs.mask = DH, masks + l * s.N * DH if masks != NULL else <real*>NULL
+        elif l == L - 1:
+            outputs.y, outputs.row, outputs.step = call.y, s.T * DH, DH
+            s = &last
+            if call.y != NULL and s.sizes != NULL:
+                clear_padding(s, me, count, DH, <real*>call.y)
         for d in range(D):
             n = l * D + d
             gates = <real*>record.gates + (n * s.N * 4 * Hp if keep else 0)
             h = <real*>record.h + (n if keep else n % (2 * D)) * block
+            if s.two_boundaries:
+                h = <real*>record.last_h + d * 2 * s.B * Hp
             c = <real*>record.c + (n * block if keep else 0)
             place_states(s, d, False, &who, H, Hp, h0 + n * state if h0 != NULL else NULL, h)
             place_states(s, d, not keep, &who, H, Hp, c0 + n * state if c0 != NULL else NULL, c)
-            run_forward(call.k, s, &call.cells[n], d, keep, &who, &call.scratch, &inputs, gates, h, c)
+            run_forward(call.k, s, &call.cells[n], d, keep, &who, &call.scratch, &inputs, &outputs, gates, h, c)
             fetch_states(s, d, False, False, &who, H, Hp, <const real*>h, <real*>call.hn + n * state)
             fetch_states(s, d, False, not keep, &who, H, Hp, <const real*>c, <real*>call.cn + n * state)
-            if l < L - 1 and record.joined:
-                copy_outputs(s, d, True, &who, H, Hp, <const real*>h, outputs + d * H, DH, 0,
-                             masks + l * s.N * DH + d * H if masks != NULL else <const real*>NULL, DH)
-            elif l == L - 1 and call.y != NULL:
-                copy_outputs(s, d, False, &who, H, Hp, <const real*>h, <real*>call.y + d * H, s.T * DH, DH,
-                             <const real*>NULL, 0)
+            if outputs.y != NULL:
+                outputs.y = <real*>outputs.y + H
+            if outputs.mask != NULL:
+                outputs.mask = <const real*>outputs.mask + H
             if inputs.whole:
                 inputs.caller = NULL  # they are packed now
             if n < L * D - 1:
                 meet_by_units(&who)
         memset(&inputs, 0, sizeof(Inputs))
         if record.joined:
-            inputs.packed, inputs.ld = outputs, DH
+            inputs.packed, inputs.ld = <real*>record.outputs + (l * s.N * DH if keep else 0), DH
         else:
             inputs.packed, inputs.ld = h + s.B * Hp, Hp
 

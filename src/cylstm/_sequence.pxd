@@ -53,6 +53,14 @@ cdef struct Inputs:
     bint whole
     const int64_t* ids  # (N,), or NULL
 
+# Where h after each step goes: packed rows `row` reals apart, or y[b * row + t * step] in the caller's order.
+cdef struct Outputs:
+    void* y             # NULL: nowhere
+    bint packed
+    Py_ssize_t row
+    Py_ssize_t step
+    const void* mask    # of packed rows, `row` reals apart, which multiplies it; or NULL
+
 # Room for one team, cut from one allocation. Sizes in bytes are in _lstm.pyx, next to where it is cut.
 cdef struct Scratch:
     void* carried[2]    # the left operand of this step's and the next step's product: tiles, or rows where some are cut
@@ -88,7 +96,8 @@ cdef Member member_by_units(int me, int count, Team* team, const Steps* s, Py_ss
 cdef Member member_by_rows(int me, int count, Team* team, const Steps* s, Py_ssize_t Hp) noexcept nogil
 cdef void meet_by_units(const Member* who) noexcept nogil
 cdef void run_forward(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, bint keep, const Member* who,
-                      const Scratch* scratch, const Inputs* inputs, real* gates, real* h, real* c) noexcept nogil
+                      const Scratch* scratch, const Inputs* inputs, const Outputs* outputs, real* gates, real* h,
+                      real* c) noexcept nogil
 cdef void run_backward(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, const Member* who,
                        const Scratch* scratch, real* gates, const real* c, real* dh, real* dc, real* dx,
                        bint add) noexcept nogil
@@ -103,9 +112,6 @@ cdef void place_states(const Steps* s, bint reverse, bint one_boundary, const Me
 cdef void fetch_states(const Steps* s, bint reverse, bint at_start, bint one_boundary, const Member* who, Py_ssize_t H,
                        Py_ssize_t Hp, const real* rows, real* state) noexcept nogil
 cdef void clear_padding(const Steps* s, int me, int count, Py_ssize_t width, real* y) noexcept nogil
-cdef void copy_outputs(const Steps* s, bint reverse, bint packed, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
-                       const real* h, real* y, Py_ssize_t row, Py_ssize_t step, const real* mask,
-                       Py_ssize_t mask_row) noexcept nogil
 cdef void start_gradients(const Steps* s, bint reverse, bint packed, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
                           const real* dy, Py_ssize_t row, Py_ssize_t step, const real* mask, Py_ssize_t mask_row,
                           real* dh) noexcept nogil

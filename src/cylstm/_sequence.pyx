@@ -69,7 +69,8 @@ cdef inline Py_ssize_t tiles_before(const Member* who) noexcept nogil:
 
 
 cdef void run_forward(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, bint keep, const Member* who,
-                      const Scratch* scratch, const Inputs* inputs, real* gates, real* h, real* c) noexcept nogil:
+                      const Scratch* scratch, const Inputs* inputs, const Outputs* outputs, real* gates, real* h,
+                      real* c) noexcept nogil:
     """Gates, h and c of every step. Boundary 0 (or each row's last one, in reverse) of h and c holds the initial state.
 
     Without `keep`, gates holds one chunk and c one boundary, both used again and again.
@@ -104,7 +105,26 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Cell* cell, bint r
             cell_forward(k, cell.R.tiled, rows, cell.H, who.first, who.last, cell.R.packed, h_prev, c_prev,
                          chunk + (offset(s, t) + row - first) * G, c + target * Hp if keep else c + row * Hp,
                          h + target * Hp)
+            if outputs.y != NULL:
+                copy_outputs(s, t, who, cell.H, Hp, h + target * Hp, outputs)
         done += t1 - t0
+
+
+cdef void copy_outputs(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t H, Py_ssize_t Hp, const real* h,
+                       const Outputs* outputs) noexcept nogil:
+    """h of this member's rows after step t, while it is in the cache."""
+    cdef Py_ssize_t b, j, at, last = min(who.last, H), row = outputs.row
+    cdef real* y = <real*>outputs.y
+    cdef const real* kept
+    for b in range(who.first_row, last_alive(s, who, t)):
+        at = (offset(s, t) + b) * row if outputs.packed else caller_row(s, b) * row + t * outputs.step
+        if outputs.mask == NULL:
+            memcpy(y + at + who.first, h + who.first, (last - who.first) * sizeof(real))
+        else:
+            kept = <const real*>outputs.mask + at
+            for j in range(who.first, last):
+                y[at + j] = h[j] * kept[j]
+        h += Hp
 
 
 cdef void input_gates(const Kernels* k, const Steps* s, const Cell* cell, const Member* who, const Scratch* scratch,
@@ -387,33 +407,10 @@ cdef void clear_padding(const Steps* s, int me, int count, Py_ssize_t width, rea
         memset(y + (caller_row(s, b) * s.T + end) * width, 0, (s.T - end) * width * sizeof(real))
 
 
-cdef void copy_outputs(const Steps* s, bint reverse, bint packed, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
-                       const real* h, real* y, Py_ssize_t row, Py_ssize_t step, const real* mask,
-                       Py_ssize_t mask_row) noexcept nogil:
-    """h after each step -> y, in packed rows `row` reals apart, or at y[b * row + t * step] in the caller's order.
-
-    mask, packed rows `mask_row` reals apart, multiplies it; or NULL.
-    """
-    cdef Py_ssize_t t, b, j, at, last = min(who.last, H)
-    cdef const real* source
-    cdef const real* kept
-    for t in range(s.T):
-        source = h + (slot(s, t if reverse else t + 1) + who.first_row) * Hp
-        for b in range(who.first_row, last_alive(s, who, t)):
-            at = (offset(s, t) + b) * row if packed else caller_row(s, b) * row + t * step
-            if mask == NULL:
-                memcpy(y + at + who.first, source + who.first, (last - who.first) * sizeof(real))
-            else:
-                kept = mask + (offset(s, t) + b) * mask_row
-                for j in range(who.first, last):
-                    y[at + j] = source[j] * kept[j]
-            source += Hp
-
-
 cdef void start_gradients(const Steps* s, bint reverse, bint packed, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
                           const real* dy, Py_ssize_t row, Py_ssize_t step, const real* mask, Py_ssize_t mask_row,
                           real* dh) noexcept nogil:
-    """The reverse of copy_outputs: dh at each boundary = dy, and zero where no step ends."""
+    """The reverse of copying outputs: dh at each boundary = dy, and zero where no step ends."""
     cdef Py_ssize_t t, b, j, at, last = min(who.last, H), size = (who.last - who.first) * sizeof(real)
     cdef real* target
     cdef const real* kept

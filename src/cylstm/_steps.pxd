@@ -21,6 +21,7 @@ cdef struct Steps:
     const int64_t* order     # (B,)   packed row b is the caller's row order[b]; NULL likewise
     const int64_t* lengths   # (B,)   in packed order; NULL likewise
     const uint8_t* cut       # (N,)   NULL without resets
+    bint two_boundaries      # only the states before and after one step are there, 2B rows, used in turn
 
 cdef class Plan:
     cdef Steps steps
@@ -35,6 +36,8 @@ cdef inline Py_ssize_t offset(const Steps* s, Py_ssize_t t) noexcept nogil:
     return s.offsets[t] if s.offsets != NULL else t * s.B
 
 cdef inline Py_ssize_t slot(const Steps* s, Py_ssize_t t) noexcept nogil:
+    if s.two_boundaries:
+        return t % 2 * s.B
     return s.B + offset(s, t - 1) if t > 0 else 0
 
 cdef inline Py_ssize_t length(const Steps* s, Py_ssize_t b) noexcept nogil:
