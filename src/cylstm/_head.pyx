@@ -71,6 +71,18 @@ cdef struct Head:
     Py_ssize_t own_bytes
 
 
+cdef fitting(list spare, Py_ssize_t size):
+    """Memory for one call: what an earlier one has left in `spare`, if that is large enough and not far too large, or
+    new. Fresh memory costs a page fault for each 4 kB."""
+    try:
+        memory = spare.pop()
+    except IndexError:
+        memory = None
+    if memory is not None and size <= memory.nbytes <= 2 * size + 65536:
+        return memory
+    return aligned_empty(max(1, size), "u1")
+
+
 def linear(const real[:, ::1] h, const real[:, ::1] weight, const real[::1] bias):
     """h (N, F), weight (O, F), bias (O,) or None -> h weight' + bias, (N, O)."""
     N, O = h.shape[0], weight.shape[0]
@@ -80,19 +92,20 @@ def linear(const real[:, ::1] h, const real[:, ::1] weight, const real[::1] bias
     memset(&head, 0, sizeof(Head))
     if N:
         head.outputs, head.chunk = &view[0, 0], N
-        run_head(&head, NONE, h, weight, bias, <real*>NULL)
+        run_head(&head, NONE, h, weight, bias, 0, [], <real*>NULL)
     return out
 
 
-def loss(str kind, const real[:, ::1] h, const real[:, ::1] weight, const real[::1] bias, targets, *, double scale=0.0,
-         real[:, ::1] dh=None, real[:, ::1] dweight=None, real[::1] dbias=None):
+def loss(str kind, const real[:, ::1] h, const real[:, ::1] weight, const real[::1] bias, targets, *,
+         list spare=None, double scale=0.0, real[:, ::1] dh=None, real[:, ::1] dweight=None, real[::1] dbias=None):
     """The sum over rows of a loss of h weight' + bias, and the hits among them; with dh also the gradients.
 
     h (N, F), weight (O, F), bias (O,) or None. kind "cross_entropy": targets (N,) int64 class ids, a hit is an argmax
     that is the target; "mse" and "binary_cross_entropy" (of logits): targets (N, O), each row's loss is the mean over
     its O outputs, a hit is an output on the right side of 1/2 (binary only).
     Where dh (N, F) is given, dh, dweight and dbias receive scale * d sum / d each.
-    Rows go in chunks, so that (N, O) outputs never exist at once. Shapes are the caller's to check.
+    Rows go in chunks, so that (N, O) outputs never exist at once. Shapes are the caller's to check. spare: a list in
+    which the memory of one call waits for the next.
     """
     cdef int which = KINDS[kind]
     cdef Py_ssize_t N = h.shape[0], O = weight.shape[0], F = h.shape[1], item = sizeof(real), n, wanted, pieces
@@ -111,19 +124,21 @@ def loss(str kind, const real[:, ::1] h, const real[:, ::1] weight, const real[:
     wanted = min(max(<Py_ssize_t>CHUNK_BYTES // (O * item), 2 * F), <Py_ssize_t>CHUNK_MOST // (O * item))
     head.chunk = min(N, max(<Py_ssize_t>CHUNK_ROWS, wanted // LOSS_ROWS * LOSS_ROWS))
     pieces = (N + LOSS_ROWS - 1) // LOSS_ROWS
-    cdef unsigned char[::1] room = np.empty(pieces * 16 + head.chunk * O * item, np.uint8)
-    head.losses, head.hits = <double*>&room[0], <int64_t*>&room[8 * pieces]
-    head.outputs = &room[16 * pieces]
-    run_head(&head, <Kind>which, h, weight, bias, <real*>NULL)
+    spare = [] if spare is None else spare
+    # The memory has to outlive the reading of losses and hits.
+    memory = run_head(&head, <Kind>which, h, weight, bias, pieces, spare, <real*>NULL)
     cdef double total = 0
     cdef int64_t hits = 0
     for n in range(pieces):
         total, hits = total + head.losses[n], hits + head.hits[n]
+    if not spare:
+        spare.append(memory)
     return total, hits
 
 
-cdef int run_head(Head* head, Kind kind, const real[:, ::1] h, const real[:, ::1] weight, const real[::1] bias,
-                  real* of_type) except -1:
+cdef run_head(Head* head, Kind kind, const real[:, ::1] h, const real[:, ::1] weight, const real[::1] bias,
+              Py_ssize_t pieces, list spare, real* of_type):
+    """pieces: of losses and hits, for which there is no room yet, nor for outputs; or 0. Returns the memory."""
     cdef Py_ssize_t N = h.shape[0], F = h.shape[1], O = weight.shape[0], chunk = head.chunk, item = sizeof(real)
     cdef Py_ssize_t tiles_of_h = 0, tiles_of_columns = 0, tiles_of_d = 0
     cdef double work = <double>chunk * F * O
@@ -138,18 +153,24 @@ cdef int run_head(Head* head, Kind kind, const real[:, ::1] h, const real[:, ::1
     else:
         head.own_bytes = PIECE_OUTPUTS * item
     cdef const unsigned char[::1] zeros = np.zeros(max(F, O) * item, np.uint8) if head.tiled or bias is None else None
-    cdef unsigned char[::1] view = aligned_empty(tiles_of_h + tiles_of_columns + tiles_of_d + members * head.own_bytes,
-                                                 "u1")
+    cdef Py_ssize_t outputs = (chunk * O * item + 63) // 64 * 64 if pieces else 0
+    memory = fitting(spare, outputs + tiles_of_h + tiles_of_columns + tiles_of_d + members * head.own_bytes
+                     + 16 * pieces)
+    cdef unsigned char[::1] view = memory
     head.zeros = &zeros[0] if zeros is not None else NULL
-    head.h_rows = <char*>&view[0]
+    if pieces:
+        head.outputs = &view[0]
+    head.h_rows = <char*>&view[0] + outputs
     head.h_columns = head.h_rows + tiles_of_h
     head.d_rows = head.h_columns + tiles_of_columns
     head.own = head.d_rows + tiles_of_d
+    head.losses = <double*>(head.own + members * head.own_bytes)
+    head.hits = <int64_t*>(head.losses + pieces)
     head.h, head.weight = &h[0, 0], &weight[0, 0]
     head.bias = &bias[0] if bias is not None else head.zeros
     with nogil:
         run(members, head_f32 if real is float else head_f64, head)
-    return 0
+    return memory
 
 
 cdef void head_f32(void* head, int me, int count, Team* team) noexcept nogil:

@@ -79,6 +79,7 @@ class Model:
             raise ValueError(f"vocabulary: expected {self.input_size} tokens, one per id, got {len(vocabulary)}")
         self.vocabulary = vocabulary
         self.dtype = LSTM.check_dtype(dtype)
+        self._spare = []  # memory of the head
         self.rng = seed if isinstance(seed, np.random.Generator) else np.random.default_rng(seed)
         layout = self.layout(
             self.input_size, self.hidden_size, self.output_size, num_layers=self.num_layers,
@@ -306,7 +307,9 @@ class Model:
         dbias = None if gradients is None or not self.head_bias else gradients.raw("head.bias")
         bias = self.parameters.raw("head.bias") if self.head_bias else None
         weight = self.parameters.raw("head.weight")
-        return _head.loss(self.loss, h, weight, bias, targets, scale=scale, dh=dh, dweight=dweight, dbias=dbias)
+        return _head.loss(
+            self.loss, h, weight, bias, targets, spare=self._spare, scale=scale, dh=dh, dweight=dweight, dbias=dbias
+        )
 
     def evaluate(self, x, y, *, lengths=None, batch_size=256) -> dict[str, float]:
         """{"loss": mean per token, "tokens": how many, "perplexity": exp(loss), "accuracy": share of hits}.
