@@ -32,12 +32,17 @@ INLINE ptrdiff_t NAME(gate_row)(ptrdiff_t q, ptrdiff_t H)
 static void NAME(pack_columns)(const REAL *W, ptrdiff_t H, ptrdiff_t K, ptrdiff_t block, REAL *out)
 {
     const ptrdiff_t Hp = (H + LANES - 1) / LANES * LANES, Kp = (K + LANES - 1) / LANES * LANES, k0 = 4 * LANES * block;
-    const ptrdiff_t width = Kp - k0 < 4 * LANES ? Kp - k0 : 4 * LANES;
-    const ptrdiff_t used = K - k0 < width ? K - k0 : width;
+    const ptrdiff_t width = Kp - k0 < 4 * LANES ? Kp - k0 : 4 * LANES, end = 4 * H * K;
+    INTEGERS inside[4]; /* the lanes that are columns of W */
+    for (ptrdiff_t j = 0; j < width; j++) inside[j / LANES][j % LANES] = -(k0 + j < K);
     for (ptrdiff_t q = 0; q < 4 * Hp; q++, out += width) {
-        const ptrdiff_t row = NAME(gate_row)(q, H), filled = row >= 0 ? used : 0;
-        if (filled) memcpy(out, W + row * K + k0, (size_t)filled * sizeof(REAL));
-        memset(out + filled, 0, (size_t)(width - filled) * sizeof(REAL));
+        const ptrdiff_t row = NAME(gate_row)(q, H), from = row * K + k0;
+        for (ptrdiff_t j = 0; j < width; j += LANES) {
+            VECTOR v = NAME(splat)(0);
+            if (row >= 0) /* what is read behind a row belongs to the next one, if there is as much */
+                v = from + j + LANES <= end ? NAME(load)(W + from + j) : NAME(load_part)(W + from + j, end - from - j, 0);
+            NAME(store)(out + j, (VECTOR)((INTEGERS)v & inside[j / LANES]));
+        }
     }
 }
 

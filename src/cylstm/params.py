@@ -82,6 +82,7 @@ class Parameters(Mapping):
         self._tracker = tracker
         self._offset = offset  # of this part in the tracked buffer
         self._children = {}
+        self._raw = {}
         self._starts = {}
         for name, shape in self.layout.items():
             self._starts[name] = offset
@@ -126,8 +127,11 @@ class Parameters(Mapping):
 
     def raw(self, name: str) -> np.ndarray:
         """A view that is not tracked: for the package itself, which calls `touch` after writing."""
-        start = self._starts[name] - self._offset
-        return self.flat[start : start + math.prod(self.layout[name])].reshape(self.layout[name])
+        if name not in self._raw:
+            start = self._starts[name] - self._offset
+            shape = self.layout[name]
+            self._raw[name] = self.flat[start : start + math.prod(shape)].reshape(shape)
+        return self._raw[name]
 
     def __getitem__(self, name: str) -> np.ndarray:
         shape, start = self.layout[name], self._starts[name]
