@@ -38,7 +38,8 @@ typedef struct {
      * c_prev (B, Hp), R's gate panels. Out: gates = values of i, f, g, o; c (B, Hp); h (B, Hp). c may be c_prev; h may
      * not be h_prev. tiled: h_prev and R are tiles.
      *     i, f, o = sigmoid(.), g = tanh(.), c = f c_prev + i g, h = o tanh(c)   (Hochreiter & Schmidhuber 1997,
-     *     with the forget gate of Gers et al. 2000) */
+     *     with the forget gate of Gers et al. 2000)
+     * Sigmoids share divisions, so their arguments end at +-43 (float; 350, double), where they are 1, or 2e-19. */
     void (*cell_forward)(int tiled, ptrdiff_t B, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const void *R,
                          const void *h_prev, const CYLSTM_REAL *c_prev, CYLSTM_REAL *gates, CYLSTM_REAL *c, CYLSTM_REAL *h);
 

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from cylstm import LSTM, _kernels
+from cylstm import LSTM, _kernels, oracle
 
 # In units of the last place, as stated in cext/kernels_table.h.
 LARGEST_ERROR = {"exp": 1.1, "sigmoid": 2.5, "tanh": 2.5}
@@ -94,3 +94,31 @@ def test_a_row_has_the_same_bits_alone_and_in_a_batch(isa, dtype, rng, rows):
     if tiled:
         again, _ = layer(np.concatenate([rng.standard_normal((19, 4, 130)).astype(dtype), x]))
         np.testing.assert_array_equal(again[19:], together)
+
+
+def test_saturated_gates_agree_with_the_oracle(isa, dtype, close):
+    """Pre-activations up to infinity: the sigmoids that share a division may not overflow together."""
+    sizes = [0.5, -3.0, 44.0, -44.0, 400.0, -400.0, 1e30, -1e30, np.inf, -np.inf]
+    x = np.array(np.meshgrid(*[sizes] * 4)).reshape(1, 4, -1).swapaxes(1, 2).astype(dtype)[:, ::7].copy()
+    x[np.isinf(x)] = np.sign(x[np.isinf(x)]) * np.finfo(dtype).max
+    T = x.shape[1]
+    layer = LSTM(4, 1, dtype=dtype, seed=1)
+    layer.parameters["weight_ih_l0"][:], layer.parameters["weight_hh_l0"][:] = np.eye(4), 0.01
+    layer.parameters["bias_l0"][:] = 0
+    parameters = {name: values.astype(np.float64) for name, values in layer.parameters.items()}
+    resets = np.zeros((1, T), bool)
+    resets[0, ::5] = True  # a cell that grows by one at each step says less
+    y, (_, cn) = layer(x, resets=resets)
+    expected, state, _ = oracle.forward(x.astype(np.float64), parameters, num_layers=1, resets=resets)
+    assert T > 1000 and np.abs(expected).max() > 0.9
+    close(y, expected, "y")
+    # A gate is closed from where 1 - sigmoid says nothing any more; the oracle goes on down to 0.
+    np.testing.assert_allclose(cn, state[1], rtol=1e-5, atol={"float32": 1e-18, "float64": 1e-150}[dtype])
+
+
+def test_nan_in_an_output_gate_stays_in_it(isa, dtype):
+    layer = LSTM(2, 18, dtype=dtype, seed=1)
+    layer.parameters["bias_l0"][3 * 18 + 5] = np.nan
+    y, (h, c) = layer(np.random.default_rng(1).standard_normal((3, 1, 2)).astype(dtype))  # h would carry it on
+    assert np.isnan(y[..., 5]).all() and np.isnan(h[..., 5]).all()
+    assert np.isfinite(np.delete(y, 5, axis=-1)).all() and np.isfinite(c).all()
