@@ -19,6 +19,9 @@ MACOS = sys.platform == "darwin"
 
 checks = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g"] if SANITIZE else []
 flags = ["-std=gnu11", "-O1" if DEBUG else "-O3", "-g" if DEBUG else "-g0", "-fno-math-errno", *checks]
+if sys.platform == "linux":
+    checks.append("-pthread")  # a library of its own in glibc before 2.34
+    flags.append("-pthread")
 link_flags = list(checks)
 
 if MACOS:

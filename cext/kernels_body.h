@@ -1,5 +1,6 @@
 /* All kernels for one instruction set: the bodies compiled for float and for double, and the table of both.
- * Included by one tiny .c per instruction set, which defines ISA, VECTOR_BYTES and TILE_ROWS, and WITH_TILES. */
+ * Included by one tiny .c per instruction set, which defines ISA, ISA_NAME, VECTOR_BYTES, TILE_ROWS (of a
+ * product in registers), UNITS_ABREAST (vectors of units whose activations are computed side by side), and WITH_TILES. */
 #include "kernels.h"
 
 #include <math.h>

@@ -41,6 +41,7 @@ typedef REAL NAME(real);
 #undef INTEGERS
 #undef LANES
 #undef FIRST_HALVES
+#undef SHUFFLE
 #undef SECOND_HALVES
 #undef INLINE
 #undef K_BLOCK

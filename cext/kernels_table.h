@@ -39,7 +39,7 @@ typedef struct {
      * not be h_prev. tiled: h_prev and R are tiles.
      *     i, f, o = sigmoid(.), g = tanh(.), c = f c_prev + i g, h = o tanh(c)   (Hochreiter & Schmidhuber 1997,
      *     with the forget gate of Gers et al. 2000)
-     * Sigmoids share divisions, so their arguments end at +-43 (float; 350, double), where they are 1, or 2e-19. */
+     * Sigmoids share divisions, so their arguments end at +-43 (float) or +-350 (double), where 1 - sigmoid is 2e-19 or 1e-152. */
     void (*cell_forward)(int tiled, ptrdiff_t B, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const void *R,
                          const void *h_prev, const CYLSTM_REAL *c_prev, CYLSTM_REAL *gates, CYLSTM_REAL *c, CYLSTM_REAL *h);
 
@@ -67,7 +67,8 @@ typedef struct {
 
     /* Elementwise on n reals; y may be x. Error against the exact value stays below, in units of the last place and for
      * either type: exp 1.1 ULP, sigmoid 2.5, tanh 2.5 (tests/test_kernels.py holds them to it). Beyond [-87, 88] or
-     * [-708, 709] exp gives its value at the end of that range, so it neither overflows nor reaches 0, and so does sigmoid below -88 or -709. NaN gives NaN. */
+     * [-708, 709] exp gives its value at the end of that range, so it neither overflows nor reaches 0, and so does
+     * sigmoid beyond +-87 or +-708. NaN gives NaN. */
     void (*exp)(ptrdiff_t n, const CYLSTM_REAL *x, CYLSTM_REAL *y);
     void (*sigmoid)(ptrdiff_t n, const CYLSTM_REAL *x, CYLSTM_REAL *y);
     void (*tanh)(ptrdiff_t n, const CYLSTM_REAL *x, CYLSTM_REAL *y);

@@ -2,7 +2,7 @@
  * r = x - n ln 2 in |r| <= 0.35, and p = exp(r) - 1 by its Taylor series (degree 7 for float: remainder < 2^-25;
  * 13 for double: < 2^-56). Keeping p apart from the 1 is what keeps tanh accurate near 0. */
 
-/* exp(x) of n vectors. The polynomial is one chain of operations that wait for each other, four cycles each, and a
+/* scale and p of exp(x), of n vectors. The polynomial is one chain of operations that wait for each other, four cycles each, and a
  * processor looks no further ahead than about one such chain: so n chains are laid side by side, operation by operation.
  * n is a constant.
  *
@@ -46,20 +46,13 @@ INLINE VECTOR NAME(vsigmoid)(VECTOR x)
 
 #define TANH_LIMIT 40 /* of 2x: beyond it both types round to 1 */
 
-/* n of them: y may be x. */
-INLINE void NAME(vtanhs)(const int n, const VECTOR *x, VECTOR *y)
-{
-    VECTOR twice[16], scale[16], p[16];
-    ABREAST twice[i] = NAME(clamp)(x[i] + x[i], -TANH_LIMIT, TANH_LIMIT);
-    NAME(exp_parts)(n, twice, scale, p);
-    ABREAST p[i] = NAME(tanh_numerator)(scale[i], p[i]);
-    ABREAST y[i] = p[i] / (p[i] + (REAL)2);
-}
-
 INLINE VECTOR NAME(vtanh)(VECTOR x)
 {
-    NAME(vtanhs)(1, &x, &x);
-    return x;
+    VECTOR scale, p;
+    x = NAME(clamp)(x + x, -TANH_LIMIT, TANH_LIMIT);
+    NAME(exp_parts)(1, &x, &scale, &p);
+    const VECTOR numerator = NAME(tanh_numerator)(scale, p);
+    return numerator / (numerator + (REAL)2);
 }
 
 #define DEFINE_MAP(function)                                                                                   \

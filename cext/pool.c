@@ -2,6 +2,7 @@
 
 #include <stdatomic.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
@@ -59,7 +60,7 @@ static struct {
     lock_type lock;   /* of what follows */
     signal_type work;
     int started;         /* threads */
-    atomic_uint generation; /* of tasks; changed under the lock */
+    atomic_size_t generation; /* of tasks; changed under the lock */
     cylstm_task task;
     void *context;
     cylstm_team team;
@@ -86,10 +87,10 @@ void cylstm_meet(cylstm_team *team)
     for (int turn = 0; atomic_load_explicit(&team->meetings, memory_order_acquire) == meeting; turn += turn < SPINS) relax(turn);
 }
 
-static unsigned generation(void) { return atomic_load_explicit(&pool.generation, memory_order_relaxed); }
+static size_t generation(void) { return atomic_load_explicit(&pool.generation, memory_order_relaxed); }
 
 /* Thread number `me` takes part in each task whose team has so many members. */
-static void serve(int me, unsigned seen)
+static void serve(int me, size_t seen)
 {
     for (;;) {
         for (int turn = 0; generation() == seen && turn < SPINS_BEFORE_SLEEP; turn++) RELAX();
@@ -109,7 +110,7 @@ static void serve(int me, unsigned seen)
 /* A new thread is told its number and the generation that it has seen in one pointer: there is nowhere to allocate. */
 #define TICKET(me, seen) (void *)(((size_t)(seen) << 16) | (size_t)(me))
 #define TICKET_ME(ticket) (int)((size_t)(ticket) & 0xffff)
-#define TICKET_SEEN(ticket) (unsigned)((size_t)(ticket) >> 16)
+#define TICKET_SEEN(ticket) ((size_t)(ticket) >> 16)
 
 #ifdef _WIN32
 static DWORD WINAPI thread_main(void *ticket)
@@ -175,7 +176,7 @@ void cylstm_run(int wanted, cylstm_task task, void *context)
     pool.team.count = count;
     atomic_store_explicit(&pool.team.arrived, 0, memory_order_relaxed);
     atomic_store_explicit(&pool.at_work, count - 1, memory_order_relaxed);
-    atomic_store_explicit(&pool.generation, (generation() + 1) & 0xffff, memory_order_relaxed);
+    atomic_store_explicit(&pool.generation, (generation() + 1) & (SIZE_MAX >> 16), memory_order_relaxed);
     WAKE_ALL(&pool.work);
     UNLOCK(&pool.lock);
     task(context, 0, count, &pool.team);

@@ -17,11 +17,13 @@
 typedef uint32_t NAME(bits) __attribute__((vector_size(64)));
 #define BITS NAME(bits)
 
-/* The three parts, each in the upper half of 32 bits. Rounding half up suffices: what is left over is exact. */
+/* The three parts, each in the upper half of 32 bits. Rounding half up suffices: what is left over is exact. Rounding
+ * might make zero of NaN, whose first part therefore is only cut. */
 INLINE void split(VECTOR x, BITS part[3])
 {
     for (int s = 0; s < 3; s++) {
-        part[s] = ((BITS)x + 0x8000) & 0xffff0000;
+        const BITS half = s == 0 ? (BITS)(x == x) & 0x8000 : (BITS){0} + 0x8000;
+        part[s] = ((BITS)x + half) & 0xffff0000;
         x -= (VECTOR)part[s];
     }
 }

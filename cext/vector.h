@@ -61,14 +61,20 @@ INLINE void NAME(store_part)(REAL *p, ptrdiff_t n, VECTOR v)
 #define SECOND_HALVES 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #endif
 
+#ifdef __clang__
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (INTEGERS){__VA_ARGS__})
+#endif
+
 /* LANES vectors as the rows of a matrix -> its columns. Each round turns the bits of (row, lane) round by one place. */
 INLINE void NAME(transpose)(VECTOR *v)
 {
     for (ptrdiff_t round = 1; round < LANES; round *= 2) {
         VECTOR turned[VECTOR_BYTES * 8 / REAL_BITS];
         for (ptrdiff_t i = 0; i < LANES / 2; i++) {
-            turned[2 * i] = __builtin_shufflevector(v[i], v[i + LANES / 2], FIRST_HALVES);
-            turned[2 * i + 1] = __builtin_shufflevector(v[i], v[i + LANES / 2], SECOND_HALVES);
+            turned[2 * i] = SHUFFLE(v[i], v[i + LANES / 2], FIRST_HALVES);
+            turned[2 * i + 1] = SHUFFLE(v[i], v[i + LANES / 2], SECOND_HALVES);
         }
         for (ptrdiff_t i = 0; i < LANES; i++) v[i] = turned[i];
     }

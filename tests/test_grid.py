@@ -55,6 +55,7 @@ def test_agrees_with_the_oracle(isa, dtype, close, first):
         dx, dstate, dparameters = oracle.backward(oracle_tape, dy.astype(float), (dh.astype(float), dc.astype(float)))
 
         close(y, expected_y, what)
+        close(layer(x, (h0, c0), lengths=lengths, resets=resets)[0], expected_y, f"without a tape {what}")
         close(hn, expected_state[0], what)
         close(cn, expected_state[1], what)
         close(gradients.x, dx, f"dx {what}")

@@ -122,3 +122,13 @@ def test_nan_in_an_output_gate_stays_in_it(isa, dtype):
     y, (h, c) = layer(np.random.default_rng(1).standard_normal((3, 1, 2)).astype(dtype))  # h would carry it on
     assert np.isnan(y[..., 5]).all() and np.isnan(h[..., 5]).all()
     assert np.isfinite(np.delete(y, 5, axis=-1)).all() and np.isfinite(c).all()
+
+
+@pytest.mark.parametrize("bits", [0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0xFFC00001, 0x7F800001, 0xFF80FFFF])
+def test_every_nan_passes_through(isa, bits):
+    """Quiet or signalling, of any payload, also where floats are cut into parts."""
+    x = np.random.default_rng(1).standard_normal((16, 2, 24)).astype(np.float32)
+    x.view(np.uint32)[3, 0, 5] = bits
+    y, _ = LSTM(24, 20, seed=1)(x)
+    assert np.isnan(y[3]).all()
+    assert np.isfinite(np.delete(y, 3, axis=0)).all()

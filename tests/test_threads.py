@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cylstm import LSTM, Model, State, num_threads, set_num_threads
+from cylstm.locks import Lock
 
 TASKS = Path("/proc/self/task")  # the threads of a process, on Linux
 LINUX = pytest.mark.skipif(not TASKS.exists(), reason="needs fork and /proc")
@@ -175,6 +176,16 @@ def test_a_forked_child_starts_threads_of_its_own(case):
     expected = run(*setting)
     assert in_child("fork", setting, expected) == (1, 7)
     assert_same(run(*setting), expected)
+
+
+@LINUX
+def test_a_forked_child_finds_locks_open():
+    lock = Lock()
+    child = multiprocessing.get_context("fork").Process(target=lock.__enter__, daemon=True)
+    with lock:
+        child.start()
+        child.join(PATIENCE)
+    assert child.exitcode == 0, "the child waits for a thread that it does not have"
 
 
 @LINUX

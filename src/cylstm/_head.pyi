@@ -10,6 +10,7 @@ def loss(
     bias: np.ndarray | None,
     targets: np.ndarray,
     *,
+    spare: list | None = None,
     scale: float = 0.0,
     dh: np.ndarray | None = None,
     dweight: np.ndarray | None = None,

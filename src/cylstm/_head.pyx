@@ -21,6 +21,7 @@ from cylstm._kernels cimport (
 )
 from cylstm._pool cimport Team, meet, run, threads_for
 from cylstm._sequence cimport part
+from cylstm._work cimport fitting
 
 from cylstm.params import aligned_empty
 
@@ -69,18 +70,6 @@ cdef struct Head:
     char* d_rows
     char* own               # of each member: a piece of weight, or of d outputs, as tiles or as sums
     Py_ssize_t own_bytes
-
-
-cdef fitting(list spare, Py_ssize_t size):
-    """Memory for one call: what an earlier one has left in `spare`, if that is large enough and not far too large, or
-    new. Fresh memory costs a page fault for each 4 kB."""
-    try:
-        memory = spare.pop()
-    except IndexError:
-        memory = None
-    if memory is not None and size <= memory.nbytes <= 2 * size + 65536:
-        return memory
-    return aligned_empty(max(1, size), "u1")
 
 
 def linear(const real[:, ::1] h, const real[:, ::1] weight, const real[::1] bias):
@@ -147,15 +136,17 @@ cdef run_head(Head* head, Kind kind, const real[:, ::1] h, const real[:, ::1] we
     head.tiled = (has_tiles(head.k, of_type) and chunk >= TILED_ROWS and F >= TILED_WIDTH and O >= TILED_WIDTH)
     if head.tiled:
         tiles_of_h = tile_bytes(chunk, F)
-        tiles_of_columns = tile_bytes(F, chunk)
-        tiles_of_d = tile_bytes(chunk, min(O, <Py_ssize_t>DEEP))
-        head.own_bytes = max(tile_bytes(PIECE_OUTPUTS, max(F, chunk)), tile_bytes(64, min(O, <Py_ssize_t>DEEP)))
+        head.own_bytes = tile_bytes(PIECE_OUTPUTS, F)
+        if head.gradient:
+            tiles_of_columns = tile_bytes(F, chunk)
+            tiles_of_d = tile_bytes(chunk, min(O, <Py_ssize_t>DEEP))
+            head.own_bytes = max(tile_bytes(PIECE_OUTPUTS, max(F, chunk)), tile_bytes(64, min(O, <Py_ssize_t>DEEP)))
     else:
         head.own_bytes = PIECE_OUTPUTS * item
     cdef const unsigned char[::1] zeros = np.zeros(max(F, O) * item, np.uint8) if head.tiled or bias is None else None
     cdef Py_ssize_t outputs = (chunk * O * item + 63) // 64 * 64 if pieces else 0
-    memory = fitting(spare, outputs + tiles_of_h + tiles_of_columns + tiles_of_d + members * head.own_bytes
-                     + 16 * pieces)
+    memory = fitting(spare.pop() if spare else None, outputs + tiles_of_h + tiles_of_columns + tiles_of_d
+                     + members * head.own_bytes + 16 * pieces)
     cdef unsigned char[::1] view = memory
     head.zeros = &zeros[0] if zeros is not None else NULL
     if pieces:

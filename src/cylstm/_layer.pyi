@@ -41,4 +41,6 @@ class Layer:
         self, tape: Tape, dy: ArrayLike, dstate: State | None = None, *, out: Parameters | None = None
     ) -> Gradients: ...
 
+LARGEST: int
+
 def check_lengths(lengths: ArrayLike, B: int, T: int) -> np.ndarray: ...

@@ -26,7 +26,7 @@ cdef extern from *:
     #undef I  /* a letter of ours, which <complex.h>, brought in by NumPy's headers, takes */
     """
 
-cdef enum:
+cpdef enum:
     LARGEST = 2147483647  # rows or columns of one matrix: what a 32-bit BLAS can take
 
 
@@ -133,7 +133,7 @@ cdef class Layer:
             return y, final
         cdef Tape tape = Tape.__new__(Tape)
         tape.layer, tape.work, tape.batched, tape.plan, tape.kept_masks = self, work, batched, work.plan, work.masks
-        tape.nbytes = work.nbytes
+        tape.nbytes = work.memory.nbytes
         return y, final, tape
 
     cdef int _forward(self, Work work) except -1:
@@ -211,8 +211,7 @@ cdef class Layer:
         if not isinstance(tape, Tape) or (<Tape>tape).layer is not self:
             raise TypeError(f"tape: expected a tape of this layer, got {describe(tape)}")
         cdef Tape given = tape
-        cdef Steps* s = &given.plan.steps
-        cdef np.ndarray array = self._float_array("dy", dy), flat, h, c, dx = None
+        cdef np.ndarray array = self._float_array("dy", dy)
         self._check_dy(given, array)
         gradients = Parameters(self.parameters.layout, self.dtype) if out is None else out
         if out is not None:
@@ -220,9 +219,19 @@ cdef class Layer:
         cdef Work work = given.work
         if work is None:
             raise ValueError("tape: expected a tape that no backward call has used, got one that was")
+        given.work = None  # nobody else may have it: its gates are about to become gradients
+        try:
+            return self._backward(work, given.batched, array, dstate, gradients)
+        except BaseException:
+            given.work = work
+            raise
+
+    cdef _backward(self, Work work, bint batched, np.ndarray array, dstate, gradients):
+        cdef Steps* s = &work.plan.steps
+        cdef np.ndarray flat, h, c, dx = None
         if work.packed.version != self.weights.version():
             raise ValueError("tape: expected the weights that forward saw, but they have changed since")
-        cdef int members = team_size(s, work.cells, self.num_layers * self.num_directions,
+        cdef int members = team_size(s, work.cells, self.num_layers * self.num_directions, self.num_directions,
                                      work.k.f64.lanes if work.doubles else work.k.f32.lanes, work.has_ids)
         if members > work.members:
             work.lay_out_backward(self.weights, members)
@@ -234,8 +243,8 @@ cdef class Layer:
             call.dhn, call.dcn = np.PyArray_DATA(<np.ndarray>dh), np.PyArray_DATA(<np.ndarray>dc)
         call.record = work.forward.record
         call.dy = np.PyArray_DATA(array)
-        call.dy_row = np.PyArray_STRIDE(array, 0) // self.item if given.batched else 0
-        call.dy_step = np.PyArray_STRIDE(array, given.batched) // self.item
+        call.dy_row = np.PyArray_STRIDE(array, 0) // self.item if batched else 0
+        call.dy_step = np.PyArray_STRIDE(array, batched) // self.item
         h = self._empty(self.num_layers * self.num_directions, s.B, self.hidden_size)
         c = self._empty(self.num_layers * self.num_directions, s.B, self.hidden_size)
         call.dh0, call.dc0 = np.PyArray_DATA(h), np.PyArray_DATA(c)
@@ -246,12 +255,11 @@ cdef class Layer:
         flat = gradients.flat
         call.dflat = np.PyArray_DATA(flat)
         self.weights.fill_backward(work.packed, work.cells, work.choice, work.has_ids)
-        given.work = None  # its gates are about to become gradients
         with nogil:
             run_network_backward(call, work.doubles, members)
         self.shelf.put(work)
         gradients.touch()
-        if dx is not None and not given.batched:
+        if dx is not None and not batched:
             dx = dx[0]
         return Gradients(dx, State(h, c), gradients)
 
@@ -278,6 +286,8 @@ cdef class Layer:
         """Features (..., I) of the layer's type, or integers; of a rank that a call (or, for x_t, a step) takes."""
         cdef np.ndarray array
         cdef Py_ssize_t rank, less = 1 if name == "x_t" else 0
+        if self.weights is None:
+            raise RuntimeError(f"{type(self).__name__}: expected LSTM.__init__ to have run")
         if not self._is_float_array(x):
             x = plain_array(name, x)
             has_ids[0] = x.dtype.kind in "iu"

@@ -8,7 +8,7 @@ from cylstm._steps cimport Steps
 
 # What a forward call leaves for a backward one: gates (N, 4Hp), h (B+N, Hp), c (B+N, Hp) of each layer and direction,
 # and the outputs (N, D*H) of layers whose output is not simply their h. Without `keep`, what serves as scratch for
-# them: the gates of one chunk of steps, c (B, Hp), two layers' h in turn and one layer's outputs; and of the last
+# them: the gates of one chunk of steps, c (B, Hp), two layers' h in turn, and outputs likewise; and of the last
 # layer's h two boundaries (2B, Hp), if no row ends before the others.
 # Everything is of the layer's type.
 cdef struct Record:
@@ -57,6 +57,7 @@ cdef struct Backward:
     void* dc0
     void* dflat         # gradients of all parameters
 
-cdef int team_size(const Steps* s, const Cell* cells, Py_ssize_t count, Py_ssize_t lanes, bint has_ids) noexcept nogil
+cdef int team_size(const Steps* s, const Cell* cells, Py_ssize_t count, Py_ssize_t D, Py_ssize_t lanes,
+                   bint has_ids) noexcept nogil
 cdef void run_network_forward(Forward* call, bint doubles) noexcept nogil
 cdef void run_network_backward(Backward* call, bint doubles, int members) noexcept nogil

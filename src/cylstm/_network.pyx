@@ -18,7 +18,7 @@ from cylstm._steps cimport Steps
 
 cdef void run_network_forward(Forward* call, bint doubles) noexcept nogil:
     cdef Py_ssize_t lanes = call.k.f64.lanes if doubles else call.k.f32.lanes
-    run(team_size(call.s, call.cells, call.L * call.D, lanes, call.record.inputs.ids != NULL),
+    run(team_size(call.s, call.cells, call.L * call.D, call.D, lanes, call.record.inputs.ids != NULL),
         forward_f64 if doubles else forward_f32, call)
 
 
@@ -27,13 +27,14 @@ cdef void run_network_backward(Backward* call, bint doubles, int members) noexce
     run(members, backward_f64 if doubles else backward_f32, call)
 
 
-cdef int team_size(const Steps* s, const Cell* cells, Py_ssize_t count, Py_ssize_t lanes, bint has_ids) noexcept nogil:
+cdef int team_size(const Steps* s, const Cell* cells, Py_ssize_t count, Py_ssize_t D, Py_ssize_t lanes,
+                   bint has_ids) noexcept nogil:
     """How many threads a call is worth, by its multiply-adds."""
     cdef double work = 0, between
     cdef bint by_rows = best_by_rows(s, cells, count, has_ids)
     cdef Py_ssize_t n
     for n in range(count):
-        work += 4.0 * cells[n].H * (cells[n].I + cells[n].H) * s.N
+        work += 4.0 * cells[n].H * ((0 if has_ids and n < D else cells[n].I) + cells[n].H) * s.N
     between = work if by_rows else 4.0 * cells[0].H * cells[0].H * s.N / s.T
     return threads_for(work, between, s.B // ROWS_EACH if by_rows else cells[0].Hp // lanes)
 
@@ -74,7 +75,7 @@ cdef void forward_member(const Forward* call, int me, int count, Team* team, rea
     for l in range(L):
         memset(&outputs, 0, sizeof(Outputs))
         if l < L - 1 and record.joined:
-            outputs.y, outputs.packed = <real*>record.outputs + (l * s.N * DH if keep else 0), True
+            outputs.y, outputs.packed = <real*>record.outputs + (l if keep else l % 2) * s.N * DH, True
             outputs.row, outputs.mask = DH, masks + l * s.N * DH if masks != NULL else <real*>NULL
         elif l == L - 1:
             outputs.y, outputs.row, outputs.step = call.y, s.T * DH, DH
@@ -103,7 +104,7 @@ cdef void forward_member(const Forward* call, int me, int count, Team* team, rea
                 meet_by_units(&who)
         memset(&inputs, 0, sizeof(Inputs))
         if record.joined:
-            inputs.packed, inputs.ld = <real*>record.outputs + (l * s.N * DH if keep else 0), DH
+            inputs.packed, inputs.ld = <real*>record.outputs + (l if keep else l % 2) * s.N * DH, DH
         else:
             inputs.packed, inputs.ld = h + s.B * Hp, Hp
 

@@ -61,7 +61,7 @@ cdef struct Outputs:
     Py_ssize_t step
     const void* mask    # of packed rows, `row` reals apart, which multiplies it; or NULL
 
-# Room for one team, cut from one allocation. Sizes in bytes are in _lstm.pyx, next to where it is cut.
+# Room for one team, cut from one allocation. Sizes in bytes are in _work.pyx, next to where it is cut.
 cdef struct Scratch:
     void* carried[2]    # the left operand of this step's and the next step's product: tiles, or rows where some are cut
     void* rows          # (B, 4Hp): rows before they are cut into tiles
@@ -76,10 +76,10 @@ cdef struct Scratch:
     Py_ssize_t own_bytes
 
 cdef enum:
-    # Gates of as many steps as fit into this many bytes are computed by one product before their steps run, and of as
-    # many rows at least: weights that no cache holds are then read once for all of them.
     ROWS_EACH = 8        # by rows, if each member gets as many at least
     SMALL_WEIGHTS = 262144  # and W and R, in all their elements, stay in everybody's second-level cache
+    # Gates of as many steps as fit into this many bytes are computed by one product before their steps run, and of as
+    # many rows at least: weights that no cache holds are then read once for all of them.
     CHUNK_BYTES = 524288
     CHUNK_ROWS = 256
     GRADIENT_ROWS = 512  # of one product of dgates' x: both operands, as tiles, fit into the second-level cache

@@ -1,7 +1,5 @@
 """Packing weights for the kernels (cext/kernels.h shows the forms), once per update and only as calls need them."""
 
-import threading
-
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.string cimport memset
 
@@ -11,6 +9,7 @@ from cylstm._kernels cimport (
 from cylstm._pool cimport Team, run, threads_for
 from cylstm._sequence cimport Cell, Factor, part
 
+from cylstm.locks import Lock
 from cylstm.params import aligned_empty
 
 # Where products of tiles are faster than those of panels, measured with 1.. 64 rows and H = 64..1500: a tile has 16
@@ -58,7 +57,7 @@ cdef class Weights:
 
     def __init__(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t L, Py_ssize_t D, bint bias, bint doubles, parameters):
         self.I, self.H, self.L, self.D, self.bias, self.doubles = I, H, L, D, bias, doubles
-        self.parameters, self.flat, self.lock = parameters, parameters.flat, threading.Lock()
+        self.parameters, self.flat, self.lock = parameters, parameters.flat, Lock()
         self.now = None
 
     cdef long long version(self):
@@ -118,7 +117,7 @@ cdef class Weights:
         packing.k, packing.H, packing.tiled = packed.k, cell.H, tiled
         packing.K = 1 if kind == BIAS else cell.I if kind in (W, W_BACK) else cell.H
         packing.backward = kind in (W_BACK, R_BACK)
-        packing.lanes = cell.Hp // packing_panels(packed.k, self.doubles, cell.Hp)
+        packing.lanes = packed.k.f64.lanes if self.doubles else packed.k.f32.lanes
         packing.rows = 4 * cell.Hp if packing.backward else packing.K
         packing.columns = (cell.Ip if kind == W_BACK else cell.Hp) if packing.backward else 4 * cell.Hp
         start = cell.at_W if kind in (W, W_BACK) else cell.at_b if kind == BIAS else cell.at_R
@@ -142,10 +141,6 @@ cdef class Weights:
                 run(threads, pack_f64 if self.doubles else pack_f32, &packing)
         packed.at[slot] = packing.target
         return 0
-
-
-cdef Py_ssize_t packing_panels(const Kernels* k, bint doubles, Py_ssize_t Hp) noexcept nogil:
-    return Hp // (k.f64.lanes if doubles else k.f32.lanes)
 
 
 # One matrix to be packed: by the team, in blocks of 4 * lanes columns.

@@ -36,14 +36,14 @@ cdef Py_ssize_t place(Pieces* pieces, double size) noexcept nogil:
     return start
 
 
-cdef fitting(memory, Pieces* pieces):
-    """Memory for the pieces: what there is, if that is large enough and not far too large, or new."""
-    if pieces.end >= TOO_MANY:
+cdef fitting(memory, double size):
+    """So many bytes: what there is, if that is large enough and not far too large, or new."""
+    if size >= TOO_MANY:
         raise MemoryError(f"expected a call of less than {TOO_MANY:.0e} bytes, got a larger one")
-    size = max(1, int(pieces.end))
+    size = max(1, size)
     if memory is not None and size <= memory.nbytes <= 2 * size + 65536:
         return memory
-    return aligned_empty(size, "u1")
+    return aligned_empty(int(size), "u1")
 
 
 cdef double tiles(Py_ssize_t rows, Py_ssize_t columns) noexcept nogil:
@@ -90,7 +90,7 @@ cdef class Work:
         cdef Cell* cells = self.cells
         cdef Py_ssize_t L = weights.L, D = weights.D, H = weights.H, Hp = cells[0].Hp, B = plan.steps.B
         cdef Py_ssize_t N = plan.steps.N
-        cdef Py_ssize_t item = self.item, widest = max(weights.I, D * H if L > 1 else 0)
+        cdef Py_ssize_t item = self.item, widest = max(0 if has_ids else weights.I, D * H if L > 1 else 0)
         self.choice = choose(self.k, self.doubles, H, B, N)
         cdef Py_ssize_t rows = chunk_rows(&plan.steps, 4 * Hp * item)
         cdef bint joined = D == 2 or masked, cuts = plan.steps.cut != NULL
@@ -102,14 +102,14 @@ cdef class Work:
         cdef Py_ssize_t h = place(&pieces, <double>(L if keep else min(2, L - in_turn)) * D * (B + N) * Hp * item)
         cdef Py_ssize_t last_h = place(&pieces, <double>in_turn * D * 2 * B * Hp * item)
         cdef Py_ssize_t c = place(&pieces, (<double>L * D * (B + N) if keep else B) * Hp * item)
-        cdef Py_ssize_t outputs = place(&pieces, <double>(L - 1 if keep else min(1, L - 1)) * joined * N * D * H * item)
+        cdef Py_ssize_t outputs = place(&pieces, <double>(L - 1 if keep else min(2, L - 1)) * joined * N * D * H * item)
         cdef Py_ssize_t x = place(&pieces, <double>packs * (N if keep else rows) * weights.I * item)
         cdef double row_bytes = carried(self.choice.steps, B, Hp, item) if self.choice.steps or cuts else 0
         cdef Py_ssize_t carried_0 = place(&pieces, row_bytes), carried_1 = place(&pieces, row_bytes)
         cdef Py_ssize_t cut_rows = place(&pieces, <double>cuts * B * Hp * item)
         cdef Py_ssize_t states = place(&pieces, <double>cuts * B * Hp * item)
         cdef Py_ssize_t x_tiles = place(&pieces, self.choice.inputs * tiles(with_gaps(rows, B), widest))
-        self.memory = fitting(self.memory, &pieces)
+        self.memory = fitting(self.memory, pieces.end)
         self.nbytes = self.memory.nbytes + (0 if self.scratch is None else self.scratch.nbytes)
         cdef unsigned char[::1] view = self.memory
         cdef char* m = <char*>&view[0]
@@ -153,7 +153,7 @@ cdef class Work:
         cdef Py_ssize_t own_bytes = max(tile_bytes(64, rows) if choice.gradients else piece,
                                         choice.rows * tile_bytes(min(N, <Py_ssize_t>DX_ROWS), G))
         cdef Py_ssize_t own = place(&pieces, <double>members * own_bytes)
-        self.scratch = fitting(self.scratch, &pieces)
+        self.scratch = fitting(self.scratch, pieces.end)
         self.nbytes, self.members = self.memory.nbytes + self.scratch.nbytes, members
         cdef unsigned char[::1] view = self.scratch
         cdef char* m = <char*>&view[0]

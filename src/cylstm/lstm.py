@@ -18,8 +18,6 @@ from cylstm.params import Parameters
 
 __all__ = ["LSTM"]
 
-LARGEST = 2**31 - 1  # of rows or columns of one matrix: what a 32-bit BLAS can take
-
 
 class LSTM(_layer.Layer):
     """A multi-layer, optionally bidirectional long short-term memory.
@@ -61,8 +59,8 @@ class LSTM(_layer.Layer):
         self.forget_bias = real_in("forget_bias", forget_bias, -math.inf, open_low=True)
         dtype = self.check_dtype(dtype)
         rng = seed if isinstance(seed, np.random.Generator) else np.random.default_rng(seed)
-        if max(I, 4 * (H + 16)) > LARGEST:
-            raise ValueError(f"input_size, hidden_size: expected less than {LARGEST}, got {I}, {H}")
+        if max(I, 4 * (H + 16)) > _layer.LARGEST:
+            raise ValueError(f"input_size, hidden_size: expected less than {_layer.LARGEST}, got {I}, {H}")
         layout = self.layout(I, H, L, bidirectional=self.bidirectional, bias=self.bias)
         parameters = Parameters(layout, dtype) if parameters is None else parameters
         if parameters.layout != layout or parameters.dtype != dtype:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from cylstm.locks import Lock
+
 __all__ = ["Parameters", "aligned_empty"]
 
 ALIGNMENT = 64  # bytes: one cache line, one AVX-512 vector
@@ -32,26 +34,32 @@ class _Lease:
 class _Tracker:
     """How often the values of one buffer changed; shared by all Parameters on that buffer."""
 
-    __slots__ = ("before", "changes", "flat", "lease")
+    __slots__ = ("before", "changes", "flat", "lease", "lock")
 
     def __init__(self, flat):
         self.flat = flat
         self.changes = 0
         self.lease = None
+        self.lock = Lock()  # of lease, before and changes
         self.before = None  # the values as they were last, while somebody may write through a view
 
     def views(self) -> np.ndarray:
         """The whole buffer, hung on a lease."""
-        lease = self.lease() if self.lease is not None else None
-        if lease is None:
-            self.current()
-            self.before = self.flat.copy()
-            lease = _Lease(self.flat)
-            self.lease = weakref.ref(lease)
-        return np.asarray(lease)
+        with self.lock:
+            lease = self.lease() if self.lease is not None else None
+            if lease is None:
+                self._look()
+                self.before = self.flat.copy()
+                lease = _Lease(self.flat)
+                self.lease = weakref.ref(lease)
+            return np.asarray(lease)
 
     def current(self) -> int:
         """The number of changes, the ones made through views included."""
+        with self.lock:
+            return self._look()
+
+    def _look(self) -> int:
         if self.lease is not None:
             alive = self.lease() is not None  # asked first: who writes last, and lets go, is seen
             if not np.array_equal(self.flat.view(np.uint8), self.before.view(np.uint8)):
