@@ -39,15 +39,46 @@ def speedups(row):
     return {name: t / times["cylstm"] for name, t in times.items() if name != "cylstm" and "cylstm" in times}
 
 
+def scaling(answers):
+    """Shape -> question -> our time on one thread over that on two."""
+    gains = {}
+    for question, rows in answers.items():
+        times = {(row["shape"], row["threads"]): row["seconds"]["cylstm"]["median"] for row in rows}
+        for shape, threads in times:
+            if threads == 1 and (shape, 2) in times:
+                gains.setdefault(shape, {})[question] = times[shape, 1] / times[shape, 2]
+    return gains
+
+
+def ragged_costs(rows):
+    """Per row: our time over fill x padded, and torch's packed time over ours."""
+    for row in rows:
+        times = {name: t["median"] for name, t in row["seconds"].items()}
+        ours = times["cylstm"]
+        yield {**label(row), "ours / (fill x padded)": f"{ours / (row['fill'] * times['cylstm, padded']):.2f}",
+               "torch packed / ours": f"{times['torch'] / ours:.1f}"}  # fmt: skip
+
+
+def lines(rows):
+    """Dictionaries of the same names as a Markdown table."""
+    heads = list(rows[0])
+    return "\n".join([f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}",
+                      *(f"| {' | '.join(str(row[head]) for head in heads)} |" for row in rows)])  # fmt: skip
+
+
 def main(folder):
-    """Print the ratios of every answer in a folder and draw them into speed.png."""
+    """Print every answer in a folder with its ratios, as Markdown, and draw them into speed.png."""
     answers = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
     answers = {question: data["rows"] for question, data in answers.items() if "rows" in data}
     for question, rows in answers.items():
-        for row in rows if "seconds" in rows[0] else []:
-            ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in speedups(row).items())
-            if ratios:
-                print(f"{question:10} {label(row)}: {ratios}")
+        print(f"\n{question}\n\n{table(rows)}")
+    if "ragged" in answers:
+        print(f"\nragged, as ratios\n\n{lines(list(ragged_costs(answers['ragged'])))}")
+    gains = scaling({question: answers[question] for question in DRAWN if question in answers})
+    shown = [{"shape": shape, **{q: f"{gain[q]:.2f}" if q in gain else "" for q in DRAWN}} for shape, gain in
+             gains.items()]  # fmt: skip
+    if shown:
+        print(f"\none thread / two threads\n\n{lines(shown)}")
     draw({question: answers[question] for question in DRAWN if question in answers}, folder / "speed.png")
 
 
