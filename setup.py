@@ -84,7 +84,19 @@ def extension(name, **options):
     )
 
 
-MODULES = ("_kernels", "_pool", "_steps", "_sequence", "_weights", "_network", "_work", "_layer", "_head", "_ops")
+MODULES = (
+    "_kernels",
+    "_memory",
+    "_pool",
+    "_steps",
+    "_sequence",
+    "_weights",
+    "_network",
+    "_work",
+    "_layer",
+    "_head",
+    "_ops",
+)
 
 setup(
     options={"build_ext": {"parallel": os.cpu_count(), "force": REBUILD}, "build_clib": {"force": REBUILD}},

@@ -19,9 +19,9 @@ from cylstm._kernels cimport (
     Kernels, active, binary_cross_entropy, column_sums, has_tiles, product, real, softmax_cross_entropy, split_columns,
     split_rows, squared_error, tile_bytes,
 )
+from cylstm._memory cimport fitting
 from cylstm._pool cimport Team, meet, run, threads_for
 from cylstm._sequence cimport part
-from cylstm._work cimport fitting
 
 from cylstm.params import aligned_empty
 

@@ -19,6 +19,7 @@ cdef class Packed:
     cdef int users           # calls, and tapes that wait for their backward
     cdef list arrays         # per cell, kind and form: memory, or None
     cdef const void** at     # the same, NULL where not packed from this version
+    cdef spare(self, Py_ssize_t n, int kind)
 
 cdef class Weights:
     cdef readonly Py_ssize_t I, H, L, D
@@ -30,6 +31,6 @@ cdef class Weights:
     cdef int fill_forward(self, Packed packed, Cell* cells, Choice choice, bint ids) except -1
     cdef int fill_backward(self, Packed packed, Cell* cells, Choice choice, bint ids) except -1
     cdef Factor factor(self, Packed packed, const Cell* cell, Py_ssize_t n, int kind, bint tiled) except *
-    cdef int _pack(self, Packed packed, const Cell* cell, Py_ssize_t slot, int kind, bint tiled) except -1
+    cdef int _pack(self, Packed packed, const Cell* cell, Py_ssize_t n, int kind, bint tiled) except -1
 
 cdef Choice choose(const Kernels* k, bint doubles, Py_ssize_t H, Py_ssize_t B, Py_ssize_t N) noexcept nogil

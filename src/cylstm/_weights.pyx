@@ -6,6 +6,7 @@ from libc.string cimport memset
 from cylstm._kernels cimport (
     Kernels, active, has_tiles, pack_columns, pack_gates, real, split_columns, tile_bytes,
 )
+from cylstm._memory cimport fitting
 from cylstm._pool cimport Team, run, threads_for
 from cylstm._sequence cimport Cell, Factor, part
 
@@ -23,6 +24,9 @@ cdef enum:
 
 cdef enum Kind:
     W, R, BIAS, W_BACK, R_BACK, KINDS
+
+cdef enum:
+    SHARED = 1048576           # bytes, from which on the forms of forward and backward share memory
 
 # Packing is copying: a thread more pays from about so many weights on, counted as multiply-adds (_pool.pyx).
 cdef enum:
@@ -50,6 +54,25 @@ cdef class Packed:
 
     def __dealloc__(self):
         PyMem_Free(self.at)
+
+    cdef spare(self, Py_ssize_t n, int kind):
+        """The memory of the same weights packed for the other pass, if nobody needs those now, or None.
+
+        Training packs both forms once per update and needs one at a time: large ones share memory, the backward one
+        taking the place of the forward one. If weights are used again without an update, the forward form is packed
+        once more, beside the other, and both stay.
+        """
+        cdef Py_ssize_t slot, form
+        if kind == BIAS:
+            return None
+        for form in range(2):
+            slot = (n * KINDS + (kind + W_BACK if kind < BIAS else kind - W_BACK)) * 2 + form
+            memory = self.arrays[slot]
+            if memory is not None and memory.nbytes >= SHARED and (
+                    self.at[slot] == NULL or (kind > BIAS and self.users == 1)):
+                self.arrays[slot], self.at[slot] = None, NULL
+                return memory
+        return None
 
 
 cdef class Weights:
@@ -104,12 +127,13 @@ cdef class Weights:
         if packed.at[slot] == NULL:
             with self.lock:
                 if packed.at[slot] == NULL:
-                    self._pack(packed, cell, slot, kind, tiled)
+                    self._pack(packed, cell, n, kind, tiled)
         factor.packed, factor.tiled = packed.at[slot], tiled
         return factor
 
-    cdef int _pack(self, Packed packed, const Cell* cell, Py_ssize_t slot, int kind, bint tiled) except -1:
+    cdef int _pack(self, Packed packed, const Cell* cell, Py_ssize_t n, int kind, bint tiled) except -1:
         cdef Packing packing
+        cdef Py_ssize_t slot = (n * KINDS + kind) * 2 + tiled
         cdef Py_ssize_t item = 8 if self.doubles else 4, start, threads
         cdef unsigned char[::1] target, scratch
         cdef const unsigned char[::1] flat
@@ -123,7 +147,7 @@ cdef class Weights:
         start = cell.at_W if kind in (W, W_BACK) else cell.at_b if kind == BIAS else cell.at_R
         if packed.arrays[slot] is None:
             size = tile_bytes(packing.columns, packing.rows) if tiled else packing.rows * packing.columns * item
-            packed.arrays[slot] = aligned_empty(size, "u1")
+            packed.arrays[slot] = fitting(packed.spare(n, kind), size)
         target = packed.arrays[slot]
         packing.target = <char*>&target[0]
         if start < 0:

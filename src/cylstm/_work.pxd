@@ -26,8 +26,6 @@ cdef class Work:
     cdef int lend(self, Weights weights) except -1
     cdef void give_back(self) noexcept
 
-cdef fitting(memory, double size)
-
 # The works of one layer between calls.
 cdef class Shelf:
     cdef list works

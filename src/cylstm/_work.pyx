@@ -8,21 +8,16 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.string cimport memset
 
 from cylstm._kernels cimport Kernels, active, tile_bytes
+from cylstm._memory cimport TOO_MANY, fitting
 from cylstm._network cimport Backward, Forward
 from cylstm._sequence cimport DX_ROWS, GRADIENT_ROWS, GRADIENT_UNITS, ROWS_EACH, Cell, chunk_rows
 from cylstm._steps cimport Plan, Steps
 from cylstm._weights cimport Choice, Weights, choose
 
-from cylstm.params import aligned_empty
-
 cdef enum:
     LINE = 64         # bytes: pieces begin on a cache line
     SHELVED = 8       # works that wait, if they are small:
     SMALL = 1048576   # bytes
-
-# More bytes than any machine has, and few enough for sums of them to be exact in double precision.
-cdef double TOO_MANY = 2.0 ** 50
-
 
 # Pieces of one allocation. Sizes are worked out in double precision, where no product can wrap around.
 cdef struct Pieces:
@@ -34,16 +29,6 @@ cdef Py_ssize_t place(Pieces* pieces, double size) noexcept nogil:
     if size > 0:
         pieces.end = <double>((<Py_ssize_t>min(pieces.end + size, TOO_MANY) + LINE - 1) // LINE * LINE)
     return start
-
-
-cdef fitting(memory, double size):
-    """So many bytes: what there is, if that is large enough and not far too large, or new."""
-    if size >= TOO_MANY:
-        raise MemoryError(f"expected a call of less than {TOO_MANY:.0e} bytes, got a larger one")
-    size = max(1, size)
-    if memory is not None and size <= memory.nbytes <= 2 * size + 65536:
-        return memory
-    return aligned_empty(int(size), "u1")
 
 
 cdef double tiles(Py_ssize_t rows, Py_ssize_t columns) noexcept nogil:

@@ -1,0 +1,10 @@
+"""Memory that goes from one use to the next: fresh memory costs a page fault for each 4 kB."""
+
+cdef extern from *:
+    """
+    /* bytes: more than any machine has, and few enough for sums to be exact in double precision */
+    #define TOO_MANY 1125899906842624.0
+    """
+    const double TOO_MANY
+
+cdef fitting(memory, double size)

@@ -1,0 +1,163 @@
+"""Weights: what was packed for the kernels is never stale, forms of it that share memory, initialization, names."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from cylstm import LSTM, _kernels
+
+SHAPE = dict(input_size=5, hidden_size=19, num_layers=2)
+LARGE = dict(input_size=260, hidden_size=264, num_layers=2)  # more than the 1 MB from which on memory is shared
+
+
+def same(a, b):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_weights_written_through_a_view_are_never_stale(rng):
+    layer = LSTM(**SHAPE, seed=1)
+    x = rng.standard_normal((3, 6, 5))
+    before, _ = layer(x)
+    view = layer.parameters["weight_ih_l1"][3:9]
+    same(layer(x)[0], before)
+    view *= -1.5
+    after, _ = layer(x)
+    assert np.abs(after - before).max() > 1e-3
+    view /= -1.5
+    del view
+    np.testing.assert_allclose(layer(x)[0], before, atol=1e-6)
+    layer.parameters["bias_l0"][:] += 1
+    assert np.abs(layer(x)[0] - before).max() > 1e-3
+
+
+def test_weights_changed_through_a_view_are_noticed_by_backward(rng):
+    layer = LSTM(**SHAPE, seed=1)
+    x = rng.standard_normal((2, 4, 5))
+    y, _, tape = layer.forward(x)
+    norm = np.linalg.norm(layer.parameters["weight_hh_l0"])  # looking is no change
+    layer.backward(tape, y)
+    y, _, tape = layer.forward(x)
+    layer.parameters["weight_hh_l0"][3, 4] += norm
+    with pytest.raises(ValueError, match="weights that forward saw"):
+        layer.backward(tape, y)
+
+
+def test_switching_the_instruction_set_repacks(rng):
+    layer = LSTM(**SHAPE, dtype="float64", seed=1)
+    x = rng.standard_normal((3, 6, 5))
+    before = _kernels.instruction_set()
+    results = []
+    for name in _kernels.available():
+        _kernels.use(name)
+        results.append(layer(x)[0])
+    _kernels.use(before)
+    for result in results:
+        np.testing.assert_allclose(result, results[0], rtol=1e-12, atol=1e-14)
+
+
+def test_weights_updated_while_another_thread_computes_are_the_old_or_the_new(rng):
+    layer = LSTM(33, 65, 2, seed=1)
+    x = rng.standard_normal((7, 60, 33)).astype("float32")
+    first = layer.parameters.flat.copy()
+    second = first * np.float32(1.5)
+    expected = [layer(x)[0]]
+    layer.parameters.flat[:] = second
+    layer.parameters.touch()
+    expected.append(layer(x)[0])
+    with ThreadPoolExecutor(3) as pool:
+        runs = [pool.submit(lambda: layer(x)[0]) for _ in range(60)]
+        for n in range(200):
+            layer.parameters.flat[:] = first if n % 2 else second
+            layer.parameters.touch()
+            layer(x[:1, :2])
+        for run in runs:
+            assert any(np.array_equal(run.result(), y) for y in expected)
+
+
+@pytest.fixture
+def large(rng):
+    """A layer with large weights, a call forward and one backward, and what they should give."""
+    layer = LSTM(**LARGE, seed=1)
+    x = rng.standard_normal((20, 3, 260)).astype("float32")
+    dy = rng.standard_normal((20, 3, 264)).astype("float32")
+    expected = LSTM(**LARGE, seed=1).forward(x)[0]
+    return layer, x, dy, expected, gradient_of(layer, x, dy)
+
+
+def gradient_of(layer, x, dy):
+    twin = LSTM(**LARGE, seed=3)
+    twin.load_state_dict(layer.state_dict())
+    return twin.backward(twin.forward(x)[2], dy).parameters.flat
+
+
+def test_large_weights_serve_forward_after_backward_took_their_memory(isa, large):
+    layer, x, dy, y, gradient = large
+    for _ in range(3):
+        again, _, tape = layer.forward(x)
+        same(again, y)
+        same(layer.backward(tape, dy).parameters.flat, gradient)
+        same(layer(x)[0], y)
+        np.testing.assert_allclose(layer(x[:1])[0], y[:1], atol=1e-5)  # one row: another form
+
+
+def test_large_weights_stay_for_calls_and_tapes_that_still_need_them(large):
+    layer, x, dy, y, gradient = large
+    tapes = [layer.forward(x)[2] for _ in range(3)]
+    for tape in tapes:
+        same(layer.backward(tape, dy).parameters.flat, gradient)
+        same(layer(x)[0], y)
+
+
+def test_large_weights_updated_in_between(large):
+    layer, x, dy, _, _ = large
+    for n in range(3):
+        layer.parameters.flat *= np.float32(1.01 + n)
+        layer.parameters.touch()
+        _, _, tape = layer.forward(x)
+        same(layer.backward(tape, dy).parameters.flat, gradient_of(layer, x, dy))
+
+
+def test_large_weights_are_not_taken_from_a_call_that_runs(large):
+    layer, x, dy, _, gradient = large
+    long = np.tile(x, (1, 100, 1))
+    expected = layer(long)[0]
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(10):
+            layer.parameters.touch()
+            run = pool.submit(layer, long)
+            while not run.running():
+                pass
+            same(layer.backward(layer.forward(x)[2], dy).parameters.flat, gradient)
+            same(run.result()[0], expected)
+
+
+def test_initial_weights():
+    layer = LSTM(200, 64, 2, seed=1, forget_bias=1.5)
+    W, R, b = (layer.parameters[name] for name in ("weight_ih_l0", "weight_hh_l1", "bias_l1"))
+    assert W.std() == pytest.approx(1 / np.sqrt(200), rel=0.02)
+    for gate in R.reshape(4, 64, 64):
+        np.testing.assert_allclose(gate @ gate.T, np.eye(64), atol=1e-5)
+    assert (b[64:128] == 1.5).all() and not b[:64].any() and not b[128:].any()
+    same(LSTM(200, 64, 2, seed=1).parameters["weight_ih_l1"], layer.parameters["weight_ih_l1"])
+    assert np.abs(LSTM(200, 64, 2, seed=2).parameters["weight_ih_l1"] - layer.parameters["weight_ih_l1"]).max() > 0.01
+    assert "bias_l0" not in LSTM(3, 4, bias=False).parameters
+
+
+def test_state_dict_has_torchs_names_and_goes_both_ways(rng):
+    layer = LSTM(**SHAPE, bidirectional=True, seed=1)
+    weights = layer.state_dict()
+    assert list(weights)[:5] == ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0", "weight_ih_l0_reverse"]
+    assert weights["weight_ih_l1"].shape == (76, 38) and not weights["bias_hh_l1"].any()
+    weights["bias_hh_l1"] = rng.standard_normal(76).astype("float32")
+    weights["bias_ih_l1"] = rng.standard_normal(76).astype("float32")
+    other = LSTM(**SHAPE, bidirectional=True, seed=2)
+    other.load_state_dict(weights)
+    same(other.parameters["bias_l1"], weights["bias_ih_l1"] + weights["bias_hh_l1"])
+    same(other.parameters["weight_hh_l0_reverse"], layer.parameters["weight_hh_l0_reverse"])
+    before = other.parameters.flat.copy()
+    with pytest.raises(ValueError, match=r"weights: expected.*\['bias_hh_l0'\] missing and \['extra'\] unknown"):
+        other.load_state_dict({("extra" if name == "bias_hh_l0" else name): w for name, w in weights.items()})
+    with pytest.raises(ValueError, match=r"weight_hh_l0: expected \(76, 19\), got \(76, 20\)"):
+        other.load_state_dict({**weights, "weight_hh_l0": np.ones((76, 20), "float32")})
+    same(other.parameters.flat, before)
