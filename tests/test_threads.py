@@ -24,9 +24,9 @@ CASES = {
     "rows": dict(B=57, T=45, I=11, H=37),
     "rows ids": dict(B=57, T=18, I=23, H=65, L=2, ids=True, ragged=True),
     "rows all": dict(B=67, T=13, I=17, H=33, L=2, D=2, dropout=0.3, ragged=True, resets=True),
-    "units": dict(B=15, T=15, I=33, H=149),
+    "units": dict(B=15, T=15, I=33, H=233),
     "units ids": dict(B=9, T=9, I=23, H=151, L=2, ids=True, resets=True),
-    "units all": dict(B=13, T=7, I=19, H=131, L=2, D=2, dropout=0.3, ragged=True, resets=True),
+    "units all": dict(B=13, T=7, I=19, H=151, L=2, D=2, dropout=0.3, ragged=True, resets=True),
     "units of many rows": dict(B=37, T=5, I=19, H=277, ragged=True),
     "units of one row": dict(B=1, T=15, I=20, H=501),
 }

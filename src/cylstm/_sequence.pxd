@@ -64,8 +64,8 @@ cdef struct Outputs:
 # Room for one team, cut from one allocation. Sizes in bytes are in _work.pyx, next to where it is cut.
 cdef struct Scratch:
     void* carried[2]    # the left operand of this step's and the next step's product: tiles, or rows where some are cut
-    void* rows          # (B, 4Hp): rows before they are cut into tiles
-    void* states        # (B, Hp): c of the step before, where some are cut
+    void* rows          # (B, Hp): rows of h, some zero, before they are cut into tiles
+    void* states        # (B, Hp): c of the step before, some zero, or dh where nothing may be added
     void* inputs        # tiles of a chunk of x
     Py_ssize_t input_bytes  # of a row of them in the widest layer: members that share out rows may be in different ones
     void* previous      # (N, Hp): h before each step, packed
@@ -76,8 +76,9 @@ cdef struct Scratch:
     Py_ssize_t own_bytes
 
 cdef enum:
-    ROWS_EACH = 8        # by rows, if each member gets as many at least
-    SMALL_WEIGHTS = 262144  # and W and R, in all their elements, stay in everybody's second-level cache
+    ROWS_EACH = 4        # by rows, if each member gets as many at least
+    SMALL_WEIGHTS = 262144  # and W and R, in all their elements, stay in everybody's second-level cache,
+    WEIGHTS_A_ROW = 16384   # from which few rows take longer to read them all than many do
     # Gates of as many steps as fit into this many bytes are computed by one product before their steps run, and of as
     # many rows at least: weights that no cache holds are then read once for all of them.
     CHUNK_BYTES = 524288
@@ -85,6 +86,7 @@ cdef enum:
     GRADIENT_ROWS = 512  # of one product of dgates' x: both operands, as tiles, fit into the second-level cache
     GRADIENT_UNITS = 64  # of one product of BLAS, at most
     DX_ROWS = 64
+    DX_BATCH = 8         # rows, from which on their product by W_back needs no others beside them
 
 cdef inline Py_ssize_t part(Py_ssize_t pieces, int me, int count) noexcept nogil:
     return pieces * me // count

@@ -24,7 +24,7 @@ cdef Py_ssize_t chunk_rows(const Steps* s, Py_ssize_t row_bytes) noexcept nogil:
 cdef bint best_by_rows(const Steps* s, const Cell* cells, Py_ssize_t count, bint has_ids) noexcept nogil:
     """cells: all `count` of a call. Ids read no more of W than the rows they stand for."""
     cdef Py_ssize_t H = cells[0].H, I = max(0 if has_ids else cells[0].I, cells[count - 1].I if count > 1 else 0)
-    return s.B >= 2 * ROWS_EACH and 4 * H * (I + H) <= SMALL_WEIGHTS
+    return s.B >= 2 * ROWS_EACH and 4 * H * (I + H) <= min(<Py_ssize_t>SMALL_WEIGHTS, WEIGHTS_A_ROW * s.B)
 
 
 cdef Member member_by_units(int me, int count, Team* team, const Steps* s, Py_ssize_t Hp,
@@ -209,13 +209,22 @@ cdef void copy_uncut(const Steps* s, Py_ssize_t t, bint reverse, const Member* w
             memcpy(copy + b * width + first, rows + b * width + first, size)
 
 
+cdef void copy_cut(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t width, const real* rows,
+                   real* copy) noexcept nogil:
+    """This member's units of those rows which the step before does not reach."""
+    cdef Py_ssize_t b
+    for b in range(who.first_row, last_alive(s, who, t)):
+        if is_cut(s, t + 1 if reverse else t, b):
+            memcpy(copy + b * width + who.first, rows + b * width + who.first, (who.last - who.first) * sizeof(real))
+
+
 # --- backward ---------------------------------------------------------------------------------------------------------
 
 
 cdef bint inputs_by_steps(const Steps* s, const Cell* cell) noexcept nogil:
     """Whether dx is computed step by step, from the operand that dgates R has there already: where both weights stay in
-    the second-level cache, and where that operand is whole."""
-    return (s.cut == NULL and s.B >= ROWS_EACH and cell.W_back.tiled == cell.R_back.tiled
+    the second-level cache."""
+    return (s.B >= DX_BATCH and cell.W_back.tiled == cell.R_back.tiled
             and 4 * cell.H * (cell.H + cell.I) <= SMALL_WEIGHTS)
 
 
@@ -253,11 +262,14 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Cell* cell, bint 
             for b in range(row, row + rows):
                 if is_cut(s, t + 1 if reverse else t, b):
                     memset(dc + b * Hp + who.first, 0, (who.last - who.first) * sizeof(real))
-        operand = carry(k, s, t, reverse, cut, cell.R_back.tiled, who, 4 * who.first, 4 * who.last, G, G,
-                        <const real*>step - row * G, <char*>scratch.carried[n % 2], <real*>scratch.rows)
+            copy_cut(s, t, reverse, who, Hp, dh + (source - row) * Hp, <real*>scratch.states)
+        operand = carry(k, s, t, reverse, False, cell.R_back.tiled, who, 4 * who.first, 4 * who.last, G, G,
+                        <const real*>step - row * G, <char*>scratch.carried[n % 2], <real*>NULL)
         meet_by_units(who)
         product(k, cell.R_back.tiled, rows, G, Hp, who.first, who.last, operand, G, cell.R_back.packed,
                 <const real*>NULL, dh + source * Hp, Hp)
+        if cut:
+            copy_cut(s, t, reverse, who, Hp, <const real*>scratch.states, dh + (source - row) * Hp)
         if dx != NULL:
             dx_t = dx + (offset(s, t) + row) * cell.Ip
             for b in range(0 if add else rows):

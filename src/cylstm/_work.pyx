@@ -126,9 +126,8 @@ cdef class Work:
         cdef Py_ssize_t above_0 = place(&pieces, above * (weights.L > 1))
         cdef Py_ssize_t above_1 = place(&pieces, above * (weights.L > 2))
         cdef Py_ssize_t dx = place(&pieces, <double>(not self.has_ids) * N * self.cells[0].Ip * item)
-        cdef double row_bytes = carried(choice.steps, B, G, item) if choice.steps or cuts else 0
+        cdef double row_bytes = carried(True, B, G, item) if choice.steps else 0
         cdef Py_ssize_t carried_0 = place(&pieces, row_bytes), carried_1 = place(&pieces, row_bytes)
-        cdef Py_ssize_t cut_rows = place(&pieces, <double>cuts * B * G * item)
         cdef Py_ssize_t states = place(&pieces, <double>cuts * B * Hp * item)
         cdef Py_ssize_t previous = place(&pieces, <double>(cuts or s.sizes != NULL) * N * Hp * item)
         cdef Py_ssize_t columns = place(&pieces, <double>self.has_ids * weights.I * G * item)
@@ -149,7 +148,7 @@ cdef class Work:
         call.dh, call.dc, call.dinputs[0], call.dinputs[1] = m + dh, m + dc, m + above_0, m + above_1
         call.dx_packed = m + dx if not self.has_ids else NULL
         call.scratch.carried[0], call.scratch.carried[1] = m + carried_0, m + carried_1
-        call.scratch.rows, call.scratch.states, call.scratch.previous = m + cut_rows, m + states, m + previous
+        call.scratch.states, call.scratch.previous = m + states, m + previous
         call.scratch.columns = m + columns
         call.scratch.x_tiles, call.scratch.h_tiles = m + x_tiles, m + h_tiles
         call.scratch.own, call.scratch.own_bytes = m + own, own_bytes
