@@ -64,24 +64,6 @@ INLINE void split_pair_of(const REAL *B, ptrdiff_t ldb, ptrdiff_t k, ptrdiff_t K
     split_pair(row[0], row[1], pairs);
 }
 
-/* v[i][j] <-> v[j][i]: blocks of 1, 2, 4 and 8 change places in turn. */
-INLINE void transpose(BITS v[16])
-{
-    typedef int32_t order __attribute__((vector_size(64)));
-#pragma GCC unroll 4
-    for (int size = 1; size < 16; size *= 2) {
-        order low, high;
-        for (int j = 0; j < 16; j++) low[j] = j & size ? 16 + j - size : j, high[j] = low[j] + size;
-#pragma GCC unroll 16
-        for (int i = 0; i < 16; i++) {
-            if (i & size) continue;
-            const BITS a = v[i], b = v[i + size];
-            v[i] = (BITS)_mm512_permutex2var_epi32((__m512i)a, (__m512i)low, (__m512i)b);
-            v[i + size] = (BITS)_mm512_permutex2var_epi32((__m512i)a, (__m512i)high, (__m512i)b);
-        }
-    }
-}
-
 /* 16 columns, one tile of k after the other, `step` apart, from the matrix (K, columns) */
 static void split_16_columns(ptrdiff_t K, ptrdiff_t used, const REAL *B, ptrdiff_t ldb, uint16_t *to, ptrdiff_t step)
 {
@@ -99,9 +81,9 @@ static void split_16_rows(ptrdiff_t K, ptrdiff_t used, const REAL *B, ptrdiff_t 
         uint16_t tile[TILE] __attribute__((aligned(64))) = {0};
         split_plain(used < 16 ? used : 16, K - k < 32 ? K - k : 32, 0, 32, B + k, ldb, tile);
         for (int s = 0; s < 3; s++) {
-            BITS v[16];
+            VECTOR v[16];
             memcpy(v, tile + s * PART, sizeof v);
-            transpose(v);
+            NAME(transpose)(v);
             memcpy(to + s * PART, v, sizeof v);
         }
     }
@@ -133,10 +115,10 @@ static void split_transposed(ptrdiff_t rows, ptrdiff_t K, const REAL *A, ptrdiff
             BITS pairs[16][3];
             for (int pair = 0; pair < 16; pair++) split_pair_of(A + r, lda, k + 2 * pair, K, rows - r, pairs[pair]);
             for (int s = 0; s < 3; s++) {
-                BITS v[16];
+                VECTOR v[16];
 #pragma GCC unroll 16
-                for (int pair = 0; pair < 16; pair++) v[pair] = pairs[pair][s];
-                transpose(v);
+                for (int pair = 0; pair < 16; pair++) v[pair] = (VECTOR)pairs[pair][s];
+                NAME(transpose)(v);
 #pragma GCC unroll 16
                 for (int row = 0; row < 16; row++) memcpy(to + s * PART + row * 32, &v[row], 64);
             }
