@@ -113,6 +113,7 @@ static void split_transposed(ptrdiff_t rows, ptrdiff_t K, const REAL *A, ptrdiff
             for (ptrdiff_t n = k; sums && n < end; n++) sum += NAME(load)(A + r + n * lda);
             uint16_t *to = (uint16_t *)tiles + (r / 16 * k_tiles + k / 32) * TILE;
             BITS pairs[16][3];
+            for (int n = 0; n < 32; n++) __builtin_prefetch(A + r + (k + 32 + n) * lda);
             for (int pair = 0; pair < 16; pair++) split_pair_of(A + r, lda, k + 2 * pair, K, rows - r, pairs[pair]);
             for (int s = 0; s < 3; s++) {
                 VECTOR v[16];
