@@ -83,9 +83,8 @@ cdef class Work:
         pieces.end = 0
         cdef double all_rows = L * D * N if keep else rows
         cdef Py_ssize_t gates = place(&pieces, all_rows * 4 * Hp * item)
-        cdef bint in_turn = not keep and plan.steps.sizes == NULL
-        cdef Py_ssize_t h = place(&pieces, <double>(L if keep else min(2, L - in_turn)) * D * (B + N) * Hp * item)
-        cdef Py_ssize_t last_h = place(&pieces, <double>in_turn * D * 2 * B * Hp * item)
+        cdef Py_ssize_t h = place(&pieces, <double>(L if keep else min(2, L - 1)) * D * (B + N) * Hp * item)
+        cdef Py_ssize_t last_h = place(&pieces, <double>(not keep) * D * 2 * B * Hp * item)
         cdef Py_ssize_t c = place(&pieces, (<double>L * D * (B + N) if keep else B) * Hp * item)
         cdef Py_ssize_t outputs = place(&pieces, <double>(L - 1 if keep else min(2, L - 1)) * joined * N * D * H * item)
         cdef Py_ssize_t x = place(&pieces, <double>packs * (N if keep else rows) * weights.I * item)
@@ -102,7 +101,7 @@ cdef class Work:
         memset(call, 0, sizeof(Forward))
         call.k, call.s, call.cells, call.L, call.D = self.k, &self.plan.steps, cells, L, D
         call.record.keep, call.record.joined = keep, joined
-        call.record.last_h = m + last_h if in_turn else NULL
+        call.record.last_h = NULL if keep else m + last_h
         call.record.gates, call.record.h, call.record.c, call.record.outputs = m + gates, m + h, m + c, m + outputs
         call.record.inputs.packed, call.record.inputs.ld = m + x if packs else NULL, weights.I
         call.record.inputs.whole = keep
