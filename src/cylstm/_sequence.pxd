@@ -77,6 +77,7 @@ cdef struct Scratch:
 
 cdef enum:
     ROWS_EACH = 4        # by rows, if each member gets as many at least
+    STEP_ROWS = 4        # a step takes the time of so many rows longer, however few there are
     SMALL_WEIGHTS = 262144  # and W and R, in all their elements, stay in everybody's second-level cache,
     WEIGHTS_A_ROW = 16384   # from which few rows take longer to read them all than many do
     # Gates of as many steps as fit into this many bytes are computed by one product before their steps run, and of as

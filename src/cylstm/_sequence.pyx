@@ -37,17 +37,39 @@ cdef Member member_by_units(int me, int count, Team* team, const Steps* s, Py_ss
 
 
 cdef Member member_by_rows(int me, int count, Team* team, const Steps* s, Py_ssize_t Hp) noexcept nogil:
-    """As many steps for each, not as many rows: the rows of a ragged batch are sorted by length."""
+    """As much work for each, not as many rows: those of a ragged batch are sorted by length."""
     cdef Member who
-    cdef Py_ssize_t b, steps = 0
+    cdef Py_ssize_t low = (1 + STEP_ROWS) * s.T, high = s.N + STEP_ROWS * s.T, limit
+    cdef int n
     who.me, who.count, who.team, who.by_rows = me, count, team, True
     who.first, who.last = 0, Hp
-    who.first_row = who.last_row = 0
-    for b in range(s.B):
-        steps += length(s, b)
-        who.first_row += steps * count <= s.N * me
-        who.last_row += steps * count <= s.N * (me + 1)
+    who.first_row, who.last_row = part(s.B, me, count), part(s.B, me + 1, count)
+    if s.lengths == NULL:
+        return who
+    while low < high:  # the least work of one member with which they get through all rows
+        limit = (low + high) // 2
+        who.last_row = 0
+        for n in range(count):
+            who.last_row = rows_worth(s, limit, who.last_row)
+        if who.last_row < s.B:
+            low = limit + 1
+        else:
+            high = limit
+    who.last_row = 0
+    for n in range(me + 1):
+        who.first_row = who.last_row
+        who.last_row = rows_worth(s, high, who.first_row)
     return who
+
+
+cdef Py_ssize_t rows_worth(const Steps* s, Py_ssize_t work, Py_ssize_t row) noexcept nogil:
+    """Up to where rows from this one on are so much work: steps of rows, and STEP_ROWS more for each step."""
+    if row < s.B:
+        work -= STEP_ROWS * length(s, row)
+    while row < s.B and length(s, row) <= work:
+        work -= length(s, row)
+        row += 1
+    return row
 
 
 cdef void meet_by_units(const Member* who) noexcept nogil:
