@@ -137,95 +137,140 @@ static void split_rows(int transposed, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t fi
         split_plain(rows, K, first, last, A, lda, tiles);
 }
 
-/* A product takes as many cycles as its tile of A has rows: where fewer than 16 are there, the units are told so. One
- * tile of rows is registers 0 to 3 (sums) and 4 to 6 (parts), 7 a tile of P; of two, 2, 3 and 5 are the second's.
- * `now` is what they have been told, 0 at first. */
+/* A product takes as many cycles as its tile of A has rows: where fewer than 16 are there, the units are told so. Sums are
+ * registers 0 to 3, one tile of rows is 4 and tiles of P are 5 to 7; with a second tile of rows, that is 5 and has the
+ * sums 2 and 3. `now` is what they have been told, 0 at first. */
 static void tile_rows(int *now, ptrdiff_t first, ptrdiff_t second)
 {
     const int wanted = (int)(32 * first + second);
     if (*now == wanted) return;
     *now = wanted;
-    const uint8_t a = (uint8_t)first, b = (uint8_t)(second ? second : first), p = second ? 16 : a;
+    const uint8_t a = (uint8_t)first, b = (uint8_t)(second ? second : first), fifth = second ? b : 16;
     const struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } tiles = {
-        1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {a, a, b, b, a, b, p, 16}};
+        1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {a, a, b, b, a, fifth, 16, 16}};
     _tile_loadconfig(&tiles);
 }
 
 /* Two tiles of rows under two tiles of columns: four sums in turn hide the latency of each. `a_next`, `from_next` and
- * `c_next` are the distances to the second tile of rows, `p_step` that from k to the next k; the order of the parts changes
- * one operand at a time. */
+ * `c_next` are the distances to the second tile of rows, `p_step` that from k to the next k. One operand changes at a time,
+ * and each of its two tiles is loaded as soon as it has been used: registers are not renamed, a load waits for that. */
 INLINE void tiles_2_2(ptrdiff_t k_tiles, const uint16_t *a, ptrdiff_t a_next, const uint16_t *p, ptrdiff_t p_step,
                       const REAL *from, ptrdiff_t ldf, ptrdiff_t from_next, REAL *C, ptrdiff_t ldc, ptrdiff_t c_next)
 {
-#define LOAD_A(s) _tile_loadd(4, a + s * PART, 64); _tile_loadd(5, a + a_next + s * PART, 64)
-#define LOAD_P(s) _tile_loadd(6, p + s * PART, 64); _tile_loadd(7, p + TILE + s * PART, 64)
-#define MULTIPLY _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(1, 4, 7); _tile_dpbf16ps(2, 5, 6); _tile_dpbf16ps(3, 5, 7)
+#define FIRST_A(a, part) _tile_loadd(4, (a) + part * PART, 64)
+#define SECOND_A(a, part) _tile_loadd(5, (a) + a_next + part * PART, 64)
+#define FIRST_P(p, part) _tile_loadd(6, (p) + part * PART, 64)
+#define SECOND_P(p, part) _tile_loadd(7, (p) + TILE + part * PART, 64)
+#define THEN_A(part)                                                                               \
+    _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(1, 4, 7); FIRST_A(a, part);                            \
+    _tile_dpbf16ps(2, 5, 6); _tile_dpbf16ps(3, 5, 7); SECOND_A(a, part)
+#define THEN_P(part)                                                                               \
+    _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(2, 5, 6); FIRST_P(p, part);                            \
+    _tile_dpbf16ps(1, 4, 7); _tile_dpbf16ps(3, 5, 7); SECOND_P(p, part)
     const ptrdiff_t from_bytes = ldf * 4, to_bytes = ldc * 4;
+    FIRST_A(a, 0); FIRST_P(p, 2); SECOND_P(p, 2); SECOND_A(a, 0);
     _tile_loadd(0, from, from_bytes); _tile_loadd(1, from + 16, from_bytes);
     _tile_loadd(2, from + from_next, from_bytes); _tile_loadd(3, from + from_next + 16, from_bytes);
-    for (ptrdiff_t k = 0; k < k_tiles; k++, a += TILE, p += p_step) {
-        LOAD_A(0); LOAD_P(2); MULTIPLY; /* a1 p3 */
-        LOAD_P(1); MULTIPLY;            /* a1 p2 */
-        LOAD_A(1); MULTIPLY;            /* a2 p2 */
-        LOAD_P(0); MULTIPLY;            /* a2 p1 */
-        LOAD_A(2); MULTIPLY;            /* a3 p1 */
-        LOAD_A(0); MULTIPLY;            /* a1 p1 */
+    for (ptrdiff_t k = 1; k <= k_tiles; k++) {
+        THEN_P(1); /* a1 p3 */
+        THEN_A(1); /* a1 p2 */
+        THEN_P(0); /* a2 p2 */
+        THEN_A(2); /* a2 p1 */
+        THEN_A(0); /* a3 p1 */
+        if (k < k_tiles) a += TILE, p += p_step; /* else what is loaded is not used */
+        _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(1, 4, 7); FIRST_A(a, 0); /* a1 p1 */
+        _tile_dpbf16ps(2, 5, 6); FIRST_P(p, 2); _tile_dpbf16ps(3, 5, 7); SECOND_P(p, 2); SECOND_A(a, 0);
     }
     _tile_stored(0, C, to_bytes); _tile_stored(1, C + 16, to_bytes);
     _tile_stored(2, C + c_next, to_bytes); _tile_stored(3, C + c_next + 16, to_bytes);
-#undef LOAD_A
-#undef LOAD_P
-#undef MULTIPLY
+#undef FIRST_A
+#undef SECOND_A
+#undef FIRST_P
+#undef SECOND_P
+#undef THEN_A
+#undef THEN_P
 }
 
-/* One tile of rows under 1 to 4 tiles of columns: its three parts stay, those of P come one by one, each once. */
+/* Four tiles of rows under one of columns: its parts take turns in register 4, those of the rows pass through 5 to 7, each
+ * loaded three products before it is used. */
+static void tiles_4_1(ptrdiff_t k_tiles, const uint16_t *a, ptrdiff_t a_next, const uint16_t *p, ptrdiff_t p_step,
+                      const REAL *from, ptrdiff_t ldf, ptrdiff_t from_next, REAL *C, ptrdiff_t ldc, ptrdiff_t c_next)
+{
+    const ptrdiff_t from_bytes = ldf * 4, to_bytes = ldc * 4;
+#define LOAD_P(part) _tile_loadd(4, p + part * PART, 64)
+#define LOAD_A(reg, a, row, part) _tile_loadd(reg, (a) + row * a_next + part * PART, 64)
+#define PHASE(x, y, z, part, then, then_part)                                                                \
+    _tile_dpbf16ps(0, x, 4); LOAD_A(x, a, 3, part);         _tile_dpbf16ps(1, y, 4); LOAD_A(y, then, 0, then_part); \
+    _tile_dpbf16ps(2, z, 4); LOAD_A(z, then, 1, then_part); _tile_dpbf16ps(3, x, 4); LOAD_A(x, then, 2, then_part)
+    _tile_loadd(0, from, from_bytes); _tile_loadd(1, from + from_next, from_bytes);
+    _tile_loadd(2, from + 2 * from_next, from_bytes); _tile_loadd(3, from + 3 * from_next, from_bytes);
+    LOAD_A(5, a, 0, 0); LOAD_A(6, a, 1, 0); LOAD_A(7, a, 2, 0);
+    for (ptrdiff_t k = 1; k <= k_tiles; k++) {
+        const uint16_t *next = k < k_tiles ? a + TILE : a; /* else what is loaded is not used */
+        LOAD_P(2);
+        PHASE(5, 6, 7, 0, a, 0); /* a1 p3 */
+        LOAD_P(1);
+        PHASE(6, 7, 5, 0, a, 1); /* a1 p2 */
+        PHASE(7, 5, 6, 1, a, 1); /* a2 p2 */
+        LOAD_P(0);
+        PHASE(5, 6, 7, 1, a, 2); /* a2 p1 */
+        PHASE(6, 7, 5, 2, a, 0); /* a3 p1 */
+        PHASE(7, 5, 6, 0, next, 0); /* a1 p1 */
+        a = next, p += p_step;
+    }
+    _tile_stored(0, C, to_bytes); _tile_stored(1, C + c_next, to_bytes);
+    _tile_stored(2, C + 2 * c_next, to_bytes); _tile_stored(3, C + 3 * c_next, to_bytes);
+#undef LOAD_P
+#undef LOAD_A
+#undef PHASE
+}
+
+/* One tile of rows under one or two of columns: its parts are registers 2 to 4, those of the columns pass through 5 to 7.
+ * Products into one sum may follow each other at once. */
 INLINE void tiles_1_n(const int n, ptrdiff_t k_tiles, const uint16_t *a, const uint16_t *p, ptrdiff_t p_step, const REAL *from,
                       ptrdiff_t ldf, REAL *C, ptrdiff_t ldc)
 {
-#define EACH(does) do { does(0); if (n > 1) does(1); if (n > 2) does(2); if (n > 3) does(3); } while (0)
-#define START(j) _tile_loadd(j, from + j * 16, ldf * 4)
-#define STORE(j) _tile_stored(j, C + j * 16, ldc * 4)
-#define PART_3(j) _tile_loadd(7, p + j * TILE + 2 * PART, 64); _tile_dpbf16ps(j, 4, 7)
-#define PART_2(j) _tile_loadd(7, p + j * TILE + PART, 64); _tile_dpbf16ps(j, 4, 7); _tile_dpbf16ps(j, 5, 7)
-#define PART_1(j) _tile_loadd(7, p + j * TILE, 64); _tile_dpbf16ps(j, 5, 7); _tile_dpbf16ps(j, 6, 7); _tile_dpbf16ps(j, 4, 7)
-    EACH(START);
-    for (ptrdiff_t k = 0; k < k_tiles; k++, a += TILE, p += p_step) {
-        _tile_loadd(4, a, 64);
-        EACH(PART_3);
-        _tile_loadd(5, a + PART, 64);
-        EACH(PART_2);
-        _tile_loadd(6, a + 2 * PART, 64);
-        EACH(PART_1);
+#define LOAD_P(reg, p, column, part) _tile_loadd(reg, (p) + column * TILE + part * PART, 64)
+    _tile_loadd(0, from, ldf * 4);
+    if (n == 2) _tile_loadd(1, from + 16, ldf * 4);
+    LOAD_P(5, p, 0, 2);
+    if (n == 2) LOAD_P(6, p, 1, 2);
+    LOAD_P(7, p, 0, 1);
+    for (ptrdiff_t k = 1; k <= k_tiles; k++, a += TILE) {
+        const uint16_t *next = k < k_tiles ? p + p_step : p; /* else what is loaded is not used */
+        _tile_loadd(2, a, 64); _tile_loadd(3, a + PART, 64); _tile_loadd(4, a + 2 * PART, 64);
+        _tile_dpbf16ps(0, 2, 5); /* a1 p3 */
+        if (n == 2) { LOAD_P(5, p, 1, 1); _tile_dpbf16ps(1, 2, 6); }
+        LOAD_P(6, p, 0, 0);
+        _tile_dpbf16ps(0, 2, 7); _tile_dpbf16ps(0, 3, 7); /* a1 p2, a2 p2 */
+        if (n == 2) { LOAD_P(7, p, 1, 0); _tile_dpbf16ps(1, 2, 5); _tile_dpbf16ps(1, 3, 5); }
+        LOAD_P(5, next, 0, 2);
+        _tile_dpbf16ps(0, 3, 6); _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(0, 2, 6); /* a2 p1, a3 p1, a1 p1 */
+        if (n == 2) {
+            LOAD_P(6, next, 1, 2);
+            _tile_dpbf16ps(1, 3, 7); _tile_dpbf16ps(1, 4, 7); _tile_dpbf16ps(1, 2, 7);
+        }
+        LOAD_P(7, next, 0, 1);
+        p = next;
     }
-    EACH(STORE);
-#undef EACH
-#undef START
-#undef STORE
-#undef PART_3
-#undef PART_2
-#undef PART_1
+    _tile_stored(0, C, ldc * 4);
+    if (n == 2) _tile_stored(1, C + 16, ldc * 4);
+#undef LOAD_P
 }
 
-static void tiles_1(ptrdiff_t n, ptrdiff_t k_tiles, const uint16_t *a, const uint16_t *p, ptrdiff_t p_step, const REAL *from,
-                    ptrdiff_t ldf, REAL *C, ptrdiff_t ldc)
+/* The same where the last columns are there only in part: by way of a block, of one tile of rows or of four. */
+static void tiles_part(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t k_tiles, const uint16_t *a, ptrdiff_t a_apart,
+                       const uint16_t *p, ptrdiff_t p_step, const REAL *from, ptrdiff_t ldf, ptrdiff_t from_apart, REAL *C,
+                       ptrdiff_t ldc, ptrdiff_t apart)
 {
-    switch (n) {
-    case 1: tiles_1_n(1, k_tiles, a, p, p_step, from, ldf, C, ldc); break;
-    case 2: tiles_1_n(2, k_tiles, a, p, p_step, from, ldf, C, ldc); break;
-    case 3: tiles_1_n(3, k_tiles, a, p, p_step, from, ldf, C, ldc); break;
-    case 4: tiles_1_n(4, k_tiles, a, p, p_step, from, ldf, C, ldc); break;
-    }
-}
-
-/* The same where the last columns are there only in part: by way of a whole block. */
-static void tiles_1_part(ptrdiff_t n, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t k_tiles, const uint16_t *a,
-                         const uint16_t *p, ptrdiff_t p_step, const REAL *from, ptrdiff_t ldf, REAL *C, ptrdiff_t ldc)
-{
-    REAL block[16 * 64] __attribute__((aligned(64)));
+    REAL block[64 * 16] __attribute__((aligned(64)));
     const size_t bytes = (size_t)columns * sizeof(REAL);
-    for (ptrdiff_t r = 0; r < rows; r++) memcpy(block + r * 64, from + r * ldf, bytes);
-    tiles_1(n, k_tiles, a, p, p_step, block, 64, block, 64);
-    for (ptrdiff_t r = 0; r < rows; r++) memcpy(C + r * ldc, block + r * 64, bytes);
+    for (ptrdiff_t r = 0; r < rows; r++) memcpy(block + r * 16, from + r / 16 * from_apart + r % 16 * ldf, bytes);
+    if (rows == 64)
+        tiles_4_1(k_tiles, a, a_apart, p, p_step, block, 16, 256, block, 16, 256);
+    else
+        tiles_1_n(1, k_tiles, a, p, p_step, block, 16, block, 16);
+    for (ptrdiff_t r = 0; r < rows; r++) memcpy(C + r / 16 * apart + r % 16 * ldc, block + r * 16, bytes);
 }
 
 /* Columns first..last (first a multiple of 16) of C, before _tile_release(); `now` as in tile_rows(). Tiles of 16 rows
@@ -237,31 +282,34 @@ static void product_of_tiles(int *now, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t co
     const ptrdiff_t ldf = bias ? 0 : ldc, from_apart = bias ? 0 : apart, a_apart = k_tiles * TILE;
     while (first < last) {
         const ptrdiff_t c = first / 16, start = c / 4 * 4, group = wide - start < 4 ? wide - start : 4;
-        const ptrdiff_t end = (start + group) * 16 < last ? (start + group) * 16 : last, p_step = group * TILE;
-        const ptrdiff_t tiles = (end - first + 15) / 16, whole = (end - first) / 16;
-        const int in_pairs = whole == tiles && tiles % 2 == 0;
+        const ptrdiff_t width = (start + group) * 16 < last ? (start + group) * 16 - first : last - first;
+        const ptrdiff_t tiles = width < 32 ? 1 : width / 32 * 2, p_step = group * TILE; /* 4, 2 or 1 of them, maybe in part */
+        const ptrdiff_t used = width < 16 * tiles ? width : 16 * tiles;
         const uint16_t *p = (const uint16_t *)P + (start * k_tiles + c - start) * TILE;
-        for (ptrdiff_t r = 0; r < rows;) {
+        for (ptrdiff_t r = 0, done; r < rows; r += done) {
             const uint16_t *a = (const uint16_t *)A + r / 16 * a_apart;
             const REAL *from = (bias ? bias : C) + first + r / 16 * from_apart;
             REAL *to = C + first + r / 16 * apart;
-            const ptrdiff_t left = rows - r, used = left < 16 ? left : 16;
-            if (left > 16 && in_pairs) {
-                tile_rows(now, 16, left < 32 ? left - 16 : 16);
+            const ptrdiff_t left = rows - r;
+            done = tiles == 1 && left >= 64 ? 64 : tiles > 1 && left > 16 ? 32 : 16;
+            if (done > left) done = left;
+            if (done > 16 && done < 32) tile_rows(now, 16, done - 16);
+            else tile_rows(now, done < 16 ? done : 16, done < 16 ? 0 : 16);
+            if (used < 16)
+                tiles_part(done, used, k_tiles, a, a_apart, p, p_step, from, ldf, from_apart, to, ldc, apart);
+            else if (done == 64)
+                tiles_4_1(k_tiles, a, a_apart, p, p_step, from, ldf, from_apart, to, ldc, apart);
+            else if (done > 16)
                 for (ptrdiff_t j = 0; j < tiles; j += 2)
                     tiles_2_2(k_tiles, a, a_apart, p + j * TILE, p_step, from + 16 * j, ldf, from_apart, to + 16 * j, ldc,
                               apart);
-                r += 32;
-                continue;
-            }
-            if (used == 16) tile_rows(now, 16, 16); else tile_rows(now, used, 0);
-            if (whole == tiles)
-                tiles_1(tiles, k_tiles, a, p, p_step, from, ldf, to, ldc);
+            else if (tiles > 1)
+                for (ptrdiff_t j = 0; j < tiles; j += 2)
+                    tiles_1_n(2, k_tiles, a, p + j * TILE, p_step, from + 16 * j, ldf, to + 16 * j, ldc);
             else
-                tiles_1_part(tiles, used, end - first, k_tiles, a, p, p_step, from, ldf, to, ldc);
-            r += 16;
+                tiles_1_n(1, k_tiles, a, p, p_step, from, ldf, to, ldc);
         }
-        first = end;
+        first += used;
     }
 }
 

@@ -13,13 +13,14 @@ from cylstm._sequence cimport Cell, Factor, part
 from cylstm.locks import Lock
 from cylstm.params import aligned_empty
 
-# Where products of tiles are faster than those of panels, measured with 1.. 64 rows and H = 64..1500: a tile has 16
-# rows and 32 k, and takes the time of about 10 rows in panels, whether they are all there or not. Tiles of R take 6
-# bytes a weight, panels 4: where neither stays in the second-level cache, it takes 32 rows until that does not count.
+# Where products of tiles are faster than those of panels, measured with 1.. 48 rows and H = 32..1500: a tile has 16
+# rows and 32 k, and takes at least the time of about 8 rows in panels. Tiles of R take 6 bytes a weight, panels 4: the
+# less of R the caches hold, the more rows it takes until that does not count.
 cdef enum:
-    TILED_ROWS = 12            # rows of a batch
-    TILED_ROWS_LARGE = 32
-    TILED_WEIGHTS = 100000     # in R, from where it is large
+    TILED_ROWS = 8             # rows of a batch, and with more than so many weights in R:
+    WEIGHTS_12 = 200000
+    WEIGHTS_20 = 350000
+    WEIGHTS_24 = 4000000
     TILED_INPUTS = 17          # I, or H
 
 cdef enum Kind:
@@ -38,8 +39,10 @@ cdef Choice choose(const Kernels* k, bint doubles, Py_ssize_t H, Py_ssize_t B, P
     whole sequence compute the same bits."""
     cdef Choice choice
     cdef bint tiles = not doubles and has_tiles(k, <const float*>NULL) and H >= TILED_INPUTS
+    cdef Py_ssize_t R = 4 * H * H
     choice.inputs = tiles and B >= TILED_ROWS
-    choice.steps = tiles and B >= (TILED_ROWS_LARGE if 4 * H * H > TILED_WEIGHTS else TILED_ROWS)
+    choice.steps = tiles and B >= (TILED_ROWS if R <= WEIGHTS_12 else 12 if R <= WEIGHTS_20 else
+                                   20 if R <= WEIGHTS_24 else 24)
     choice.rows = choice.gradients = tiles and N >= 32
     return choice
 
