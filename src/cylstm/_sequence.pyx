@@ -40,7 +40,7 @@ cdef Member member_by_rows(int me, int count, Team* team, const Steps* s, Py_ssi
     """As much work for each, not as many rows: those of a ragged batch are sorted by length."""
     cdef Member who
     cdef Py_ssize_t low = (1 + STEP_ROWS) * s.T, high = s.N + STEP_ROWS * s.T, limit
-    cdef int n
+    cdef int _n
     who.me, who.count, who.team, who.by_rows = me, count, team, True
     who.first, who.last = 0, Hp
     who.first_row, who.last_row = part(s.B, me, count), part(s.B, me + 1, count)
@@ -49,14 +49,14 @@ cdef Member member_by_rows(int me, int count, Team* team, const Steps* s, Py_ssi
     while low < high:  # the least work of one member with which they get through all rows
         limit = (low + high) // 2
         who.last_row = 0
-        for n in range(count):
+        for _n in range(count):
             who.last_row = rows_worth(s, limit, who.last_row)
         if who.last_row < s.B:
             low = limit + 1
         else:
             high = limit
     who.last_row = 0
-    for n in range(me + 1):
+    for _n in range(me + 1):
         who.first_row = who.last_row
         who.last_row = rows_worth(s, high, who.first_row)
     return who
