@@ -88,6 +88,7 @@ def draw(answers, path):
 
     matplotlib.use("agg")
     from matplotlib import pyplot
+    from matplotlib.patches import Patch
 
     counts = sorted({row["threads"] for rows in answers.values() for row in rows})
     figure, grid = pyplot.subplots(
@@ -96,14 +97,14 @@ def draw(answers, path):
     for axes, (question, rows) in zip(grid, answers.items(), strict=True):
         for ax, threads in zip(axes, counts, strict=True):
             drawn = [row for row in rows if row["threads"] == threads]
-            for n, peer in enumerate(PEERS):
-                places = [k for k, row in enumerate(drawn) if peer in row["seconds"]]
-                heights = [speedups(drawn[k])[peer] for k in places]
-                ax.bar([k + 0.2 * (n - 1.5) for k in places], heights, 0.18, label=peer, color=f"C{n}")
+            for k, row in enumerate(drawn):
+                there = [(n, speedups(row)[peer]) for n, peer in enumerate(PEERS) if peer in row["seconds"]]
+                for n, (color, height) in enumerate(there):
+                    ax.bar(k + 0.2 * (n - (len(there) - 1) / 2), height, 0.18, color=f"C{color}")
             ax.axhline(1, color="black", linewidth=1)
             ax.set_yscale("log")
             ax.set_xticks(range(len(drawn)), [row["shape"] for row in drawn])
             ax.set_title(f"{question}, {threads} thread{'s' if threads > 1 else ''}: time / ours", fontsize=10)
             ax.grid(axis="y", which="both", alpha=0.3)
-    grid[0][0].legend(fontsize=8)
+    grid[0][0].legend(handles=[Patch(color=f"C{n}", label=peer) for n, peer in enumerate(PEERS)], fontsize=8)
     figure.savefig(path, dpi=80)

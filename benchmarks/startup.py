@@ -6,32 +6,62 @@ import time
 
 import numpy as np
 
-from benchmarks.inference import layer_and_input
+from benchmarks import peers
+from benchmarks.inference import JAX_LIMIT, layer_and_input
 
-IMPORTS = ("numpy", "cylstm", "onnxruntime", "torch")
+IMPORTS = ("numpy", "cylstm", "onnxruntime", "openvino", "torch", "jax")
+PEER_ROUNDS = 3  # making a session anew takes a second where weights are large
 
 
-def run(shapes, threads, seconds, rounds):
-    """Rows: of each shape the first call (packing included) and the steady one; of each package a fresh interpreter."""
+def seconds(call):
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def models(shape):
+    """Contender -> a function that makes a model and returns its call. Compilation counts where it happens: jax's is
+    part of the first call, that of onnxruntime and openvino is over when their session is there."""
+
+    def ours():
+        layer, x = layer_and_input(shape)
+        return lambda: layer(x)
+
+    makers = {
+        "cylstm": ours,
+        "torch": lambda: peers.torch_inference(*layer_and_input(shape)),
+        "onnxruntime": lambda: peers.onnxruntime_inference(*layer_and_input(shape), 1),
+        "openvino": lambda: peers.openvino_inference(*layer_and_input(shape), 1),
+    }
+    if shape.B * shape.T * shape.L * 8 * shape.H * (shape.I + shape.H) < JAX_LIMIT:
+        makers["jax"] = lambda: peers.jax_inference(*layer_and_input(shape))
+    return makers
+
+
+def run(shapes, threads, seconds_each, rounds):
+    """Rows: of each shape the first call of a model just made (in ours, packing weights) and ours again; of each package
+    a fresh interpreter that imports it."""
     rows = []
     for shape in shapes:
-        first, steady = [], []
-        for _ in range(rounds):
-            layer, x = layer_and_input(shape)
-            for times in (first, *[steady] * 3):
-                start = time.perf_counter()
-                layer(x)
-                times.append(time.perf_counter() - start)
-        times = {name: {"median": float(np.median(values))} for name, values in (("first", first), ("steady", steady))}
-        rows.append({"shape": shape.name, "seconds": times})
+        first, again = {}, []
+        for n in range(rounds):
+            for name, make in models(shape).items():
+                if name == "cylstm" or n < PEER_ROUNDS:
+                    call = make()
+                    first.setdefault(name, []).append(seconds(call))
+                if name == "cylstm":
+                    again += [seconds(call) for _ in range(3)]
+        times = {"cylstm": first.pop("cylstm"), "cylstm, again": again, **first}
+        rows.append({
+            "shape": shape.name,
+            "seconds": {name: {"median": float(np.median(values))} for name, values in times.items()},
+        })  # fmt: skip
     # In turn, as everywhere: an interpreter with the package, against one without any.
     samples = {name: [] for name in ("nothing", *IMPORTS)}
     for _ in range(rounds):
         for name, values in samples.items():
             code = "pass" if name == "nothing" else f"import {name}"
-            start = time.perf_counter()
-            subprocess.run([sys.executable, "-c", code], check=True)
-            values.append(time.perf_counter() - start)
+            values.append(seconds(lambda code=code: subprocess.run([sys.executable, "-c", code], check=True)))
     bare = np.median(samples["nothing"])
     times = {name: {"median": float(np.median(values) - bare)} for name, values in samples.items() if name in IMPORTS}
     rows.append({"shape": "import", "seconds": times})

@@ -426,3 +426,14 @@ def test_numbers_that_are_not_finite_pass_through(isa, dtype):
     y, _ = layer(x)
     assert np.isnan(y[1, 3:]).all()
     assert np.isfinite(y[1, :3]).all() and np.isfinite(y[[0, 2, 3]]).all()
+
+
+def test_a_subclass_that_forgot_init_is_told_so(rng):
+    class Forgetful(LSTM):
+        def __init__(self):
+            pass
+
+    layer = Forgetful()
+    for call in (layer.initial_state, lambda: layer(np.ones((2, 3, 5))), lambda: layer.step(np.ones(5), None)):
+        with pytest.raises(RuntimeError, match="Forgetful: expected LSTM.__init__ to have run"):
+            call()

@@ -194,6 +194,7 @@ cdef class Layer:
 
     def initial_state(self, batch_size=1):
         """A state of zeros, arrays (L*D, B, H)."""
+        self._expect_init()
         shape = (self.num_layers * self.num_directions, positive_int("batch_size", batch_size), self.hidden_size)
         return State(numpy.zeros(shape, self.dtype), numpy.zeros(shape, self.dtype))
 
@@ -282,12 +283,16 @@ cdef class Layer:
 
     # --- what comes in --------------------------------------------------------------------------------------------
 
+    cdef int _expect_init(self) except -1:
+        if self.weights is None:
+            raise RuntimeError(f"{type(self).__name__}: expected LSTM.__init__ to have run")
+        return 0
+
     cdef np.ndarray _input(self, name, x, bint* has_ids):
         """Features (..., I) of the layer's type, or integers; of a rank that a call (or, for x_t, a step) takes."""
         cdef np.ndarray array
         cdef Py_ssize_t rank, less = 1 if name == "x_t" else 0
-        if self.weights is None:
-            raise RuntimeError(f"{type(self).__name__}: expected LSTM.__init__ to have run")
+        self._expect_init()
         if not self._is_float_array(x):
             x = plain_array(name, x)
             has_ids[0] = x.dtype.kind in "iu"

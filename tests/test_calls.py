@@ -1,0 +1,106 @@
+"""What a call takes besides arithmetic: memory, and the GIL."""
+
+import threading
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from cylstm import LSTM, _head
+
+
+@pytest.fixture
+def traced():
+    """A function that says by how many bytes memory grew at most while another one ran."""
+
+    def peak(call):
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            call()
+            return tracemalloc.get_traced_memory()[1] - before
+        finally:
+            tracemalloc.stop()
+
+    return peak
+
+
+def test_a_step_into_out_allocates_no_array(rng, traced):
+    layer = LSTM(3, 1000, seed=1)
+    state = layer.initial_state(4)  # 16 kB each in h and c
+    x = rng.standard_normal((4, 3)).astype("float32")
+
+    def stream():
+        for _ in range(20):
+            layer.step(x, state, out=state)
+
+    stream()
+    assert traced(stream) < 2000  # the view that a step returns, and the tuple
+    assert traced(lambda: layer.step(x, state)) > 3 * 16000
+
+
+def test_calls_again_reuse_their_memory(rng, traced):
+    """Only what is returned is new: y, states and gradients; gates, states of all steps and scratch are kept."""
+    layer = LSTM(5, 64, seed=1)
+    x, dy = rng.standard_normal((16, 100, 5)).astype("float32"), rng.standard_normal((16, 100, 64)).astype("float32")
+
+    def update():
+        _, _, tape = layer.forward(x)
+        layer.backward(tape, dy)
+
+    first = traced(update)
+    assert traced(update) < dy.nbytes + x.nbytes + layer.parameters.flat.nbytes + 50_000 < first / 2
+
+
+@pytest.mark.parametrize("what", ["call", "forward", "backward", "head"])
+def test_other_threads_run_during_a_call(rng, what):
+    """While another thread holds the GIL, sleeping takes until it lets go."""
+    layer = LSTM(8, 128, seed=1)
+    x = rng.standard_normal((64, 1000, 8)).astype("float32")
+    h, weight = rng.standard_normal((6000, 64)).astype("float32"), rng.standard_normal((5000, 64)).astype("float32")
+    tape = layer.forward(x)[2] if what == "backward" else None
+    dy = np.ones((64, 1000, 128), np.float32)
+    call = {
+        "call": lambda: layer(x),
+        "forward": lambda: layer.forward(x),
+        "backward": lambda: layer.backward(tape, dy),
+        "head": lambda: _head.loss("cross_entropy", h, weight, None, np.zeros(6000, np.int64)),
+    }[what]
+    started, done = threading.Event(), threading.Event()
+
+    def run():
+        started.set()
+        call()
+        done.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    started.wait()
+    turns = 0
+    while not done.is_set():
+        time.sleep(0.001)
+        turns += 1
+    thread.join()
+    assert turns > 5
+
+
+@pytest.mark.parametrize("V", [10_000, 50_000])
+def test_a_large_vocabulary_never_has_all_its_logits(rng, traced, V):
+    N, F = 1500, 16
+    h = rng.standard_normal((N, F)).astype("float32")
+    weight = rng.standard_normal((V, F)).astype("float32")
+    classes = rng.integers(0, V, N)
+    dh, dweight, dbias = np.empty_like(h), np.empty_like(weight), np.empty(V, np.float32)
+    bias = rng.standard_normal(V).astype("float32")
+
+    def call():
+        _head.loss("cross_entropy", h, weight, bias, classes, scale=1 / N, dh=dh, dweight=dweight, dbias=dbias)
+
+    logits = N * V * 4
+    assert traced(call) < logits / 3
+    z = h[:7] @ weight.T + bias
+    p = np.exp(z - z.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    p[np.arange(7), classes[:7]] -= 1
+    np.testing.assert_allclose(dh[:7], p @ weight / N, rtol=1e-3, atol=1e-7)
