@@ -39,8 +39,8 @@ def models(shape):
 
 
 def run(shapes, threads, seconds_each, rounds):
-    """Rows: of each shape the first call of a model just made (in ours, packing weights) and ours again; of each package
-    a fresh interpreter that imports it."""
+    """Rows: of each shape the first call of a model just made (in ours, packing weights), and ours again; of each
+    package a fresh interpreter that imports it."""
     rows = []
     for shape in shapes:
         first, again = {}, []

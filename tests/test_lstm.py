@@ -435,5 +435,5 @@ def test_a_subclass_that_forgot_init_is_told_so(rng):
 
     layer = Forgetful()
     for call in (layer.initial_state, lambda: layer(np.ones((2, 3, 5))), lambda: layer.step(np.ones(5), None)):
-        with pytest.raises(RuntimeError, match="Forgetful: expected LSTM.__init__ to have run"):
+        with pytest.raises(RuntimeError, match=r"Forgetful: expected LSTM\.__init__ to have run"):
             call()
