@@ -10,7 +10,9 @@ from benchmarks import peers
 from benchmarks.inference import JAX_LIMIT, layer_and_input
 
 IMPORTS = ("numpy", "cylstm", "onnxruntime", "openvino", "torch", "jax")
-PEER_ROUNDS = 3  # making a session anew takes a second where weights are large
+PEER_ROUNDS = 3  # making a session anew takes seconds where weights are large
+
+LARGE = 500  # hidden units, from where on ours takes as long
 
 
 def seconds(call):
@@ -44,7 +46,7 @@ def run(shapes, threads, seconds_each, rounds):
     rows = []
     for shape in shapes:
         first, again = {}, []
-        for n in range(rounds):
+        for n in range(rounds if shape.H < LARGE else PEER_ROUNDS):
             for name, make in models(shape).items():
                 if name == "cylstm" or n < PEER_ROUNDS:
                     call = make()

@@ -12,6 +12,8 @@ import numpy as np
 # Relative to the largest element. All are float32: sums over thousands of steps leave each about 1e-5 off.
 TOLERANCE = 1e-4
 
+REST = 0.02  # seconds
+
 PACKAGES = ("cylstm", "numpy", "torch", "onnxruntime", "openvino", "jax")
 FORCED = ("CYLSTM_ISA", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
 
@@ -20,6 +22,7 @@ def interleaved(contenders, *, seconds=1.0, rounds=9):
     """name -> callable; returns name -> {"median", "low", "high", "calls"}, in seconds per call.
 
     Each contender runs `rounds` times in turn, each time for about seconds / rounds. low and high are the quartiles.
+    Before its turn there is a rest, in which the threads of the one before stop waiting for work and take no processor.
     """
     repeats, samples = {}, {name: [] for name in contenders}
     for name, call in contenders.items():
@@ -29,6 +32,9 @@ def interleaved(contenders, *, seconds=1.0, rounds=9):
         repeats[name] = max(1, int(seconds / rounds / max(time.perf_counter() - start, 1e-7)))
     for _ in range(rounds):
         for name, call in contenders.items():
+            time.sleep(REST)
+            if repeats[name] > 1:
+                call()  # with cold caches
             start = time.perf_counter()
             for _ in range(repeats[name]):
                 call()
