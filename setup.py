@@ -4,12 +4,14 @@ import os
 import platform
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
 import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_clib import build_clib
 
 ROOT = Path(__file__).parent
 PACKAGE = ROOT / "src" / "cylstm"
@@ -22,7 +24,7 @@ flags = ["-std=gnu11", "-O1" if DEBUG else "-O3", "-g" if DEBUG else "-g0", "-fn
 if sys.platform == "linux":
     checks.append("-pthread")  # a library of its own in glibc before 2.34
     flags.append("-pthread")
-link_flags = list(checks)
+link_flags = [*checks, *(["-static"] if sys.platform == "win32" else [])]  # MinGW's own libraries
 
 if MACOS:
     accelerate = [*link_flags, "-framework", "Accelerate"]
@@ -45,6 +47,10 @@ else:
         "library_dirs": [str(vendored)],
         "extra_link_args": [*link_flags, *([] if sys.platform == "win32" else ["-Wl,-rpath,$ORIGIN/_openblas"])],
     }
+
+# The kernels' contract goes along for C code of others (cylstm.get_include()).
+for header in ("kernels.h", "kernels_table.h"):
+    shutil.copyfile(ROOT / "cext" / header, PACKAGE / "include" / header)
 
 ISA_FLAGS = {"baseline": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
@@ -88,17 +94,31 @@ MODULES = (
     "_kernels",
     "_memory",
     "_pool",
+    "_interrupt",
     "_steps",
     "_sequence",
+    "_order",
     "_weights",
     "_network",
     "_work",
+    "_edge",
     "_layer",
+    "calls",
     "_head",
     "_ops",
 )
 
+
+class BuildLibraries(build_clib):
+    """Side by side, as `parallel` does for extensions: each instruction set takes half a minute."""
+
+    def build_libraries(self, libraries):
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(lambda library: build_clib.build_libraries(self, [library]), libraries))
+
+
 setup(
+    cmdclass={"build_clib": BuildLibraries},
     options={"build_ext": {"parallel": os.cpu_count(), "force": REBUILD}, "build_clib": {"force": REBUILD}},
     libraries=[dispatch, pool, *(kernel_library(isa) for isa in ISA_FLAGS)],
     ext_modules=cythonize(
@@ -113,6 +133,8 @@ setup(
             "initializedcheck": DEBUG,
             "cdivision": True,
             "embedsignature": True,
+            "auto_pickle": False,  # what holds pointers cannot be copied; LSTM and Model say how they are
+            "freethreading_compatible": True,
         },
     ),
 )

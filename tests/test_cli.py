@@ -1,28 +1,20 @@
-"""The command line: what it writes, what it prints as it goes, how it ends, and what it says of bad input."""
+"""The command line: what it prints, how it ends, and what it says of bad input."""
 
 import io
 import json
-import os
-import random
 import re
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
+from commands import TEXT, TINY, refused, start
 
-from cylstm import Adam, data
+from cylstm import data
 from cylstm.cli import main
 from cylstm.model import Model
-from cylstm.vocab import Vocabulary
-
-SENTENCES = "The cat sat on the mat, and the dog ran after it.\nA bird sang; nobody heard it, though it sang well.\n"
-TEXT = " ".join(random.Random(7).sample(words := (SENTENCES * 20).split(" "), len(words)))
-TINY = ["--hidden", "9", "--embedding", "5", "--epochs", "2", "--streams", "3", "--tbptt", "8", "--sample", "15",
-        "--schedule", "constant"]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -41,151 +33,6 @@ def trained(tmp_path_factory):
     model = str(corpus.with_name("model.safetensors"))
     assert main(["train", str(corpus), *TINY, "--quiet", "--lr", "0.02", "--epochs", "4", "--out", model]) == 0
     return model
-
-
-def start(*arguments):
-    """The command in a process of its own, its pipes unbuffered on our side."""
-    command = [sys.executable, "-m", "cylstm", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
-
-
-def refused(capsys, *arguments):
-    """The one line that a command with bad input ends with; nothing new may be left in the folder."""
-    before = sorted(os.listdir())
-    assert main([str(argument) for argument in arguments]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("cylstm: error: ") and err.endswith("\n") and err.count("\n") == 1
-    assert sorted(os.listdir()) == before
-    return err.removeprefix("cylstm: error: ").rstrip("\n")
-
-
-# --- train ------------------------------------------------------------------------------------------------------------
-
-
-def test_training_writes_model_picture_and_history(capsys):
-    assert main(["train", "corpus.txt", *TINY, "--out", "m.safetensors", "--plot", "loss.png", "--prompt", "The "]) == 0
-    out, err = capsys.readouterr()
-    assert sorted(os.listdir()) == ["corpus.txt", "loss.png", "m.json", "m.safetensors"]
-    assert Path("loss.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    history = json.loads(Path("m.json").read_text())
-    assert len(history["train_loss"]) == len(history["validation_loss"]) == 2
-    assert history["train_loss"][1] < history["train_loss"][0]
-    model = Model.load("m.safetensors")
-    assert model.vocabulary == Vocabulary.from_text(TEXT) and (model.hidden_size, model.num_layers) == (9, 2)
-    assert re.findall(r"^epoch ./.", out, re.MULTILINE) == ["epoch 1/2", "epoch 2/2"]
-    assert len(re.findall(r"^    The ", out, re.MULTILINE)) == 2  # the samples
-    assert re.search(
-        r"^test: loss [\d.]+ per token, perplexity [\d.]+, accuracy [\d.]+%, 99 tokens$", out, re.MULTILINE
-    )
-    assert "tokens/s" in err or "batch/s" in err
-
-
-def test_training_is_reproducible_and_what_fit_does_on_its_own():
-    for name in ("one", "two"):
-        assert main(["train", "corpus.txt", *TINY, "--quiet", "--seed", "5", "--out", f"{name}.safetensors"]) == 0
-    assert Path("one.safetensors").read_bytes() == Path("two.safetensors").read_bytes()
-
-    ids, vocabulary = data.encode_file("corpus.txt")
-    parts = [data.streams(part, count) for part, count in zip(data.split(ids), (3, 3, 3), strict=True)]
-    model = Model(len(vocabulary), 9, len(vocabulary), num_layers=2, embedding_size=5, seed=5)
-    history = model.fit(*parts[0], validation=parts[1], epochs=2, tbptt=8, optimizer=Adam(4e-3), seed=5, progress=False)
-    assert json.loads(Path("one.json").read_text())["validation_loss"] == history.validation_loss
-    saved = Model.load("one.safetensors").parameters
-    for name, array in model.parameters.items():
-        np.testing.assert_array_equal(saved[name], array)
-
-
-@pytest.mark.parametrize("level", ["word", "byte"])
-def test_words_and_bytes(level, capsys):
-    assert main(["train", "corpus.txt", *TINY, "--quiet", "--level", level, "--max-vocab", "20"]) == 0
-    model = Model.load("model.safetensors")
-    assert model.vocabulary.level == level
-    assert len(model.vocabulary) == {"word": 20, "byte": 256}[level]
-    assert model.embedding_size == 5
-    assert main(["generate", "model.safetensors", "--prompt", "cat zebra", "--length", "4"]) == 0
-    out, err = capsys.readouterr()
-    assert "cat zebra" in out
-    assert ("prompt: read as <unk>: 'zebra'" in err) == (level == "word")
-
-
-def test_clipping_and_patience_reach_the_training(monkeypatch):
-    seen, original = [], Model.fit
-    monkeypatch.setattr(Model, "fit", lambda *args, **options: seen.append(options) or original(*args, **options))
-    assert main(["train", "corpus.txt", *TINY, "--quiet", "--clip", "0.5", "--patience", "7"]) == 0
-    assert main(["train", "corpus.txt", *TINY, "--quiet", "--clip", "0"]) == 0
-    assert [(options["clip_norm"], options["patience"]) for options in seen] == [(0.5, 7), (None, None)]
-
-
-@pytest.mark.parametrize("schedule", ["constant", "step", "cosine", "plateau"])
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
-def test_every_optimizer_and_schedule_lowers_the_loss(optimizer, schedule):
-    options = ["--optimizer", optimizer, "--schedule", schedule, "--epochs", "3", "--patience", "3", "--clip", "1"]
-    assert main(["train", "corpus.txt", *TINY, *options, "--quiet"]) == 0
-    history = json.loads(Path("model.json").read_text())
-    assert history["train_loss"][2] < history["train_loss"][0]
-    rates = history["learning_rate"]
-    assert (rates[-1] < rates[0]) == (schedule in ("step", "cosine"))
-
-
-def test_a_checkpoint_that_was_asked_for_is_kept_and_trains_on_to_the_same_bits(capsys, monkeypatch):
-    run = ["train", "corpus.txt", *TINY, "--quiet", "--dropout", "0.3"]
-    assert main([*run, "--epochs", "3", "--out", "whole.safetensors"]) == 0
-    assert main([*run, "--checkpoint", "run.ckpt", "--out", "half.safetensors"]) == 0
-    os.mkdir("elsewhere")
-    monkeypatch.chdir("elsewhere")
-    assert main(["train", "--resume", "../run.ckpt", "--epochs", "3", "--out", "../resumed.safetensors"]) == 0
-    monkeypatch.chdir("..")
-    assert Model.load("whole.safetensors").dropout == 0.3
-    assert Path("whole.safetensors").read_bytes() == Path("resumed.safetensors").read_bytes()
-    assert "run.ckpt" in os.listdir() and "whole.ckpt" not in os.listdir()
-    capsys.readouterr()
-    assert "lr=Constant(rate=0.5)" in refused(capsys, "train", "--resume", "run.ckpt", "--lr", "0.5")
-    level = ["--level", "byte"]
-    assert refused(capsys, "train", "--resume", "run.ckpt", *level) == "--level: expected char as in run.ckpt, got byte"
-    rate = ["--schedule", "cosine"]
-    assert "--schedule: expected constant as in run.ckpt" in refused(capsys, "train", "--resume", "run.ckpt", *rate)
-    assert "hidden_size=9" in refused(capsys, "train", "--resume", "run.ckpt", "--hidden", "11")
-    with open("corpus.txt", "a") as file:
-        file.write("the cat")
-    assert refused(capsys, "train", "--resume", "run.ckpt").endswith("expected the text of run.ckpt, got another")
-
-
-def test_ctrl_c_saves_and_says_how_to_go_on_to_the_same_bits():
-    run = ["train", "corpus.txt", *TINY, "--quiet", "--sample", "0"]
-    with start(*run, "--epochs", 10**6, "--out", "broken.safetensors") as process:
-        while not process.stdout.readline().startswith(b"epoch 3/"):
-            assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.decode() == "cylstm: interrupted; go on with: cylstm train --resume broken.ckpt\n"
-    assert sorted(os.listdir()) == ["broken.ckpt", "corpus.txt"]
-    go_on = err.decode().split("go on with: cylstm ")[1].split()
-    epochs = str(3 + out.count(b"epoch ") + 2)
-    assert main([*go_on, "--epochs", epochs]) == 0
-    assert main([*run, "--epochs", epochs, "--out", "whole.safetensors"]) == 0
-    assert Path("whole.safetensors").read_bytes() == Path("broken.safetensors").read_bytes()
-    whole, broken = (json.loads(Path(f"{name}.json").read_text()) for name in ("whole", "broken"))
-    assert whole["validation_loss"] == broken["validation_loss"]
-
-
-def test_a_loss_that_is_no_number_ends_training_and_keeps_the_last_checkpoint(capsys, monkeypatch):
-    calls = []
-    original = Model.loss_and_gradients
-
-    def sick(*arguments, **options):
-        result = original(*arguments, **options)
-        calls.append(1)
-        return result._replace(loss=float("nan")) if len(calls) > 100 else result
-
-    monkeypatch.setattr(Model, "loss_and_gradients", sick)
-    assert main(["train", "corpus.txt", *TINY, "--quiet", "--sample", "0"]) == 2
-    err = capsys.readouterr().err
-    assert err.splitlines()[-1].startswith(
-        "cylstm: error: loss: expected a finite number, got nan at update 101 (epoch 2"
-    )
-    assert sorted(os.listdir()) == ["corpus.txt", "model.ckpt"]
 
 
 # --- evaluate, generate, info -----------------------------------------------------------------------------------------

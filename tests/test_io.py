@@ -1,5 +1,6 @@
 """Model files: what goes in comes out; what is damaged, newer or something else is said so; nothing is half-written."""
 
+import contextlib
 import json
 import os
 import stat
@@ -142,6 +143,58 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, model, mon
         model.save(tmp_path)
 
 
+@pytest.fixture
+def room():
+    """A context in which files have no more room than so many bytes: the kernel itself then refuses to write on.
+
+    Only the call under test may be made in it: what pytest writes may go to a file, too.
+    """
+    resource = pytest.importorskip("resource")
+
+    @contextlib.contextmanager
+    def limited(size):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
+
+
+@pytest.mark.parametrize("size", [0, 1, 700, -1])
+def test_a_full_disk_leaves_the_old_file_and_is_named(tmp_path, model, room, size):
+    path = tmp_path / "m.safetensors"
+    model.save(path)
+    before = path.read_bytes()
+    model.parameters["head.bias"][...] += 1
+    with pytest.raises(OSError, match=r"File too large: '.*/m.safetensors'$"), room(size % len(before)):
+        model.save(path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["m.safetensors"]
+
+
+def test_a_full_disk_in_training_leaves_the_old_checkpoint_and_a_model_that_works(tmp_path, rng, room):
+    model, path = Model(5, 7, 5, seed=1), tmp_path / "run.ckpt"
+    ids = rng.integers(0, 5, (8, 6))
+    model.fit(ids, ids, epochs=1, checkpoint=path, progress=False)
+    before = path.read_bytes()
+    with pytest.raises(OSError, match=r"File too large: '.*/run.ckpt'$"), room(500):
+        model.fit(ids, ids, epochs=2, checkpoint=path, progress=False)
+    assert path.read_bytes() == before
+    assert train.read_checkpoint(path)[0].config == model.config
+    model.evaluate(ids, ids)
+
+
+@pytest.mark.parametrize("folder", ["/proc", "/dev/null"])
+def test_a_folder_that_takes_no_files_is_named(model, folder):
+    if not os.path.exists(folder):
+        pytest.skip(f"needs {folder}")
+    with pytest.raises(OSError, match=f"'{folder}/m.safetensors'$"):
+        model.save(f"{folder}/m.safetensors")
+
+
 def test_a_checkpoint_that_claims_too_much_allocates_nothing(tmp_path, model):
     header = {**model.header(), "config": {**model.config, "hidden_size": 10**9}}
     io.write_tensors(tmp_path / "c", "checkpoint", header, {"parameters": model.parameters.flat})
@@ -159,3 +212,47 @@ def test_links_are_followed_and_devices_written_into(tmp_path, model):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="pipe: expected a regular file"):
         Model.load(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda header: header["numbers"].update(position=10**6),
+        lambda header: header["numbers"].update(tokens=0),
+        lambda header: header["numbers"].update(plateaus=10**400),
+        lambda header: header["numbers"].update(total=10**400),
+        lambda header: header["numbers"].pop("hits"),
+        lambda header: header.update(updates=10**30),
+        lambda header: header.update(elapsed=-1),
+        lambda header: header["history"].update(train_loss="none"),
+        lambda header: header.update(history=None),
+        lambda header: header["generator"]["state"].update(pos=10**8),
+        lambda header: header["generator"].update(state=None),
+    ],
+)
+def test_a_damaged_checkpoint_is_said_so_and_changes_nothing(tmp_path, rng, change):
+    ids, path = rng.integers(0, 5, (8, 6)), tmp_path / "run.ckpt"
+    make = lambda: Model(5, 7, 5, seed=np.random.Generator(np.random.MT19937(1)))  # noqa: E731
+    options = dict(epochs=2, batch_size=4, progress=False)
+
+    def stop(event):
+        raise train.StopTraining
+
+    make().fit(ids, ids, checkpoint=path, callbacks=[stop], **options)
+    make().fit(ids, ids, resume=path, **options)
+    with io.open_tensors(path, "checkpoint") as file:
+        header, tensors = file.header, {name: file.read(name, shape, "f4") for name, shape in file.shapes.items()}
+    change(header)
+    io.write_tensors(path, "checkpoint", header, tensors)
+    model = make()
+    before = model.parameters.flat.copy()
+    with pytest.raises(ValueError, match=r"run\.ckpt: expected a checkpoint, got one"):
+        model.fit(ids, ids, resume=path, **options)
+    assert np.array_equal(model.parameters.flat, before)
+
+
+def test_numbers_beyond_all_floats_in_a_model_file_are_said_so(tmp_path, model):
+    header = {**model.header(), "config": {**model.config, "dropout": 10**400}}
+    io.write_tensors(tmp_path / "m", "model", header, dict(model.parameters))
+    with pytest.raises(ValueError, match="expected the header of a cylstm model, got one that is damaged"):
+        Model.load(tmp_path / "m")

@@ -52,6 +52,12 @@ def test_linear(isa, dtype, rng, close):
     close(_head.linear(h, weight, None), h.astype(float) @ weight.T.astype(float))
 
 
+def test_linear_in_chunks(isa, dtype, rng, close):
+    """So much that Ctrl-C is heard on the way."""
+    h, weight, bias = (rng.standard_normal(shape).astype(dtype) for shape in ((1700, 300), (3001, 300), 3001))
+    close(_head.linear(h, weight, bias), h.astype(float) @ weight.T.astype(float) + bias)
+
+
 @pytest.mark.parametrize("kind", NAMES)
 def test_a_nan_reaches_the_loss(isa, dtype, rng, kind):
     h, weight, bias = head(rng, dtype, 9, 5, 35)

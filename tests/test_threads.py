@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cylstm import LSTM, Model, State, num_threads, set_num_threads
-from cylstm.locks import Lock
+from cylstm.locks import Claim, Lock
 
 TASKS = Path("/proc/self/task")  # the threads of a process, on Linux
 LINUX = pytest.mark.skipif(not TASKS.exists(), reason="needs fork and /proc")
@@ -180,12 +180,36 @@ def test_a_forked_child_starts_threads_of_its_own(case):
 
 @LINUX
 def test_a_forked_child_finds_locks_open():
-    lock = Lock()
-    child = multiprocessing.get_context("fork").Process(target=lock.__enter__, daemon=True)
-    with lock:
+    lock, claim = Lock(), Claim()
+
+    def take_both():
+        with lock.held:
+            assert claim.take("the child")
+
+    child = multiprocessing.get_context("fork").Process(target=take_both, daemon=True)
+    assert claim.take("the parent")
+    with lock.held:
         child.start()
         child.join(PATIENCE)
     assert child.exitcode == 0, "the child waits for a thread that it does not have"
+    assert not claim.take("another")
+
+
+@LINUX
+def test_a_child_forked_by_who_holds_a_lock_gives_it_back():
+    lock, claim = Lock(), Claim()
+    assert claim.take("here")
+    child, whole = None, False
+    try:
+        with lock.held:
+            child = os.fork()
+        claim.give_back("here")
+        whole = lock.held.acquire(blocking=False) and claim.take("anew")
+    finally:
+        if child == 0:
+            os._exit(0 if whole else 1)
+    assert whole
+    assert os.waitpid(child, 0)[1] == 0
 
 
 @LINUX

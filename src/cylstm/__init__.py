@@ -1,5 +1,7 @@
 """cylstm: LSTMs on the CPU, trained and run from Python. README.md is a tour, `oracle` the mathematics."""
 
+import os
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,8 @@ from cylstm.lstm import LSTM
 from cylstm.params import Parameters
 from cylstm.state import Gradients, State
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from cylstm import data
     from cylstm.history import History
@@ -18,7 +22,8 @@ if TYPE_CHECKING:
     from cylstm.train import Checkpoint, Event, NonFiniteLoss, StopTraining
     from cylstm.vocab import Vocabulary
 
-__version__ = "0.1.0"
+with suppress(ImportError):  # 4 ms where there is threadpoolctl: it asks no entry point, so one has to come forward
+    from cylstm import threadpool  # noqa: F401
 
 # Who imports only the layer does not wait for the rest (25 ms): it comes on first use (PEP 562).
 _LATER = {
@@ -59,6 +64,7 @@ __all__ = [
     "StopTraining",
     "Vocabulary",
     "data",
+    "get_include",
     "instruction_set",
     "num_threads",
     "set_num_threads",
@@ -70,6 +76,11 @@ def __getattr__(name):
         raise AttributeError(f"module 'cylstm' has no attribute {name!r}")
     module = import_module(f"cylstm.{_LATER[name]}")
     return globals().setdefault(name, module if name == "data" else getattr(module, name))
+
+
+def get_include():
+    """The folder of the C headers: cylstm.h, which leads to the kernels' contract (see "Embedding" in the manual)."""
+    return os.path.join(os.path.dirname(__file__), "include")
 
 
 def __dir__():

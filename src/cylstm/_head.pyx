@@ -15,6 +15,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
 from cylstm._blas cimport gemm
+from cylstm._interrupt cimport Interrupt, begin, finish, goes_on
 from cylstm._kernels cimport (
     Kernels, active, binary_cross_entropy, column_sums, has_tiles, product, real, softmax_cross_entropy, split_columns,
     split_rows, squared_error, tile_bytes,
@@ -39,6 +40,9 @@ cdef enum:
     PIECE_ROWS = 128       # of h; of weight and its columns, so many:
     PIECE_OUTPUTS = 256
     LOSS_ROWS = 16
+    # Without a loss, a chunk ends that Ctrl-C is heard between chunks: some 30 ms.
+    CHUNK_PRODUCTS = 1 << 30
+    CHUNK_MANY_ROWS = 256
     DEEP = 2048            # outputs, in one product of tiles that sums over them
     # Tiles are faster than BLAS once cutting the weights into them, twice, is paid for.
     TILED_ROWS = 64
@@ -46,6 +50,7 @@ cdef enum:
 
 # One call. Arrays are of the same real type, row-major; h (N, F), weight (O, F).
 cdef struct Head:
+    Interrupt* interrupt
     const Kernels* k
     Kind kind
     bint gradient
@@ -58,7 +63,7 @@ cdef struct Head:
     const int64_t* classes  # (N,)
     const void* values      # (N, O)
     double scale
-    void* outputs           # (chunk, O)
+    void* outputs           # (chunk, O); without a loss, (N, O)
     void* dh                # (N, F)
     void* dweight           # (O, F)
     void* dbias             # (O,), or NULL
@@ -74,13 +79,14 @@ cdef struct Head:
 
 def linear(const real[:, ::1] h, const real[:, ::1] weight, const real[::1] bias):
     """h (N, F), weight (O, F), bias (O,) or None -> h weight' + bias, (N, O)."""
-    N, O = h.shape[0], weight.shape[0]
+    cdef Py_ssize_t N = h.shape[0], O = weight.shape[0], wanted
     out = aligned_empty(N * O, np.float32 if real is float else np.float64).reshape(N, O)
     cdef real[:, ::1] view = out
     cdef Head head
     memset(&head, 0, sizeof(Head))
     if N:
-        head.outputs, head.chunk = &view[0, 0], N
+        wanted = CHUNK_PRODUCTS // (h.shape[1] * O) // PIECE_ROWS * PIECE_ROWS
+        head.outputs, head.chunk = &view[0, 0], min(N, max(<Py_ssize_t>CHUNK_MANY_ROWS, wanted))
         run_head(&head, NONE, h, weight, bias, 0, [], <real*>NULL)
     return out
 
@@ -93,8 +99,8 @@ def loss(str kind, const real[:, ::1] h, const real[:, ::1] weight, const real[:
     that is the target; "mse" and "binary_cross_entropy" (of logits): targets (N, O), each row's loss is the mean over
     its O outputs, a hit is an output on the right side of 1/2 (binary only).
     Where dh (N, F) is given, dh, dweight and dbias receive scale * d sum / d each.
-    Rows go in chunks, so that (N, O) outputs never exist at once. Shapes are the caller's to check. spare: a list in
-    which the memory of one call waits for the next.
+    Rows go in chunks, so that (N, O) outputs never exist at once. spare: a list in which the memory of one call waits
+    for the next. Raises ValueError for shapes that do not fit; that classes are in 0..O-1 is the caller's to check.
     """
     cdef int which = KINDS[kind]
     cdef Py_ssize_t N = h.shape[0], O = weight.shape[0], F = h.shape[1], item = sizeof(real), n, wanted, pieces
@@ -103,6 +109,11 @@ def loss(str kind, const real[:, ::1] h, const real[:, ::1] weight, const real[:
     cdef Head head
     if N == 0:
         raise ValueError("h: expected at least one row, got none")
+    if (len(targets) != N or (values is not None and values.shape[1] != O)
+            or (dh is not None and (dweight is None or dh.shape[0] != N or dh.shape[1] != F
+                                    or dweight.shape[0] != O or dweight.shape[1] != F
+                                    or (dbias is not None and dbias.shape[0] != O)))):
+        raise ValueError(f"targets, dh, dweight, dbias: expected shapes for h {(N, F)} and {O} outputs, got others")
     memset(&head, 0, sizeof(Head))
     head.gradient, head.scale = dh is not None, scale
     head.classes = &classes[0] if classes is not None else NULL
@@ -130,6 +141,8 @@ cdef run_head(Head* head, Kind kind, const real[:, ::1] h, const real[:, ::1] we
     """pieces: of losses and hits, for which there is no room yet, nor for outputs; or 0. Returns the memory."""
     cdef Py_ssize_t N = h.shape[0], F = h.shape[1], O = weight.shape[0], chunk = head.chunk, item = sizeof(real)
     cdef Py_ssize_t tiles_of_h = 0, tiles_of_columns = 0, tiles_of_d = 0
+    if weight.shape[1] != F or (bias is not None and bias.shape[0] != O):
+        raise ValueError(f"weight, bias: expected {(O, F)} and {(O,)} for h {(N, F)}, got others")
     cdef double work = <double>chunk * F * O
     cdef int members = threads_for(work * (3 if head.gradient else 1), work, 256)
     head.k, head.kind, head.N, head.F, head.O = active(), kind, N, F, O
@@ -145,8 +158,14 @@ cdef run_head(Head* head, Kind kind, const real[:, ::1] h, const real[:, ::1] we
         head.own_bytes = PIECE_OUTPUTS * item
     cdef const unsigned char[::1] zeros = np.zeros(max(F, O) * item, np.uint8) if head.tiled or bias is None else None
     cdef Py_ssize_t outputs = (chunk * O * item + 63) // 64 * 64 if pieces else 0
-    memory = fitting(spare.pop() if spare else None, outputs + tiles_of_h + tiles_of_columns + tiles_of_d
-                     + members * head.own_bytes + 16 * pieces)
+    kept = None
+    if spare:
+        try:
+            kept = spare.pop()
+        except IndexError:
+            pass  # without the GIL, another thread may have come in between
+    memory = fitting(kept, outputs + tiles_of_h + tiles_of_columns + tiles_of_d + members * head.own_bytes
+                     + 16 * pieces)
     cdef unsigned char[::1] view = memory
     head.zeros = &zeros[0] if zeros is not None else NULL
     if pieces:
@@ -159,8 +178,12 @@ cdef run_head(Head* head, Kind kind, const real[:, ::1] h, const real[:, ::1] we
     head.hits = <int64_t*>(head.losses + pieces)
     head.h, head.weight = &h[0, 0], &weight[0, 0]
     head.bias = &bias[0] if bias is not None else head.zeros
+    cdef Interrupt interrupt
+    begin(&interrupt)
+    head.interrupt = &interrupt
     with nogil:
         run(members, head_f32 if real is float else head_f64, head)
+    finish(&interrupt)
     return memory
 
 
@@ -175,24 +198,25 @@ cdef void head_member(const Head* p, int me, int count, Team* team, real* of_typ
     """What one member does: chunk after chunk, its share of each stage."""
     cdef Py_ssize_t n, start, rows
     for n in range((p.N + p.chunk - 1) // p.chunk):
+        if not goes_on(p.interrupt, me, n, 1):
+            return
         start = n * p.chunk
         rows = min(p.chunk, p.N - start)
         if p.tiled:
             split_h(p, start, rows, me, count, of_type)
             meet(team)
         outputs_share(p, start, rows, me, count, of_type)
-        if p.kind == NONE:
-            continue
-        meet(team)
-        losses_share(p, start, rows, me, count, of_type)
-        meet(team)
+        if p.kind != NONE:
+            meet(team)
+            losses_share(p, start, rows, me, count, of_type)
         if p.gradient:
+            meet(team)
             if p.tiled:
                 dh_of_tiles(p, start, rows, me, count, team, of_type)
             else:
                 dh_share(p, start, rows, me, count, of_type)
             dweight_share(p, start, rows, me, count, of_type)
-        meet(team)  # the next chunk's outputs go where these are
+        meet(team)  # the next chunk's outputs and tiles go where these are
 
 
 cdef void split_h(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, int count, real* of_type) noexcept nogil:
@@ -212,6 +236,7 @@ cdef void outputs_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me
     cdef const real* h = <const real*>p.h + start * p.F
     cdef const real* weight
     cdef const real* bias
+    cdef real* outputs = <real*>p.outputs + (start * p.O if p.kind == NONE else 0)
     cdef real* z
     cdef char* own = p.own + me * p.own_bytes
     cdef Py_ssize_t down = (rows + PIECE_ROWS - 1) // PIECE_ROWS, across = (p.O + PIECE_OUTPUTS - 1) // PIECE_OUTPUTS
@@ -220,7 +245,7 @@ cdef void outputs_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me
         r, o = piece % down * PIECE_ROWS, piece // down * PIECE_OUTPUTS
         height, width = min(<Py_ssize_t>PIECE_ROWS, rows - r), min(<Py_ssize_t>PIECE_OUTPUTS, p.O - o)
         weight, bias = <const real*>p.weight + o * p.F, <const real*>p.bias + o
-        z = <real*>p.outputs + r * p.O + o
+        z = outputs + r * p.O + o
         if p.tiled:
             if cut != o:  # these outputs' weights serve all pieces of rows
                 split_columns(p.k, True, p.F, width, weight, p.F, own)

@@ -4,6 +4,8 @@ import os
 
 import numpy as np
 
+from cpython.pycapsule cimport PyCapsule_New
+
 cdef const Kernels* in_use = NULL
 
 
@@ -58,5 +60,8 @@ def elementwise(str function, real[::1] x):
         raise ValueError(f"function: expected 'exp', 'sigmoid' or 'tanh', got {function!r}")
     return y
 
+
+# For include/cylstm.h: how C code of other packages gets at the kernels.
+select = PyCapsule_New(<void*>cylstm_select, "cylstm._kernels.select", NULL)
 
 use(os.environ.get("CYLSTM_ISA") or None)

@@ -38,9 +38,11 @@ class Layer:
     def step(self, x_t: ArrayLike, state: State | None, *, out: State | None = None) -> tuple[np.ndarray, State]: ...
     def initial_state(self, batch_size: int = 1) -> State: ...
     def backward(
-        self, tape: Tape, dy: ArrayLike, dstate: State | None = None, *, out: Parameters | None = None
+        self,
+        tape: Tape,
+        dy: ArrayLike,
+        dstate: State | None = None,
+        *,
+        out: Parameters | None = None,
+        input_gradient: bool = True,
     ) -> Gradients: ...
-
-LARGEST: int
-
-def check_lengths(lengths: ArrayLike, B: int, T: int) -> np.ndarray: ...

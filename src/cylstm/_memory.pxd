@@ -1,5 +1,8 @@
 """Memory that goes from one use to the next: fresh memory costs a page fault for each 4 kB."""
 
+cpdef enum:
+    LARGEST = 2147483647  # rows or columns of one matrix: what a 32-bit BLAS can take
+
 cdef extern from *:
     """
     /* bytes: more than any machine has, and few enough for sums to be exact in double precision */

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int64_t
 
+from cylstm._interrupt cimport Interrupt
 from cylstm._kernels cimport Kernels
 from cylstm._sequence cimport Cell, Inputs, Scratch
 from cylstm._steps cimport Steps
@@ -23,6 +24,7 @@ cdef struct Record:
     char* outputs
 
 cdef struct Forward:
+    Interrupt* interrupt
     const Kernels* k
     const Steps* s
     const Cell* cells   # (L*D,)
@@ -36,6 +38,7 @@ cdef struct Forward:
     void* cn
 
 cdef struct Backward:
+    Interrupt* interrupt
     const Kernels* k
     const Steps* s
     const Cell* cells
@@ -46,13 +49,13 @@ cdef struct Backward:
     char* dh            # (B+N, Hp)
     char* dc            # (B, Hp)
     char* dinputs[2]    # (N, D*Hp) of layers above the first: the one above is read while this one is written
-    char* dx_packed     # (N, Ip) of the first layer, NULL where ids went in
+    char* dx_packed     # (N, Ip) of the first layer
     const void* dy      # (B, T, D*H): rows and steps are so many reals apart
     Py_ssize_t dy_row
     Py_ssize_t dy_step
     const void* dhn     # (L*D, B, H), or NULL for zeros
     const void* dcn
-    void* dx            # (B, T, I), or NULL
+    void* dx            # (B, T, I), or NULL, always where ids went in
     void* dh0           # (L*D, B, H)
     void* dc0
     void* dflat         # gradients of all parameters

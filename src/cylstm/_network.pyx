@@ -6,12 +6,15 @@ in _sequence.pyx over steps, and each step is one call into cext/cell_body.h.
 
 from libc.string cimport memset
 
+from cylstm._interrupt cimport Interrupt
 from cylstm._kernels cimport lanes_of, real
+from cylstm._order cimport (
+    add_states, clear_padding, fetch_states, give_input_gradients, place_states, start_gradients,
+)
 from cylstm._pool cimport Team, meet, run, threads_for
 from cylstm._sequence cimport (
-    ROWS_EACH, Cell, Inputs, Member, Outputs, add_states, best_by_rows, clear_padding, fetch_states,
-    give_input_gradients, input_gradients, inputs_by_steps, meet_by_units, member_by_rows, member_by_units, part,
-    place_states, run_backward, run_forward, start_gradients, weight_gradients,
+    GRADIENT_ROWS, ROWS_EACH, Cell, Inputs, Member, Outputs, best_by_rows, input_gradients, inputs_by_steps,
+    meet_by_units, member_by_rows, member_by_units, part, run_backward, run_forward, weight_gradients,
 )
 from cylstm._steps cimport Steps
 
@@ -39,11 +42,11 @@ cdef int team_size(const Steps* s, const Cell* cells, Py_ssize_t count, Py_ssize
     return threads_for(work, between, s.B // ROWS_EACH if by_rows else cells[0].Hp // lanes)
 
 
-cdef Member member(int me, int count, Team* team, const Steps* s, const Cell* cells, Py_ssize_t cell_count,
-                   Py_ssize_t lanes, bint has_ids) noexcept nogil:
+cdef Member member(int me, int count, Team* team, Interrupt* interrupt, const Steps* s, const Cell* cells,
+                   Py_ssize_t cell_count, Py_ssize_t lanes, bint has_ids) noexcept nogil:
     if count > 1 and best_by_rows(s, cells, cell_count, has_ids):
-        return member_by_rows(me, count, team, s, cells[0].Hp)
-    return member_by_units(me, count, team, s, cells[0].Hp, lanes)
+        return member_by_rows(me, count, team, interrupt, s, cells[0].Hp)
+    return member_by_units(me, count, team, interrupt, s, cells[0].Hp, lanes)
 
 
 cdef void forward_f32(void* call, int me, int count, Team* team) noexcept nogil:
@@ -59,7 +62,7 @@ cdef void forward_member(const Forward* call, int me, int count, Team* team, rea
     cdef Steps last = s[0]
     cdef const Record* record = &call.record
     cdef Py_ssize_t L = call.L, D = call.D, H = call.cells[0].H, Hp = call.cells[0].Hp, DH = D * H, l, d, n
-    cdef Member who = member(me, count, team, s, call.cells, L * D, lanes_of(call.k, of_type),
+    cdef Member who = member(me, count, team, call.interrupt, s, call.cells, L * D, lanes_of(call.k, of_type),
                              record.inputs.ids != NULL)
     cdef Py_ssize_t state = s.B * H, block = (s.B + s.N) * Hp
     cdef bint keep = record.keep
@@ -91,7 +94,8 @@ cdef void forward_member(const Forward* call, int me, int count, Team* team, rea
             c = <real*>record.c + (n * block if keep else 0)
             place_states(s, d, False, &who, H, Hp, h0 + n * state if h0 != NULL else NULL, h)
             place_states(s, d, not keep, &who, H, Hp, c0 + n * state if c0 != NULL else NULL, c)
-            run_forward(call.k, s, &call.cells[n], d, keep, &who, &call.scratch, &inputs, &outputs, gates, h, c)
+            run_forward(call.k, s, &call.cells[n], d, keep, &who, &call.scratch, &inputs, &outputs, n * s.T, gates, h,
+                        c)
             fetch_states(s, d, False, False, &who, H, Hp, <const real*>h, <real*>call.hn + n * state)
             fetch_states(s, d, False, not keep, &who, H, Hp, <const real*>c, <real*>call.cn + n * state)
             if outputs.y != NULL:
@@ -127,11 +131,12 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
     cdef const Record* record = &call.record
     cdef Py_ssize_t L = call.L, D = call.D, H = call.cells[0].H, Hp = call.cells[0].Hp, DH = D * H, l, d, n
     cdef Py_ssize_t ld_above = 0
-    cdef Member who = member(me, count, team, s, call.cells, L * D, lanes_of(call.k, of_type),
+    cdef Member who = member(me, count, team, call.interrupt, s, call.cells, L * D, lanes_of(call.k, of_type),
                              record.inputs.ids != NULL)
-    cdef Member summing = member_by_units(me, count, team, s, Hp, lanes_of(call.k, of_type))
+    cdef Member summing = member_by_units(me, count, team, call.interrupt, s, Hp, lanes_of(call.k, of_type))
     cdef Py_ssize_t state = s.B * H, block = (s.B + s.N) * Hp, rows = part(s.N, me, count)
     cdef Py_ssize_t rows_end = part(s.N, me + 1, count)
+    cdef Py_ssize_t beat = 0, sums = (s.N + GRADIENT_ROWS - 1) // GRADIENT_ROWS  # of a layer: its steps, then its sums
     cdef Inputs inputs
     cdef real* dh = <real*>call.dh
     cdef real* dc = <real*>call.dc
@@ -148,7 +153,7 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
     cdef bint by_steps
     for l in range(L - 1, -1, -1):
         cell = &call.cells[l * D]
-        dinputs = <real*>(call.dinputs[(l + 1) % 2] if l > 0 else call.dx_packed)
+        dinputs = <real*>(call.dinputs[(l + 1) % 2] if l > 0 else call.dx_packed if call.dx != NULL else NULL)
         memset(&inputs, 0, sizeof(Inputs))
         if l == 0:
             inputs = record.inputs
@@ -173,15 +178,17 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
             if dhn != NULL:
                 add_states(s, d, &who, H, Hp, dhn + n * state, dh)
             place_states(s, d, True, &who, H, Hp, dcn + n * state if dcn != NULL else NULL, dc)
-            run_backward(call.k, s, cell, d, &who, &call.scratch, gates, c, dh, dc,
+            run_backward(call.k, s, cell, d, &who, &call.scratch, beat, gates, c, dh, dc,
                          dinputs if by_steps else <real*>NULL, d > 0)
+            beat += s.T
             fetch_states(s, d, True, False, &who, H, Hp, <const real*>dh, <real*>call.dh0 + n * state)
             fetch_states(s, d, True, True, &who, H, Hp, <const real*>dc, <real*>call.dc0 + n * state)
             meet(team)
-            weight_gradients(call.k, s, cell, d, &summing, &call.scratch, call.tiled, <const real*>gates, &inputs, h,
-                             <real*>call.dflat)
+            weight_gradients(call.k, s, cell, d, &summing, &call.scratch, call.tiled, beat, <const real*>gates,
+                             &inputs, h, <real*>call.dflat)
+            beat += sums
             if dinputs != NULL and not by_steps:
-                input_gradients(call.k, s, cell, &summing, &call.scratch, <const real*>gates, dinputs)
+                input_gradients(call.k, s, cell, &summing, &call.scratch, beat - 1, <const real*>gates, dinputs)
             meet(team)
         dabove, ld_above = dinputs, cell.Ip
     if call.dx != NULL:

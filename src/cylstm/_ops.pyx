@@ -104,6 +104,8 @@ def sgd(real[::1] p, const real[::1] g, real[::1] m, double lr, double momentum,
         double gscale):
     """One update of p in place by the gradient gscale * g, as torch.optim.SGD. m is None where momentum is 0."""
     cdef Flat f
+    if g.shape[0] != p.shape[0] or (momentum and m is None) or (m is not None and m.shape[0] != p.shape[0]):
+        raise ValueError(f"gradient, moments: expected {p.shape[0]} numbers each, for this optimizer")
     if p.shape[0] == 0:
         return
     memset(&f, 0, sizeof(Flat))
@@ -117,6 +119,10 @@ def adam(real[::1] p, const real[::1] g, real[::1] m, real[::1] v, Py_ssize_t t,
          double eps, double weight_decay, bint decoupled, double gscale):
     """Update number t (from 1) of p in place by the gradient gscale * g, as torch.optim.Adam or, decoupled, AdamW."""
     cdef Flat f
+    if m is None or v is None or not g.shape[0] == m.shape[0] == v.shape[0] == p.shape[0]:
+        raise ValueError(f"gradient, moments: expected {p.shape[0]} numbers each, for this optimizer")
+    if t < 1:
+        raise ValueError(f"moments.updates: expected the number of updates so far, got {t - 1}")
     if p.shape[0] == 0:
         return
     memset(&f, 0, sizeof(Flat))

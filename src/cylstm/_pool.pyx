@@ -33,8 +33,9 @@ def set_num_threads(n):
     """Let each call use up to n threads, the calling one among them. Results are the same bits for every n.
 
     They are started when first needed and sleep between calls; a call that finds them at work for another Python thread
-    runs on its own thread alone. At import n is the number of processors that this process may use, or the environment
-    variable CYLSTM_NUM_THREADS. Raises TypeError or ValueError.
+    runs on its own thread alone. At import n is the environment variable CYLSTM_NUM_THREADS or, without it,
+    OMP_NUM_THREADS (by which joblib tells its workers their share), or the number of processors that this process may
+    use. Raises TypeError or ValueError.
     """
     global allowed
     allowed = min(positive_int("n", n), 256)
@@ -53,15 +54,18 @@ def processors():
 
 
 def from_environment():
-    """CYLSTM_NUM_THREADS, or as many as there are processors."""
+    """CYLSTM_NUM_THREADS, OMP_NUM_THREADS, or as many as there are processors."""
     named = os.environ.get("CYLSTM_NUM_THREADS")
-    if not named:
-        return processors()
-    try:
-        number = int(named)
-    except ValueError:
-        raise ValueError(f"CYLSTM_NUM_THREADS: expected an integer, got {named!r}") from None
-    return positive_int("CYLSTM_NUM_THREADS", number)
+    if named:
+        try:
+            number = int(named)
+        except ValueError:
+            raise ValueError(f"CYLSTM_NUM_THREADS: expected an integer, got {named!r}") from None
+        return positive_int("CYLSTM_NUM_THREADS", number)
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # "4,2": of nested teams
+    if first.isdecimal() and len(first) < 9 and int(first) > 0:  # what else it may be is for others to say
+        return int(first)
+    return processors()
 
 
 set_num_threads(from_environment())

@@ -2,9 +2,10 @@
 
 from libc.stdint cimport int64_t
 
+from cylstm._interrupt cimport Interrupt
 from cylstm._kernels cimport Kernels, real
 from cylstm._pool cimport Team
-from cylstm._steps cimport Steps
+from cylstm._steps cimport Steps, alive
 
 # What one member of a team computes: the hidden units first..last of the rows first_row..last_row of the batch. The
 # work is shared out in one of two ways:
@@ -16,6 +17,7 @@ cdef struct Member:
     int me
     int count
     Team* team
+    Interrupt* interrupt
     Py_ssize_t first
     Py_ssize_t last
     Py_ssize_t first_row
@@ -85,40 +87,34 @@ cdef enum:
     CHUNK_BYTES = 524288
     CHUNK_ROWS = 256
     GRADIENT_ROWS = 512  # of one product of dgates' x: both operands, as tiles, fit into the second-level cache
-    GRADIENT_UNITS = 64  # of one product of BLAS, at most
+    GRADIENT_UNITS = 64  # of one product of BLAS, at most,
+    PIECE_ROWS = 16384   # and so many rows: nothing interrupts it
     DX_ROWS = 64
     DX_BATCH = 8         # rows, from which on their product by W_back needs no others beside them
 
 cdef inline Py_ssize_t part(Py_ssize_t pieces, int me, int count) noexcept nogil:
     return pieces * me // count
 
+# The rows of this member that are alive at step t: from first_row to here, none where it is less.
+cdef inline Py_ssize_t last_alive(const Steps* s, const Member* who, Py_ssize_t t) noexcept nogil:
+    return max(who.first_row, min(who.last_row, alive(s, t)))
+
 cdef Py_ssize_t chunk_rows(const Steps* s, Py_ssize_t row_bytes) noexcept nogil
 cdef bint best_by_rows(const Steps* s, const Cell* cells, Py_ssize_t count, bint has_ids) noexcept nogil
-cdef Member member_by_units(int me, int count, Team* team, const Steps* s, Py_ssize_t Hp,
+cdef Member member_by_units(int me, int count, Team* team, Interrupt* interrupt, const Steps* s, Py_ssize_t Hp,
                             Py_ssize_t lanes) noexcept nogil
-cdef Member member_by_rows(int me, int count, Team* team, const Steps* s, Py_ssize_t Hp) noexcept nogil
+cdef Member member_by_rows(int me, int count, Team* team, Interrupt* interrupt, const Steps* s,
+                           Py_ssize_t Hp) noexcept nogil
 cdef void meet_by_units(const Member* who) noexcept nogil
 cdef void run_forward(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, bint keep, const Member* who,
-                      const Scratch* scratch, const Inputs* inputs, const Outputs* outputs, real* gates, real* h,
-                      real* c) noexcept nogil
+                      const Scratch* scratch, const Inputs* inputs, const Outputs* outputs, Py_ssize_t beat,
+                      real* gates, real* h, real* c) noexcept nogil
 cdef void run_backward(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, const Member* who,
-                       const Scratch* scratch, real* gates, const real* c, real* dh, real* dc, real* dx,
-                       bint add) noexcept nogil
+                       const Scratch* scratch, Py_ssize_t beat, real* gates, const real* c, real* dh, real* dc,
+                       real* dx, bint add) noexcept nogil
 cdef bint inputs_by_steps(const Steps* s, const Cell* cell) noexcept nogil
 cdef void weight_gradients(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, const Member* who,
-                           const Scratch* scratch, bint tiled, const real* dgates, const Inputs* inputs, const real* h,
-                           real* d) noexcept nogil
+                           const Scratch* scratch, bint tiled, Py_ssize_t beat, const real* dgates,
+                           const Inputs* inputs, const real* h, real* d) noexcept nogil
 cdef void input_gradients(const Kernels* k, const Steps* s, const Cell* cell, const Member* who, const Scratch* scratch,
-                          const real* dgates, real* dx) noexcept nogil
-cdef void place_states(const Steps* s, bint reverse, bint one_boundary, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
-                       const real* state, real* rows) noexcept nogil
-cdef void fetch_states(const Steps* s, bint reverse, bint at_start, bint one_boundary, const Member* who, Py_ssize_t H,
-                       Py_ssize_t Hp, const real* rows, real* state) noexcept nogil
-cdef void clear_padding(const Steps* s, int me, int count, Py_ssize_t width, real* y) noexcept nogil
-cdef void start_gradients(const Steps* s, bint reverse, bint packed, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
-                          const real* dy, Py_ssize_t row, Py_ssize_t step, const real* mask, Py_ssize_t mask_row,
-                          real* dh) noexcept nogil
-cdef void give_input_gradients(const Steps* s, int me, int count, const Cell* cell, const real* dx,
-                               real* caller) noexcept nogil
-cdef void add_states(const Steps* s, bint reverse, const Member* who, Py_ssize_t H, Py_ssize_t Hp, const real* dstate,
-                     real* dh) noexcept nogil
+                          Py_ssize_t beat, const real* dgates, real* dx) noexcept nogil

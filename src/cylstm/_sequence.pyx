@@ -1,5 +1,5 @@
-"""One direction of one layer over all steps, forward and backward, and the copies between the caller's order of rows
-and the packed one. Boundaries, slots and packed rows are explained in _steps.pxd, members and scratch in _sequence.pxd.
+"""One direction of one layer over all steps, forward and backward. Boundaries, slots and packed rows are explained in
+_steps.pxd, members and scratch in _sequence.pxd.
 
 Every function is called by all members of a team at once and does its member's part.
 """
@@ -8,12 +8,13 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
 from cylstm._blas cimport gemm
+from cylstm._interrupt cimport Interrupt, beats_between, goes_on, goes_on_alone
 from cylstm._kernels cimport (
     Kernels, cell_backward, cell_forward, column_sums, gather, lanes_of, product, real, scatter_add, split_columns,
     split_rows, unpack_columns, unpack_rows, weight_gradients as tiled_gradients,
 )
 from cylstm._pool cimport Team, meet
-from cylstm._steps cimport Steps, alive, caller_row, first_slot, is_cut, last_slot, length, offset, slot
+from cylstm._steps cimport Steps, alive, caller_row, is_cut, length, offset, slot
 
 
 cdef Py_ssize_t chunk_rows(const Steps* s, Py_ssize_t row_bytes) noexcept nogil:
@@ -27,21 +28,22 @@ cdef bint best_by_rows(const Steps* s, const Cell* cells, Py_ssize_t count, bint
     return s.B >= 2 * ROWS_EACH and 4 * H * (I + H) <= min(<Py_ssize_t>SMALL_WEIGHTS, WEIGHTS_A_ROW * s.B)
 
 
-cdef Member member_by_units(int me, int count, Team* team, const Steps* s, Py_ssize_t Hp,
+cdef Member member_by_units(int me, int count, Team* team, Interrupt* interrupt, const Steps* s, Py_ssize_t Hp,
                             Py_ssize_t lanes) noexcept nogil:
     cdef Member who
-    who.me, who.count, who.team, who.by_rows = me, count, team, False
+    who.me, who.count, who.team, who.interrupt, who.by_rows = me, count, team, interrupt, False
     who.first, who.last = part(Hp // lanes, me, count) * lanes, part(Hp // lanes, me + 1, count) * lanes
     who.first_row, who.last_row = 0, s.B
     return who
 
 
-cdef Member member_by_rows(int me, int count, Team* team, const Steps* s, Py_ssize_t Hp) noexcept nogil:
+cdef Member member_by_rows(int me, int count, Team* team, Interrupt* interrupt, const Steps* s,
+                           Py_ssize_t Hp) noexcept nogil:
     """As much work for each, not as many rows: those of a ragged batch are sorted by length."""
     cdef Member who
     cdef Py_ssize_t low = (1 + STEP_ROWS) * s.T, high = s.N + STEP_ROWS * s.T, limit
     cdef int _n
-    who.me, who.count, who.team, who.by_rows = me, count, team, True
+    who.me, who.count, who.team, who.interrupt, who.by_rows = me, count, team, interrupt, True
     who.first, who.last = 0, Hp
     who.first_row, who.last_row = part(s.B, me, count), part(s.B, me + 1, count)
     if s.lengths == NULL:
@@ -77,11 +79,6 @@ cdef void meet_by_units(const Member* who) noexcept nogil:
         meet(who.team)
 
 
-# The rows of this member that are alive at step t: from first_row to here, none where it is less.
-cdef inline Py_ssize_t last_alive(const Steps* s, const Member* who, Py_ssize_t t) noexcept nogil:
-    return max(who.first_row, min(who.last_row, alive(s, t)))
-
-
 # Tiles hold 16 rows: members that share out rows have tiles of their own, with room for them in between.
 cdef inline Py_ssize_t tiles_before(const Member* who) noexcept nogil:
     return (who.first_row + 15) // 16 + who.me if who.by_rows else 0
@@ -91,14 +88,16 @@ cdef inline Py_ssize_t tiles_before(const Member* who) noexcept nogil:
 
 
 cdef void run_forward(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, bint keep, const Member* who,
-                      const Scratch* scratch, const Inputs* inputs, const Outputs* outputs, real* gates, real* h,
-                      real* c) noexcept nogil:
+                      const Scratch* scratch, const Inputs* inputs, const Outputs* outputs, Py_ssize_t beat,
+                      real* gates, real* h, real* c) noexcept nogil:
     """Gates, h and c of every step. Boundary 0 (or each row's last one, in reverse) of h and c holds the initial state.
+    beat: of the first step (_interrupt.pxd).
 
     Without `keep`, gates holds one chunk and c one boundary, both used again and again.
     """
     cdef Py_ssize_t Hp = cell.Hp, G = 4 * cell.Hp, T = s.T, t0, t1, t, n, first, source, target, rows, done = 0
     cdef Py_ssize_t steps = chunk_rows(s, G * <Py_ssize_t>sizeof(real)) // s.B, row = who.first_row
+    cdef Py_ssize_t every = step_beats(s, cell)
     cdef const void* h_prev
     cdef const real* c_prev
     cdef real* chunk
@@ -113,6 +112,8 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Cell* cell, bint r
         rows = last_alive(s, who, t0) - row if who.by_rows else offset(s, t1) - first
         input_gates(k, s, cell, who, scratch, inputs, t0, t1, rows, chunk)
         for n in range(t1 - t0):
+            if not goes_on(who.interrupt, who.me, beat + done + n, every):
+                return
             t = t1 - 1 - n if reverse else t0 + n
             source, target = slot(s, t + 1 if reverse else t) + row, slot(s, t if reverse else t + 1) + row
             rows = last_alive(s, who, t) - row
@@ -130,6 +131,10 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Cell* cell, bint r
             if outputs.y != NULL:
                 copy_outputs(s, t, who, cell.H, Hp, h + target * Hp, outputs)
         done += t1 - t0
+
+
+cdef Py_ssize_t step_beats(const Steps* s, const Cell* cell) noexcept nogil:
+    return beats_between(4.0 * cell.H * (cell.I + cell.H) * s.N / s.T)
 
 
 cdef void copy_outputs(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t H, Py_ssize_t Hp, const real* h,
@@ -251,15 +256,15 @@ cdef bint inputs_by_steps(const Steps* s, const Cell* cell) noexcept nogil:
 
 
 cdef void run_backward(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, const Member* who,
-                       const Scratch* scratch, real* gates, const real* c, real* dh, real* dc, real* dx,
-                       bint add) noexcept nogil:
+                       const Scratch* scratch, Py_ssize_t beat, real* gates, const real* c, real* dh, real* dc,
+                       real* dx, bint add) noexcept nogil:
     """Gate values -> gate gradients. dh (B+N, Hp) comes with d loss / d h from above at each boundary and zero
     elsewhere; dc (B, Hp) with d loss / d (final c). Both end as the gradients of the initial state, at its boundary.
 
     dx (N, Ip) = dgates W, or += where `add`; NULL where input_gradients() does that (inputs_by_steps).
     """
     cdef Py_ssize_t Hp = cell.Hp, G = 4 * cell.Hp, n, t, b, source, target, rows, row = who.first_row
-    cdef Py_ssize_t lanes = lanes_of(k, dh), first = 0, last = cell.Ip
+    cdef Py_ssize_t lanes = lanes_of(k, dh), first = 0, last = cell.Ip, every = step_beats(s, cell)
     cdef const real* c_prev
     cdef const void* operand
     cdef real* dx_t
@@ -269,6 +274,8 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Cell* cell, bint 
         first = part(cell.Ip // lanes, who.me, who.count) * lanes
         last = part(cell.Ip // lanes, who.me + 1, who.count) * lanes
     for n in range(s.T):
+        if not goes_on(who.interrupt, who.me, beat + n, every):
+            return
         t = n if reverse else s.T - 1 - n
         source, target = slot(s, t + 1 if reverse else t) + row, slot(s, t if reverse else t + 1) + row
         rows = last_alive(s, who, t) - row
@@ -301,8 +308,8 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Cell* cell, bint 
 
 
 cdef void weight_gradients(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, const Member* who,
-                           const Scratch* scratch, bint tiled, const real* dgates, const Inputs* inputs, const real* h,
-                           real* d) noexcept nogil:
+                           const Scratch* scratch, bint tiled, Py_ssize_t beat, const real* dgates,
+                           const Inputs* inputs, const real* h, real* d) noexcept nogil:
     """dW = dgates' x, dR = dgates' h_prev, db = column sums, each over all N rows at once, into the flat gradients d.
 
     `who` is a member by units. All members come with dgates, inputs and h complete.
@@ -327,20 +334,21 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Cell* cell, b
         scatter_add(k, s.N, columns, ids, dgates + first, G, wide + first, G)
         unpack_columns(k, <const real*>wide, cell.H, cell.I, who.first, who.last, d + cell.at_W)
     if tiled:
-        gradients_of_tiles(k, s.N, cell, who, scratch, dgates, x if ids == NULL else NULL, inputs.ld, h, d)
+        gradients_of_tiles(k, s.N, cell, who, scratch, beat, dgates, x if ids == NULL else NULL, inputs.ld, h, d)
         return
     for n in range(part(2 * pieces, who.me, who.count), part(2 * pieces, who.me + 1, who.count)):
         if n < pieces and ids == NULL:
-            gradients_of_piece(k, s.N, cell, who, scratch, n, pieces, dgates, cell.I, x, inputs.ld, d + cell.at_W,
-                               <real*>NULL)
+            gradients_of_piece(k, s.N, cell, who, scratch, beat, n, pieces, dgates, cell.I, x, inputs.ld,
+                               d + cell.at_W, <real*>NULL)
         elif n >= pieces:
-            gradients_of_piece(k, s.N, cell, who, scratch, n - pieces, pieces, dgates, cell.H, h, Hp, d + cell.at_R,
-                               d + cell.at_b if cell.at_b >= 0 else <real*>NULL)
+            gradients_of_piece(k, s.N, cell, who, scratch, beat, n - pieces, pieces, dgates, cell.H, h, Hp,
+                               d + cell.at_R, d + cell.at_b if cell.at_b >= 0 else <real*>NULL)
 
 
 cdef void gradients_of_piece(const Kernels* k, Py_ssize_t N, const Cell* cell, const Member* who,
-                             const Scratch* scratch, Py_ssize_t n, Py_ssize_t pieces, const real* dgates, Py_ssize_t K,
-                             const real* P, Py_ssize_t ldp, real* dweights, real* dbias) noexcept nogil:
+                             const Scratch* scratch, Py_ssize_t beat, Py_ssize_t n, Py_ssize_t pieces,
+                             const real* dgates, Py_ssize_t K, const real* P, Py_ssize_t ldp, real* dweights,
+                             real* dbias) noexcept nogil:
     """dweights = dgates' P, P (N, K), for the nth of `pieces` pieces of the units, and their dbias, or NULL.
 
     How BLAS adds depends on the size of the product, so the pieces are the same for any number of members.
@@ -348,8 +356,14 @@ cdef void gradients_of_piece(const Kernels* k, Py_ssize_t N, const Cell* cell, c
     cdef Py_ssize_t lanes = lanes_of(k, dgates), panels = cell.Hp // lanes, G = 4 * cell.Hp
     cdef Py_ssize_t unit = panels * n // pieces * lanes, last = panels * (n + 1) // pieces * lanes
     cdef real* sums = <real*>(scratch.own + who.me * scratch.own_bytes)
+    cdef Py_ssize_t block, row
     dgates += 4 * unit
-    gemm[real](True, False, 4 * (last - unit), K, N, 1, dgates, G, P, ldp, 0, sums, K)
+    for block in range((N + PIECE_ROWS - 1) // PIECE_ROWS):
+        row = block * PIECE_ROWS
+        if not goes_on_alone(who.interrupt, who.me, beat):
+            return
+        gemm[real](True, False, 4 * (last - unit), K, min(<Py_ssize_t>PIECE_ROWS, N - row), 1, dgates + row * G, G,
+                   P + row * ldp, ldp, 0 if row == 0 else 1, sums, K)
     unpack_rows(k, <const real*>sums - 4 * unit * K, cell.H, K, unit, last, dweights)
     if dbias != NULL:
         column_sums(k, N, 4 * (last - unit), dgates, G, sums)
@@ -357,8 +371,8 @@ cdef void gradients_of_piece(const Kernels* k, Py_ssize_t N, const Cell* cell, c
 
 
 cdef void gradients_of_tiles(const Kernels* k, Py_ssize_t N, const Cell* cell, const Member* who,
-                             const Scratch* scratch, const real* dgates, const real* x, Py_ssize_t ldx, const real* h,
-                             real* d) noexcept nogil:
+                             const Scratch* scratch, Py_ssize_t beat, const real* dgates, const real* x,
+                             Py_ssize_t ldx, const real* h, real* d) noexcept nogil:
     """dW += dgates' x, dR += dgates' h and db += sums of dgates, chunk by chunk of rows; x NULL where ids went in."""
     cdef Py_ssize_t I = cell.I if x != NULL else 0, H = cell.H, Hp = cell.Hp, start, rows, gate
     cdef Py_ssize_t units = min(who.last, H) - who.first, chunk
@@ -368,6 +382,8 @@ cdef void gradients_of_tiles(const Kernels* k, Py_ssize_t N, const Cell* cell, c
         if cell.at_b >= 0:
             memset(d + cell.at_b + gate * H + who.first, 0, units * sizeof(real))
     for chunk in range((N + GRADIENT_ROWS - 1) // GRADIENT_ROWS):
+        if not goes_on(who.interrupt, who.me, beat + chunk, 1):
+            return
         start = chunk * GRADIENT_ROWS
         rows = min(<Py_ssize_t>GRADIENT_ROWS, N - start)
         if start > 0:
@@ -392,11 +408,13 @@ cdef void split_share(const Kernels* k, const Member* who, Py_ssize_t K, Py_ssiz
 
 
 cdef void input_gradients(const Kernels* k, const Steps* s, const Cell* cell, const Member* who, const Scratch* scratch,
-                          const real* dgates, real* dx) noexcept nogil:
+                          Py_ssize_t beat, const real* dgates, real* dx) noexcept nogil:
     """dx (N, Ip) += dgates W, this member's rows."""
     cdef Py_ssize_t G = 4 * cell.Hp, blocks = (s.N + DX_ROWS - 1) // DX_ROWS, block, start, rows
     cdef const void* operand
     for block in range(part(blocks, who.me, who.count), part(blocks, who.me + 1, who.count)):
+        if not goes_on_alone(who.interrupt, who.me, beat):
+            return
         start = block * DX_ROWS
         rows = min(<Py_ssize_t>DX_ROWS, s.N - start)
         operand = dgates + start * G
@@ -405,80 +423,3 @@ cdef void input_gradients(const Kernels* k, const Steps* s, const Cell* cell, co
             operand = scratch.own + who.me * scratch.own_bytes
         product(k, cell.W_back.tiled, rows, G, cell.Ip, 0, cell.Ip, operand, G, cell.W_back.packed, <const real*>NULL,
                 dx + start * cell.Ip, cell.Ip)
-
-
-# --- between the caller's order and the packed one, in this member's rows and units -----------------------------------
-
-
-cdef void place_states(const Steps* s, bint reverse, bint one_boundary, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
-                       const real* state, real* rows) noexcept nogil:
-    """state (B, H) in the caller's order -> the boundary where each row begins, zeros in the padding and for NULL."""
-    cdef Py_ssize_t b, last = min(who.last, H)
-    cdef real* row
-    for b in range(who.first_row, who.last_row):
-        row = rows + (b if one_boundary else first_slot(s, reverse, b)) * Hp
-        if state == NULL:
-            memset(row + who.first, 0, (who.last - who.first) * sizeof(real))
-            continue
-        memcpy(row + who.first, state + caller_row(s, b) * H + who.first, (last - who.first) * sizeof(real))
-        memset(row + last, 0, (who.last - last) * sizeof(real))
-
-
-cdef void fetch_states(const Steps* s, bint reverse, bint at_start, bint one_boundary, const Member* who, Py_ssize_t H,
-                       Py_ssize_t Hp, const real* rows, real* state) noexcept nogil:
-    """The boundary where each row ends (or starts) -> state (B, H) in the caller's order."""
-    cdef Py_ssize_t b, n, size = (min(who.last, H) - who.first) * sizeof(real)
-    for b in range(who.first_row, who.last_row):
-        n = b if one_boundary else first_slot(s, reverse, b) if at_start else last_slot(s, reverse, b)
-        memcpy(state + caller_row(s, b) * H + who.first, rows + n * Hp + who.first, size)
-
-
-cdef void clear_padding(const Steps* s, int me, int count, Py_ssize_t width, real* y) noexcept nogil:
-    """y (B, T, width) in the caller's order = 0 past the end of each row, this member's share of the rows."""
-    cdef Py_ssize_t b, end
-    for b in range(part(s.B, me, count), part(s.B, me + 1, count)):
-        end = length(s, b)
-        memset(y + (caller_row(s, b) * s.T + end) * width, 0, (s.T - end) * width * sizeof(real))
-
-
-cdef void start_gradients(const Steps* s, bint reverse, bint packed, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
-                          const real* dy, Py_ssize_t row, Py_ssize_t step, const real* mask, Py_ssize_t mask_row,
-                          real* dh) noexcept nogil:
-    """The reverse of copying outputs: dh at each boundary = dy, and zero where no step ends."""
-    cdef Py_ssize_t t, b, j, at, last = min(who.last, H), size = (who.last - who.first) * sizeof(real)
-    cdef real* target
-    cdef const real* kept
-    for b in range(who.first_row, who.last_row):
-        memset(dh + first_slot(s, reverse, b) * Hp + who.first, 0, size)
-    for t in range(s.T):
-        target = dh + (slot(s, t if reverse else t + 1) + who.first_row) * Hp
-        for b in range(who.first_row, last_alive(s, who, t)):
-            at = (offset(s, t) + b) * row if packed else caller_row(s, b) * row + t * step
-            memcpy(target + who.first, dy + at + who.first, (last - who.first) * sizeof(real))
-            if mask != NULL:
-                kept = mask + (offset(s, t) + b) * mask_row
-                for j in range(who.first, last):
-                    target[j] *= kept[j]
-            memset(target + last, 0, (who.last - last) * sizeof(real))
-            target += Hp
-
-
-cdef void add_states(const Steps* s, bint reverse, const Member* who, Py_ssize_t H, Py_ssize_t Hp, const real* dstate,
-                     real* dh) noexcept nogil:
-    """dh at the boundary where each row ends += d loss / d (final h), (B, H) in the caller's order."""
-    cdef Py_ssize_t b, j
-    cdef real* target
-    cdef const real* source
-    for b in range(who.first_row, who.last_row):
-        target, source = dh + last_slot(s, reverse, b) * Hp, dstate + caller_row(s, b) * H
-        for j in range(who.first, min(who.last, H)):
-            target[j] += source[j]
-
-
-cdef void give_input_gradients(const Steps* s, int me, int count, const Cell* cell, const real* dx,
-                               real* caller) noexcept nogil:
-    """dx (N, Ip) packed -> the caller's (B, T, I), this member's share of the steps."""
-    cdef Py_ssize_t t, b, I = cell.I
-    for t in range(part(s.T, me, count), part(s.T, me + 1, count)):
-        for b in range(alive(s, t)):
-            memcpy(caller + (caller_row(s, b) * s.T + t) * I, dx + (offset(s, t) + b) * cell.Ip, I * sizeof(real))

@@ -29,6 +29,8 @@ cdef class Plan:
     cdef readonly object cut
     cdef int sort(self, const int64_t[::1] lengths) except -1
 
+cdef packed_ids(name, ids, Steps* s, Py_ssize_t V)
+
 cdef inline Py_ssize_t alive(const Steps* s, Py_ssize_t t) noexcept nogil:
     return s.sizes[t] if s.sizes != NULL else s.B
 

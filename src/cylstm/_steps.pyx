@@ -1,6 +1,11 @@
-"""Building a Plan: sorting the rows of a batch by length and packing `resets` (see _steps.pxd for the picture)."""
+"""Building a Plan, rows sorted by length and `resets` packed, and packing ids (see _steps.pxd for the picture)."""
 
-import numpy as np
+cimport numpy as np
+from libc.stdint cimport int64_t, uint8_t
+
+import numpy
+
+np.import_array()
 
 
 cdef class Plan:
@@ -15,7 +20,7 @@ cdef class Plan:
         if lengths is not None:
             self.sort(lengths)
         if resets is not None and resets.any():
-            self.cut = np.array(self.pack(resets), order="C").view(np.uint8)  # the caller's may change
+            self.cut = numpy.array(self.pack(resets), order="C").view(numpy.uint8)  # the caller's may change
             cut_view = self.cut
             self.steps.cut = &cut_view[0]
 
@@ -32,7 +37,7 @@ cdef class Plan:
                 break
         else:
             return 0
-        self.table = np.zeros(2 * (T + B) + 1, np.int64)
+        self.table = numpy.zeros(2 * (T + B) + 1, numpy.int64)
         view = self.table
         sizes, offsets = &view[0], &view[T]
         order, sorted_lengths = offsets + T + 1, offsets + T + 1 + B
@@ -64,22 +69,53 @@ cdef class Plan:
 
     def alive(self):
         """(T, B) whether a packed row is alive at a step, where they are sorted."""
-        return np.arange(self.steps.B) < self.table[:self.steps.T, None]
+        return numpy.arange(self.steps.B) < self.table[:self.steps.T, None]
 
     def pack(self, array):
         """(B, T, ...) in the caller's order -> (N, ...) packed."""
         if self.steps.order == NULL:
-            return np.swapaxes(array, 0, 1).reshape(self.steps.N, *array.shape[2:])
-        time_major = np.swapaxes(array, 0, 1)[:, self.order()]
+            return numpy.swapaxes(array, 0, 1).reshape(self.steps.N, *array.shape[2:])
+        time_major = numpy.swapaxes(array, 0, 1)[:, self.order()]
         return time_major[self.alive()]
 
     def unpack(self, packed):
         """(N, ...) packed -> (B, T, ...) in the caller's order, 0 past the end of each row."""
         B, T = self.steps.B, self.steps.T
-        out = np.zeros((B, T, *packed.shape[1:]), packed.dtype)
+        out = numpy.zeros((B, T, *packed.shape[1:]), packed.dtype)
         if self.steps.order == NULL:
-            out[:] = np.swapaxes(packed.reshape(T, B, *packed.shape[1:]), 0, 1)
+            out[:] = numpy.swapaxes(packed.reshape(T, B, *packed.shape[1:]), 0, 1)
         else:
-            step, row = np.nonzero(self.alive())
+            step, row = numpy.nonzero(self.alive())
             out[self.order()[row], step] = packed
         return out
+
+
+cdef packed_ids(name, ids, Steps* s, Py_ssize_t V):
+    """Ids (B, T), (T,), (B,) or () -> a packed copy (N,) of those that are no padding: each in 0..V-1, or ValueError.
+
+    A copy is checked: the kernels trust it, and so does backward.
+    """
+    cdef np.ndarray array
+    if np.PyArray_TYPE(ids) == np.NPY_UINT64:
+        ids = numpy.asarray(numpy.minimum(ids, numpy.uint64(2**63 - 1)))
+    if np.PyArray_TYPE(ids) != np.NPY_INT64 or not np.PyArray_ISBEHAVED_RO(ids):
+        ids = numpy.array(ids, numpy.int64)
+    array = ids
+    cdef np.npy_intp N = s.N
+    cdef np.ndarray packed = np.PyArray_EMPTY(1, &N, np.NPY_INT64, 0)
+    cdef int64_t* target = <int64_t*>np.PyArray_DATA(packed)
+    cdef const char* source = <const char*>np.PyArray_DATA(array)
+    # With one axis, either B or T is 1.
+    cdef Py_ssize_t rank = np.PyArray_NDIM(array), t, b, row = np.PyArray_STRIDE(array, 0) if rank else 0
+    cdef Py_ssize_t step = np.PyArray_STRIDE(array, rank - 1) if rank else 0
+    cdef int64_t n, bad = 0
+    with nogil:
+        for t in range(s.T):
+            for b in range(alive(s, t)):
+                n = (<const int64_t*>(source + caller_row(s, b) * row + t * step))[0]
+                target[offset(s, t) + b] = n
+                if not 0 <= n < V:
+                    bad = n if bad == 0 else bad
+    if bad != 0:
+        raise ValueError(f"{name}: expected ids in 0..{V - 1}, got {bad}")
+    return packed

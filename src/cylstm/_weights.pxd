@@ -16,9 +16,11 @@ cdef struct Choice:
 cdef class Packed:
     cdef const Kernels* k
     cdef long long version
-    cdef int users           # calls, and tapes that wait for their backward
+    cdef int users           # changed by add() alone: calls, and tapes that wait for their backward
     cdef list arrays         # per cell, kind and form: memory, or None
     cdef const void** at     # the same, NULL where not packed from this version
+    cdef void borrow_again(self) noexcept
+    cdef void give_back(self) noexcept
     cdef spare(self, Py_ssize_t n, int kind)
 
 cdef class Weights:
@@ -29,7 +31,7 @@ cdef class Weights:
     cdef long long version(self)
     cdef Packed borrow(self)
     cdef int fill_forward(self, Packed packed, Cell* cells, Choice choice, bint ids) except -1
-    cdef int fill_backward(self, Packed packed, Cell* cells, Choice choice, bint ids) except -1
+    cdef int fill_backward(self, Packed packed, Cell* cells, Choice choice, bint to_inputs) except -1
     cdef Factor factor(self, Packed packed, const Cell* cell, Py_ssize_t n, int kind, bint tiled) except *
     cdef int _pack(self, Packed packed, const Cell* cell, Py_ssize_t n, int kind, bint tiled) except -1
 

@@ -47,6 +47,25 @@ cdef Choice choose(const Kernels* k, bint doubles, Py_ssize_t H, Py_ssize_t B, P
     return choice
 
 
+cdef extern from * nogil:
+    """
+    #ifdef Py_GIL_DISABLED
+    #define CYLSTM_FREE_THREADED 1
+    #else
+    #define CYLSTM_FREE_THREADED 0
+    #endif
+    #define cylstm_add(counter, n) (void)__atomic_fetch_add(counter, n, __ATOMIC_ACQ_REL)
+    #define cylstm_count(counter) __atomic_load_n(counter, __ATOMIC_ACQUIRE)
+    #define cylstm_look_up(place) __atomic_load_n(place, __ATOMIC_ACQUIRE)
+    #define cylstm_publish(place, value) __atomic_store_n(place, value, __ATOMIC_RELEASE)
+    """
+    bint FREE_THREADED "CYLSTM_FREE_THREADED"
+    void add "cylstm_add"(int* counter, int n)
+    int count "cylstm_count"(const int* counter)
+    const void* look_up "cylstm_look_up"(const void** place)
+    void publish "cylstm_publish"(const void** place, const void* value)
+
+
 cdef class Packed:
     def __cinit__(self, Py_ssize_t cells):
         self.k, self.version, self.users = active(), -1, 0
@@ -57,6 +76,12 @@ cdef class Packed:
 
     def __dealloc__(self):
         PyMem_Free(self.at)
+
+    cdef void borrow_again(self) noexcept:
+        add(&self.users, 1)
+
+    cdef void give_back(self) noexcept:
+        add(&self.users, -1)
 
     cdef spare(self, Py_ssize_t n, int kind):
         """The memory of the same weights packed for the other pass, if nobody needs those now, or None.
@@ -72,7 +97,7 @@ cdef class Packed:
             slot = (n * KINDS + (kind + W_BACK if kind < BIAS else kind - W_BACK)) * 2 + form
             memory = self.arrays[slot]
             if memory is not None and memory.nbytes >= SHARED and (
-                    self.at[slot] == NULL or (kind > BIAS and self.users == 1)):
+                    self.at[slot] == NULL or (kind > BIAS and count(&self.users) == 1)):
                 self.arrays[slot], self.at[slot] = None, NULL
                 return memory
         return None
@@ -90,18 +115,23 @@ cdef class Weights:
         return self.parameters.version()
 
     cdef Packed borrow(self):
-        """The weights as they are now, with one user more: who borrows subtracts it again."""
-        cdef long long version = self.version()
-        if self.now is None or self.now.version != version or self.now.k != active():
-            with self.lock:
-                version = self.version()
-                if self.now is None or self.now.k != active() or (self.now.version != version and self.now.users > 0):
-                    self.now = Packed(self.L * self.D)
-                if self.now.version != version:
-                    memset(self.now.at, 0, self.L * self.D * KINDS * 2 * sizeof(void*))
-                    self.now.version = version
-        self.now.users += 1
-        return self.now
+        """The weights as they are now, with one user more: who borrows gives them back."""
+        cdef long long version
+        if not FREE_THREADED:  # nobody comes in between, with the GIL held
+            version = self.version()
+            if self.now is not None and self.now.version == version and self.now.k == active():
+                add(&self.now.users, 1)
+                return self.now
+        with self.lock.held:
+            version = self.version()
+            if self.now is None or self.now.k != active() or (
+                    self.now.version != version and count(&self.now.users) > 0):
+                self.now = Packed(self.L * self.D)
+            if self.now.version != version:
+                memset(self.now.at, 0, self.L * self.D * KINDS * 2 * sizeof(void*))
+                self.now.version = version
+            add(&self.now.users, 1)
+            return self.now
 
     cdef int fill_forward(self, Packed packed, Cell* cells, Choice choice, bint ids) except -1:
         """The factors that a forward call uses; ids: x W' is a row of W per id."""
@@ -115,20 +145,20 @@ cdef class Weights:
             cells[n].b = self.factor(packed, &cells[n], n, BIAS, False).packed
         return 0
 
-    cdef int fill_backward(self, Packed packed, Cell* cells, Choice choice, bint ids) except -1:
-        """The factors that a backward call uses; nothing flows back to ids."""
+    cdef int fill_backward(self, Packed packed, Cell* cells, Choice choice, bint to_inputs) except -1:
+        """The factors that a backward call uses; to_inputs: whether gradients flow to the first layer's inputs."""
         cdef Py_ssize_t n
         for n in range(self.L * self.D):
             cells[n].R_back = self.factor(packed, &cells[n], n, R_BACK, choice.steps)
-            if not (ids and n < self.D):
+            if to_inputs or n >= self.D:
                 cells[n].W_back = self.factor(packed, &cells[n], n, W_BACK, choice.rows)
         return 0
 
     cdef Factor factor(self, Packed packed, const Cell* cell, Py_ssize_t n, int kind, bint tiled) except *:
         cdef Py_ssize_t slot = (n * KINDS + kind) * 2 + tiled
         cdef Factor factor
-        if packed.at[slot] == NULL:
-            with self.lock:
+        if look_up(&packed.at[slot]) == NULL:
+            with self.lock.held:
                 if packed.at[slot] == NULL:
                     self._pack(packed, cell, n, kind, tiled)
         factor.packed, factor.tiled = packed.at[slot], tiled
@@ -150,7 +180,10 @@ cdef class Weights:
         start = cell.at_W if kind in (W, W_BACK) else cell.at_b if kind == BIAS else cell.at_R
         if packed.arrays[slot] is None:
             size = tile_bytes(packing.columns, packing.rows) if tiled else packing.rows * packing.columns * item
-            packed.arrays[slot] = fitting(packed.spare(n, kind), size)
+            memory = fitting(packed.spare(n, kind), size)
+            if packed.at[slot] != NULL:  # a signal's handler used the layer meanwhile
+                return 0
+            packed.arrays[slot] = memory
         target = packed.arrays[slot]
         packing.target = <char*>&target[0]
         if start < 0:
@@ -166,7 +199,7 @@ cdef class Weights:
                 packing.scratch = <char*>&scratch[0]
             with nogil:
                 run(threads, pack_f64 if self.doubles else pack_f32, &packing)
-        packed.at[slot] = packing.target
+        publish(&packed.at[slot], packing.target)
         return 0
 
 

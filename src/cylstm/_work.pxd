@@ -15,6 +15,7 @@ cdef class Work:
     cdef Forward forward
     cdef Backward backward
     cdef readonly bint keep, has_ids, masked, packs, doubles
+    cdef bint spent                       # its gates have become gradients, or began to
     cdef Py_ssize_t item, members
     cdef readonly Py_ssize_t nbytes       # held, in bytes
     cdef object memory, scratch    # of the forward call, to be kept for a backward one; of the backward call

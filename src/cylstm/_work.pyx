@@ -4,6 +4,7 @@ Fresh memory costs a page fault for each 4 kB, and working out a layout costs mo
 of one shape pays for both once.
 """
 
+cimport cython
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.string cimport memset
 
@@ -51,13 +52,14 @@ cdef class Work:
 
     cdef int lend(self, Weights weights) except -1:
         """Borrow the weights as they are now and point the cells at what a forward call needs of them."""
+        self.spent = False
         self.packed = weights.borrow()
         weights.fill_forward(self.packed, self.cells, self.choice, self.has_ids)
         return 0
 
     cdef void give_back(self) noexcept:
         if self.packed is not None:
-            self.packed.users -= 1
+            self.packed.give_back()
             self.packed = None
 
     cdef bint fits(self, const Kernels* k, Py_ssize_t B, Py_ssize_t T, bint has_ids, bint keep, bint masked,
@@ -187,17 +189,18 @@ cdef class Shelf:
         cdef Py_ssize_t n
         cdef Work work
         cdef const Kernels* k = active()
-        if lengths is None and resets is None:
-            for n in range(len(self.works) - 1, -1, -1):
-                work = self.works[n]
-                if work.fits(k, B, T, has_ids, keep, masked, packs):
-                    self.works.pop(n)
-                    return work
-        work = self.works.pop(0) if len(self.works) >= SHELVED else None
-        for n in range(len(self.works)):  # another of its kind: its memory may fit
-            if (<Work>self.works[n]).keep == keep:
-                work = self.works.pop(n)
-                break
+        with cython.critical_section(self):  # where there is no GIL
+            if lengths is None and resets is None:
+                for n in range(len(self.works) - 1, -1, -1):
+                    work = self.works[n]
+                    if work.fits(k, B, T, has_ids, keep, masked, packs):
+                        self.works.pop(n)
+                        return work
+            work = self.works.pop(0) if len(self.works) >= SHELVED else None
+            for n in range(len(self.works)):  # another of its kind: its memory may fit
+                if (<Work>self.works[n]).keep == keep:
+                    work = self.works.pop(n)
+                    break
         if work is None:
             work = Work(weights)
         work.lay_out(weights, Plan(B, T, lengths, resets), has_ids, keep, masked, packs)
@@ -209,10 +212,11 @@ cdef class Shelf:
         cdef Work waiting
         work.give_back()
         work.ids = work.masks = None
-        self.works.append(work)
-        for waiting in self.works:
-            total, largest = total + waiting.nbytes, max(largest, waiting.nbytes)
-        while len(self.works) > SHELVED or (len(self.works) > 1 and total > 2 * largest):
-            total -= (<Work>self.works[0]).nbytes
-            self.works.pop(0)
+        with cython.critical_section(self):
+            self.works.append(work)
+            for waiting in self.works:
+                total, largest = total + waiting.nbytes, max(largest, waiting.nbytes)
+            while len(self.works) > SHELVED or (len(self.works) > 1 and total > 2 * largest):
+                total -= (<Work>self.works[0]).nbytes
+                self.works.pop(0)
         return 0

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cylstm.checks import describe
+from cylstm.checks import check_lengths, describe, plain_array
 from cylstm.data import batches_by_length, pad
-from cylstm.lstm import LSTM
 
 __all__ = ["Dataset", "check_numbers", "ragged_rows"]
 
@@ -35,14 +34,16 @@ class Dataset:
             self.x, self.y = rows, y
             for n, row in enumerate(self.x):
                 self._check_input(f"{names[0]}[{n}]", row, batch=False)
+            if len({row.dtype for row in self.x}) > 1:
+                self.x = one_type(names[0], self.x)
             self.lengths = np.array([len(row) for row in self.x])
         else:
-            self.x, self.y = np.asanyarray(x), np.asanyarray(y)
+            self.x, self.y = plain_array(names[0], x), plain_array(names[1], y)
             if self.x.ndim == self._input_rank() - 1:
                 self.x, self.y = self.x[None], self.y[None]
             self.lengths = None
             if lengths is not None and self.x.ndim > 1:
-                self.lengths = LSTM.check_lengths(lengths, *self.x.shape[:2])
+                self.lengths = check_lengths(lengths, *self.x.shape[:2])
             self._check_input(names[0], self.x, batch=True)
         self._check_targets()
 
@@ -89,7 +90,7 @@ class Dataset:
         classes = model.loss == "cross_entropy"
         width = () if classes else (model.output_size,)
         rows = [self.y] if not self.ragged or self.last else self.y
-        rows = [np.asanyarray(row) for row in rows]
+        rows = [plain_array(name, row) for row in rows]
         for n, row in enumerate(rows):
             label = f"{name}[{n}]" if len(rows) > 1 else name
             if classes and row.dtype.kind not in "iu":
@@ -105,7 +106,7 @@ class Dataset:
             else:
                 check_numbers(label, row, model.loss)
         if self.ragged and not self.last:
-            self.y = rows
+            self.y = rows if len({row.dtype for row in rows}) == 1 else one_type(name, rows)
         else:
             self.y = rows[0]
 
@@ -153,12 +154,25 @@ def ragged_rows(x) -> list[np.ndarray] | None:
     if (
         not isinstance(x, (list, tuple))
         or not len(x)
-        or not all(isinstance(row, (list, tuple, np.ndarray)) for row in x)
+        or not all(isinstance(row, (list, tuple)) or is_array(row) for row in x)
     ):
         return None
-    if all(isinstance(row, np.ndarray) for row in x) or len({len(row) for row in x}) > 1:
-        return [np.asarray(row) for row in x]
+    if all(map(is_array, x)) or len({len(row) for row in x}) > 1:
+        return [plain_array("x", row) for row in x]
     return None
+
+
+def is_array(value) -> bool:
+    """Whether it is an array of any library's, with at least one axis."""
+    return hasattr(value, "__array__") and getattr(value, "ndim", 1) > 0
+
+
+def one_type(name, rows) -> list[np.ndarray]:
+    """Rows of ids, or of numbers, of several types as int64 or as the largest floating type among them."""
+    if len({row.dtype.kind in "iu" for row in rows}) > 1:
+        raise TypeError(f"{name}: expected rows of one kind, got integers in some and floating-point numbers in others")
+    dtype = np.int64 if rows[0].dtype.kind in "iu" else np.result_type(*rows)
+    return [np.asarray(row, dtype) for row in rows]
 
 
 def check_numbers(name, y, loss):

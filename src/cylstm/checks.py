@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import operator
+import os
 
 import numpy as np
 
-__all__ = ["as_float_array", "as_ids", "describe", "one_of", "plain_array", "positive_int", "real_in"]
+__all__ = [
+    "as_float_array", "as_generator", "as_ids", "check_lengths", "check_resets", "describe", "one_of", "path_name",
+    "plain_array", "positive_int", "real_in",
+]  # fmt: skip
 
 
 def describe(value) -> str:
@@ -36,7 +40,7 @@ def real_in(name: str, value, low: float, high: float = np.inf, *, open_low=Fals
         raise TypeError(f"{name}: expected a number, got {describe(value)}")
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         raise TypeError(f"{name}: expected a number, got {describe(value)}") from None
     too_low = number <= low if open_low else number < low
     too_high = number >= high if open_high else number > high
@@ -54,14 +58,39 @@ def one_of(name: str, value, choices):
     return value
 
 
+def as_generator(name: str, seed) -> np.random.Generator:
+    """A generator itself, or a new one from None or integers >= 0. Raises TypeError or ValueError."""
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError) as error:
+        expected = "None, integers >= 0 or a numpy.random.Generator"
+        raise type(error)(f"{name}: expected {expected}, got {describe(seed)}") from None
+
+
+def path_name(name: str, path) -> str:
+    """A path as text. Raises TypeError for anything else, a number of an open file included."""
+    try:
+        return os.fsdecode(path)
+    except TypeError:
+        raise TypeError(f"{name}: expected a path, got {describe(path)}") from None
+
+
 def plain_array(name: str, value) -> np.ndarray:
-    """`value` as an array. Raises TypeError for a masked one (its mask would be lost) and for unequal rows."""
+    """`value` as an array, without a copy where it has `__array__`, the buffer protocol or DLPack.
+
+    Raises TypeError for a masked one (its mask would be lost) and for unequal rows."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: expected an array without a mask, got a masked one (use lengths, or fill it)")
     try:
-        return np.asarray(value)
+        array = np.asarray(value)
     except ValueError:
         raise TypeError(f"{name}: expected one array, got rows of unequal length") from None
+    if array.dtype == object and hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray):
+        try:
+            return np.from_dlpack(value)
+        except (BufferError, RuntimeError, TypeError) as error:
+            raise TypeError(f"{name}: expected an array that NumPy can read in place ({error})") from None
+    return array
 
 
 def as_float_array(name: str, value, dtype) -> np.ndarray:
@@ -76,8 +105,11 @@ def as_float_array(name: str, value, dtype) -> np.ndarray:
 
 
 def as_ids(name: str, value, size: int) -> np.ndarray:
-    """Token ids as int64, each in 0..size-1. Raises TypeError for non-integers, ValueError for ids out of range."""
-    array = plain_array(name, value)
+    """Token ids as int64, each in 0..size-1. Raises TypeError for non-integers, ValueError for ids out of range.
+
+    They are a copy, taken before they are checked: another thread may be writing to what came.
+    """
+    array = np.array(plain_array(name, value))
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"{name}: expected integer ids, got {describe(array)}")
     if array.size:
@@ -85,3 +117,27 @@ def as_ids(name: str, value, size: int) -> np.ndarray:
         if low < 0 or high >= size:
             raise ValueError(f"{name}: expected ids in 0..{size - 1}, got {low if low < 0 else high}")
     return np.asarray(array, dtype=np.int64)
+
+
+def check_lengths(lengths, B: int, T: int) -> np.ndarray:
+    """B integers in 1..T as int64, a copy as `as_ids` has it. Raises TypeError or ValueError for anything else."""
+    lengths = np.atleast_1d(np.array(plain_array("lengths", lengths)))
+    if lengths.dtype.kind not in "iu":
+        raise TypeError(f"lengths: expected integers, got {describe(lengths)}")
+    if lengths.shape != (B,):
+        raise ValueError(f"lengths: expected ({B},), got {lengths.shape}")
+    low, high = int(lengths.min(initial=T)), int(lengths.max(initial=1))
+    if low < 1 or high > T:
+        raise ValueError(f"lengths: expected lengths in 1..{T}, got {low if low < 1 else high}")
+    return np.asarray(lengths, np.int64)
+
+
+def check_resets(resets, B: int, T: int, batched: bool) -> np.ndarray:
+    """Booleans (B, T) or, unbatched, (T,) as (B, T). Raises TypeError or ValueError."""
+    resets = plain_array("resets", resets)
+    if resets.dtype != bool:
+        raise TypeError(f"resets: expected booleans, got {describe(resets)}")
+    expected = (B, T) if batched else (T,)
+    if resets.shape != expected:
+        raise ValueError(f"resets: expected {expected}, got {resets.shape}")
+    return resets.reshape(B, T)

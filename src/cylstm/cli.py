@@ -17,7 +17,7 @@ import numpy as np
 import cylstm
 from cylstm import _blas, _kernels, data, optim, text, train
 from cylstm.model import Model
-from cylstm.options import parse
+from cylstm.options import WRITTEN, parse
 
 __all__ = ["main"]
 
@@ -37,8 +37,8 @@ def main(argv=None) -> int:
         commands[args.command](args)
         if sys.stdout is not None:
             sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the output has left: `cylstm generate m.safetensors | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        leave_unread()
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:
@@ -56,7 +56,21 @@ def fail(message) -> int:
 
 def note(message) -> None:
     """Say in one line, on stderr, what is no part of the output."""
-    print("cylstm:", " ".join(str(message).split()), file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # closed: nobody listens
+        print("cylstm:", " ".join(str(message).split()), file=sys.stderr, flush=True)
+
+
+def leave_unread() -> None:
+    """Let the output go nowhere: whoever read it has left (`cylstm ... | head`)."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def say(text) -> None:
+    """Print, and go on where nobody reads it: a training run is worth more than its report."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        leave_unread()
 
 
 # --- train ------------------------------------------------------------------------------------------------------------
@@ -76,7 +90,10 @@ def run_train(args) -> None:
                             callbacks=[Report(args, summary)])  # fmt: skip
     except KeyboardInterrupt:
         if os.path.exists(args.checkpoint):
-            note(f"interrupted; go on with: cylstm train --resume {shlex.quote(args.checkpoint)}")
+            files = [("--resume", args.checkpoint), *((f"--{name}", getattr(args, name)) for name in WRITTEN)]
+            needed = [files[0], *((option, path) for option, path in files[1:] if path and os.path.exists(path))]
+            note("interrupted; go on with: cylstm train "
+                 + " ".join(f"{option} {shlex.quote(path)}" for option, path in needed))  # fmt: skip
         raise
     model.save(args.out)
     history.save(args.history)
@@ -84,8 +101,8 @@ def run_train(args) -> None:
         history.plot(args.plot)
     if not args.keep_checkpoint:
         os.unlink(args.checkpoint)
-    print("test:", metrics(model.evaluate(*test)))
-    print("wrote", ", ".join(filter(None, (args.out, args.history, args.plot))))
+    say(f"test: {metrics(model.evaluate(*test))}")
+    say(f"wrote {', '.join(filter(None, (args.out, args.history, args.plot)))}")
 
 
 def set_up(args):
@@ -101,7 +118,7 @@ def set_up(args):
         raise ValueError(f"{name}: expected at least {LEAST_TOKENS} tokens to train, validate and test, got {len(ids)}")
     vocabulary.encode(args.prompt, name="--prompt")
     found = text.fingerprint(ids)
-    if saved is not None and saved["text"] != found:
+    if saved is not None and saved.get("text") != found:
         raise ValueError(f"{args.corpus or 'manual'}: expected the text of {args.resume}, got another")
     model = Model(len(vocabulary), args.hidden, len(vocabulary), num_layers=args.layers, dropout=args.dropout,
                   embedding_size=args.embedding or None, seed=args.seed, vocabulary=vocabulary)  # fmt: skip
@@ -135,17 +152,17 @@ class Report:
 
     def __call__(self, event):
         if self.summary:  # not before the first update: until then, training may be refused with an error
-            print(self.summary, flush=True)
+            say(self.summary)
             self.summary = None
         if event.kind != "epoch":
             return
         epoch, history, args = event.epoch + 1, event.history, self.args
-        print(f"epoch {epoch}/{args.epochs}: training {history.train_loss[-1]:.4f}, "
-              f"validation {history.validation_loss[-1]:.4f}, {history.seconds[-1]:.1f} s", flush=True)  # fmt: skip
+        say(f"epoch {epoch}/{args.epochs}: training {history.train_loss[-1]:.4f}, "
+            f"validation {history.validation_loss[-1]:.4f}, {history.seconds[-1]:.1f} s")  # fmt: skip
         if args.sample and (epoch % self.every == 0 or epoch == args.epochs):
             pieces = text.continue_text(event.model, args.prompt, args.sample, temperature=0.7, seed=[args.seed, epoch])
             sample = args.prompt + "".join(pieces)
-            print("".join("    " + line for line in sample.splitlines(keepends=True)), flush=True)
+            say("".join("    " + line for line in sample.splitlines(keepends=True)))
 
 
 # --- evaluate, generate, info -----------------------------------------------------------------------------------------
@@ -156,6 +173,8 @@ def load(path) -> Model:
     model = Model.load(path)
     if model.vocabulary is None:
         raise ValueError(f"{path}: expected a model with a vocabulary, trained on text, got one without")
+    if model.output_size != len(model.vocabulary) or (model.loss, model.output) != ("cross_entropy", "sequence"):
+        raise ValueError(f"{path}: expected a model that writes its vocabulary's tokens, got {model!r}")
     return model
 
 

@@ -6,13 +6,14 @@ Nothing here copies a long text: splits, targets and streams are views, so they 
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from cylstm.checks import as_ids, describe, positive_int, real_in
+from cylstm.checks import as_generator, as_ids, describe, path_name, plain_array, positive_int, real_in
 from cylstm.vocab import BLOCK, Vocabulary
 
 __all__ = [
@@ -49,7 +50,7 @@ def read_text(path, block: int = BLOCK) -> Iterator[str]:
     Raises ValueError for a file that is empty or not UTF-8 (naming the offset of the first wrong byte), OSError for one
     that cannot be read.
     """
-    block = positive_int("block", block)
+    path, block = path_name("path", path), positive_int("block", block)
     decoder = codecs.getincrementaldecoder("utf-8")()
     read, empty = 0, True
     with open(path, "rb") as file:
@@ -83,21 +84,32 @@ def encode_file(path, level="char", *, vocabulary=None, max_size=None, min_count
 
     ids: read-only np.memmap (N,) of the smallest unsigned integer type.
 
-    Raises ValueError for a file that is empty, not UTF-8, a pipe where it would be read twice, or has characters
-    outside the vocabulary; OSError for one that cannot be read.
+    Raises ValueError for a file that is empty, not UTF-8, a pipe where it would be read twice, a device, or has
+    characters outside the vocabulary; OSError for one that cannot be read, or where there is no room for the ids.
     """
+    path = path_name("path", path)
+    mode = os.stat(path).st_mode
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        raise ValueError(f"{path}: expected a file, got a device")
+    if vocabulary is not None and not isinstance(vocabulary, Vocabulary):
+        raise TypeError(f"vocabulary: expected a Vocabulary or None, got {describe(vocabulary)}")
     if vocabulary is None:
-        if stat.S_ISFIFO(os.stat(path).st_mode):
+        if stat.S_ISFIFO(mode):
             raise ValueError(f"{path}: expected a file, which can be read twice, got a pipe")
         blocks = () if level == "byte" else read_text(path)
         vocabulary = Vocabulary.from_stream(blocks, level, max_size=max_size, min_count=min_count)
     blocks = _read_bytes(path) if vocabulary.level == "byte" else read_text(path)
     import tempfile  # 15 ms: `import cylstm` has 15
 
+    folder = tempfile.gettempdir() if folder is None else folder
     with tempfile.TemporaryFile(dir=folder, prefix="cylstm-") as file:
-        for ids in vocabulary.encode_stream(blocks, name=os.fspath(path)):
-            ids.tofile(file)
-        file.flush()
+        with contextlib.closing(blocks):  # an error leaves the text's file open otherwise
+            for ids in vocabulary.encode_stream(blocks, name=path):
+                try:
+                    file.write(ids)
+                    file.flush()
+                except OSError as error:  # of a file without a name
+                    raise OSError(error.errno, error.strerror, folder) from None
         return np.memmap(file, vocabulary.dtype, mode="r"), vocabulary
 
 
@@ -133,6 +145,8 @@ def split(data, fractions=(0.9, 0.05, 0.05), *, seed=None) -> tuple:
 
     Raises ValueError for fractions that are negative or do not add up to 1, and for a part that would be empty.
     """
+    if not hasattr(data, "__len__") or getattr(data, "ndim", 1) == 0:
+        raise TypeError(f"data: expected an array or a list of sequences, got {describe(data)}")
     fractions = [real_in("fractions", fraction, 0, 1) for fraction in fractions]
     if abs(sum(fractions) - 1) > 1e-9:
         raise ValueError(f"fractions: expected a sum of 1, got {sum(fractions):g}")
@@ -143,7 +157,7 @@ def split(data, fractions=(0.9, 0.05, 0.05), *, seed=None) -> tuple:
             raise ValueError(f"data: expected enough elements for a part of {fraction:g}, got {len(data)} in all")
     if seed is None:
         return tuple(data[start:end] for start, end in bounds)
-    order = np.random.default_rng(seed).permutation(len(data))
+    order = as_generator("seed", seed).permutation(len(data))
     if isinstance(data, np.ndarray):
         return tuple(data[order[start:end]] for start, end in bounds)
     return tuple([data[i] for i in order[start:end]] for start, end in bounds)
@@ -180,7 +194,9 @@ def pad(sequences: Sequence, dtype=None) -> tuple[np.ndarray, np.ndarray]:
 
     Raises ValueError for no sequences, empty ones, and ones that differ in more than their length.
     """
-    arrays = [np.asarray(sequence) for sequence in sequences]
+    if not isinstance(sequences, Iterable):
+        raise TypeError(f"sequences: expected a list of arrays, got {describe(sequences)}")
+    arrays = [plain_array(f"sequences[{b}]", sequence) for b, sequence in enumerate(sequences)]
     if not arrays:
         raise ValueError("sequences: expected at least one sequence, got none")
     tail = arrays[0].shape[1:]
@@ -206,7 +222,7 @@ def batches_by_length(lengths, batch_size: int, rng=None) -> list[np.ndarray]:
     if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or lengths.min(initial=1) < 1:
         raise ValueError(f"lengths: expected (N,) integers >= 1, got {describe(lengths)}")
     batch_size = positive_int("batch_size", batch_size)
-    generator = None if rng is None else np.random.default_rng(rng)
+    generator = None if rng is None else as_generator("rng", rng)
     order = np.arange(len(lengths)) if generator is None else generator.permutation(len(lengths))
     order = order[np.argsort(-lengths[order].astype(np.int64), kind="stable")]
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
@@ -221,7 +237,7 @@ def windows(series, width: int, horizon: int = 1, stride: int = 1) -> tuple[np.n
     Window m begins at step m*stride; y[m] are the `horizon` steps after it. F is 1 for a series (N,).
     Raises ValueError for a series shorter than width + horizon, TypeError for sizes that are not integers.
     """
-    series = np.asarray(series)
+    series = plain_array("series", series)
     width, horizon = positive_int("width", width), positive_int("horizon", horizon)
     stride = positive_int("stride", stride)
     if series.ndim not in (1, 2) or len(series) < width + horizon:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from types import NoneType
 
+from cylstm.checks import describe
 from cylstm.io import write_atomically
 
 __all__ = ["History"]
@@ -43,7 +45,13 @@ class History:
 
     @classmethod
     def from_dict(cls, lists: dict) -> History:
-        """The reverse of to_dict."""
+        """The reverse of to_dict. Raises ValueError for anything else."""
+        names = [entry.name for entry in fields(cls)]
+        if not isinstance(lists, dict) or sorted(lists) != sorted(names):
+            raise ValueError(f"history: expected {', '.join(names)}, got {describe(lists)}")
+        for name, entries in lists.items():
+            if not isinstance(entries, list) or not all(isinstance(entry, (int, float, NoneType)) for entry in entries):
+                raise ValueError(f"history.{name}: expected a list of numbers, got {describe(entries)}")
         return cls(**lists)
 
     def save(self, path) -> None:

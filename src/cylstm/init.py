@@ -6,7 +6,9 @@ import math
 
 import numpy as np
 
-__all__ = ["initialise", "orthogonal"]
+__all__ = ["LATER", "initialise", "orthogonal"]
+
+LATER = object()  # as a seed: the weights come from elsewhere, and drawing some would take longer than reading those
 
 
 def orthogonal(size: int, rng) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import stat
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cylstm.checks import describe, positive_int, real_in
+from cylstm.checks import describe, path_name, positive_int, real_in
 
-__all__ = ["Checkpoint", "check_same_run", "open_tensors", "write_atomically", "write_tensors"]
+__all__ = ["Checkpoint", "check_same_run", "open_tensors", "standing", "write_atomically", "write_tensors"]
 
 FORMAT = 1
 
@@ -46,14 +47,21 @@ class Checkpoint:
             positive_int("checkpoint.updates", self.updates)
         if self.seconds is not None:
             real_in("checkpoint.seconds", self.seconds, 0)
+        try:
+            json.dumps(self.note)
+        except (RecursionError, TypeError, ValueError) as error:
+            raise TypeError(
+                f"checkpoint.note: expected what JSON can hold, got {describe(self.note)} ({error})"
+            ) from None
 
 
 def write_atomically(path, content: bytes) -> None:
     """Write a file beside `path`, make sure it is on the disk, then let it take the name. Raises OSError.
 
-    A symbolic link stays one and its target is replaced; what is no regular file (/dev/null, a pipe) is written into.
+    A symbolic link stays one and its target is replaced, with its permissions; what is no regular file (/dev/null, a
+    pipe) is written into. Raises TypeError for what is no path.
     """
-    path = Path(os.path.realpath(path))
+    path = Path(os.path.realpath(path_name("path", path)))
     if path.exists() and not path.is_file() and not path.is_dir():
         path.write_bytes(content)
         return
@@ -66,17 +74,15 @@ def write_atomically(path, content: bytes) -> None:
 def _write_beside(path, content):
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    import tempfile  # 15 ms: `import cylstm` has 15
-
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = path.parent / f".cylstm.{os.urandom(8).hex()}.tmp"
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         with open(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's are for the owner alone
+        if path.exists():
+            os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -97,20 +103,16 @@ def write_tensors(path, kind: str, header: dict, tensors: dict[str, np.ndarray])
 
 
 class TensorFile:
-    """An open file: its header, the shapes and dtypes it claims, and its tensors one by one."""
+    """An open file: its header, the shapes it claims (name -> shape), and its tensors one by one."""
 
     def __init__(self, path, header, file):
         self.path, self.header, self._file = path, header, file
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name -> shape, without reading any tensor."""
-        return {name: tuple(self._file.get_slice(name).get_shape()) for name in self._file.keys()}  # noqa: SIM118
+        self.shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
     def read(self, name: str, shape, dtype) -> np.ndarray:
         """One tensor, which must have this shape and dtype: ValueError otherwise."""
-        shapes = self.shapes()
-        if name not in shapes or shapes[name] != tuple(shape):
-            raise ValueError(f"{self.path}: expected a tensor {name} {tuple(shape)}, got {shapes.get(name)}")
+        if self.shapes.get(name) != tuple(shape):
+            raise ValueError(f"{self.path}: expected a tensor {name} {tuple(shape)}, got {self.shapes.get(name)}")
         array = self._file.get_tensor(name)
         if array.dtype != dtype:
             raise ValueError(f"{self.path}: expected {name} in {np.dtype(dtype)}, got {array.dtype}")
@@ -122,12 +124,13 @@ def open_tensors(path, kind: str):
     """Open a file written by write_tensors. Raises OSError, or ValueError for a file that is anything else."""
     from safetensors import SafetensorError, safe_open
 
+    path = path_name("path", path)
     if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
         raise ValueError(f"{path}: expected a regular file, got a pipe or a device")
     with open(path, "rb"):
         pass  # safetensors' own errors for a missing or unreadable file name no path
     try:
-        opened = safe_open(os.fspath(path), framework="numpy")
+        opened = safe_open(path, framework="numpy")
         metadata = opened.metadata() or {}
     except SafetensorError as error:
         raise ValueError(
@@ -158,12 +161,42 @@ def check_same_run(path, header, config, options):
     """ValueError unless a checkpoint was written by a run of the same model and options."""
     try:
         pairs = [(header["config"], config, "model"), (header["options"], options, "run")]
-        header["numbers"], header["history"], header["updates"], header["generator"], header["elapsed"]
         for saved, present, what in pairs:
             for name, value in present.items():
                 if saved[name] != value:
                     raise ValueError(
                         f"resume: expected the same {what} as in {path}, with {name}={saved[name]}, got {value}"
                     )
-    except (KeyError, TypeError):
-        raise ValueError(f"{path}: expected a checkpoint, got one whose header is damaged") from None
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected a checkpoint, got one whose header is damaged ({error})") from None
+
+
+MOST_COUNTED = 2**53
+# A generator's place within its numbers, MT19937's and Philox's, which NumPy takes as it comes.
+PLACES = {"pos": 624, "buffer_pos": 4}
+COUNTS = ("epoch", "position", "hits", "tokens", "waited", "since_plateau", "plateaus")
+
+
+def standing(path, header, batches: int) -> dict:
+    """Where a run stood that wrote a checkpoint, by the names of its attributes. ValueError where that cannot be.
+
+    batches : how many there are in an epoch.
+    """
+    try:
+        given = header["numbers"]
+        stood = {name: positive_int(name, given[name], 0) for name in COUNTS}
+        stood["updates"] = positive_int("updates", header["updates"], 0)
+        if max(stood.values()) > MOST_COUNTED:
+            raise ValueError(f"expected counts of at most {MOST_COUNTED}, got {max(stood.values())}")
+        stood["total"] = real_in("total", given["total"], -math.inf)
+        stood["best"] = math.inf if given["best"] is None else real_in("best", given["best"], -math.inf)
+        stood["elapsed"] = real_in("elapsed", header["elapsed"], 0)
+        if stood["position"] > batches or (stood["position"] > 0) != (stood["tokens"] > 0):
+            raise ValueError(f"{stood['position']} of {batches} batches with {stood['tokens']} tokens")
+        generator = {**header["generator"], **header["generator"]["state"]}
+        for name, most in PLACES.items():
+            if not 0 <= generator.get(name, 0) <= most:
+                raise ValueError(f"generator: expected {name} in 0..{most}, got {generator[name]}")
+        return stood
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: expected a checkpoint, got one whose header is damaged ({error})") from None

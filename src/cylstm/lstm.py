@@ -1,22 +1,25 @@
 """The layer: an LSTM over whole sequences, its state as a plain value, and its gradients.
 
-Calls come in at _layer.pyx, where everything a caller can get wrong is checked, once, before any buffer is touched; the
+Calls come in at _layer.pyx; _edge.pyx checks everything a caller can get wrong, once, before any buffer is touched; the
 arithmetic is in _network.pyx and below. The same equations, written to be read, are in oracle.py.
 """
 
 from __future__ import annotations
 
 import copy
-import math
+from collections.abc import Mapping
 
 import numpy as np
 
-from cylstm import _layer
-from cylstm.checks import as_float_array, describe, positive_int, real_in
-from cylstm.init import initialise
+from cylstm import _layer, _memory
+from cylstm.checks import as_float_array, as_generator, describe, positive_int, real_in
+from cylstm.init import LATER, initialise
 from cylstm.params import Parameters
 
-__all__ = ["LSTM"]
+__all__ = ["LSTM", "MOST_LAYERS"]
+
+
+MOST_LAYERS = 10_000
 
 
 class LSTM(_layer.Layer):
@@ -53,29 +56,31 @@ class LSTM(_layer.Layer):
                  forget_bias=1.0, dtype="float32", seed=None, parameters=None):  # fmt: skip
         I, H = positive_int("input_size", input_size), positive_int("hidden_size", hidden_size)
         L = positive_int("num_layers", num_layers)
+        if L > MOST_LAYERS:
+            raise ValueError(f"num_layers: expected at most {MOST_LAYERS}, got {L}")
         self.bidirectional = bool(bidirectional)
         dropout = real_in("dropout", dropout, 0, 1, open_high=True)
         self.bias = bool(bias)
-        self.forget_bias = real_in("forget_bias", forget_bias, -math.inf, open_low=True)
         dtype = self.check_dtype(dtype)
-        rng = seed if isinstance(seed, np.random.Generator) else np.random.default_rng(seed)
-        if max(I, 4 * (H + 16)) > _layer.LARGEST:
-            raise ValueError(f"input_size, hidden_size: expected less than {_layer.LARGEST}, got {I}, {H}")
+        largest = float(np.finfo(dtype).max)
+        self.forget_bias = real_in("forget_bias", forget_bias, -largest, largest)
+        rng = as_generator("seed", 0 if seed is LATER else seed)
+        if max(I, 4 * (H + 16)) > _memory.LARGEST:
+            raise ValueError(f"input_size, hidden_size: expected less than {_memory.LARGEST}, got {I}, {H}")
         layout = self.layout(I, H, L, bidirectional=self.bidirectional, bias=self.bias)
         parameters = Parameters(layout, dtype) if parameters is None else parameters
         if parameters.layout != layout or parameters.dtype != dtype:
             raise ValueError(f"parameters: expected {layout} in {dtype}, got {parameters!r}")
         super().__init__(I, H, L, 2 if self.bidirectional else 1, self.bias, dropout, dtype, parameters, rng)
-        initialise(parameters, self.forget_bias, rng)
-
-    check_lengths = staticmethod(_layer.check_lengths)
+        if seed is not LATER:
+            initialise(parameters, self.forget_bias, rng)
 
     @staticmethod
     def check_dtype(dtype) -> np.dtype:
         """float32 or float64; TypeError or ValueError for anything else."""
         try:
             dtype = np.dtype(dtype)
-        except TypeError:
+        except (SyntaxError, TypeError, ValueError):  # NumPy parses some strings
             raise TypeError(f"dtype: expected 'float32' or 'float64', got {describe(dtype)}") from None
         if dtype not in (np.float32, np.float64):
             raise ValueError(f"dtype: expected 'float32' or 'float64', got {str(dtype)!r}")
@@ -129,6 +134,8 @@ class LSTM(_layer.Layer):
 
         Raises ValueError for names missing or unknown and for wrong shapes, before anything is changed.
         """
+        if not isinstance(weights, Mapping):
+            raise TypeError(f"weights: expected a mapping from names to arrays, got {describe(weights)}")
         expected = {}
         for name, shape in self.parameters.layout.items():
             names = [name.replace("bias_", "bias_ih_"), name.replace("bias_", "bias_hh_")]
@@ -143,7 +150,7 @@ class LSTM(_layer.Layer):
             for part, array in zip(names, parts, strict=True):
                 if array.shape != shape:
                     raise ValueError(f"{part}: expected {shape}, got {array.shape}")
-            arrays[name] = sum(parts[1:], parts[0])
+            arrays[name] = np.array(sum(parts[1:], parts[0]))  # a copy: they may be views of this layer's own
         for name, array in arrays.items():
             self.parameters[name][...] = array
         self.parameters.touch()
@@ -151,7 +158,7 @@ class LSTM(_layer.Layer):
 
 def _rebuilt(cls, sizes, options, flat, rng):
     """A copy (copy, pickle) of a layer, with parameters of its own."""
-    layer = cls(*sizes, **options, seed=0)
+    layer = cls(*sizes, **options, seed=LATER)
     layer.parameters.flat[:] = flat
     layer.parameters.touch()
     layer.rng = rng

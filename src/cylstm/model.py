@@ -10,18 +10,27 @@ from typing import NamedTuple
 import numpy as np
 
 from cylstm import _head, _ops, io, train
-from cylstm.batches import Dataset, check_numbers, ragged_rows
-from cylstm.checks import as_ids, describe, one_of, plain_array, positive_int
+from cylstm.batches import Dataset, ragged_rows
+from cylstm.checks import as_generator, as_ids, check_lengths, describe, one_of, plain_array, positive_int
 from cylstm.data import pad
-from cylstm.lstm import LSTM
+from cylstm.init import LATER
+from cylstm.locks import Claim
+from cylstm.lstm import LSTM, MOST_LAYERS
 from cylstm.params import Parameters
 from cylstm.sampling import Sampler, generate
 from cylstm.state import State
+from cylstm.tokens import last_of, metrics, of_tokens, targets_of, to_steps
 from cylstm.vocab import Vocabulary
 
 __all__ = ["Model", "Result"]
 
-EVALUATED_AT_ONCE = 65536  # steps: bounds the memory of evaluate() and predict()
+EVALUATED_AT_ONCE = 65536  # steps: bounds the memory of evaluate()
+
+# What a model is made with and stays: weights, files and checks depend on it.
+FIXED = frozenset((
+    "input_size", "hidden_size", "output_size", "num_layers", "bidirectional", "embedding_size", "output", "loss",
+    "head_bias", "forget_bias", "dtype", "vocabulary", "lstm", "parameters", "in_training",
+))  # fmt: skip
 
 
 class Result(NamedTuple):
@@ -69,6 +78,8 @@ class Model:
         self.hidden_size = positive_int("hidden_size", hidden_size)
         self.output_size = positive_int("output_size", output_size)
         self.num_layers = positive_int("num_layers", num_layers)
+        if self.num_layers > MOST_LAYERS:
+            raise ValueError(f"num_layers: expected at most {MOST_LAYERS}, got {self.num_layers}")
         self.embedding_size = None if embedding_size is None else positive_int("embedding_size", embedding_size)
         self.output = one_of("output", output, ("sequence", "last"))
         self.loss = one_of("loss", loss, tuple(_head.KINDS))
@@ -80,27 +91,53 @@ class Model:
         self.vocabulary = vocabulary
         self.dtype = LSTM.check_dtype(dtype)
         self._spare = []  # memory of the head
-        self.rng = seed if isinstance(seed, np.random.Generator) else np.random.default_rng(seed)
+        self.in_training = Claim()
+        rng = as_generator("seed", 0 if seed is LATER else seed)
         layout = self.layout(
             self.input_size, self.hidden_size, self.output_size, num_layers=self.num_layers,
             bidirectional=bidirectional, embedding_size=self.embedding_size, head_bias=head_bias)  # fmt: skip
         self.parameters = Parameters(layout, self.dtype)
         self.lstm = LSTM(self.embedding_size or self.input_size, self.hidden_size, self.num_layers,
                          bidirectional=bidirectional, dropout=dropout, forget_bias=forget_bias, dtype=self.dtype,
-                         seed=self.rng, parameters=self.parameters.child("lstm."))  # fmt: skip
-        self.bidirectional, self.dropout = self.lstm.bidirectional, self.lstm.dropout
-        self.forget_bias = self.lstm.forget_bias
+                         seed=LATER if seed is LATER else rng, parameters=self.parameters.child("lstm."))  # fmt: skip
+        self.bidirectional, self.forget_bias = self.lstm.bidirectional, self.lstm.forget_bias
+        if seed is not LATER:
+            self._initialise(rng)
+
+    def _initialise(self, rng):
+        """The head's weights with standard deviation 1/sqrt(fan_in), the embedding's with 1; the LSTM has its own."""
         if self.embedding_size is not None:
-            self.parameters.raw("embedding.weight")[:] = self.rng.standard_normal(
-                (self.input_size, self.embedding_size)
-            )
-        bound = math.sqrt(3 / self.lstm.output_size)  # standard deviation 1/sqrt(fan_in)
-        self.parameters.raw("head.weight")[:] = self.rng.uniform(
-            -bound, bound, (self.output_size, self.lstm.output_size)
-        )
+            table = self.parameters.raw("embedding.weight")
+            table[:] = rng.standard_normal(table.shape)
+        head = self.parameters.raw("head.weight")
+        bound = math.sqrt(3 / self.lstm.output_size)
+        head[:] = rng.uniform(-bound, bound, head.shape)
         if self.head_bias:
             self.parameters.raw("head.bias")[:] = 0
         self.parameters.touch()
+
+    def __setattr__(self, name, value):
+        if name in FIXED and name in self.__dict__:
+            raise AttributeError(f"{name}: expected to stay {describe(getattr(self, name))}, got {describe(value)}")
+        super().__setattr__(name, value)
+
+    @property
+    def dropout(self) -> float:
+        """Share of each layer's outputs, but the last one's, that training sets to 0."""
+        return self.lstm.dropout
+
+    @dropout.setter
+    def dropout(self, value):
+        self.lstm.dropout = value
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """The generator of the dropout masks."""
+        return self.lstm.rng
+
+    @rng.setter
+    def rng(self, value):
+        self.lstm.rng = value
 
     @staticmethod
     def layout(input_size, hidden_size, output_size, *, num_layers=1, bidirectional=False, embedding_size=None,
@@ -122,7 +159,13 @@ class Model:
         return {**{name: getattr(self, name) for name in names}, "dtype": str(self.dtype)}
 
     def __reduce__(self):
-        return _rebuilt, (self.config, self.vocabulary, self.parameters.flat.copy(), copy.deepcopy(self.rng))
+        return _rebuilt, (
+            type(self),
+            self.config,
+            self.vocabulary,
+            self.parameters.flat.copy(),
+            copy.deepcopy(self.rng),
+        )
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name}={value!r}" for name, value in self.config.items())
@@ -149,11 +192,11 @@ class Model:
             return [row[:length] for row, length in zip(outputs, lengths, strict=True)]
         y, final = self.lstm(self._embed(x, lengths=lengths), state, lengths=lengths, resets=resets)
         if self.output == "last":
-            outputs = self._head(self._last(final))
+            outputs = self._head(last_of(self, final))
             return outputs if y.ndim == 3 else outputs[0]
         outputs = self._head(y.reshape(-1, y.shape[-1])).reshape(*y.shape[:-1], self.output_size)
         if lengths is not None:
-            past = np.arange(y.shape[-2]) >= np.asarray(lengths).reshape(*y.shape[:-2], 1)
+            past = np.arange(y.shape[-2]) >= plain_array("lengths", lengths).reshape(*y.shape[:-2], 1)
             outputs[past] = 0
         return outputs
 
@@ -218,7 +261,7 @@ class Model:
         """A checked copy of ids; what stands past a row's end may be any number and becomes 0."""
         ids = np.array(plain_array(name, x))
         if lengths is not None and ids.ndim == 2:
-            ids[np.arange(ids.shape[1]) >= LSTM.check_lengths(lengths, *ids.shape)[:, None]] = 0
+            ids[np.arange(ids.shape[1]) >= check_lengths(lengths, *ids.shape)[:, None]] = 0
         ids = as_ids(name, ids, self.input_size)
         if ids.ndim > 2:
             raise ValueError(f"{name}: expected ids (B, T) or (T,), got {ids.shape}")
@@ -227,10 +270,6 @@ class Model:
     def _head(self, h):
         bias = self.parameters.raw("head.bias") if self.head_bias else None
         return _head.linear(h, self.parameters.raw("head.weight"), bias)
-
-    def _last(self, state):
-        """The last layer's final h, both directions side by side: (B, D*H)."""
-        return np.concatenate(list(state.h[-self.lstm.num_directions :]), axis=1)
 
     # --- learning -------------------------------------------------------------------------------------------------
 
@@ -242,65 +281,36 @@ class Model:
         out : Parameters of this model's layout to overwrite with the gradients, instead of new ones.
         Dropout applies. The final state carries no gradient on to a next call: truncated BPTT.
         """
-        gradients = Parameters(self.parameters.layout, self.dtype) if out is None else out
-        if gradients.layout != self.parameters.layout or gradients.dtype != self.dtype:
-            raise ValueError(f"out: expected {self.parameters!r}, got {out!r}")
-        targets, real = self._targets(x, y, lengths)
+        gradients = Parameters(self.parameters.layout, self.dtype) if out is None else self._checked_gradients(out)
+        x = plain_array("x", x)  # once: what it is converted from may answer otherwise the next time
+        targets, real = targets_of(self, x, y, lengths)
         features = x
         if self.embedding_size is not None:
             ids = self._ids(x, "x", lengths)
             features = self.parameters.raw("embedding.weight")[ids]
         outputs, final, tape = self.lstm.forward(features, state, lengths=lengths, resets=resets)
-        h = self._tokens(outputs, final, real)
+        h = of_tokens(self, outputs, final, real)
         dh = np.empty_like(h)
         total, hits = self._loss(h, targets, 1 / len(h), dh, gradients)
-        dy, dstate = self._spread(dh, outputs.shape, real)
-        dx = self.lstm.backward(tape, dy, dstate, out=gradients.child("lstm.")).x
-        if self.embedding_size is not None:
+        dy, dstate = to_steps(self, dh, outputs.shape, real)
+        embeds = self.embedding_size is not None
+        dx = self.lstm.backward(tape, dy, dstate, out=gradients.child("lstm."), input_gradient=embeds).x
+        if embeds:
             table = gradients.raw("embedding.weight")
             _ops.embedding_gradient(table, ids.ravel(), np.ascontiguousarray(dx.reshape(-1, self.embedding_size)))
         gradients.touch()
         return Result(total / len(h), gradients, final, len(h), hits)
 
-    def _targets(self, x, y, lengths):
-        """Targets (N,) or (N, O) of the N real tokens, and where they are: a mask (B, T), or None for everywhere."""
-        shape, dtype = np.shape(x), np.asarray(x).dtype
-        if dtype.kind not in "iuf":
-            raise TypeError(f"x: expected floating-point numbers or integer ids, got {dtype} {shape}")
-        if len(shape) != (2 if dtype.kind in "iu" else 3):
-            raise ValueError(f"x: expected a batch, ids (B, T) or features (B, T, {self.input_size}), got {shape}")
-        real = None
-        rows = shape[:1] if self.output == "last" else shape[:2]
-        y, width = np.asarray(y), () if self.loss == "cross_entropy" else (self.output_size,)
-        if y.shape != (*rows, *width):
-            raise ValueError(f"y: expected {(*rows, *width)}, got {y.shape}")
-        if lengths is not None and self.output == "sequence":
-            real = np.arange(shape[1]) < LSTM.check_lengths(lengths, *shape[:2])[:, None]
-        y = y.reshape(-1, *width) if real is None else y[real]
-        if self.loss == "cross_entropy":
-            return np.ascontiguousarray(as_ids("y", y, self.output_size)), real
-        check_numbers("y", y, self.loss)
-        return np.ascontiguousarray(y, self.dtype), real
-
-    def _tokens(self, outputs, final, real):
-        """h (N, D*H) of the N real tokens, from outputs (B, T, D*H) or, for output="last", from the final state."""
-        if self.output == "last":
-            return self._last(final)
-        return outputs.reshape(-1, outputs.shape[-1]) if real is None else outputs[real]
-
-    def _spread(self, dh, shape, real):
-        """dh (N, D*H) of the tokens -> dy (B, T, D*H) and dstate."""
-        if self.output == "last":
-            state = self.initial_state(shape[0])
-            D, H = self.lstm.num_directions, self.hidden_size
-            for d in range(D):
-                state.h[len(state.h) - D + d] = dh[:, d * H : (d + 1) * H]
-            return np.zeros(shape, self.dtype), state
-        if real is None:
-            return dh.reshape(shape), None
-        dy = np.zeros(shape, self.dtype)
-        dy[real] = dh
-        return dy, None
+    def _checked_gradients(self, out):
+        if not isinstance(out, Parameters):
+            raise TypeError(f"out: expected Parameters, got {describe(out)}")
+        if out.layout != self.parameters.layout or out.dtype != self.dtype:
+            raise ValueError(f"out: expected {self.parameters!r}, got {out!r}")
+        if np.may_share_memory(out.flat, self.parameters.flat) or not out.flat.flags.writeable:
+            raise ValueError(
+                "out: expected memory of its own to write to, got the model's parameters or read-only ones"
+            )
+        return out
 
     def _loss(self, h, targets, scale=0.0, dh=None, gradients=None):
         dweight = None if gradients is None else gradients.raw("head.weight")
@@ -329,21 +339,12 @@ class Model:
             state = None
             for start in range(0, x.shape[1], steps):
                 part = slice(start, start + steps)
-                targets, real = self._targets(x[:, part], y if self.output == "last" else y[:, part], lengths)
+                targets, real = targets_of(self, x[:, part], y if self.output == "last" else y[:, part], lengths)
                 outputs, state = self.lstm(self._embed(x[:, part], lengths=lengths), state, lengths=lengths)
-                h = self._tokens(outputs, state, real)
+                h = of_tokens(self, outputs, state, real)
                 part_total, part_hits = self._loss(h, targets)
                 total, hits, tokens = total + part_total, hits + part_hits, tokens + len(h)
-        return self._metrics(total, hits, tokens)
-
-    def _metrics(self, total, hits, tokens):
-        metrics = {"loss": total / tokens, "tokens": tokens}
-        if self.loss == "cross_entropy":
-            metrics["perplexity"] = float(np.exp(min(total / tokens, 700)))
-            metrics["accuracy"] = hits / tokens
-        elif self.loss == "binary_cross_entropy":
-            metrics["accuracy"] = hits / (tokens * self.output_size)
-        return metrics
+        return metrics(self, total, hits, tokens)
 
     def fit(self, x, y, **options) -> train.History:
         """Train on x and y: see `train.fit` for all options."""
@@ -364,7 +365,7 @@ class Model:
     def load(cls, path) -> Model:
         """Read a model written by `save`. Raises OSError, or ValueError for a file that is anything else."""
         with io.open_tensors(path, "model") as file:
-            model = cls.from_header(path, file.header, file.shapes())
+            model = cls.from_header(path, file.header, file.shapes)
             for name, shape in model.parameters.layout.items():
                 model.parameters.raw(name)[:] = file.read(name, shape, model.dtype)
         model.parameters.touch()
@@ -380,23 +381,25 @@ class Model:
         try:
             config, vocabulary = dict(header["config"]), header["vocabulary"]
             sizes = {name: config[name] for name in ("num_layers", "bidirectional", "embedding_size", "head_bias")}
+            one_of("dtype", config["dtype"], ("float32", "float64"))
             if config["num_layers"] > sum(math.prod(shape) for shape in shapes.values()):
                 raise ValueError(f"{config['num_layers']} layers, but fewer numbers")
             layout = cls.layout(config["input_size"], config["hidden_size"], config["output_size"], **sizes)
             total = (sum(math.prod(shape) for shape in layout.values()),)
             if shapes not in (layout, {**shapes, "parameters": total}):
-                raise ValueError(f"tensors {shapes} do not fit the sizes {config}")
-            return cls(**config, vocabulary=None if vocabulary is None else Vocabulary.from_json(vocabulary), seed=0)
+                raise ValueError(f"tensors {describe(shapes)} do not fit the sizes {config}")
+            vocabulary = None if vocabulary is None else Vocabulary.from_json(vocabulary)
+            return cls(**config, vocabulary=vocabulary, seed=LATER)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path}: expected the header of a cylstm model, got one that is damaged ({error})"
             ) from None
 
 
-def _rebuilt(config, vocabulary, flat, rng):
+def _rebuilt(cls, config, vocabulary, flat, rng):
     """A copy (copy, pickle) of a model."""
-    model = Model(**config, vocabulary=vocabulary, seed=0)
+    model = cls(**config, vocabulary=vocabulary, seed=LATER)
     model.parameters.flat[:] = flat
     model.parameters.touch()
-    model.rng = model.lstm.rng = rng
+    model.rng = rng
     return model

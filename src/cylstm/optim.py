@@ -28,7 +28,12 @@ class Constant:
     rate: float
 
     def __post_init__(self):
-        real_in("lr", self.rate, 0, open_low=True)
+        self._keep(rate=real_in("lr", self.rate, 0, open_low=True))
+
+    def _keep(self, **numbers):
+        """What was checked, as Python's own numbers: files hold them."""
+        for name, number in numbers.items():
+            object.__setattr__(self, name, number)
 
     def at(self, progress: float, plateaus: int) -> float:
         """The rate at `progress` epochs (a fraction within one), after `plateaus` plateaus."""
@@ -44,8 +49,8 @@ class StepDecay(Constant):
 
     def __post_init__(self):
         super().__post_init__()
-        positive_int("every", self.every)
-        real_in("factor", self.factor, 0, open_low=True)
+        factor = real_in("factor", self.factor, 0, 1, open_low=True)
+        self._keep(every=positive_int("every", self.every), factor=factor)
 
     def at(self, progress, plateaus):
         return self.rate * self.factor ** (int(progress) // self.every)
@@ -61,9 +66,9 @@ class Cosine(Constant):
 
     def __post_init__(self):
         super().__post_init__()
-        real_in("epochs", self.epochs, 0, open_low=True)
-        real_in("minimum", self.minimum, 0)
-        real_in("warmup", self.warmup, 0, self.epochs, open_high=True)
+        self._keep(epochs=real_in("epochs", self.epochs, 0, open_low=True))
+        self._keep(minimum=real_in("minimum", self.minimum, 0, self.rate))
+        self._keep(warmup=real_in("warmup", self.warmup, 0, self.epochs, open_high=True))
 
     def at(self, progress, plateaus):
         if progress < self.warmup:
@@ -82,9 +87,9 @@ class ReduceOnPlateau(Constant):
 
     def __post_init__(self):
         super().__post_init__()
-        real_in("factor", self.factor, 0, 1, open_low=True, open_high=True)
-        positive_int("patience", self.patience)
-        real_in("minimum", self.minimum, 0)
+        self._keep(factor=real_in("factor", self.factor, 0, 1, open_low=True, open_high=True))
+        self._keep(patience=positive_int("patience", self.patience))
+        self._keep(minimum=real_in("minimum", self.minimum, 0, self.rate))
 
     def at(self, progress, plateaus):
         return max(self.minimum, self.rate * self.factor**plateaus)
@@ -112,8 +117,11 @@ class Optimizer:
     buffer_names: tuple[str, ...] = ()
 
     def __init__(self, lr, weight_decay):
-        self.lr = as_schedule(lr)
+        self.lr = lr
         self.weight_decay = real_in("weight_decay", weight_decay, 0)
+
+    def __setattr__(self, name, value):
+        super().__setattr__(name, as_schedule(value) if name == "lr" else value)
 
     def start(self, flat: np.ndarray) -> Moments:
         """Empty moments for a flat parameter buffer."""
@@ -124,7 +132,7 @@ class Optimizer:
         return Moments(0, buffers)
 
     def update(self, flat, gradient, moments: Moments, lr: float, scale: float = 1.0) -> None:
-        """One update of `flat` in place by the gradient scale * gradient."""
+        """One update of `flat` in place by the gradient scale * gradient. Raises ValueError for unequal sizes."""
         raise NotImplementedError
 
     def __repr__(self):
@@ -147,9 +155,9 @@ class SGD(Optimizer):
         self.buffer_names = ("m",) if self.momentum else ()
 
     def update(self, flat, gradient, moments, lr, scale=1.0):
-        moments.updates += 1
         m = moments.buffers.get("m")
         _ops.sgd(flat, gradient, m, lr, self.momentum, self.nesterov, self.weight_decay, scale)
+        moments.updates += 1
 
 
 class Adam(Optimizer):
@@ -174,11 +182,9 @@ class Adam(Optimizer):
         self.eps = real_in("eps", eps, 0, open_low=True)
 
     def update(self, flat, gradient, moments, lr, scale=1.0):
-        moments.updates += 1
-        m, v = moments.buffers["m"], moments.buffers["v"]
-        _ops.adam(
-            flat, gradient, m, v, moments.updates, lr, *self.betas, self.eps, self.weight_decay, self.decoupled, scale
-        )
+        m, v, number = moments.buffers.get("m"), moments.buffers.get("v"), moments.updates + 1
+        _ops.adam(flat, gradient, m, v, number, lr, *self.betas, self.eps, self.weight_decay, self.decoupled, scale)
+        moments.updates = number
 
 
 class AdamW(Adam):

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 import cylstm
-from cylstm.checks import positive_int, real_in
+from cylstm.checks import path_name, positive_int, real_in
 from cylstm.train import read_checkpoint
 from cylstm.vocab import LEVELS
 
@@ -18,7 +18,7 @@ __all__ = ["parse"]
 WIDEST = 65536  # hidden units: beyond, one matrix alone has more than 64 GiB
 PICTURES = (".png", ".svg", ".pdf")
 LEARNING_RATES = {"adam": 4e-3, "adamw": 4e-3, "sgd": 0.1}
-FILES = ("out", "plot", "history", "checkpoint")
+WRITTEN = ("out", "history", "plot")
 FORGOTTEN = ("command", "resume", "checkpoint")  # options that a checkpoint does not keep
 
 
@@ -36,14 +36,36 @@ def parse(argv) -> argparse.Namespace:
     if args.command != "train":
         return args
     if args.resume:
-        _, note = read_checkpoint(args.resume)
-        try:
-            train.set_defaults(**note["options"])
-            args = parser.parse_args(argv)
-            check_unchanged(args, note["options"])
-        except (KeyError, TypeError):
-            raise ValueError(f"{args.resume}: expected a checkpoint of `cylstm train`, got another's") from None
+        saved = saved_options(parser, train, args.resume)
+        named = {name for name in WRITTEN if getattr(args, name) is not None}
+        train.set_defaults(**saved)
+        args = complete(parser.parse_args(argv))
+        check_unchanged(args, saved)
+        check_overwritten(args, named | ({"history"} if "out" in named and saved["history"] is None else set()))
+        return args
     return complete(args)
+
+
+def saved_options(parser, train, path) -> dict:
+    """The options of the run that wrote a checkpoint, which may come from a stranger: as if they had been typed."""
+    _, note = read_checkpoint(path)
+    try:
+        given = note["options"]
+        typed = ["train"]
+        for action in train._actions:
+            value = given.get(action.dest)
+            if value is None or value is False or action.dest in (*FORGOTTEN, "corpus"):
+                continue
+            if action.const is True and value is not True:
+                raise ValueError(f"--{action.dest}: expected true or false, got {value!r}")
+            option = action.option_strings[0]
+            typed.append(option if value is True else f"{option}={value}")
+        saved = vars(parser.parse_args(typed))
+        saved = {name: value for name, value in saved.items() if name not in FORGOTTEN}
+        saved["corpus"] = given["corpus"] if given["corpus"] is None else path_name("CORPUS", given["corpus"])
+        return saved
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: expected a checkpoint of `cylstm train`, got another's ({error})") from None
 
 
 def check_unchanged(args, saved):
@@ -58,8 +80,21 @@ def check_unchanged(args, saved):
             )
 
 
+def check_overwritten(args, named):
+    """ValueError where a file is there already that the checkpoint, and not the command line, says to write."""
+    for name in WRITTEN:
+        path = getattr(args, name)
+        if name not in named and path is not None and os.path.lexists(path):
+            raise ValueError(
+                f"{args.resume}: expected to write a new file, got {path}, which exists; to replace it, say --{name}"
+            )
+
+
 def complete(args):
     """What follows from other options: the defaults that depend on the level, and where the files go."""
+    history = args.history
+    if args.out is None:
+        args.out = "model.safetensors"
     check_target("--out", args.out)
     words = args.level == "word"
     for name, value in {
@@ -73,8 +108,9 @@ def complete(args):
         if getattr(args, name) is None:
             setattr(args, name, value)
     args.keep_checkpoint = bool(args.checkpoint or args.resume)
-    args.checkpoint = args.checkpoint or args.resume or str(Path(args.out).with_suffix(".ckpt"))
-    for name in FILES[1:]:
+    if args.checkpoint is None:
+        args.checkpoint = args.resume or str(Path(args.out).with_suffix(".ckpt"))
+    for name in (*WRITTEN[1:], "checkpoint"):
         check_target(f"--{name}", getattr(args, name))
     written = [path for path in (args.corpus, args.out, args.plot, args.history, args.checkpoint) if path]
     if len({os.path.realpath(path) for path in written}) < len(written):
@@ -85,6 +121,7 @@ def complete(args):
     if args.plot and importlib.util.find_spec("matplotlib") is None:
         raise ValueError("--plot: expected matplotlib to be installed: pip install 'cylstm[plot]'")
     kept = {name: value for name, value in vars(args).items() if name not in (*FORGOTTEN, "keep_checkpoint")}
+    kept["history"] = history
     for name in ("corpus", "out", "plot", "history"):
         kept[name] = kept[name] and os.path.abspath(kept[name])
     args.remembered = kept
@@ -93,11 +130,11 @@ def complete(args):
 
 def check_target(option, path):
     """ValueError unless a file can be written there."""
-    if not path:
+    if path is None:
         return
     folder = os.path.dirname(os.path.abspath(path))
-    if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise ValueError(f"{option}: expected a file in an existing folder that can be written to, got {path}")
+    if not path or os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise ValueError(f"{option}: expected a file in an existing folder that can be written to, got {path!r}")
 
 
 # --- types ------------------------------------------------------------------------------------------------------------
@@ -193,7 +230,7 @@ def add_train_options(parser):
     run.add_argument("--seed", type=whole(0), default=0, help="(default: 0)")
     run.add_argument("--resume", metavar="CKPT", help="go on from a checkpoint, with its corpus and options")
     output = parser.add_argument_group("output")
-    output.add_argument("--out", metavar="FILE", default="model.safetensors", help="(default: model.safetensors)")
+    output.add_argument("--out", metavar="FILE", help="(default: model.safetensors)")
     output.add_argument("--plot", metavar="FILE", help="draw the losses: .png, .svg or .pdf")
     output.add_argument("--history", metavar="FILE", help="the losses as JSON (default: beside the model)")
     output.add_argument("--checkpoint", metavar="FILE", help="written every minute and epoch, and kept in the end "

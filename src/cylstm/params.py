@@ -45,7 +45,7 @@ class _Tracker:
 
     def views(self) -> np.ndarray:
         """The whole buffer, hung on a lease."""
-        with self.lock:
+        with self.lock.held:
             lease = self.lease() if self.lease is not None else None
             if lease is None:
                 self._look()
@@ -56,16 +56,17 @@ class _Tracker:
 
     def current(self) -> int:
         """The number of changes, the ones made through views included."""
-        with self.lock:
+        with self.lock.held:
             return self._look()
 
     def _look(self) -> int:
-        if self.lease is not None:
-            alive = self.lease() is not None  # asked first: who writes last, and lets go, is seen
-            if not np.array_equal(self.flat.view(np.uint8), self.before.view(np.uint8)):
+        lease, before = self.lease, self.before  # a signal's handler may look as well, and drop them
+        if lease is not None and before is not None:
+            alive = lease() is not None  # asked first: who writes last, and lets go, is seen
+            if not np.array_equal(self.flat.view(np.uint8), before.view(np.uint8)):
                 self.changes += 1
-                self.before[:] = self.flat
-            if not alive:
+                before[:] = self.flat
+            if not alive and self.lease is lease:
                 self.lease = self.before = None
         return self.changes
 
@@ -85,8 +86,8 @@ class Parameters(Mapping):
         self._place(layout, flat, _Tracker(flat), 0)
 
     def _place(self, layout, flat, tracker, offset):
-        self.layout = dict(layout)
-        self.flat = flat
+        self._layout = dict(layout)
+        self._flat = flat
         self._tracker = tracker
         self._offset = offset  # of this part in the tracked buffer
         self._children = {}
@@ -96,11 +97,32 @@ class Parameters(Mapping):
             self._starts[name] = offset
             offset += math.prod(shape)
 
+    @property
+    def layout(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape, in the order of the buffer."""
+        return self._layout
+
+    @property
+    def flat(self) -> np.ndarray:
+        """The buffer (N,) itself: call `touch` after writing to it. What is assigned is copied into it."""
+        return self._flat
+
+    @flat.setter
+    def flat(self, values):
+        if values is not self._flat:  # it is after `flat *= 2`
+            self._flat[...] = values
+        self.touch()
+
     def child(self, prefix: str) -> Parameters:
-        """The parameters whose names begin with `prefix`, without it, on the same memory. They must be neighbours."""
+        """The parameters whose names begin with `prefix`, without it, on the same memory. They must be neighbours.
+
+        Raises KeyError where there are none.
+        """
         if prefix in self._children:
             return self._children[prefix]
         names = [name for name in self.layout if name.startswith(prefix)]
+        if not names:
+            raise KeyError(prefix)
         layout = {name[len(prefix) :]: self.layout[name] for name in names}
         size = sum(math.prod(shape) for shape in layout.values())
         start = self._starts[names[0]] - self._offset
@@ -126,7 +148,8 @@ class Parameters(Mapping):
 
     def touch(self) -> None:
         """Say that values changed through `flat`."""
-        self._tracker.changes += 1
+        with self._tracker.lock.held:
+            self._tracker.changes += 1
 
     def version(self) -> int:
         """How often the values changed, by `touch` or through a view."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cylstm.checks import as_ids, positive_int, real_in
+from cylstm.checks import as_generator, as_ids, positive_int, real_in
 
 __all__ = ["Sampler", "generate"]
 
@@ -24,7 +24,7 @@ class Sampler:
         self.temperature = real_in("temperature", temperature, 0)
         self.top_k = None if top_k is None else positive_int("top_k", top_k)
         self.top_p = None if top_p is None else real_in("top_p", top_p, 0, 1, open_low=True)
-        self.rng = np.random.default_rng(seed)
+        self.rng = as_generator("seed", seed)
 
     def probabilities(self, logits) -> np.ndarray:
         """What is drawn from: logits (V,) -> probabilities (V,), float64."""
@@ -33,7 +33,8 @@ class Sampler:
             raise ValueError(f"logits: expected finite numbers, got {z.max()}: the weights are no longer numbers")
         if self.temperature == 0:
             return (np.arange(len(z)) == z.argmax()).astype(float)
-        p = np.exp((z - z.max()) / self.temperature)
+        with np.errstate(over="ignore"):  # -inf: a probability of 0
+            p = np.exp((z - z.max()) / self.temperature)
         if self.top_k is not None or self.top_p is not None:
             order = np.argsort(-p, kind="stable")
             if self.top_k is not None:
@@ -66,7 +67,7 @@ def generate(model, prompt, length, sampler, stop):
     ids = as_ids("prompt", prompt, model.input_size)
     if ids.ndim != 1 or not len(ids):
         raise ValueError(f"prompt: expected ids (T,) with T >= 1, got {ids.shape}")
-    stops = set(as_ids("stop", np.atleast_1d(stop), model.input_size).tolist())
+    stops = set(as_ids("stop", stop, model.input_size).ravel().tolist())
     return continued(model, ids, positive_int("length", length, 0), sampler, stops)
 
 

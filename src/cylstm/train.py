@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
+import sys
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,6 +24,7 @@ from cylstm.io import Checkpoint
 from cylstm.optim import Adam, Optimizer, ReduceOnPlateau
 from cylstm.params import Parameters
 from cylstm.state import State
+from cylstm.tokens import metrics
 
 __all__ = ["Checkpoint", "Event", "History", "NonFiniteLoss", "StopTraining", "fit", "read_checkpoint"]
 
@@ -85,9 +88,10 @@ def fit(model, x, y, *, validation=None, epochs=10, batch_size=32, optimizer=Non
     progress : a tqdm bar per epoch with loss and tokens/s.
     callbacks : callables, each called with an Event after every update and epoch; may raise StopTraining.
 
-    Returns the History. Raises TypeError or ValueError naming the argument before anything is changed; NonFiniteLoss
-    when the loss, its gradients or the validation loss stop being numbers: no update follows, and the checkpoint stays
-    as it was before.
+    Returns the History. Raises TypeError or ValueError naming the argument before anything is changed; RuntimeError
+    where another thread is training the model (what others get from it meanwhile may be of weights half updated: give
+    them a copy); NonFiniteLoss when the loss, its gradients, the validation loss or, in the end, the weights stop being
+    numbers: no update follows, and the checkpoint stays as it was before.
     """
     dataset = Dataset(model, x, y, lengths)
     held_out = None
@@ -112,14 +116,23 @@ def fit(model, x, y, *, validation=None, epochs=10, batch_size=32, optimizer=Non
         tokens=dataset.tokens, data=dataset.fingerprint() if checkpoint or resume else None)  # fmt: skip
     if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
         checkpoint = Checkpoint(checkpoint)
+    if callable(callbacks) or not isinstance(callbacks, Iterable):
+        raise TypeError(f"callbacks: expected a list of callables, got {describe(callbacks)}")
     callbacks = tuple(callbacks)
     for callback in callbacks:
         if not callable(callback):
             raise TypeError(f"callbacks: expected callables, got {describe(callback)}")
-    run = Run(model, dataset, held_out, optimizer, options, checkpoint, progress, callbacks)
-    if resume is not None:
-        run.resume(resume)
-    return run.until(positive_int("epochs", epochs))
+    epochs = positive_int("epochs", epochs)
+    me = object()
+    try:
+        if not model.in_training.take(me):
+            raise RuntimeError("model: expected one training run at a time, got a second one while another goes on")
+        run = Run(model, dataset, held_out, optimizer, options, checkpoint, progress, callbacks)
+        if resume is not None:
+            run.resume(resume)
+        return run.until(epochs)
+    finally:
+        model.in_training.give_back(me)
 
 
 class Run:
@@ -158,6 +171,7 @@ class Run:
             self.model.parameters.touch()
         if interrupt.is_set():
             raise KeyboardInterrupt
+        self.expect_finite_weights()
         return self.history
 
     def out_of_patience(self):
@@ -168,7 +182,7 @@ class Run:
 
         batches = self.batches()
         bar = tqdm(total=len(batches), initial=self.position, desc=f"epoch {self.epoch + 1}/{epochs}", unit="batch",
-                   disable=not self.progress, leave=True)  # fmt: skip
+                   disable=not self.progress or sys.stderr is None, leave=True)  # fmt: skip
         with bar:
             shown, tokens_shown = time.perf_counter(), self.tokens
             while self.position < len(batches):
@@ -234,20 +248,24 @@ class Run:
         kept = f"; {self.saved_path} holds update {self.saved_update}" if self.saved_path else ""
         raise NonFiniteLoss(f"{what} at update {update} (epoch {self.epoch + 1}, batch {batch}){kept}")
 
+    def expect_finite_weights(self):
+        if not math.isfinite(_ops.sum_squares(self.model.parameters.flat)):
+            self.complain("weights: expected finite numbers, got others", self.moments.updates)
+
     def end_epoch(self, bar, batches):
-        metrics = self.model._metrics(self.total, self.hits, self.tokens)
+        found = metrics(self.model, self.total, self.hits, self.tokens)
         held_out = None if self.held_out is None else self.model._evaluate(self.held_out)
         if held_out is not None and not math.isfinite(held_out["loss"]):
             self.complain(f"validation loss: expected a finite number, got {held_out['loss']}", self.moments.updates)
         history = self.history
-        history.train_loss.append(metrics["loss"])
-        history.train_accuracy.append(metrics.get("accuracy"))
+        history.train_loss.append(found["loss"])
+        history.train_accuracy.append(found.get("accuracy"))
         last_update = self.epoch + (batches - 1) / batches
         history.learning_rate.append(self.optimizer.lr.at(last_update, self.plateaus))
         history.updates.append(self.moments.updates)
         history.seconds.append(self.elapsed + time.perf_counter() - self.started)
-        text = f"loss {metrics['loss']:.4f}"
-        monitored = metrics["loss"]
+        text = f"loss {found['loss']:.4f}"
+        monitored = found["loss"]
         if held_out is not None:
             monitored = held_out["loss"]
             history.validation_loss.append(monitored)
@@ -288,13 +306,10 @@ class Run:
         if interrupt.is_set():
             raise KeyboardInterrupt
 
-    NUMBERS = ("epoch", "position", "total", "hits", "tokens", "best", "waited", "since_plateau", "plateaus")
-
     def save(self):
         """Write everything that decides how training goes on; NonFiniteLoss where the weights are worth nothing."""
-        if not math.isfinite(_ops.sum_squares(self.model.parameters.flat)):
-            self.complain("weights: expected finite numbers, got others", self.moments.updates)
-        numbers = {name: getattr(self, name) for name in self.NUMBERS}
+        self.expect_finite_weights()
+        numbers = {name: getattr(self, name) for name in (*io.COUNTS, "total")}
         numbers["best"] = None if math.isinf(self.best) else self.best
         header = {
             **self.model.header(), "options": vars(self.options), "numbers": numbers, "updates": self.moments.updates,
@@ -315,10 +330,13 @@ class Run:
         """Go on where a checkpoint stands. Raises ValueError where it is of another run."""
         model, flat = self.model, self.model.parameters.flat
         with io.open_tensors(path, "checkpoint") as file:
-            header, shapes = file.header, file.shapes()
+            header, shapes = file.header, file.shapes
             io.check_same_run(path, header, model.header()["config"], vars(self.options))
-            numbers = {name: header["numbers"][name] for name in self.NUMBERS}
-            history = History.from_dict(header["history"])
+            stood = io.standing(path, header, len(self.batches()))
+            try:
+                history = History.from_dict(header.get("history"))
+            except ValueError as error:
+                raise ValueError(f"{path}: expected a checkpoint, got one that is damaged ({error})") from None
             buffers = {n: file.read(f"optimizer.{n}", flat.shape, flat.dtype) for n in self.moments.buffers}
             best = file.read("best", flat.shape, flat.dtype) if "best" in shapes else None
             state = None
@@ -328,19 +346,18 @@ class Run:
             parameters = file.read("parameters", flat.shape, flat.dtype)
             try:
                 model.rng.bit_generator.state = header["generator"]
-            except (KeyError, TypeError, ValueError, OverflowError) as error:
+            except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
                 raise ValueError(f"resume: expected the state of a {type(model.rng.bit_generator).__name__} in {path}, "
                                  f"got another ({error})") from None  # fmt: skip
         flat[:] = parameters
         model.parameters.touch()
         for name, buffer in buffers.items():
             self.moments.buffers[name][:] = buffer
-        self.moments.updates = self.saved_update = header["updates"]
+        self.moments.updates = self.saved_update = stood.pop("updates")
         self.saved_path = path
-        for name, value in numbers.items():
+        for name, value in stood.items():
             setattr(self, name, value)
-        self.best = math.inf if self.best is None else self.best
-        self.history, self.best_weights, self.state, self.elapsed = history, best, state, header["elapsed"]
+        self.history, self.best_weights, self.state = history, best, state
 
 
 def read_checkpoint(path):
@@ -351,7 +368,7 @@ def read_checkpoint(path):
     from cylstm.model import Model
 
     with io.open_tensors(path, "checkpoint") as file:
-        model = Model.from_header(path, file.header, file.shapes())
+        model = Model.from_header(path, file.header, file.shapes)
         flat = model.parameters.flat
         flat[:] = file.read("parameters", flat.shape, flat.dtype)
         model.parameters.touch()

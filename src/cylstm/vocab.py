@@ -157,6 +157,8 @@ class Vocabulary:
 
     def missing(self, text: str) -> list[str]:
         """The distinct tokens of a text that this vocabulary lacks, in order of appearance."""
+        if not isinstance(text, (str, bytes) if self.level == "byte" else str):
+            raise TypeError(f"text: expected a string, got {describe(text)}")
         if self.level == "byte":
             return []
         known = set(self.tokens[: self._plain])
@@ -173,15 +175,18 @@ class Vocabulary:
         return "".join(self.decode_stream(as_ids("ids", ids, len(self)).ravel().tolist()))
 
     def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
-        """The text of ids as they come, piece by piece (a piece may be empty: the first bytes of a character)."""
-        if self.level == "byte":
-            decoder = codecs.getincrementaldecoder("utf-8")("replace")
-            for i in ids:
-                yield decoder.decode(self.tokens[i]) if i != self.end_id else ""
+        """The text of ids as they come, piece by piece (a piece may be empty: the first bytes of a character).
+
+        Raises ValueError when an id comes that is outside 0..V-1.
+        """
+        decoder = codecs.getincrementaldecoder("utf-8")("replace") if self.level == "byte" else None
+        for i in ids:
+            if not 0 <= i < len(self.tokens):
+                raise ValueError(f"ids: expected ids in 0..{len(self.tokens) - 1}, got {i}")
+            token = self.tokens[i]
+            yield "" if i == self.end_id else token if decoder is None else decoder.decode(token)
+        if decoder is not None:
             yield decoder.decode(b"", final=True)
-        else:
-            for i in ids:
-                yield self.tokens[i] if i != self.end_id else ""
 
     def to_json(self) -> str:
         """This vocabulary as a JSON string, ASCII only; `from_json` reads it."""
@@ -193,8 +198,10 @@ class Vocabulary:
         """The vocabulary that `to_json` wrote. Raises ValueError for anything else."""
         try:
             fields = json.loads(text)
+            if not isinstance(fields["tokens"], list):
+                raise TypeError(f"tokens: expected a list, got {describe(fields['tokens'])}")
             return cls(fields["tokens"], fields["level"], unknown=fields["unknown"], end=fields["end"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, RecursionError, TypeError, ValueError) as error:
             raise ValueError(f"text: expected the JSON of a vocabulary, got {describe(text)} ({error})") from None
 
     def _lookup(self, block) -> np.ndarray:
@@ -216,6 +223,8 @@ class Vocabulary:
 
 
 def _checked_tokens(tokens, level) -> tuple:
+    if not isinstance(tokens, Iterable):
+        raise TypeError(f"tokens: expected an iterable of strings, got {describe(tokens)}")
     tokens = tuple(tokens)
     if level == "byte":
         if tokens:

@@ -1,0 +1,30 @@
+"""What the tests of the command line share: a corpus, small options, a process, and how bad input ends."""
+
+import os
+import random
+import subprocess
+import sys
+
+from cylstm.cli import main
+
+SENTENCES = "The cat sat on the mat, and the dog ran after it.\nA bird sang; nobody heard it, though it sang well.\n"
+TEXT = " ".join(random.Random(7).sample(words := (SENTENCES * 20).split(" "), len(words)))
+TINY = ["--hidden", "9", "--embedding", "5", "--epochs", "2", "--streams", "3", "--tbptt", "8", "--sample", "15",
+        "--schedule", "constant"]  # fmt: skip
+
+
+def start(*arguments):
+    """The command in a process of its own, its pipes unbuffered on our side."""
+    command = [sys.executable, "-m", "cylstm", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+
+
+def refused(capsys, *arguments):
+    """The one line that a command with bad input ends with; nothing new may be left in the folder."""
+    before = sorted(os.listdir())
+    assert main([str(argument) for argument in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("cylstm: error: ") and err.endswith("\n") and err.count("\n") == 1
+    assert sorted(os.listdir()) == before
+    return err.removeprefix("cylstm: error: ").rstrip("\n")
