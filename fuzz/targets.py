@@ -1,0 +1,125 @@
+"""What reads files, as functions of bytes: each must end with an object, a ValueError or an OSError, and nothing else.
+
+The first byte says what the others are: a whole file; the text of our own header, in a container that is otherwise
+right; or the header of the container, before a body of zeros. So the fuzzer works behind each gate, not only before the
+first.
+"""
+
+import contextlib
+import functools
+import json
+import struct
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+import cylstm
+from cylstm import train
+
+RAW, HEADER, CONTAINER = range(3)
+REFUSALS = (ValueError, OSError)
+BODY = 4096  # bytes
+
+
+def tiny_model():
+    vocabulary = cylstm.Vocabulary.from_text("ab c")
+    return cylstm.Model(len(vocabulary), 2, len(vocabulary), embedding_size=2, vocabulary=vocabulary, seed=0)
+
+
+def tiny_data():
+    return np.arange(12).reshape(2, 6) % 3, np.arange(12).reshape(2, 6) % 4
+
+
+@functools.cache
+def folder():
+    kept = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
+    folder.kept = kept
+    return Path(kept.name)
+
+
+@functools.cache
+def right_file(kind):
+    """A file as cylstm writes it: (its bytes, the header of its container, the bytes behind that)."""
+    path = folder() / f"right.{kind}"
+    model = tiny_model()
+    if kind == "model":
+        model.save(path)
+    else:
+        x, y = tiny_data()
+        model.fit(x, y, epochs=1, batch_size=2, seed=1, checkpoint=path, progress=False, optimizer=cylstm.SGD(lr=0.1))
+    content = path.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    return content, json.loads(content[8 : 8 + length]), content[8 + length :]
+
+
+def container(header, body):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + body
+
+
+def as_file(kind, data):
+    """The file that these bytes of the fuzzer's stand for."""
+    mode, rest = data[0] % 3, data[1:]
+    if mode == RAW:
+        return rest
+    _, header, body = right_file(kind)
+    if mode == CONTAINER:
+        return container(rest, bytes(BODY))
+    return container({**header, "__metadata__": {"cylstm": rest.decode("utf-8", "replace")}}, body)
+
+
+def written(kind, data):
+    path = folder() / f"given.{kind}"
+    path.write_bytes(as_file(kind, data))
+    return path
+
+
+def model(data):
+    """Model.load, and one call of what comes out of it."""
+    with contextlib.suppress(*REFUSALS):
+        read = cylstm.Model.load(written("model", data))
+        x = (
+            np.zeros((1, 2), np.int64)
+            if read.loss == "cross_entropy"
+            else np.zeros((1, 2, read.input_size), read.dtype)
+        )
+        assert np.asarray(read(x)).shape[-1] == read.output_size
+        if read.vocabulary is not None:
+            read.vocabulary.decode([0])
+
+
+def checkpoint(data):
+    """What `cylstm train --resume` reads first."""
+    with contextlib.suppress(*REFUSALS):
+        train.read_checkpoint(written("checkpoint", data))
+
+
+def resume(data):
+    """What `fit` goes on from."""
+    x, y = tiny_data()
+    with contextlib.suppress(*REFUSALS, cylstm.NonFiniteLoss):
+        tiny_model().fit(x, y, epochs=1, batch_size=2, seed=1, resume=written("checkpoint", data), progress=False,
+                         optimizer=cylstm.SGD(lr=0.1))  # fmt: skip
+
+
+def vocabulary(data):
+    """Vocabulary.from_json, and there and back again."""
+    with contextlib.suppress(*REFUSALS):
+        read = cylstm.Vocabulary.from_json(data.decode("utf-8", "replace"))
+        assert cylstm.Vocabulary.from_json(read.to_json()) == read
+        read.decode(range(len(read)))
+
+
+TARGETS = {target.__name__: target for target in (model, checkpoint, resume, vocabulary)}
+
+
+def seeds(name):
+    """Right files in each of the forms, for the fuzzer to begin with."""
+    if name == "vocabulary":
+        return [cylstm.Vocabulary.from_text(text, level=level).to_json().encode()
+                for level in ("char", "word") for text in ("a b c", "long words, short ones")]  # fmt: skip
+    content, header, _ = right_file("model" if name == "model" else "checkpoint")
+    text = header["__metadata__"]["cylstm"].encode()
+    return [bytes([RAW]) + content, bytes([HEADER]) + text, bytes([CONTAINER]) + json.dumps(header).encode()]
