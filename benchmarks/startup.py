@@ -1,5 +1,6 @@
 """What does the first call cost, and the import?"""
 
+import copy
 import subprocess
 import sys
 import time
@@ -25,18 +26,20 @@ def models(shape):
     """Contender -> a function that makes a model and returns its call. Compilation counts where it happens: jax's is
     part of the first call, that of onnxruntime and openvino is over when their session is there."""
 
+    layer, x = layer_and_input(shape)  # once: drawing orthogonal weights takes seconds where they are large
+
     def ours():
-        layer, x = layer_and_input(shape)
-        return lambda: layer(x)
+        new = copy.deepcopy(layer)
+        return lambda: new(x)
 
     makers = {
         "cylstm": ours,
-        "torch": lambda: peers.torch_inference(*layer_and_input(shape)),
-        "onnxruntime": lambda: peers.onnxruntime_inference(*layer_and_input(shape), 1),
-        "openvino": lambda: peers.openvino_inference(*layer_and_input(shape), 1),
+        "torch": lambda: peers.torch_inference(layer, x),
+        "onnxruntime": lambda: peers.onnxruntime_inference(layer, x, 1),
+        "openvino": lambda: peers.openvino_inference(layer, x, 1),
     }
     if shape.B * shape.T * shape.L * 8 * shape.H * (shape.I + shape.H) < JAX_LIMIT:
-        makers["jax"] = lambda: peers.jax_inference(*layer_and_input(shape))
+        makers["jax"] = lambda: peers.jax_inference(layer, x)
     return makers
 
 
@@ -45,9 +48,9 @@ def run(shapes, threads, seconds_each, rounds):
     package a fresh interpreter that imports it."""
     rows = []
     for shape in shapes:
-        first, again = {}, []
+        first, again, makers = {}, [], models(shape)
         for n in range(rounds if shape.H < LARGE else PEER_ROUNDS):
-            for name, make in models(shape).items():
+            for name, make in makers.items():
                 if name == "cylstm" or n < PEER_ROUNDS:
                     call = make()
                     first.setdefault(name, []).append(seconds(call))

@@ -22,7 +22,8 @@ def interleaved(contenders, *, seconds=1.0, rounds=9):
     """name -> callable; returns name -> {"median", "low", "high", "calls"}, in seconds per call.
 
     Each contender runs `rounds` times in turn, each time for about seconds / rounds. low and high are the quartiles.
-    Before its turn there is a rest, in which the threads of the one before stop waiting for work and take no processor.
+    Before its turn there is a rest, in which threads that still look out for work go to sleep: nobody finds the
+    processors taken, or kept awake, by the one before.
     """
     repeats, samples = {}, {name: [] for name in contenders}
     for name, call in contenders.items():
