@@ -15,7 +15,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
 from cylstm._blas cimport gemm
-from cylstm._interrupt cimport Interrupt, begin, finish, goes_on
+from cylstm._interrupt cimport Interrupt, begin, finish, goes_on, goes_on_alone
 from cylstm._kernels cimport (
     Kernels, active, binary_cross_entropy, column_sums, has_tiles, product, real, softmax_cross_entropy, split_columns,
     split_rows, squared_error, tile_bytes,
@@ -40,7 +40,7 @@ cdef enum:
     PIECE_ROWS = 128       # of h; of weight and its columns, so many:
     PIECE_OUTPUTS = 256
     LOSS_ROWS = 16
-    # Without a loss, a chunk ends that Ctrl-C is heard between chunks: some 30 ms.
+    # Without a loss only the tiles of h need bounds: so many multiply-adds in a chunk.
     CHUNK_PRODUCTS = 1 << 30
     CHUNK_MANY_ROWS = 256
     DEEP = 2048            # outputs, in one product of tiles that sums over them
@@ -195,7 +195,10 @@ cdef void head_f64(void* head, int me, int count, Team* team) noexcept nogil:
 
 
 cdef void head_member(const Head* p, int me, int count, Team* team, real* of_type) noexcept nogil:
-    """What one member does: chunk after chunk, its share of each stage."""
+    """What one member does: chunk after chunk, its share of each stage.
+
+    A chunk may take seconds, so that Ctrl-C is heard between pieces: the rest of them is left out, and the next chunk.
+    """
     cdef Py_ssize_t n, start, rows
     for n in range((p.N + p.chunk - 1) // p.chunk):
         if not goes_on(p.interrupt, me, n, 1):
@@ -244,6 +247,8 @@ cdef void outputs_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me
     for piece in range(part(down * across, me, count), part(down * across, me + 1, count)):
         r, o = piece % down * PIECE_ROWS, piece // down * PIECE_OUTPUTS
         height, width = min(<Py_ssize_t>PIECE_ROWS, rows - r), min(<Py_ssize_t>PIECE_OUTPUTS, p.O - o)
+        if not goes_on_alone(p.interrupt, me, start // p.chunk):
+            return
         weight, bias = <const real*>p.weight + o * p.F, <const real*>p.bias + o
         z = outputs + r * p.O + o
         if p.tiled:
@@ -281,6 +286,8 @@ cdef void dh_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, int
     cdef Py_ssize_t piece, r, f
     for piece in range(part(down * across, me, count), part(down * across, me + 1, count)):
         r, f = piece % down * PIECE_ROWS, piece // down * PIECE_OUTPUTS
+        if not goes_on_alone(p.interrupt, me, start // p.chunk):
+            return
         gemm[real](False, False, min(<Py_ssize_t>PIECE_ROWS, rows - r), min(<Py_ssize_t>PIECE_OUTPUTS, p.F - f), p.O, 1,
                    <const real*>p.outputs + r * p.O, p.O, <const real*>p.weight + f, p.F, 0,
                    <real*>p.dh + (start + r) * p.F + f, p.F)
@@ -305,6 +312,8 @@ cdef void dh_of_tiles(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, 
         meet(team)
         for f in range(64 * part(groups, me, count), min(p.F, 64 * part(groups, me + 1, count)), 64):
             width = min(<Py_ssize_t>64, p.F - f)
+            if not goes_on_alone(p.interrupt, me, start // p.chunk):
+                break  # but meet the others
             split_columns(p.k, False, deep, width, <const real*>p.weight + o * p.F + f, p.F, own)
             product(p.k, True, rows, deep, width, 0, width, p.d_rows, 0, own,
                     <const real*>p.zeros if o == 0 else <const real*>NULL, dh + f, p.F)
@@ -322,6 +331,8 @@ cdef void dweight_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me
     for piece in range(part(pieces, me, count), part(pieces, me + 1, count)):
         o = piece * PIECE_OUTPUTS
         width = min(<Py_ssize_t>PIECE_OUTPUTS, p.O - o)
+        if not goes_on_alone(p.interrupt, me, start // p.chunk):
+            return
         z, dweight = <const real*>p.outputs + o, <real*>p.dweight + o * p.F
         if p.tiled:
             split_rows(p.k, True, width, rows, 0, rows, z, p.O, own)
