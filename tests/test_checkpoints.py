@@ -30,8 +30,9 @@ mode, path, resume = sys.argv[1], sys.argv[2], sys.argv[3] == "resume"
 rng = np.random.default_rng(3)
 ids = (np.cumsum(rng.integers(1, 3, 3000)) % 7).astype(np.uint8)
 model = Model(7, 24, 7, num_layers=2, dropout=0.3, seed=1)
-slow = [lambda event: time.sleep(0.01)] if "slow" in sys.argv else []
-common = dict(callbacks=slow, epochs=4, optimizer=Adam(Cosine(0.01, epochs=4)), progress=False, patience=3, seed=9,
+# One that is to be killed does not end before, however late that comes.
+wait = [lambda event: time.sleep(0.01 if event.update < 55 else 600)] if "killed" in sys.argv else []
+common = dict(callbacks=wait, epochs=4, optimizer=Adam(Cosine(0.01, epochs=4)), progress=False, patience=3, seed=9,
               checkpoint=Checkpoint(path, updates=2), resume=path if resume else None)
 x, y = data.streams(ids, 4)
 if mode == "chunks":
@@ -69,7 +70,7 @@ def test_killed_at_a_random_moment_and_resumed_ends_with_the_same_bits(tmp_path,
     expected, _ = start(mode, whole, "fresh").communicate()
     rng = np.random.default_rng()
     for attempt in range(3):
-        process = start(mode, path, "resume" if attempt else "fresh", "slow")
+        process = start(mode, path, "resume" if attempt else "fresh", "killed")
         assert kill_after_checkpoints(process, path, rng.integers(2, 9), rng.uniform(0, 0.02))
     output, _ = start(mode, path, "resume").communicate()
     assert output == expected and output.startswith("[")

@@ -1,8 +1,8 @@
 """Ctrl-C, and other signals, in the middle of a long call.
 
 No time is asserted: the machine, and what else it does, decides when a signal comes and when it is heard. Each test is
-an attempt, repeated with twice the work until it shows what it is to show, which a call that hears of signals only at its
-end never does.
+an attempt, repeated with twice the work until it shows what it is to show, which a call that hears of signals only at
+its end never does.
 """
 
 import contextlib
