@@ -166,7 +166,9 @@ def test_a_corpus_with_unknown_characters_cannot_be_evaluated(trained, folder, c
     message = refused(capsys, "evaluate", trained, "other.txt")
     assert message == "other.txt: expected characters in the vocabulary, got 'ä' (U+00E4), first at position 5"
     (folder / "one.txt").write_text("T")
-    assert refused(capsys, "evaluate", trained, "one.txt").startswith("text: expected at least 2 tokens")
+    assert refused(capsys, "evaluate", trained, "one.txt").startswith("one.txt: expected at least 2 tokens")
+    (folder / "few.txt").write_text("The cat")
+    assert refused(capsys, "evaluate", trained, "few.txt", "--part", "test").startswith("few.txt: expected at least 40")
 
 
 @pytest.mark.parametrize(
@@ -183,7 +185,11 @@ def test_a_corpus_with_unknown_characters_cannot_be_evaluated(trained, folder, c
             ["--out", "absent/m.safetensors"],
             "--out: expected a file in an existing folder that can be",
         ),
-        (["--out", "."], "--out: expected a file in an existing folder"),
+        (["--out", "."], "--out: expected a file, got the folder '.'"),
+        (["--level", "byte", "--max-vocab", "20"], "--max-vocab, --min-count: expected neither with --level byte"),
+        (["--level", "byte", "--min-count", "2"], "--max-vocab, --min-count: expected neither with --level byte"),
+        (["--layers", "1", "--dropout", "0.5"], "--dropout: expected at least 2 --layers"),
+        (["--min-count", "999999"], "min_count: expected at most "),
         (["--checkpoint", "absent/run.ckpt"], "--checkpoint: expected a file in an existing folder"),
         (
             ["--history", "model.safetensors"],

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from commands import TEXT, TINY, refused, start
 
-from cylstm import Adam, data
+from cylstm import Adam, data, train
 from cylstm.cli import main
 from cylstm.model import Model
 from cylstm.vocab import Vocabulary
@@ -59,7 +59,20 @@ def test_training_is_reproducible_and_what_fit_does_on_its_own():
 
 @pytest.mark.parametrize("level", ["word", "byte"])
 def test_words_and_bytes(level, capsys):
-    assert main(["train", "corpus.txt", *TINY, "--quiet", "--level", level, "--max-vocab", "20"]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "corpus.txt",
+                *TINY,
+                "--quiet",
+                "--level",
+                level,
+                *{"word": ["--max-vocab", "20"], "byte": []}[level],
+            ]
+        )
+        == 0
+    )
     model = Model.load("model.safetensors")
     assert model.vocabulary.level == level
     assert len(model.vocabulary) == {"word": 20, "byte": 256}[level]
@@ -128,6 +141,21 @@ def test_ctrl_c_saves_and_says_how_to_go_on_to_the_same_bits():
     assert Path("whole.safetensors").read_bytes() == Path("broken.safetensors").read_bytes()
     whole, broken = (json.loads(Path(f"{name}.json").read_text()) for name in ("whole", "broken"))
     assert whole["validation_loss"] == broken["validation_loss"]
+    assert "broken.ckpt" not in os.listdir(), "a checkpoint that nobody asked for is kept"
+
+
+def test_a_new_run_leaves_an_interrupted_ones_checkpoint_alone(capsys):
+    run = ["train", "corpus.txt", *TINY, "--quiet", "--sample", "0"]
+    Path("model.ckpt").write_bytes(b"of another run")
+    message = refused(capsys, *run)
+    assert message.startswith(
+        "model.ckpt: expected no checkpoint of a run that was interrupted, got one: go on with it"
+    )
+    assert "(cylstm train --resume model.ckpt)" in message
+    assert Path("model.ckpt").read_bytes() == b"of another run"
+    assert main([*run, "--out", "other.safetensors"]) == 0
+    assert main([*run, "--checkpoint", "model.ckpt"]) == 0
+    assert train.read_checkpoint("model.ckpt")[1] is not None
 
 
 def test_a_loss_that_is_no_number_ends_training_and_keeps_the_last_checkpoint(capsys, monkeypatch):

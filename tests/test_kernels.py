@@ -78,6 +78,12 @@ def test_the_environment_chooses_the_instruction_set(name):
     assert answer.stdout.strip() == name
 
 
+def test_an_unknown_instruction_set_in_the_environment_is_named():
+    command, environment = [sys.executable, "-c", "import cylstm"], {**os.environ, "CYLSTM_ISA": "mmx"}
+    *_, error = subprocess.run(command, env=environment, capture_output=True, text=True).stderr.splitlines()
+    assert error.startswith("ValueError: CYLSTM_ISA: expected one of 'baseline'") and error.endswith("got 'mmx'")
+
+
 @pytest.mark.parametrize("rows", [2, 3, 5, 7, 12, 13])
 def test_a_row_has_the_same_bits_alone_and_in_a_batch(isa, dtype, rng, rows):
     """Sums run over k in one order whatever the number of rows. Tiles, which serve larger batches, have another."""

@@ -64,7 +64,7 @@ def test_learning_rates():
     (lambda: StepDecay(0.1, every=0), ValueError, "every: expected an integer >= 1"),
     (lambda: Cosine(0.1, epochs=3, warmup=3), ValueError, "warmup: expected"),
     (lambda: ReduceOnPlateau(0.1, factor=1.0), ValueError, "factor: expected"),
-    (lambda: Constant(float("nan")), ValueError, "lr: expected"),
+    (lambda: Constant(float("nan")), ValueError, "rate: expected"),
 ])  # fmt: skip
 def test_bad_settings_are_named(make, error, message):
     with pytest.raises(error, match=message):

@@ -226,6 +226,8 @@ def test_history_is_drawn_and_kept_without_a_screen(tmp_path, monkeypatch):
     assert (tmp_path / "loss.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     history.save(tmp_path / "h.json")
     assert History.from_dict(json.loads((tmp_path / "h.json").read_text())) == history
+    with pytest.raises(ValueError, match=r"path: expected a file ending in .png, .svg, .pdf, got .*loss$"):
+        history.plot(tmp_path / "loss")
     with pytest.raises(ValueError, match="history: expected at least one epoch"):
         History().plot(tmp_path / "none.png")
 
@@ -240,7 +242,11 @@ X = np.arange(40).reshape(8, 5) % V
     (dict(x=X - 1), ValueError, "x: expected ids in 0..6, got -1"),
     (dict(x=X * 1j), TypeError, "x: expected"),
     (dict(x=np.full((8, 5, 3), 0.5)), ValueError, r"x: expected \(B, T, 7\)"),
-    (dict(x=[X[0], X[1, :0]], y=[X[0], X[1, :0]]), ValueError, r"x\[1\]: expected \(T\) and at least one step"),
+    (dict(x=[X[0], X[1, :0]], y=[X[0], X[1, :0]]), ValueError, r"x\[1\]: expected at least one row, step.*got \(0,\)"),
+    (dict(x=[[1, 2], []], y=[[1, 2], []]), ValueError, r"x\[1\]: expected at least one row, step.*got \(0,\)"),
+    (dict(x=X[0] + 0.5), ValueError, r"x: expected \(B, T, 7\), got \(5,\)"),
+    (dict(x=X + 0.5), ValueError, r"x: expected \(B, T, 7\) or \(T, 7\), got \(8, 5\)"),
+    (dict(x=X[0]), ValueError, r"y: expected \(5,\), got \(8, 5\)"),
     (dict(x=[X[0], X[1]], y=[X[0], X[1, 1:]]), ValueError, r"y\[1\]: expected \(5,\), got \(4,\)"),
     (dict(lengths=[1, 2]), ValueError, r"lengths: expected \(8,\), got \(2,\)"),
     (dict(epochs=0), ValueError, "epochs: expected an integer >= 1, got 0"),
@@ -250,11 +256,13 @@ X = np.arange(40).reshape(8, 5) % V
     (dict(seed=-1), ValueError, "seed: expected an integer >= 0"),
     (dict(patience=0), ValueError, "patience: expected"),
     (dict(tbptt=0), ValueError, "tbptt: expected an integer >= 1"),
+    (dict(tbptt=3, x=[X[0], X[1]], y=[X[0], X[1]]), ValueError, "tbptt: expected streams of equal length, got a list"),
     (dict(tbptt=3, lengths=[5] * 7 + [4]), ValueError, "tbptt: expected streams of equal length"),
     (dict(validation=X), ValueError, r"validation: expected \(x, y\) or \(x, y, lengths\)"),
     (dict(validation=(X, X + 1)), ValueError, "validation y: expected ids in 0..6, got 7"),
-    (dict(checkpoint="/nowhere/at/all/run.ckpt"), ValueError, "checkpoint: expected a path in an existing folder"),
-    (dict(checkpoint="."), ValueError, "checkpoint: expected a path in an existing folder"),
+    (dict(checkpoint="/nowhere/at/all/run.ckpt"), ValueError, "checkpoint: expected a file in an existing folder"),
+    (dict(checkpoint="."), ValueError, r"checkpoint: expected a file, got the folder \."),
+    (dict(resume=True), TypeError, "resume: expected a path, got bool True"),
     (dict(checkpoint=3), TypeError, "checkpoint: expected a path or a Checkpoint, got int 3"),
     (dict(callbacks=[3]), TypeError, "callbacks: expected callables, got int 3"),
     (dict(y=3), TypeError, "y: expected an array or a list of arrays, got int64"),

@@ -180,6 +180,7 @@ def test_unknown_characters_are_named_with_their_place():
         (ValueError, "text: expected at least one token", lambda: Vocabulary.from_text("")),
         (ValueError, "max_size: expected an integer >= 3, got 2", lambda: Vocabulary.from_text("ab", max_size=2)),
         (ValueError, "min_count: expected an integer >= 1, got 0", lambda: Vocabulary.from_text("ab", min_count=0)),
+        (ValueError, "min_count: expected at most 2, as often as", lambda: Vocabulary.from_text("aba", min_count=3)),
     ],
 )
 def test_a_wrong_vocabulary_is_refused_by_name(error, message, call):

@@ -15,7 +15,7 @@ from cylstm.state import Gradients, State
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from cylstm import data
+    from cylstm import data, oracle, train
     from cylstm.history import History
     from cylstm.model import Model
     from cylstm.optim import SGD, Adam, AdamW, Constant, Cosine, ReduceOnPlateau, StepDecay
@@ -41,8 +41,8 @@ _LATER = {
     "NonFiniteLoss": "train",
     "StopTraining": "train",
     "Vocabulary": "vocab",
-    "data": "data",
 }
+_MODULES = ("data", "oracle", "train")
 
 __all__ = [
     "LSTM",
@@ -67,15 +67,18 @@ __all__ = [
     "get_include",
     "instruction_set",
     "num_threads",
+    "oracle",
     "set_num_threads",
+    "train",
 ]
 
 
 def __getattr__(name):
+    if name in _MODULES:
+        return import_module(f"cylstm.{name}")
     if name not in _LATER:
         raise AttributeError(f"module 'cylstm' has no attribute {name!r}")
-    module = import_module(f"cylstm.{_LATER[name]}")
-    return globals().setdefault(name, module if name == "data" else getattr(module, name))
+    return globals().setdefault(name, getattr(import_module(f"cylstm.{_LATER[name]}"), name))
 
 
 def get_include():

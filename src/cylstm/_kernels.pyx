@@ -64,4 +64,7 @@ def elementwise(str function, real[::1] x):
 # For include/cylstm.h: how C code of other packages gets at the kernels.
 select = PyCapsule_New(<void*>cylstm_select, "cylstm._kernels.select", NULL)
 
-use(os.environ.get("CYLSTM_ISA") or None)
+try:
+    use(os.environ.get("CYLSTM_ISA") or None)
+except ValueError as error:
+    raise ValueError(f"CYLSTM_ISA{str(error).removeprefix('isa')}") from None

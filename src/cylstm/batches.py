@@ -25,7 +25,7 @@ class Dataset:
         self.model, self.names = model, names
         self.last = model.output == "last"
         rows = ragged_rows(x)
-        self.ragged = rows is not None
+        self.ragged, self.unbatched = rows is not None, False
         if self.ragged:
             if lengths is not None:
                 raise ValueError("lengths: expected none with a list of sequences, which have their own")
@@ -39,7 +39,9 @@ class Dataset:
             self.lengths = np.array([len(row) for row in self.x])
         else:
             self.x, self.y = plain_array(names[0], x), plain_array(names[1], y)
-            if self.x.ndim == self._input_rank() - 1:
+            self.unbatched = self.x.ndim == self._input_rank() - 1
+            if self.unbatched:
+                self._check_input(names[0], self.x, batch=False)
                 self.x, self.y = self.x[None], self.y[None]
             self.lengths = None
             if lengths is not None and self.x.ndim > 1:
@@ -68,14 +70,19 @@ class Dataset:
 
     def _check_input(self, name, x, batch):
         model = self.model
+        if not x.size:
+            raise ValueError(f"{name}: expected at least one row, step and feature, got {x.shape}")
         ids = x.dtype.kind in "iu"
         shape = ("B",) * batch + ("T",) + (() if ids else (model.input_size,))
         if model.embedding_size is not None and not ids:
             raise TypeError(f"{name}: expected integer ids for a model with an embedding, got {describe(x)}")
         if not ids and x.dtype.kind != "f":
             raise TypeError(f"{name}: expected floating-point numbers or integer ids, got {describe(x)}")
-        if x.ndim != len(shape) or not x.size or (not ids and x.shape[-1] != model.input_size):
-            shown = f"({', '.join(map(str, shape))}) and at least one step" + " (integers are ids)" * ids
+        if x.ndim != len(shape) or (not ids and x.shape[-1] != model.input_size):
+            shown = f"({', '.join(map(str, shape))})"
+            if self.unbatched:
+                shown = f"(B, {shown[1:]} or {shown}"
+            shown += " (integers are ids)" * ids
             raise ValueError(f"{name}: expected {shown}, got {x.shape}")
         if ids:
             real = x if not batch or self.lengths is None else x[np.arange(x.shape[1]) < self.lengths[:, None]]
@@ -98,7 +105,8 @@ class Dataset:
             steps = () if self.last else (len(self.x[n]),) if self.ragged else (self.steps,)
             rank = () if self.ragged and not self.last else (len(self.x),)
             if row.shape != (*rank, *steps, *width):
-                raise ValueError(f"{label}: expected {(*rank, *steps, *width)}, got {row.shape}")
+                first = int(self.unbatched)
+                raise ValueError(f"{label}: expected {(*rank, *steps, *width)[first:]}, got {row.shape[first:]}")
             if not self.last and not self.ragged and self.lengths is not None:
                 row = row[np.arange(self.steps) < self.lengths[:, None]]  # what stands past the ends is ignored
             if classes:

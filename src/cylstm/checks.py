@@ -121,11 +121,12 @@ def as_ids(name: str, value, size: int) -> np.ndarray:
 
 def check_lengths(lengths, B: int, T: int) -> np.ndarray:
     """B integers in 1..T as int64, a copy as `as_ids` has it. Raises TypeError or ValueError for anything else."""
-    lengths = np.atleast_1d(np.array(plain_array("lengths", lengths)))
+    given = np.array(plain_array("lengths", lengths))
+    lengths = np.atleast_1d(given)
     if lengths.dtype.kind not in "iu":
         raise TypeError(f"lengths: expected integers, got {describe(lengths)}")
     if lengths.shape != (B,):
-        raise ValueError(f"lengths: expected ({B},), got {lengths.shape}")
+        raise ValueError(f"lengths: expected ({B},), got {given.shape}")
     low, high = int(lengths.min(initial=T)), int(lengths.max(initial=1))
     if low < 1 or high > T:
         raise ValueError(f"lengths: expected lengths in 1..{T}, got {low if low < 1 else high}")

@@ -113,9 +113,7 @@ def set_up(args):
         vocabulary = earlier.vocabulary
     ids, vocabulary = text.read_corpus(args.corpus, args.level, vocabulary=vocabulary, max_size=args.max_vocab,
                                        min_count=args.min_count)  # fmt: skip
-    if len(ids) < LEAST_TOKENS:
-        name = args.corpus or "manual"
-        raise ValueError(f"{name}: expected at least {LEAST_TOKENS} tokens to train, validate and test, got {len(ids)}")
+    expect_tokens(args, ids, LEAST_TOKENS, "to train, validate and test")
     vocabulary.encode(args.prompt, name="--prompt")
     found = text.fingerprint(ids)
     if saved is not None and saved.get("text") != found:
@@ -123,6 +121,12 @@ def set_up(args):
     model = Model(len(vocabulary), args.hidden, len(vocabulary), num_layers=args.layers, dropout=args.dropout,
                   embedding_size=args.embedding or None, seed=args.seed, vocabulary=vocabulary)  # fmt: skip
     return model, ids, {"text": found, "options": args.remembered}
+
+
+def expect_tokens(args, ids, least, purpose):
+    """ValueError for a shorter corpus."""
+    if len(ids) < least:
+        raise ValueError(f"{args.corpus or 'manual'}: expected at least {least} tokens {purpose}, got {len(ids)}")
 
 
 def stream(ids, args):
@@ -188,7 +192,9 @@ def run_evaluate(args) -> None:
     """Print loss, perplexity and accuracy on a corpus and, if asked, tokens side by side."""
     model = load(args.model)
     ids, vocabulary = text.read_corpus(args.corpus, vocabulary=model.vocabulary)
+    expect_tokens(args, ids, 2, "(a step and its target)")
     if args.part != "all":
+        expect_tokens(args, ids, LEAST_TOKENS, "to split")
         ids = dict(zip(("train", "validation", "test"), data.split(ids), strict=True))[args.part]
     print(metrics(model.evaluate(*text.text_streams(ids, args.streams, EVALUATION_STEPS))))
     if args.show:

@@ -147,6 +147,8 @@ def split(data, fractions=(0.9, 0.05, 0.05), *, seed=None) -> tuple:
     """
     if not hasattr(data, "__len__") or getattr(data, "ndim", 1) == 0:
         raise TypeError(f"data: expected an array or a list of sequences, got {describe(data)}")
+    if not isinstance(fractions, Iterable):
+        raise TypeError(f"fractions: expected one number for each part, got {describe(fractions)}")
     fractions = [real_in("fractions", fraction, 0, 1) for fraction in fractions]
     if abs(sum(fractions) - 1) > 1e-9:
         raise ValueError(f"fractions: expected a sum of 1, got {sum(fractions):g}")
@@ -264,4 +266,6 @@ def an_bn(sizes) -> list[str]:
 
     From the first b on every next token is determined, the end included (Gers & Schmidhuber 2001).
     """
+    if not isinstance(sizes, Iterable):
+        raise TypeError(f"sizes: expected a list of integers, got {describe(sizes)}")
     return ["a" * n + "b" * n for n in (positive_int("sizes", size) for size in sizes)]

@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import NoneType
 
-from cylstm.checks import describe
+from cylstm.checks import describe, path_name
 from cylstm.io import write_atomically
 
-__all__ = ["History"]
+__all__ = ["PICTURES", "History"]
+
+PICTURES = (".png", ".svg", ".pdf")
 
 
 @dataclass
@@ -62,8 +64,11 @@ class History:
         """Draw training and validation loss per epoch into a picture (by its ending: PNG, SVG, PDF), without a screen.
 
         Needs matplotlib (the extra "plot"); raises ImportError without it, ValueError before the first epoch and for
-        an unknown ending, OSError. The file is written atomically.
+        another ending, OSError. The file is written atomically.
         """
+        path = path_name("path", path)
+        if Path(path).suffix.lower() not in PICTURES:
+            raise ValueError(f"path: expected a file ending in {', '.join(PICTURES)}, got {path}")
         if not len(self):
             raise ValueError("history: expected at least one epoch to plot, got none")
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -86,5 +91,5 @@ class History:
         axes.grid(alpha=0.3)
         axes.legend()
         picture = io.BytesIO()
-        figure.savefig(picture, format=Path(path).suffix[1:] or "png", dpi=120)
+        figure.savefig(picture, format=Path(path).suffix[1:], dpi=120)
         write_atomically(path, picture.getvalue())

@@ -41,8 +41,10 @@ class Checkpoint:
         if not isinstance(self.path, (str, os.PathLike)):
             raise TypeError(f"checkpoint: expected a path or a Checkpoint, got {describe(self.path)}")
         path = Path(self.path)
-        if path.is_dir() or not path.absolute().parent.is_dir():
-            raise ValueError(f"checkpoint: expected a path in an existing folder, got {path}")
+        if path.is_dir():
+            raise ValueError(f"checkpoint: expected a file, got the folder {path}")
+        if not path.absolute().parent.is_dir():
+            raise ValueError(f"checkpoint: expected a file in an existing folder, got {path}")
         if self.updates is not None:
             positive_int("checkpoint.updates", self.updates)
         if self.seconds is not None:

@@ -142,8 +142,10 @@ class LSTM(_layer.Layer):
             expected[name] = (names if name.startswith("bias_") else [name], shape)
         known = {torch_name for names, _ in expected.values() for torch_name in names}
         if set(weights) != known:
-            missing, unknown = sorted(known - set(weights)), sorted(set(weights) - known)
-            raise ValueError(f"weights: expected torch.nn.LSTM's names, got {missing} missing and {unknown} unknown")
+            missing, unknown = sorted(known - set(weights)), sorted(set(weights) - known, key=str)
+            wrong = [f"{', '.join(map(str, names))} {what}" for names, what in
+                     ((missing, "missing"), (unknown, "unknown")) if names]  # fmt: skip
+            raise ValueError(f"weights: expected torch.nn.LSTM's names, got {'; '.join(wrong)}")
         arrays = {}
         for name, (names, shape) in expected.items():
             parts = [as_float_array(part, weights[part], self.dtype) for part in names]

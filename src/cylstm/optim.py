@@ -28,7 +28,7 @@ class Constant:
     rate: float
 
     def __post_init__(self):
-        self._keep(rate=real_in("lr", self.rate, 0, open_low=True))
+        self._keep(rate=real_in("rate", self.rate, 0, open_low=True))
 
     def _keep(self, **numbers):
         """What was checked, as Python's own numbers: files hold them."""
@@ -58,9 +58,12 @@ class StepDecay(Constant):
 
 @dataclass(frozen=True)
 class Cosine(Constant):
-    """From rate to minimum along half a cosine over `epochs` (Loshchilov & Hutter 2017), after a linear warm-up."""
+    """From rate to minimum along half a cosine over `epochs` (Loshchilov & Hutter 2017), after a linear warm-up.
 
-    epochs: float = 10
+    epochs, warmup : in epochs, fractions too; `epochs` is what `fit` is given, from then on the rate is the minimum.
+    """
+
+    epochs: float
     minimum: float = 0.0
     warmup: float = 0.0
 
@@ -79,7 +82,8 @@ class Cosine(Constant):
 
 @dataclass(frozen=True)
 class ReduceOnPlateau(Constant):
-    """rate * factor^plateaus: a plateau is `patience` epochs in a row without a lower validation loss."""
+    """rate * factor^plateaus: a plateau is `patience` epochs in a row without a lower validation loss
+    (training loss, where there is no validation)."""
 
     factor: float = 0.5
     patience: int = 2

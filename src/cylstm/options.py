@@ -6,17 +6,18 @@ import argparse
 import importlib.util
 import math
 import os
+import shlex
 from pathlib import Path
 
 import cylstm
 from cylstm.checks import path_name, positive_int, real_in
+from cylstm.history import PICTURES
 from cylstm.train import read_checkpoint
 from cylstm.vocab import LEVELS
 
 __all__ = ["parse"]
 
 WIDEST = 65536  # hidden units: beyond, one matrix alone has more than 64 GiB
-PICTURES = (".png", ".svg", ".pdf")
 LEARNING_RATES = {"adam": 4e-3, "adamw": 4e-3, "sgd": 0.1}
 WRITTEN = ("out", "history", "plot")
 FORGOTTEN = ("command", "resume", "checkpoint")  # options that a checkpoint does not keep
@@ -97,6 +98,10 @@ def complete(args):
         args.out = "model.safetensors"
     check_target("--out", args.out)
     words = args.level == "word"
+    if args.level == "byte" and (args.max_vocab is not None or (args.min_count or 1) > 1):
+        raise ValueError("--max-vocab, --min-count: expected neither with --level byte, which knows all 256 bytes")
+    if args.dropout and args.layers == 1:
+        raise ValueError(f"--dropout: expected at least 2 --layers, between which it drops, got {args.dropout} with 1")
     for name, value in {
         "max_vocab": 10_000 if words else None,
         "min_count": 2 if words else 1,
@@ -107,9 +112,16 @@ def complete(args):
     }.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
-    args.keep_checkpoint = bool(args.checkpoint or args.resume)
+    usual = str(Path(args.out).with_suffix(".ckpt"))
+    resumes_usual = args.resume is not None and os.path.realpath(args.resume) == os.path.realpath(usual)
+    args.keep_checkpoint = args.checkpoint is not None or (args.resume is not None and not resumes_usual)
+    if args.checkpoint is None and args.resume is None and os.path.lexists(usual):
+        raise ValueError(
+            f"{usual}: expected no checkpoint of a run that was interrupted, got one: go on with it (cylstm train "
+            f"--resume {shlex.quote(usual)}), remove it, or say --checkpoint or --out for another place"
+        )
     if args.checkpoint is None:
-        args.checkpoint = args.resume or str(Path(args.out).with_suffix(".ckpt"))
+        args.checkpoint = args.resume or usual
     for name in (*WRITTEN[1:], "checkpoint"):
         check_target(f"--{name}", getattr(args, name))
     written = [path for path in (args.corpus, args.out, args.plot, args.history, args.checkpoint) if path]
@@ -133,7 +145,9 @@ def check_target(option, path):
     if path is None:
         return
     folder = os.path.dirname(os.path.abspath(path))
-    if not path or os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+    if os.path.isdir(path):
+        raise ValueError(f"{option}: expected a file, got the folder {path!r}")
+    if not path or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         raise ValueError(f"{option}: expected a file in an existing folder that can be written to, got {path!r}")
 
 
@@ -185,7 +199,8 @@ def parsers():
                           help="the part of the corpus, as `train` splits it (default: all)")  # fmt: skip
     evaluate.add_argument("--show", metavar="N", type=whole(0), default=0,
                           help="print the first N input, target and predicted tokens side by side")  # fmt: skip
-    evaluate.add_argument("--streams", type=whole(1), default=32, help="parts read in parallel (default: 32)")
+    evaluate.add_argument("--streams", type=whole(1), default=16,
+                          help="parts read in parallel, fewer for a short text (default: 16)")  # fmt: skip
     generate = commands.add_parser("generate", help="let a model write")
     generate.add_argument("model", metavar="MODEL")
     generate.add_argument("--prompt", default="", help="text to go on from")

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from cylstm import _ops, io
 from cylstm.batches import Dataset
-from cylstm.checks import describe, positive_int, real_in
+from cylstm.checks import describe, path_name, positive_int, real_in
 from cylstm.history import History
 from cylstm.io import Checkpoint
 from cylstm.optim import Adam, Optimizer, ReduceOnPlateau
@@ -30,7 +30,8 @@ __all__ = ["Checkpoint", "Event", "History", "NonFiniteLoss", "StopTraining", "f
 
 
 class NonFiniteLoss(ArithmeticError):
-    """The loss, or the norm of its gradients, became NaN or infinite; the weights are those before that update."""
+    """The loss, or the norm of its gradients, became NaN or infinite: the weights are those before that update. Or, at
+    the end of training, the weights themselves are no longer all numbers."""
 
 
 class StopTraining(Exception):
@@ -70,8 +71,9 @@ def fit(model, x, y, *, validation=None, epochs=10, batch_size=32, optimizer=Non
         callbacks=()) -> History:  # fmt: skip
     """Train a model, in place.
 
-    x, y : ids (B, T) or features (B, T, I), and classes (B, T) or numbers (B, T, O), with `lengths` (B,) where rows
-        differ; or two lists of arrays of different lengths. For output="last" y is (B,) or (B, O).
+    x, y : ids (B, T) or features (B, T, I), and, as the loss asks, classes (B, T) or numbers (B, T, O), with `lengths`
+        (B,) where rows differ; or two lists of arrays of different lengths; or one sequence, without the axis B.
+        For output="last" y is classes (B,) or numbers (B, O).
     validation : (x, y) or (x, y, lengths), evaluated after each epoch: no gradient, no dropout, no random number.
     epochs, batch_size : int >= 1. A last batch may be smaller.
     optimizer : SGD, Adam or AdamW, whose lr is a number or a schedule; Adam(lr=1e-3) by default.
@@ -81,7 +83,8 @@ def fit(model, x, y, *, validation=None, epochs=10, batch_size=32, optimizer=Non
         carried from chunk to chunk and starts at zero each epoch (`data.streams` makes x and y; batch_size and
         shuffle do not apply).
     shuffle : draw a new order of the rows for each epoch, from (seed, epoch).
-    patience : stop after so many epochs without a lower validation loss, and go back to the best weights.
+    patience : stop after so many epochs without a lower validation loss (training loss, where there is no validation),
+        and go back to the best weights.
     checkpoint : path or Checkpoint: the whole state is written there now and then, atomically.
     resume : path of a checkpoint of the same run to go on from; the end has the same bits as without the break.
         Ctrl-C finishes the update at hand, writes the checkpoint if there is one, and raises KeyboardInterrupt.
@@ -104,10 +107,10 @@ def fit(model, x, y, *, validation=None, epochs=10, batch_size=32, optimizer=Non
         raise TypeError(f"optimizer: expected SGD, Adam or AdamW, got {describe(optimizer)}")
     if tbptt is not None:
         tbptt = positive_int("tbptt", tbptt)
-        if dataset.ragged or dataset.lengths is not None or model.bidirectional or model.output == "last":
-            raise ValueError(
-                "tbptt: expected streams of equal length and a model of one direction with output='sequence'"
-            )
+        if dataset.ragged or dataset.lengths is not None:
+            raise ValueError("tbptt: expected streams of equal length, got a list or lengths")
+        if model.bidirectional or model.output == "last":
+            raise ValueError(f"tbptt: expected a model of one direction with output='sequence', got {model}")
     options = Options(
         batch_size=positive_int("batch_size", batch_size), optimizer=repr(optimizer),
         clip_norm=None if clip_norm is None else real_in("clip_norm", clip_norm, 0, open_low=True),
@@ -245,8 +248,9 @@ class Run:
 
     def complain(self, what, update):
         batch = self.position + update - self.moments.updates
+        where = f"epoch {self.epoch + 1}, batch {batch}" if batch else f"the end of epoch {self.epoch}"
         kept = f"; {self.saved_path} holds update {self.saved_update}" if self.saved_path else ""
-        raise NonFiniteLoss(f"{what} at update {update} (epoch {self.epoch + 1}, batch {batch}){kept}")
+        raise NonFiniteLoss(f"{what} at update {update} ({where}){kept}")
 
     def expect_finite_weights(self):
         if not math.isfinite(_ops.sum_squares(self.model.parameters.flat)):
@@ -328,7 +332,7 @@ class Run:
 
     def resume(self, path):
         """Go on where a checkpoint stands. Raises ValueError where it is of another run."""
-        model, flat = self.model, self.model.parameters.flat
+        model, flat, path = self.model, self.model.parameters.flat, path_name("resume", path)
         with io.open_tensors(path, "checkpoint") as file:
             header, shapes = file.header, file.shapes
             io.check_same_run(path, header, model.header()["config"], vars(self.options))

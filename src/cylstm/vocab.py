@@ -105,6 +105,10 @@ class Vocabulary:
         counts = _count_words(blocks) if level == "word" else _count_characters(blocks)
         if not counts:
             raise ValueError("text: expected at least one token, got an empty text")
+        if min_count > (most := max(counts.values())):
+            raise ValueError(
+                f"min_count: expected at most {most}, as often as the commonest token comes, got {min_count}"
+            )
         ordered = sorted((-count, token) for token, count in counts.items() if count >= min_count)
         room = len(ordered) if max_size is None else positive_int("max_size", max_size, 3) - (end is not None)
         if unknown == "auto":
