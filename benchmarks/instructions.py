@@ -31,9 +31,8 @@ def run_under_callgrind(folder):
     """Run benchmarks.calls, leaving a file in `folder` each time it asks who started it; returns what it printed."""
     command = ["valgrind", "-q", "--tool=callgrind", "--dump-before=getppid", f"--callgrind-out-file={folder}/part",
                sys.executable, "-m", "benchmarks.calls"]  # fmt: skip
-    # Nothing of the caller's environment: even its size moves the stack. BLAS's kernels do not depend on the processor.
-    environment = {"PATH": os.environ["PATH"], "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1",
-                   "OPENBLAS_CORETYPE": "Haswell"}  # fmt: skip
+    # Nothing of the caller's environment: even its size moves the stack.
+    environment = {"PATH": os.environ["PATH"], "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout)
 

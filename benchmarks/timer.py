@@ -15,7 +15,7 @@ TOLERANCE = 1e-4
 REST = 0.02  # seconds
 
 PACKAGES = ("cylstm", "numpy", "torch", "onnxruntime", "openvino", "jax")
-FORCED = ("CYLSTM_ISA", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
+FORCED = ("CYLSTM_ISA", "OPENBLAS_CORETYPE", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
 
 
 def interleaved(contenders, *, seconds=1.0, rounds=9):

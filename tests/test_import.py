@@ -35,11 +35,13 @@ def test_the_layer_comes_without_what_only_models_need():
     assert not modules & {"cylstm.model", "cylstm.train", "cylstm.data", "safetensors", "tqdm", "argparse"}
 
 
-@pytest.mark.parametrize("asked", [{}, {"OPENBLAS_NUM_THREADS": "2"}])
-def test_the_environment_is_left_as_it_was(asked):
-    code = "import json, os, cylstm; print(json.dumps(os.environ.get('OPENBLAS_NUM_THREADS')))"
-    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
-    assert in_fresh_interpreter(code, {**environment, **asked}) == asked.get("OPENBLAS_NUM_THREADS")
+@pytest.mark.parametrize("name, value", [("OPENBLAS_NUM_THREADS", "2"), ("OPENBLAS_CORETYPE", "Haswell")])
+@pytest.mark.parametrize("is_set", [True, False])
+def test_the_environment_is_left_as_it_was(name, value, is_set):
+    asked = {name: value} if is_set else {}
+    code = f"import json, os, cylstm; print(json.dumps(os.environ.get({name!r})))"
+    environment = {key: present for key, present in os.environ.items() if key != name}
+    assert in_fresh_interpreter(code, {**environment, **asked}) == asked.get(name)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

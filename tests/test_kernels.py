@@ -72,10 +72,19 @@ def test_unknown_names_are_refused():
 
 @pytest.mark.parametrize("name", _kernels.available())
 def test_the_environment_chooses_the_instruction_set(name):
-    code = "import cylstm; print(cylstm.instruction_set())"
-    environment = {**os.environ, "CYLSTM_ISA": name}
-    answer = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert answer.stdout.strip() == name
+    """Of the kernels, and of BLAS."""
+    code = "import cylstm, cylstm._blas; print(cylstm.instruction_set(), cylstm._blas.description())"
+    environment = {key: value for key, value in os.environ.items() if key != "OPENBLAS_CORETYPE"}
+    command, environment = [sys.executable, "-c", code], {**environment, "CYLSTM_ISA": name}
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    found, blas = answer.split(maxsplit=1)
+    assert found == name
+    if "OpenBLAS" in blas and "avx2" in _kernels.available():
+        core = {"baseline": "Nehalem", "avx2": "Haswell", "avx512": "SkylakeX", "amx": "SkylakeX"}[name]
+        assert core in blas
+        environment["OPENBLAS_CORETYPE"] = "Sandybridge"
+        answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        assert "Sandybridge" in answer, "what the caller asks for does not count"
 
 
 def test_an_unknown_instruction_set_in_the_environment_is_named():
