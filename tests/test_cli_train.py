@@ -144,6 +144,8 @@ def test_a_new_run_leaves_an_interrupted_ones_checkpoint_alone(capsys):
     assert main([*run, "--out", "other.safetensors"]) == 0
     assert main([*run, "--checkpoint", "model.ckpt"]) == 0
     assert train.read_checkpoint("model.ckpt")[1] is not None
+    assert main(["train", "--resume", "model.ckpt", "--out", "model.safetensors", "--quiet", "--sample", "0"]) == 0
+    assert "model.ckpt" in os.listdir(), "a checkpoint that was asked for, if by its usual name, is gone"
 
 
 def test_a_loss_that_is_no_number_ends_training_and_keeps_the_last_checkpoint(capsys, monkeypatch):

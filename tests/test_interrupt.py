@@ -142,7 +142,8 @@ def backward(make, size):
 
 
 def head(learns, size):
-    rng, N, F, V = np.random.default_rng(1), 800 * size, 800, 6_000
+    """Of any size, one chunk of rows: signals are heard between its pieces."""
+    rng, N, F, V = np.random.default_rng(1), 1300, 400 * size, 6_000
     h, weight, classes = rng.standard_normal((N, F)), rng.standard_normal((V, F)), rng.integers(0, V, N)
     dh, dweight = np.empty_like(h), np.empty_like(weight)
 

@@ -64,6 +64,7 @@ def saved_options(parser, train, path) -> dict:
         saved = vars(parser.parse_args(typed))
         saved = {name: value for name, value in saved.items() if name not in FORGOTTEN}
         saved["corpus"] = given["corpus"] if given["corpus"] is None else path_name("CORPUS", given["corpus"])
+        saved["keep_checkpoint"] = given.get("keep_checkpoint") is not False
         return saved
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: expected a checkpoint of `cylstm train`, got another's ({error})") from None
@@ -113,8 +114,7 @@ def complete(args):
         if getattr(args, name) is None:
             setattr(args, name, value)
     usual = str(Path(args.out).with_suffix(".ckpt"))
-    resumes_usual = args.resume is not None and os.path.realpath(args.resume) == os.path.realpath(usual)
-    args.keep_checkpoint = args.checkpoint is not None or (args.resume is not None and not resumes_usual)
+    args.keep_checkpoint = args.checkpoint is not None or (args.resume is not None and args.keep_checkpoint)
     if args.checkpoint is None and args.resume is None and os.path.lexists(usual):
         raise ValueError(
             f"{usual}: expected no checkpoint of a run that was interrupted, got one: go on with it (cylstm train "
@@ -132,7 +132,7 @@ def complete(args):
         raise ValueError(f"--plot: expected a file ending in {', '.join(PICTURES)}, got {args.plot}")
     if args.plot and importlib.util.find_spec("matplotlib") is None:
         raise ValueError("--plot: expected matplotlib to be installed: pip install 'cylstm[plot]'")
-    kept = {name: value for name, value in vars(args).items() if name not in (*FORGOTTEN, "keep_checkpoint")}
+    kept = {name: value for name, value in vars(args).items() if name not in FORGOTTEN}
     kept["history"] = history
     for name in ("corpus", "out", "plot", "history"):
         kept[name] = kept[name] and os.path.abspath(kept[name])
