@@ -162,6 +162,18 @@ def test_a_wrong_split_is_refused(fractions, message):
         data.split(np.arange(103), fractions)
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: data.split(np.arange(103), 0.2), "fractions: expected one number for each part, got float 0.2"),
+        (lambda: data.an_bn(3), "sizes: expected a list of integers, got int 3"),
+    ],
+)
+def test_one_number_instead_of_several_is_named(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
 def test_targets_are_the_next_tokens():
     ids = np.array([[5, 3, 8, 1], [2, 7, 7, 0]], np.uint8)
     x, y = data.next_token(ids)

@@ -40,7 +40,7 @@ def test_the_layer_comes_without_what_only_models_need():
 def test_the_environment_is_left_as_it_was(name, value, is_set):
     asked = {name: value} if is_set else {}
     code = f"import json, os, cylstm; print(json.dumps(os.environ.get({name!r})))"
-    environment = {key: present for key, present in os.environ.items() if key != name}
+    environment = {key: present for key, present in os.environ.items() if key != name} | {"CYLSTM_ISA": "baseline"}
     assert in_fresh_interpreter(code, {**environment, **asked}) == asked.get(name)
 
 

@@ -248,6 +248,7 @@ X = np.arange(40).reshape(8, 5) % V
     (dict(x=X + 0.5), ValueError, r"x: expected \(B, T, 7\) or \(T, 7\), got \(8, 5\)"),
     (dict(x=X[0]), ValueError, r"y: expected \(5,\), got \(8, 5\)"),
     (dict(x=[X[0], X[1]], y=[X[0], X[1, 1:]]), ValueError, r"y\[1\]: expected \(5,\), got \(4,\)"),
+    (dict(lengths=5), ValueError, r"lengths: expected \(8,\), got \(\)"),
     (dict(lengths=[1, 2]), ValueError, r"lengths: expected \(8,\), got \(2,\)"),
     (dict(epochs=0), ValueError, "epochs: expected an integer >= 1, got 0"),
     (dict(batch_size=2.5), TypeError, "batch_size: expected an integer"),

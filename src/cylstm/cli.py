@@ -17,7 +17,7 @@ import numpy as np
 import cylstm
 from cylstm import _blas, _kernels, data, optim, text, train
 from cylstm.model import Model
-from cylstm.options import WRITTEN, parse
+from cylstm.options import EVALUATED, WRITTEN, parse
 
 __all__ = ["main"]
 
@@ -79,7 +79,8 @@ def say(text) -> None:
 def run_train(args) -> None:
     """Train on a corpus; write model, history and picture."""
     model, ids, saved = set_up(args)
-    training, validation, test = (stream(part, args) for part in data.split(ids))
+    *seen, test = data.split(ids)
+    training, validation = (stream(part, args) for part in seen)
     summary = (f"{len(ids):,} tokens, {len(model.vocabulary):,} different; {model.parameters.size:,} parameters; "
                f"{len(training[0])} streams of {training[0].shape[1]:,} steps")  # fmt: skip
     checkpoint = train.Checkpoint(args.checkpoint, note=saved)
@@ -101,7 +102,7 @@ def run_train(args) -> None:
         history.plot(args.plot)
     if not args.keep_checkpoint:
         os.unlink(args.checkpoint)
-    say(f"test: {metrics(model.evaluate(*test))}")
+    say(f"test: {evaluated(model, test, EVALUATED)}")
     say(f"wrote {', '.join(filter(None, (args.out, args.history, args.plot)))}")
 
 
@@ -182,8 +183,9 @@ def load(path) -> Model:
     return model
 
 
-def metrics(found) -> str:
-    """What `Model.evaluate` found, in one line."""
+def evaluated(model, ids, streams) -> str:
+    """What `Model.evaluate` finds on a text, in one line."""
+    found = model.evaluate(*text.text_streams(ids, streams, EVALUATION_STEPS))
     return (f"loss {found['loss']:.4f} per token, perplexity {found['perplexity']:.4g}, "
             f"accuracy {found['accuracy']:.2%}, {found['tokens']:,} tokens")  # fmt: skip
 
@@ -196,7 +198,7 @@ def run_evaluate(args) -> None:
     if args.part != "all":
         expect_tokens(args, ids, LEAST_TOKENS, "to split")
         ids = dict(zip(("train", "validation", "test"), data.split(ids), strict=True))[args.part]
-    print(metrics(model.evaluate(*text.text_streams(ids, args.streams, EVALUATION_STEPS))))
+    print(evaluated(model, ids, args.streams))
     if args.show:
         x, y = data.next_token(np.asarray(ids[: args.show + 1]))
         print(*data.side_by_side(vocabulary, x, y, model.predict(x)), sep="\n")

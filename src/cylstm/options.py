@@ -20,6 +20,7 @@ __all__ = ["parse"]
 WIDEST = 65536  # hidden units: beyond, one matrix alone has more than 64 GiB
 LEARNING_RATES = {"adam": 4e-3, "adamw": 4e-3, "sgd": 0.1}
 WRITTEN = ("out", "history", "plot")
+EVALUATED = 16  # streams of a text
 FORGOTTEN = ("command", "resume", "checkpoint")  # options that a checkpoint does not keep
 
 
@@ -199,8 +200,8 @@ def parsers():
                           help="the part of the corpus, as `train` splits it (default: all)")  # fmt: skip
     evaluate.add_argument("--show", metavar="N", type=whole(0), default=0,
                           help="print the first N input, target and predicted tokens side by side")  # fmt: skip
-    evaluate.add_argument("--streams", type=whole(1), default=16,
-                          help="parts read in parallel, fewer for a short text (default: 16)")  # fmt: skip
+    evaluate.add_argument("--streams", type=whole(1), default=EVALUATED,
+                          help=f"parts read in parallel, fewer for a short text (default: {EVALUATED})")  # fmt: skip
     generate = commands.add_parser("generate", help="let a model write")
     generate.add_argument("model", metavar="MODEL")
     generate.add_argument("--prompt", default="", help="text to go on from")
