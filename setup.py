@@ -103,6 +103,7 @@ MODULES = (
     "_work",
     "_edge",
     "_layer",
+    "_module",
     "calls",
     "_head",
     "_ops",

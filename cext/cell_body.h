@@ -33,7 +33,7 @@ INLINE void NAME(units)(const int n, ptrdiff_t apart, REAL *gates, const REAL *c
     }
 }
 
-static void NAME(cell_forward)(int tiled, ptrdiff_t B, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const void *R,
+static void NAME(cell_forward)(int form, ptrdiff_t B, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const void *R,
                                const void *h_prev, const REAL *c_prev, REAL *gates, REAL *c, REAL *h)
 {
     const ptrdiff_t Hp = (H + LANES - 1) / LANES * LANES, group = B == 1 ? 2 * LANES : LANES;
@@ -43,10 +43,13 @@ static void NAME(cell_forward)(int tiled, ptrdiff_t B, ptrdiff_t H, ptrdiff_t fi
     for (ptrdiff_t j0 = first; j0 < last; j0 += group) {
         const ptrdiff_t width = last - j0 < group ? last - j0 : group;
 #if HAVE_TILES
-        if (tiled)
+        if (form == CYLSTM_TILES)
             product_of_tiles(&now, B, H, 4 * Hp, 4 * j0, 4 * (j0 + width), h_prev, R, NULL, gates, 4 * Hp, 64 * Hp);
         else
 #endif
+        if (form == CYLSTM_ROWS)
+            NAME(product_of_rows)(B, H, H, j0, j0 + width, h_prev, Hp, R, NULL, gates, 4 * Hp);
+        else
             NAME(product_of_panels)(B, H, 4 * Hp, 4 * j0, 4 * (j0 + width), h_prev, Hp, R, NULL, gates, 4 * Hp);
         /* Vectors of units: one of each row, or those of the only one. */
         const ptrdiff_t count = B == 1 ? (width + LANES - 1) / LANES : B, apart = B == 1 ? LANES : Hp;
@@ -61,9 +64,7 @@ static void NAME(cell_forward)(int tiled, ptrdiff_t B, ptrdiff_t H, ptrdiff_t fi
                         h_to + done * apart);
     }
 #if HAVE_TILES
-    if (tiled) _tile_release();
-#else
-    (void)tiled;
+    if (form == CYLSTM_TILES) _tile_release();
 #endif
 }
 

@@ -28,7 +28,7 @@
  *
  * Every element of a product is summed in the same order, k = 0, 1, 2, ..., whatever the number of rows: one row
  * alone and the same row within a batch give the same bits; and so does a product cut into pieces by its columns.
- * Tiles have an order of their own.
+ * Tiles have an order of their own, and so have weights that are not packed (CYLSTM_ROWS).
  */
 #ifndef CYLSTM_KERNELS_H
 #define CYLSTM_KERNELS_H
@@ -46,6 +46,9 @@
 #include "kernels_table.h"
 #undef CYLSTM_REAL
 #undef CYLSTM_NAME
+
+/* Forms of the weights in a product: packed in panels, packed in tiles, or (4H, K) row-major as their owner has them. */
+enum { CYLSTM_PANELS, CYLSTM_TILES, CYLSTM_ROWS };
 
 typedef struct {
     const char *isa; /* "baseline", "avx2", "avx512" or "amx" */

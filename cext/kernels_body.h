@@ -31,8 +31,8 @@
 
 #define TABLE(NAME, TYPE)                                                                                          \
     {LANES_OF(NAME), NAME(pack_gates), NAME(pack_columns), NAME(unpack_rows), NAME(unpack_columns), NAME(product),   \
-     NAME(gather), NAME(scatter_add), NAME(cell_forward), NAME(cell_backward), NAME(column_sums), TILE_KERNELS_##TYPE, \
-     NAME(map_exp), NAME(map_sigmoid), NAME(map_tanh), NAME(softmax_cross_entropy), NAME(squared_error),             \
+     NAME(gather), NAME(scatter_add), NAME(cell_forward), NAME(cell_backward), NAME(column_sums), NAME(product_of_rows), \
+     TILE_KERNELS_##TYPE, NAME(map_exp), NAME(map_sigmoid), NAME(map_tanh), NAME(softmax_cross_entropy), NAME(squared_error),             \
      NAME(binary_cross_entropy), NAME(sum_squares), NAME(sgd), NAME(adam)}
 
 /* 1 / k! */

@@ -15,6 +15,8 @@ typedef REAL NAME(real);
 
 #include "product_body.h"
 
+#include "rows_body.h"
+
 #include "cell_body.h"
 
 #include "loss_body.h"

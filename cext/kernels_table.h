@@ -35,12 +35,12 @@ typedef struct {
                         CYLSTM_REAL *out, ptrdiff_t ldo);
 
     /* One step of B rows, of the units first..last (multiples of lanes). In: gates (B, 4*Hp) = bias + x.W', h_prev and
-     * c_prev (B, Hp), R's gate panels. Out: gates = values of i, f, g, o; c (B, Hp); h (B, Hp). c may be c_prev; h may
-     * not be h_prev. tiled: h_prev and R are tiles.
+     * c_prev (B, Hp), R in one of three forms. Out: gates = values of i, f, g, o; c (B, Hp); h (B, Hp). c may be c_prev; h may
+     * not be h_prev. form: R is panels, or tiles, as h_prev is then, too, or R (4H, H) itself, row after row.
      *     i, f, o = sigmoid(.), g = tanh(.), c = f c_prev + i g, h = o tanh(c)   (Hochreiter & Schmidhuber 1997,
      *     with the forget gate of Gers et al. 2000)
      * Sigmoids share divisions, so their arguments end at +-43 (float) or +-350 (double), where 1 - sigmoid is 2e-19 or 1e-152. */
-    void (*cell_forward)(int tiled, ptrdiff_t B, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const void *R,
+    void (*cell_forward)(int form, ptrdiff_t B, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const void *R,
                          const void *h_prev, const CYLSTM_REAL *c_prev, CYLSTM_REAL *gates, CYLSTM_REAL *c, CYLSTM_REAL *h);
 
     /* The same step backward, up to the gates. In: gates = values, c_prev, c, dh (B, Hp), dc (B, Hp) = what comes
@@ -50,6 +50,11 @@ typedef struct {
 
     /* out (columns) = sums over the rows of A (rows, columns). */
     void (*column_sums)(ptrdiff_t rows, ptrdiff_t columns, const CYLSTM_REAL *A, ptrdiff_t lda, CYLSTM_REAL *out);
+
+    /* C (rows, 4*Hp) = start + A (rows, K) . W', W (4H, K) row-major and not packed, C's columns of the units first..last in
+     * the order of panels. start as in `product`. For a few rows: sums have an order of their own. */
+    void (*product_of_rows)(ptrdiff_t rows, ptrdiff_t H, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last, const CYLSTM_REAL *A,
+                            ptrdiff_t lda, const CYLSTM_REAL *W, const CYLSTM_REAL *bias, CYLSTM_REAL *C, ptrdiff_t ldc);
 
     /* TILES, NULL for an instruction set without them (see kernels.h).
      *   split_rows:    the columns first..last (multiples of 16) of A (rows, K), as the left operand of a product; past K

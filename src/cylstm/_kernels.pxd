@@ -27,6 +27,8 @@ cdef extern from "kernels.h" nogil:
         void (*cell_backward)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, const float*, const float*,
                               float*, float*) noexcept nogil
         void (*column_sums)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, float*) noexcept nogil
+        void (*product_of_rows)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t,
+                                const float*, const float*, float*, Py_ssize_t) noexcept nogil
         void (*split_rows)(int, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t,
                            void*) noexcept nogil
         void (*split_columns)(int, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, void*) noexcept nogil
@@ -62,6 +64,8 @@ cdef extern from "kernels.h" nogil:
         void (*cell_backward)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, const double*,
                               const double*, double*, double*) noexcept nogil
         void (*column_sums)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, double*) noexcept nogil
+        void (*product_of_rows)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t,
+                                const double*, const double*, double*, Py_ssize_t) noexcept nogil
         void (*split_rows)(int, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t,
                            void*) noexcept nogil
         void (*split_columns)(int, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, void*) noexcept nogil
@@ -84,6 +88,11 @@ cdef extern from "kernels.h" nogil:
         const char* isa
         Table32 f32
         Table64 f64
+
+    enum:
+        PANELS "CYLSTM_PANELS"
+        TILES "CYLSTM_TILES"
+        ROWS "CYLSTM_ROWS"
 
     const Kernels* cylstm_select(const char* isa)
     Py_ssize_t tile_bytes "cylstm_tile_bytes"(Py_ssize_t rows_or_columns, Py_ssize_t K)
@@ -148,13 +157,13 @@ cdef inline void scatter_add(const Kernels* k, Py_ssize_t N, Py_ssize_t width, c
     else:
         k.f64.scatter_add(N, width, ids, rows, ldr, out, ldo)
 
-cdef inline void cell_forward(const Kernels* k, bint tiled, Py_ssize_t B, Py_ssize_t H, Py_ssize_t first, Py_ssize_t
+cdef inline void cell_forward(const Kernels* k, int form, Py_ssize_t B, Py_ssize_t H, Py_ssize_t first, Py_ssize_t
                               last, const void* recurrent, const void* h_prev, const real* c_prev, real* gates, real* c,
                               real* h) noexcept nogil:
     if real is float:
-        k.f32.cell_forward(tiled, B, H, first, last, recurrent, h_prev, c_prev, gates, c, h)
+        k.f32.cell_forward(form, B, H, first, last, recurrent, h_prev, c_prev, gates, c, h)
     else:
-        k.f64.cell_forward(tiled, B, H, first, last, recurrent, h_prev, c_prev, gates, c, h)
+        k.f64.cell_forward(form, B, H, first, last, recurrent, h_prev, c_prev, gates, c, h)
 
 cdef inline void cell_backward(const Kernels* k, Py_ssize_t B, Py_ssize_t H, Py_ssize_t first, Py_ssize_t last,
                                const real* c_prev, const real* c, const real* dh, real* gates, real* dc) noexcept nogil:
@@ -169,6 +178,14 @@ cdef inline void column_sums(const Kernels* k, Py_ssize_t rows, Py_ssize_t colum
         k.f32.column_sums(rows, columns, A, lda, out)
     else:
         k.f64.column_sums(rows, columns, A, lda, out)
+
+cdef inline void product_of_rows(const Kernels* k, Py_ssize_t rows, Py_ssize_t H, Py_ssize_t K, Py_ssize_t first,
+                                 Py_ssize_t last, const real* A, Py_ssize_t lda, const real* W, const real* bias,
+                                 real* C, Py_ssize_t ldc) noexcept nogil:
+    if real is float:
+        k.f32.product_of_rows(rows, H, K, first, last, A, lda, W, bias, C, ldc)
+    else:
+        k.f64.product_of_rows(rows, H, K, first, last, A, lda, W, bias, C, ldc)
 
 cdef inline void split_rows(const Kernels* k, bint transposed, Py_ssize_t rows, Py_ssize_t K, Py_ssize_t first,
                             Py_ssize_t last, const real* A, Py_ssize_t lda, void* tiles) noexcept nogil:

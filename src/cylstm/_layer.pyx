@@ -10,6 +10,7 @@ from cylstm._edge cimport Edge
 from cylstm._interrupt cimport Interrupt, begin, finish
 from cylstm._memory cimport LARGEST
 from cylstm._network cimport Backward, run_network_backward, run_network_forward, team_size
+from cylstm._pool cimport ALL_THREADS
 from cylstm._sequence cimport Inputs
 from cylstm._steps cimport Plan, Steps, packed_ids
 from cylstm._weights cimport Weights
@@ -27,17 +28,8 @@ cdef extern from *:
     """
 
 
-cdef class Layer(Edge)
-
 cdef class Tape:
     """What `forward` keeps for `backward`: inputs, gates, h and c of every step, and the dropout masks."""
-
-    cdef readonly Layer layer
-    cdef Work work           # None once backward has used it
-    cdef bint batched
-    cdef object kept_masks
-    cdef Plan plan
-    cdef readonly Py_ssize_t nbytes
 
     @property
     def masks(self):
@@ -47,11 +39,6 @@ cdef class Tape:
 
 cdef class Layer(Edge):
     """The running part of `LSTM`, which has the constructor and the documentation."""
-
-    cdef object generator
-    cdef double dropped
-    cdef readonly Weights _weights
-    cdef Shelf shelf
 
     def __init__(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t L, Py_ssize_t D, bint bias, double dropout, dtype,
                  parameters, rng):
@@ -256,7 +243,7 @@ cdef class Layer(Edge):
         if work.packed.version != self._weights.version():
             raise ValueError("tape: expected the weights that forward saw, but they have changed since")
         cdef int members = team_size(s, work.cells, self.num_layers * self.num_directions, self.num_directions,
-                                     work.k.f64.lanes if work.doubles else work.k.f32.lanes, work.has_ids)
+                                     work.k.f64.lanes if work.doubles else work.k.f32.lanes, work.has_ids, ALL_THREADS)
         if members > work.members:
             work.lay_out_backward(self._weights, members)
         cdef Backward* call = &work.backward
@@ -272,10 +259,10 @@ cdef class Layer(Edge):
         h = self.empty(self.num_layers * self.num_directions, s.B, self.hidden_size)
         c = self.empty(self.num_layers * self.num_directions, s.B, self.hidden_size)
         call.dh0, call.dc0 = np.PyArray_DATA(h), np.PyArray_DATA(c)
-        call.dx = NULL
+        call.dx, call.packed = NULL, False
         if input_gradient and not work.has_ids:
             dx = self.empty(s.B, s.T, self.input_size)
-            call.dx = np.PyArray_DATA(dx)
+            call.dx, call.dx_row, call.dx_step = np.PyArray_DATA(dx), s.T * self.input_size, self.input_size
         flat = gradients.flat
         call.dflat = np.PyArray_DATA(flat)
         self._weights.fill_backward(work.packed, work.cells, work.choice, dx is not None)

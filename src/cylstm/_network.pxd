@@ -33,7 +33,11 @@ cdef struct Forward:
     Scratch scratch
     const void* h0      # (L*D, B, H), or NULL for zeros
     const void* c0
-    void* y             # (B, T, D*H); NULL where the caller takes hn for it
+    void* y             # (B, T, D*H), rows and steps so many reals apart; NULL where the caller takes hn for it
+    Py_ssize_t y_row
+    Py_ssize_t y_step
+    bint packed         # y is (N, D*H) instead
+    int most            # threads
     void* hn            # (L*D, B, H); may be h0, as cn may be c0
     void* cn
 
@@ -50,17 +54,20 @@ cdef struct Backward:
     char* dc            # (B, Hp)
     char* dinputs[2]    # (N, D*Hp) of layers above the first: the one above is read while this one is written
     char* dx_packed     # (N, Ip) of the first layer
+    bint packed         # dy and dx are (N, D*H) and (N, I)
     const void* dy      # (B, T, D*H): rows and steps are so many reals apart
     Py_ssize_t dy_row
     Py_ssize_t dy_step
     const void* dhn     # (L*D, B, H), or NULL for zeros
     const void* dcn
-    void* dx            # (B, T, I), or NULL, always where ids went in
+    void* dx            # (B, T, I), rows and steps so many reals apart, or NULL, always where ids went in
+    Py_ssize_t dx_row
+    Py_ssize_t dx_step
     void* dh0           # (L*D, B, H)
     void* dc0
     void* dflat         # gradients of all parameters
 
 cdef int team_size(const Steps* s, const Cell* cells, Py_ssize_t count, Py_ssize_t D, Py_ssize_t lanes,
-                   bint has_ids) noexcept nogil
+                   bint has_ids, int most) noexcept nogil
 cdef void run_network_forward(Forward* call, bint doubles) noexcept nogil
 cdef void run_network_backward(Backward* call, bint doubles, int members) noexcept nogil

@@ -21,7 +21,7 @@ from cylstm._steps cimport Steps
 
 cdef void run_network_forward(Forward* call, bint doubles) noexcept nogil:
     cdef Py_ssize_t lanes = call.k.f64.lanes if doubles else call.k.f32.lanes
-    run(team_size(call.s, call.cells, call.L * call.D, call.D, lanes, call.record.inputs.ids != NULL),
+    run(team_size(call.s, call.cells, call.L * call.D, call.D, lanes, call.record.inputs.ids != NULL, call.most),
         forward_f64 if doubles else forward_f32, call)
 
 
@@ -31,15 +31,15 @@ cdef void run_network_backward(Backward* call, bint doubles, int members) noexce
 
 
 cdef int team_size(const Steps* s, const Cell* cells, Py_ssize_t count, Py_ssize_t D, Py_ssize_t lanes,
-                   bint has_ids) noexcept nogil:
-    """How many threads a call is worth, by its multiply-adds."""
+                   bint has_ids, int most) noexcept nogil:
+    """How many threads a call is worth, by its multiply-adds: `most`, or fewer."""
     cdef double work = 0, between
     cdef bint by_rows = best_by_rows(s, cells, count, has_ids)
     cdef Py_ssize_t n
     for n in range(count):
         work += 4.0 * cells[n].H * ((0 if has_ids and n < D else cells[n].I) + cells[n].H) * s.N
     between = work if by_rows else 4.0 * cells[0].H * cells[0].H * s.N / s.T
-    return threads_for(work, between, s.B // ROWS_EACH if by_rows else cells[0].Hp // lanes)
+    return min(most, threads_for(work, between, s.B // ROWS_EACH if by_rows else cells[0].Hp // lanes))
 
 
 cdef Member member(int me, int count, Team* team, Interrupt* interrupt, const Steps* s, const Cell* cells,
@@ -81,10 +81,10 @@ cdef void forward_member(const Forward* call, int me, int count, Team* team, rea
             outputs.y, outputs.packed = <real*>record.outputs + (l if keep else l % 2) * s.N * DH, True
             outputs.row, outputs.mask = DH, masks + l * s.N * DH if masks != NULL else <real*>NULL
         elif l == L - 1:
-            outputs.y, outputs.row, outputs.step = call.y, s.T * DH, DH
+            outputs.y, outputs.packed, outputs.row, outputs.step = call.y, call.packed, call.y_row, call.y_step
             s = &last
-            if call.y != NULL and s.sizes != NULL:
-                clear_padding(s, me, count, DH, <real*>call.y)
+            if call.y != NULL and s.sizes != NULL and not call.packed:
+                clear_padding(s, me, count, DH, call.y_row, call.y_step, <real*>call.y)
         for d in range(D):
             n = l * D + d
             gates = <real*>record.gates + (n * s.N * 4 * Hp if keep else 0)
@@ -170,8 +170,8 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
             gates = <real*>record.gates + n * s.N * 4 * Hp
             h, c = <const real*>record.h + n * block, <const real*>record.c + n * block
             if l == L - 1:
-                start_gradients(s, d, False, &who, H, Hp, <const real*>call.dy + d * H, call.dy_row, call.dy_step,
-                                <const real*>NULL, 0, dh)
+                start_gradients(s, d, call.packed, &who, H, Hp, <const real*>call.dy + d * H, call.dy_row,
+                                call.dy_step, <const real*>NULL, 0, dh)
             else:
                 mask = masks + l * s.N * DH + d * H if masks != NULL else NULL
                 start_gradients(s, d, True, &who, H, Hp, <const real*>dabove + d * H, ld_above, 0, mask, DH, dh)
@@ -192,6 +192,7 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
             meet(team)
         dabove, ld_above = dinputs, cell.Ip
     if call.dx != NULL:
-        if s.sizes != NULL:
-            clear_padding(s, me, count, cell.I, <real*>call.dx)
-        give_input_gradients(s, me, count, cell, <const real*>dabove, <real*>call.dx)
+        if s.sizes != NULL and not call.packed:
+            clear_padding(s, me, count, cell.I, call.dx_row, call.dx_step, <real*>call.dx)
+        give_input_gradients(s, me, count, cell, <const real*>dabove, call.packed, call.dx_row, call.dx_step,
+                             <real*>call.dx)

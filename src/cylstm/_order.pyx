@@ -34,12 +34,13 @@ cdef void fetch_states(const Steps* s, bint reverse, bint at_start, bint one_bou
         memcpy(state + caller_row(s, b) * H + who.first, rows + n * Hp + who.first, size)
 
 
-cdef void clear_padding(const Steps* s, int me, int count, Py_ssize_t width, real* y) noexcept nogil:
+cdef void clear_padding(const Steps* s, int me, int count, Py_ssize_t width, Py_ssize_t row, Py_ssize_t step,
+                        real* y) noexcept nogil:
     """y (B, T, width) in the caller's order = 0 past the end of each row, this member's share of the rows."""
-    cdef Py_ssize_t b, end
+    cdef Py_ssize_t b, t
     for b in range(part(s.B, me, count), part(s.B, me + 1, count)):
-        end = length(s, b)
-        memset(y + (caller_row(s, b) * s.T + end) * width, 0, (s.T - end) * width * sizeof(real))
+        for t in range(length(s, b), s.T):
+            memset(y + caller_row(s, b) * row + t * step, 0, width * sizeof(real))
 
 
 cdef void start_gradients(const Steps* s, bint reverse, bint packed, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
@@ -76,10 +77,11 @@ cdef void add_states(const Steps* s, bint reverse, const Member* who, Py_ssize_t
             target[j] += source[j]
 
 
-cdef void give_input_gradients(const Steps* s, int me, int count, const Cell* cell, const real* dx,
-                               real* caller) noexcept nogil:
-    """dx (N, Ip) packed -> the caller's (B, T, I), this member's share of the steps."""
-    cdef Py_ssize_t t, b, I = cell.I
+cdef void give_input_gradients(const Steps* s, int me, int count, const Cell* cell, const real* dx, bint packed,
+                               Py_ssize_t row, Py_ssize_t step, real* caller) noexcept nogil:
+    """dx (N, Ip) packed -> the caller's (B, T, I), or (N, I), this member's share of the steps."""
+    cdef Py_ssize_t t, b, at, I = cell.I
     for t in range(part(s.T, me, count), part(s.T, me + 1, count)):
         for b in range(alive(s, t)):
-            memcpy(caller + (caller_row(s, b) * s.T + t) * I, dx + (offset(s, t) + b) * cell.Ip, I * sizeof(real))
+            at = (offset(s, t) + b) * row if packed else caller_row(s, b) * row + t * step
+            memcpy(caller + at, dx + (offset(s, t) + b) * cell.Ip, I * sizeof(real))

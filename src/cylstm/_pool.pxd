@@ -5,6 +5,9 @@ cdef extern from "pool.h" nogil:
         pass
     ctypedef void (*Task "cylstm_task")(void* context, int me, int count, Team* team) noexcept nogil
 
+cdef enum:
+    ALL_THREADS = 256  # as many as set_num_threads() allows
+
 # As in pool.h. `wanted` is bounded by set_num_threads().
 cdef void run(int wanted, Task task, void* context) noexcept nogil
 cdef void meet(Team* team) noexcept nogil

@@ -24,10 +24,11 @@ cdef struct Member:
     Py_ssize_t last_row
     bint by_rows
 
-# The right operand of a product, packed as cext/kernels.h shows: panels, column blocks or tiles.
+# The right operand of a product in one of the forms of cext/kernels.h: PANELS (or column blocks) and TILES are packed,
+# ROWS are the weights themselves, as only forward calls read them.
 cdef struct Factor:
     const void* packed
-    bint tiled
+    int form
 
 # One direction of one layer: its sizes and weights, as one call uses them.
 cdef struct Cell:

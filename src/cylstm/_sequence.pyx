@@ -10,8 +10,8 @@ from libc.string cimport memcpy, memset
 from cylstm._blas cimport gemm
 from cylstm._interrupt cimport Interrupt, beats_between, goes_on, goes_on_alone
 from cylstm._kernels cimport (
-    Kernels, cell_backward, cell_forward, column_sums, gather, lanes_of, product, real, scatter_add, split_columns,
-    split_rows, unpack_columns, unpack_rows, weight_gradients as tiled_gradients,
+    ROWS, TILES, Kernels, cell_backward, cell_forward, column_sums, gather, lanes_of, product, product_of_rows, real,
+    scatter_add, split_columns, split_rows, unpack_columns, unpack_rows, weight_gradients as tiled_gradients,
 )
 from cylstm._pool cimport Team, meet
 from cylstm._steps cimport Steps, alive, caller_row, is_cut, length, offset, slot
@@ -118,14 +118,14 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Cell* cell, bint r
             source, target = slot(s, t + 1 if reverse else t) + row, slot(s, t if reverse else t + 1) + row
             rows = last_alive(s, who, t) - row
             cut = has_cut(s, t, reverse)
-            h_prev = carry(k, s, t, reverse, cut, cell.R.tiled, who, who.first, who.last, cell.H, Hp,
+            h_prev = carry(k, s, t, reverse, cut, cell.R.form == TILES, who, who.first, who.last, cell.H, Hp,
                            h + (source - row) * Hp, <char*>scratch.carried[(done + n) % 2], <real*>scratch.rows)
             c_prev = c + source * Hp if keep else c + row * Hp
             if cut:
                 copy_uncut(s, t, reverse, who, who.first, who.last, Hp, c_prev - row * Hp, <real*>scratch.states)
                 c_prev = <real*>scratch.states + row * Hp
             meet_by_units(who)
-            cell_forward(k, cell.R.tiled, rows, cell.H, who.first, who.last, cell.R.packed, h_prev, c_prev,
+            cell_forward(k, cell.R.form, rows, cell.H, who.first, who.last, cell.R.packed, h_prev, c_prev,
                          chunk + (offset(s, t) + row - first) * G, c + target * Hp if keep else c + row * Hp,
                          h + target * Hp)
             if outputs.y != NULL:
@@ -171,17 +171,21 @@ cdef void input_gates(const Kernels* k, const Steps* s, const Cell* cell, const 
         x = <real*>inputs.packed + packed * inputs.ld
     else:
         x = <real*>inputs.packed + who.first_row * inputs.ld
-    if not who.by_rows and (cell.W.tiled or inputs.caller != NULL):
+    if not who.by_rows and (cell.W.form == TILES or inputs.caller != NULL):
         first, last = 16 * part(tiles, who.me, who.count), min(rows, 16 * part(tiles, who.me + 1, who.count))
     if inputs.caller != NULL:
         pack_inputs(s, inputs, t0, t1, packed + first, packed + last, cell.I, x + first * inputs.ld)
     operand = x
-    if cell.W.tiled:
+    if cell.W.form == TILES:
         split_rows(k, False, last - first, cell.I, 0, cell.I, x + first * inputs.ld, inputs.ld, own + first * row_bytes)
         operand = own
-    if cell.W.tiled or inputs.caller != NULL:
+    if cell.W.form == TILES or inputs.caller != NULL:
         meet_by_units(who)
-    product(k, cell.W.tiled, rows, cell.I, G, 4 * who.first, 4 * who.last, operand, inputs.ld, cell.W.packed,
+    if cell.W.form == ROWS:
+        product_of_rows(k, rows, cell.H, cell.I, who.first, who.last, <const real*>operand, inputs.ld,
+                        <const real*>cell.W.packed, <const real*>cell.b, gates, G)
+        return
+    product(k, cell.W.form == TILES, rows, cell.I, G, 4 * who.first, 4 * who.last, operand, inputs.ld, cell.W.packed,
             <const real*>cell.b, gates, G)
 
 
@@ -251,7 +255,7 @@ cdef void copy_cut(const Steps* s, Py_ssize_t t, bint reverse, const Member* who
 cdef bint inputs_by_steps(const Steps* s, const Cell* cell) noexcept nogil:
     """Whether dx is computed step by step, from the operand that dgates R has there already: where both weights stay in
     the second-level cache."""
-    return (s.B >= DX_BATCH and cell.W_back.tiled == cell.R_back.tiled
+    return (s.B >= DX_BATCH and cell.W_back.form == cell.R_back.form
             and 4 * cell.H * (cell.H + cell.I) <= SMALL_WEIGHTS)
 
 
@@ -292,10 +296,10 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Cell* cell, bint 
                 if is_cut(s, t + 1 if reverse else t, b):
                     memset(dc + b * Hp + who.first, 0, (who.last - who.first) * sizeof(real))
             copy_cut(s, t, reverse, who, Hp, dh + (source - row) * Hp, <real*>scratch.states)
-        operand = carry(k, s, t, reverse, False, cell.R_back.tiled, who, 4 * who.first, 4 * who.last, G, G,
+        operand = carry(k, s, t, reverse, False, cell.R_back.form == TILES, who, 4 * who.first, 4 * who.last, G, G,
                         <const real*>step - row * G, <char*>scratch.carried[n % 2], <real*>NULL)
         meet_by_units(who)
-        product(k, cell.R_back.tiled, rows, G, Hp, who.first, who.last, operand, G, cell.R_back.packed,
+        product(k, cell.R_back.form == TILES, rows, G, Hp, who.first, who.last, operand, G, cell.R_back.packed,
                 <const real*>NULL, dh + source * Hp, Hp)
         if cut:
             copy_cut(s, t, reverse, who, Hp, <const real*>scratch.states, dh + (source - row) * Hp)
@@ -303,7 +307,7 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Cell* cell, bint 
             dx_t = dx + (offset(s, t) + row) * cell.Ip
             for b in range(0 if add else rows):
                 memset(dx_t + b * cell.Ip + first, 0, (last - first) * sizeof(real))
-            product(k, cell.W_back.tiled, rows, G, cell.Ip, first, last, operand, G, cell.W_back.packed,
+            product(k, cell.W_back.form == TILES, rows, G, cell.Ip, first, last, operand, G, cell.W_back.packed,
                     <const real*>NULL, dx_t, cell.Ip)
 
 
@@ -418,8 +422,8 @@ cdef void input_gradients(const Kernels* k, const Steps* s, const Cell* cell, co
         start = block * DX_ROWS
         rows = min(<Py_ssize_t>DX_ROWS, s.N - start)
         operand = dgates + start * G
-        if cell.W_back.tiled:
+        if cell.W_back.form == TILES:
             split_rows(k, False, rows, G, 0, G, dgates + start * G, G, scratch.own + who.me * scratch.own_bytes)
             operand = scratch.own + who.me * scratch.own_bytes
-        product(k, cell.W_back.tiled, rows, G, cell.Ip, 0, cell.Ip, operand, G, cell.W_back.packed, <const real*>NULL,
-                dx + start * cell.Ip, cell.Ip)
+        product(k, cell.W_back.form == TILES, rows, G, cell.Ip, 0, cell.Ip, operand, G, cell.W_back.packed,
+                <const real*>NULL, dx + start * cell.Ip, cell.Ip)

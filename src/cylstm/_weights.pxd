@@ -28,8 +28,10 @@ cdef class Weights:
     cdef readonly bint bias, doubles
     cdef object flat, parameters, lock
     cdef Packed now
+    cdef int most            # threads that pack
     cdef long long version(self)
     cdef Packed borrow(self)
+    cdef bint in_use(self)
     cdef int fill_forward(self, Packed packed, Cell* cells, Choice choice, bint ids) except -1
     cdef int fill_backward(self, Packed packed, Cell* cells, Choice choice, bint to_inputs) except -1
     cdef Factor factor(self, Packed packed, const Cell* cell, Py_ssize_t n, int kind, bint tiled) except *

@@ -4,10 +4,10 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.string cimport memset
 
 from cylstm._kernels cimport (
-    Kernels, active, has_tiles, pack_columns, pack_gates, real, split_columns, tile_bytes,
+    PANELS, TILES, Kernels, active, has_tiles, pack_columns, pack_gates, real, split_columns, tile_bytes,
 )
 from cylstm._memory cimport fitting
-from cylstm._pool cimport Team, run, threads_for
+from cylstm._pool cimport ALL_THREADS, Team, run, threads_for
 from cylstm._sequence cimport Cell, Factor, part
 
 from cylstm.locks import Lock
@@ -109,7 +109,7 @@ cdef class Weights:
     def __init__(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t L, Py_ssize_t D, bint bias, bint doubles, parameters):
         self.I, self.H, self.L, self.D, self.bias, self.doubles = I, H, L, D, bias, doubles
         self.parameters, self.flat, self.lock = parameters, parameters.flat, Lock()
-        self.now = None
+        self.now, self.most = None, ALL_THREADS
 
     cdef long long version(self):
         return self.parameters.version()
@@ -132,6 +132,10 @@ cdef class Weights:
                 self.now.version = version
             add(&self.now.users, 1)
             return self.now
+
+    cdef bint in_use(self):
+        """Whether a call, or a tape that waits for its backward, has borrowed the weights as they are now."""
+        return self.now is not None and count(&self.now.users) > 0
 
     cdef int fill_forward(self, Packed packed, Cell* cells, Choice choice, bint ids) except -1:
         """The factors that a forward call uses; ids: x W' is a row of W per id."""
@@ -161,7 +165,7 @@ cdef class Weights:
             with self.lock.held:
                 if packed.at[slot] == NULL:
                     self._pack(packed, cell, n, kind, tiled)
-        factor.packed, factor.tiled = packed.at[slot], tiled
+        factor.packed, factor.form = packed.at[slot], TILES if tiled else PANELS
         return factor
 
     cdef int _pack(self, Packed packed, const Cell* cell, Py_ssize_t n, int kind, bint tiled) except -1:
@@ -192,7 +196,8 @@ cdef class Weights:
             flat = self.flat.view("u1")
             packing.source = <const char*>&flat[start * item]
             packing.blocks = (packing.columns + 4 * packing.lanes - 1) // (4 * packing.lanes)
-            threads = threads_for(<double>PACKING_COST * packing.rows * packing.columns, 1e9, packing.blocks)
+            threads = min(self.most, threads_for(<double>PACKING_COST * packing.rows * packing.columns, 1e9,
+                                                 packing.blocks))
             packing.room = packing.rows * 4 * packing.lanes * item if tiled else 0
             if tiled:
                 scratch = aligned_empty(packing.room * threads, "u1")

@@ -7,6 +7,7 @@ from cylstm._steps cimport Plan
 from cylstm._weights cimport Choice, Packed, Weights
 
 cdef class Work:
+    cdef Weights weights     # of a call whose layer may have others meanwhile; or None
     cdef Packed packed       # borrowed for one call, or until the backward call
     cdef Plan plan
     cdef Choice choice
@@ -19,7 +20,7 @@ cdef class Work:
     cdef Py_ssize_t item, members
     cdef readonly Py_ssize_t nbytes       # held, in bytes
     cdef object memory, scratch    # of the forward call, to be kept for a backward one; of the backward call
-    cdef object ids, masks         # arrays that the call points into
+    cdef object x, ids, masks      # arrays that the call points into
     cdef bint fits(self, const Kernels* k, Py_ssize_t B, Py_ssize_t T, bint has_ids, bint keep, bint masked,
                    bint packs) noexcept
     cdef int lay_out(self, Weights weights, Plan plan, bint has_ids, bint keep, bint masked, bint packs) except -1

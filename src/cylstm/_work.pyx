@@ -11,6 +11,7 @@ from libc.string cimport memset
 from cylstm._kernels cimport Kernels, active, tile_bytes
 from cylstm._memory cimport TOO_MANY, fitting
 from cylstm._network cimport Backward, Forward
+from cylstm._pool cimport ALL_THREADS
 from cylstm._sequence cimport DX_ROWS, GRADIENT_ROWS, GRADIENT_UNITS, ROWS_EACH, Cell, chunk_rows
 from cylstm._steps cimport Plan, Steps
 from cylstm._weights cimport Choice, Weights, choose
@@ -60,7 +61,7 @@ cdef class Work:
     cdef void give_back(self) noexcept:
         if self.packed is not None:
             self.packed.give_back()
-            self.packed = None
+            self.packed = self.weights = None
 
     cdef bint fits(self, const Kernels* k, Py_ssize_t B, Py_ssize_t T, bint has_ids, bint keep, bint masked,
                    bint packs) noexcept:
@@ -102,6 +103,7 @@ cdef class Work:
         cdef Forward* call = &self.forward
         memset(call, 0, sizeof(Forward))
         call.k, call.s, call.cells, call.L, call.D = self.k, &self.plan.steps, cells, L, D
+        call.y_row, call.y_step, call.most = plan.steps.T * D * H, D * H, ALL_THREADS
         call.record.keep, call.record.joined = keep, joined
         call.record.last_h = NULL if keep else m + last_h
         call.record.gates, call.record.h, call.record.c, call.record.outputs = m + gates, m + h, m + c, m + outputs
@@ -211,7 +213,7 @@ cdef class Shelf:
         cdef Py_ssize_t total = 0, largest = SMALL
         cdef Work waiting
         work.give_back()
-        work.ids = work.masks = None
+        work.x = work.ids = work.masks = None
         with cython.critical_section(self):
             self.works.append(work)
             for waiting in self.works:

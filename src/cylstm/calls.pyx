@@ -14,6 +14,7 @@ from cylstm._interrupt cimport Interrupt, begin, finish
 from cylstm._kernels cimport active
 from cylstm._memory cimport LARGEST
 from cylstm._network cimport Backward, Forward, run_network_backward, run_network_forward, team_size
+from cylstm._pool cimport ALL_THREADS
 from cylstm._steps cimport Plan
 from cylstm._weights cimport Weights
 from cylstm._work cimport Work
@@ -55,7 +56,7 @@ cdef class Call:
         self.packs = self.training or lengths is not None or (B > 1 and T > 1)
         work.lay_out(weights, Plan(B, T, lengths, resets), False, self.training, False, self.packs)
         self.members = team_size(&work.plan.steps, work.cells, weights.L * weights.D, weights.D,
-                                 work.k.f64.lanes if work.doubles else work.k.f32.lanes, False)
+                                 work.k.f64.lanes if work.doubles else work.k.f32.lanes, False, ALL_THREADS)
         if self.training:
             work.lay_out_backward(weights, self.members)
         # For final states, or gradients of initial ones, that nobody wants.
@@ -155,7 +156,7 @@ cdef int backward(Call call, bint doubles, const void* dy, const void* dhn, cons
             raise RuntimeError("backward: expected a forward call with training=True before each, got none")
     b.record = f.record
     b.dy, b.dy_row, b.dy_step, b.dhn, b.dcn = dy, f.s.T * width, width, dhn, dcn
-    b.dx, b.dflat = dx, dparameters
+    b.dx, b.dx_row, b.dx_step, b.dflat = dx, f.s.T * f.cells[0].I, f.cells[0].I, dparameters
     b.dh0 = dh0 if dh0 != NULL else call.at_spare
     b.dc0 = dc0 if dc0 != NULL else <char*>call.at_spare + f.L * f.D * f.s.B * f.cells[0].H * item
     begin(&interrupt)
