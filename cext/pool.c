@@ -50,7 +50,7 @@ typedef pthread_cond_t signal_type;
 #define SPINS_BEFORE_SLEEP 1000
 
 struct cylstm_team {
-    int count;
+    atomic_int count;
     atomic_int arrived;
     atomic_uint meetings;
 };
@@ -65,6 +65,7 @@ static struct {
     void *context;
     cylstm_team team;
     atomic_int at_work; /* members of the team that have not returned, the caller apart */
+    cylstm_openmp borrowed; /* threads of another library, or NULLs */
 } pool = {.busy = ATOMIC_FLAG_INIT, .lock = LOCK_START, .work = SIGNAL_START};
 
 static void relax(int turn)
@@ -77,9 +78,10 @@ static void relax(int turn)
 
 void cylstm_meet(cylstm_team *team)
 {
-    if (team->count == 1) return;
+    const int count = atomic_load_explicit(&team->count, memory_order_relaxed);
+    if (count == 1) return;
     const unsigned meeting = atomic_load_explicit(&team->meetings, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&team->arrived, 1, memory_order_acq_rel) == team->count - 1) {
+    if (atomic_fetch_add_explicit(&team->arrived, 1, memory_order_acq_rel) == count - 1) {
         atomic_store_explicit(&team->arrived, 0, memory_order_relaxed);
         atomic_store_explicit(&team->meetings, meeting + 1, memory_order_release);
         return;
@@ -125,6 +127,8 @@ static int start_thread(void *ticket)
     if (thread) CloseHandle(thread);
     return thread != NULL;
 }
+
+static int watch_fork(void) { return 1; } /* there is none */
 #else
 static void *thread_main(void *ticket)
 {
@@ -139,14 +143,20 @@ static void after_fork(void)
     const signal_type fresh_signal = SIGNAL_START;
     pool.lock = fresh_lock, pool.work = fresh_signal;
     pool.started = 0;
+    cylstm_borrow(NULL); /* an OpenMP runtime is lost after fork */
     atomic_flag_clear(&pool.busy);
+}
+
+static int watch_fork(void)
+{
+    static int watched; /* changed only by the caller that has the threads */
+    if (!watched && pthread_atfork(NULL, NULL, after_fork) == 0) watched = 1;
+    return watched;
 }
 
 static int start_thread(void *ticket)
 {
-    static int fork_is_watched; /* changed only by the caller that has the threads */
-    if (!fork_is_watched && pthread_atfork(NULL, NULL, after_fork) != 0) return 0;
-    fork_is_watched = 1;
+    if (!watch_fork()) return 0;
     sigset_t all, before; /* signals are for the threads of the program */
     pthread_t thread;
     pthread_attr_t attributes;
@@ -161,12 +171,43 @@ static int start_thread(void *ticket)
 }
 #endif
 
+/* One task on borrowed threads. The runtime may have more of them than are wanted, which then have nothing to do: asking it
+ * for fewer would make it end the others. */
+typedef struct {
+    int wanted;
+    cylstm_task task;
+    void *context;
+    cylstm_team team;
+} borrowed_work;
+
+static void borrowed_member(void *data)
+{
+    borrowed_work *work = data;
+    const int me = pool.borrowed.me(), threads = pool.borrowed.count();
+    const int count = threads < work->wanted ? threads : work->wanted;
+    if (me >= count) return;
+    atomic_store_explicit(&work->team.count, count, memory_order_relaxed); /* by each: nobody else's is awaited */
+    work->task(work->context, me, count, &work->team);
+}
+
+void cylstm_borrow(const cylstm_openmp *openmp)
+{
+    const cylstm_openmp none = {NULL, NULL, NULL};
+    pool.borrowed = openmp ? *openmp : none;
+}
+
 void cylstm_run(int wanted, cylstm_task task, void *context)
 {
     if (wanted > MOST_THREADS) wanted = MOST_THREADS;
     if (wanted <= 1 || atomic_flag_test_and_set_explicit(&pool.busy, memory_order_acquire)) {
         cylstm_team alone = {.count = 1};
         task(context, 0, 1, &alone);
+        return;
+    }
+    if (pool.borrowed.parallel && watch_fork()) {
+        borrowed_work work = {.wanted = wanted, .task = task, .context = context};
+        pool.borrowed.parallel(borrowed_member, &work, 0, 0);
+        atomic_flag_clear_explicit(&pool.busy, memory_order_release);
         return;
     }
     while (pool.started < wanted - 1 && start_thread(TICKET(pool.started + 1, generation()))) pool.started++;

@@ -17,6 +17,19 @@ typedef void (*cylstm_task)(void *context, int me, int count, cylstm_team *team)
  * threads cannot be had, or are at work for another caller, the team is smaller. */
 void cylstm_run(int wanted, cylstm_task task, void *context);
 
+/* What an OpenMP runtime (libgomp) offers: it runs body(data) on its own threads at once, the caller among them, as many as
+ * it has for `threads` = 0; each asks which one it is and how many there are. */
+typedef struct {
+    void (*parallel)(void (*body)(void *), void *data, unsigned threads, unsigned flags);
+    int (*me)(void);
+    int (*count)(void);
+} cylstm_openmp;
+
+/* From now on teams are made of another library's threads instead of the pool's: beside that library, whose threads go on
+ * spinning for a while after its own work, they are awake already, and no two threads want one processor. NULL: of the pool's
+ * again, as always in a child after fork. Not while a call is under way. */
+void cylstm_borrow(const cylstm_openmp *openmp);
+
 /* Returns when every member of the team has come here. What was written before is seen by all after. */
 void cylstm_meet(cylstm_team *team);
 

@@ -2,11 +2,18 @@
 
 import os
 
+from libc.stdint cimport uintptr_t
+
 from cylstm.checks import positive_int
 
 cdef extern from "pool.h" nogil:
     void cylstm_run(int wanted, Task task, void* context)
     void cylstm_meet(Team* team)
+    ctypedef struct OpenMP "cylstm_openmp":
+        void* parallel
+        void* me
+        void* count
+    void cylstm_borrow(const OpenMP* openmp)
 
 cdef int allowed = 1
 
@@ -44,6 +51,16 @@ def set_num_threads(n):
 def num_threads():
     """How many threads a call may use; see set_num_threads."""
     return allowed
+
+
+def borrow(parallel, me, count):
+    """Make teams of another library's threads from now on (cext/pool.h): the addresses of libgomp's GOMP_parallel,
+    omp_get_thread_num and omp_get_num_threads; or three zeros, for threads of our own again. Not while a call is under
+    way."""
+    cdef OpenMP openmp
+    openmp.parallel, openmp.me = <void*><uintptr_t>parallel, <void*><uintptr_t>me
+    openmp.count = <void*><uintptr_t>count
+    cylstm_borrow(&openmp if openmp.parallel != NULL else NULL)
 
 
 def processors():
