@@ -1,0 +1,179 @@
+"""cylstm as an operator of torch's graphs: what torch.compile puts in the place of a module's call."""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.util
+import sys
+
+import torch
+from torch import Tensor
+
+from cylstm._module import Module
+
+__all__ = ["forward"]
+
+
+class _AllowedWhenDynamoComes(importlib.abc.MetaPathFinder):
+    """Dynamo, the part of torch.compile that reads Python, breaks the graph at each nn.LSTM unless it is told not to.
+    It is told when it is imported, which nobody should have to wait for who does not compile."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "torch._dynamo.config":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        execute = spec.loader.exec_module
+
+        def exec_module(module):
+            execute(module)
+            module.allow_rnn = True
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+if "torch._dynamo.config" in sys.modules:
+    sys.modules["torch._dynamo.config"].allow_rnn = True
+else:
+    sys.meta_path.insert(0, _AllowedWhenDynamoComes())
+
+_library = torch.library.Library("cylstm", "DEF")
+_CALL = (
+    "Tensor x, Tensor? h, Tensor? c, Tensor[] weights, Tensor? masks, Tensor? resets, "
+    "bool bias, int layers, bool bidirectional, bool batch_first"
+)
+_library.define(f"lstm({_CALL}) -> (Tensor, Tensor, Tensor)")
+_library.define(
+    f"lstm_backward(Tensor? dy, Tensor? dh, Tensor? dc, {_CALL}) -> (Tensor, Tensor, Tensor, Tensor[])"
+)  # fmt: skip
+
+
+def forward(module: torch.nn.LSTM, input, hx, resets):
+    """A module's call while torch traces it: by the operator, or by torch where cylstm computes no such call."""
+    dropout = module.dropout if module.training and module.num_layers > 1 else 0.0
+    ours = (
+        isinstance(input, Tensor)
+        and input.dim() in (2, 3)
+        and input.dtype in (torch.float32, torch.float64)
+        and input.device.type == "cpu"
+        and input.numel() > 0
+        and module.proj_size == 0
+        and dropout < 1
+        and not torch.compiler.is_exporting()
+        and not torch.is_autocast_enabled("cpu")
+    )
+    if not ours:
+        if resets is not None:
+            raise ValueError("resets: expected a call that cylstm computes, but torch traces this one and does it")
+        return torch.nn.LSTM.forward(module, input, hx)
+    module._update_flat_weights()
+    batched, batch_first = input.dim() == 3, module.batch_first and input.dim() == 3
+    x = input if batched else input.unsqueeze(1)
+    T, B = (x.shape[1], x.shape[0]) if batch_first else (x.shape[0], x.shape[1])
+    D = 2 if module.bidirectional else 1
+    if hx is None:
+        h = c = None
+        module.check_input(x, None)
+    else:
+        h, c = hx if batched else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
+        expected = (module.num_layers * D, B, module.hidden_size)
+        module.check_input(x, None)
+        module.check_hidden_size(h, expected, "Expected hidden[0] size {}, got {}")
+        module.check_hidden_size(c, expected, "Expected hidden[1] size {}, got {}")
+    masks = None
+    if dropout > 0:
+        shape = T, B, D * module.hidden_size
+        kept = [x.new_empty(shape).bernoulli_(1 - dropout) for _ in range(module.num_layers - 1)]
+        masks = torch.stack(kept).div_(1 - dropout)
+    if resets is not None and not batched:
+        resets = resets.unsqueeze(1)
+    y, h, c = torch.ops.cylstm.lstm(
+        x, h, c, module._flat_weights, masks, resets, module.bias, module.num_layers, module.bidirectional, batch_first
+    )
+    if not batched:
+        return y.squeeze(1), (h.squeeze(1), c.squeeze(1))
+    return (y.transpose(0, 1) if batch_first else y), (h, c)
+
+
+_cores: dict[tuple, Module] = {}
+MOST_CORES = 256
+
+
+def _core(x, weights, bias, layers, bidirectional) -> Module:
+    """A layer for the weights of one module, known by the address of the first; what it holds of them is compared
+    anyway."""
+    sizes = x.shape[-1], weights[1].shape[1], layers, 2 if bidirectional else 1
+    key = weights[0].data_ptr(), x.dtype, sizes, bias
+    core = _cores.get(key)
+    if core is None:
+        while len(_cores) >= MOST_CORES:
+            _cores.pop(next(iter(_cores)), None)
+        core = _cores[key] = Module(*sizes, bias, "float64" if x.dtype is torch.float64 else "float32")
+    return core
+
+
+def _array(tensor):
+    return None if tensor is None else tensor.detach().numpy()
+
+
+def _run(x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_first, keep):
+    columns = [part.contiguous() for part in weights]
+    core = _core(x, weights, bias, layers, bidirectional)
+    cuts = _array(resets)
+    if cuts is not None and not batch_first:
+        cuts = cuts.swapaxes(0, 1)
+    results = core.run(
+        _array(x), _array(h), _array(c), [part.data_ptr() for part in columns], batch_first, None,
+        _array(None if masks is None else masks.contiguous()), cuts, keep, torch.get_num_threads(),
+    )  # fmt: skip
+    return core, results
+
+
+def _lstm(x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_first):
+    _, (y, h_n, c_n, _) = _run(x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_first, False)
+    return torch.from_numpy(y), torch.from_numpy(h_n), torch.from_numpy(c_n)
+
+
+def _lstm_backward(dy, dh, dc, x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_first):
+    core, (*_, tape) = _run(x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_first, True)
+    given = core.backward(tape, _array(dy), _array(dh), _array(dc), True, batch_first, torch.get_num_threads())
+    dx, dh_0, dc_0, parts = given
+    return torch.from_numpy(dx), torch.from_numpy(dh_0), torch.from_numpy(dc_0), [torch.from_numpy(p) for p in parts]
+
+
+_library.impl("lstm", _lstm, "CPU")
+_library.impl("lstm_backward", _lstm_backward, "CPU")
+
+
+@torch.library.register_fake("cylstm::lstm")
+def _(x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_first):
+    T, B = (x.shape[1], x.shape[0]) if batch_first else (x.shape[0], x.shape[1])
+    D, H = 2 if bidirectional else 1, weights[1].shape[1]
+    return x.new_empty(T, B, D * H), x.new_empty(layers * D, B, H), x.new_empty(layers * D, B, H)
+
+
+@torch.library.register_fake("cylstm::lstm_backward")
+def _(dy, dh, dc, x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_first):
+    B = x.shape[0 if batch_first else 1]
+    state = (layers * (2 if bidirectional else 1), B, weights[1].shape[1])
+    dx = x.new_empty(x.shape[1], x.shape[0], x.shape[2]).transpose(0, 1) if batch_first else x.new_empty(x.shape)
+    return dx, x.new_empty(state), x.new_empty(state), [x.new_empty(part.shape) for part in weights]
+
+
+def _setup(ctx, inputs, output):
+    x, h, c, weights, masks, resets, *options = inputs
+    ctx.options, ctx.states = options, h is not None
+    ctx.save_for_backward(x, h, c, masks, resets, *weights)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx, dy, dh, dc):
+    x, h, c, masks, resets, *weights = ctx.saved_tensors
+    dx, dh_0, dc_0, parts = torch.ops.cylstm.lstm_backward(
+        dy, dh, dc, x, h, c, weights, masks, resets, *ctx.options
+    )  # fmt: skip
+    return dx, dh_0 if ctx.states else None, dc_0 if ctx.states else None, parts, None, None, None, None, None, None
+
+
+torch.library.register_autograd("cylstm::lstm", _backward, setup_context=_setup)

@@ -1,0 +1,333 @@
+"""The modules: what a call has to be so that cylstm computes it, and what it falls back on."""
+
+from __future__ import annotations
+
+import copy
+import copyreg
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from cylstm._module import packed_lengths
+from cylstm.torch import graphs
+from cylstm.torch.run import Call, call_of, is_eager, is_plain, run
+
+__all__ = ["LSTM", "Explanation", "LSTMCell", "explain"]
+
+
+class _AsTorchs(type):
+    """A class that equals the one whose place it takes, so that tables which hold that (of quantization, say) hold it,
+    too."""
+
+    def __eq__(cls, other):
+        return cls is other or other is cls.__dict__.get("_torch_class")
+
+    def __hash__(cls):
+        return hash(cls.__dict__.get("_torch_class", cls.__name__))
+
+
+class _Swapped:
+    """What the two modules share: how they are copied, and how they are written to files: as torch's."""
+
+    def __reduce_ex__(self, protocol):
+        torchs = type(self).__dict__.get("_torch_class")
+        if torchs is None:  # a class of somebody's own, which is written as such
+            return super().__reduce_ex__(protocol)
+        return copyreg._reconstructor, (torchs, object, None), self.__getstate__()
+
+    def __getstate__(self):
+        state = super().__getstate__()
+        state = dict(self.__dict__ if state is None else state)
+        state.pop("_cylstm", None)  # made again from the parameters
+        return state
+
+    def __deepcopy__(self, memo):
+        other = memo[id(self)] = type(self).__new__(type(self))
+        other.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return other
+
+    def __copy__(self):
+        other = type(self).__new__(type(self))
+        other.__setstate__(self.__getstate__())
+        return other
+
+
+class LSTM(_Swapped, torch.nn.LSTM, metaclass=_AsTorchs):
+    """A `torch.nn.LSTM`, faster on the CPU: its arguments, parameters, initial weights, `state_dict`, errors and
+    numbers.
+
+    forward(input, hx=None, *, resets=None) takes and returns what torch's does, and autograd goes through it, to any
+    order. cylstm computes float32 and float64 in memory; what else nn.LSTM can do (other types and devices, autocast,
+    proj_size, transforms, tracing, export) torch computes as ever: `explain` says which. The rounding is cylstm's.
+
+    resets : bool Tensor (T, B), with batch_first (B, T), unbatched (T,), and of a PackedSequence as of the padded
+        batch that it was made from. Where true, nothing flows between steps t-1 and t,
+        in either direction: what an environment's `done` or the start of a new document asks for.
+
+    Dropout draws from torch's generator the masks that nn.LSTM would draw. Weights may be written to in any way at any
+    time. At most torch.get_num_threads() threads compute, and never more than cylstm.num_threads().
+
+    Written to a file or pickled whole, it is a torch.nn.LSTM. Raises what torch.nn.LSTM raises, and ValueError for
+    resets that cylstm cannot take.
+    """
+
+    _torch_class = torch.nn.LSTM
+
+    def forward(self, input, hx=None, *, resets=None):
+        """As torch.nn.LSTM's; see the class."""
+        if torch.compiler.is_compiling():
+            return graphs.forward(self, input, hx, resets)
+        call = _call_of(self, input, hx)
+        if type(call) is str:
+            return self._by_torch(call, input, hx, resets)
+        if resets is not None:
+            call.resets = _resets_of(self, input, resets)
+        weights = self._flat_weights
+        if call.lengths is not None:
+            return _run_packed(call, input, hx, weights)
+        batched = input.dim() == 3
+        if batched:
+            y, h, c = run(call, input, *(hx or (None, None)), weights)
+            return (y.transpose(0, 1) if call.batch_first else y), (h, c)
+        h, c = (None, None) if hx is None else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
+        y, h, c = run(call, input.unsqueeze(1), h, c, weights)
+        return y.squeeze(1), (h.squeeze(1), c.squeeze(1))
+
+    def _by_torch(self, reason, input, hx, resets):
+        if resets is not None:
+            raise ValueError(f"resets: expected a call that cylstm computes, but torch does this one ({reason})")
+        if isinstance(input, torch.fx.Proxy) and input.tracer.root is not self:
+            # A leaf of the graph, as torch's own modules are.
+            return input.tracer.create_proxy("call_module", input.tracer.path_of_module(self), (input, hx), {})
+        _refuse_what_torch_misreads(self, input)
+        return super().forward(input, hx)
+
+    def __prepare_scriptable__(self):
+        """What torch.jit.script compiles instead: a torch.nn.LSTM of the same parameters."""
+        other = torch.nn.LSTM.__new__(torch.nn.LSTM)
+        other.__setstate__(self.__getstate__())
+        return other
+
+
+class LSTMCell(_Swapped, torch.nn.LSTMCell):
+    """A `torch.nn.LSTMCell`, faster on the CPU; all that is said of `LSTM` holds, but for resets."""
+
+    _torch_class = torch.nn.LSTMCell
+
+    def forward(self, input, hx=None):
+        """As torch.nn.LSTMCell's."""
+        call = "torch.compile traces the call" if torch.compiler.is_compiling() else _call_of_cell(self, input, hx)
+        if type(call) is str:
+            if isinstance(input, torch.fx.Proxy) and input.tracer.root is not self:
+                return input.tracer.create_proxy("call_module", input.tracer.path_of_module(self), (input, hx), {})
+            return super().forward(input, hx)
+        weights = _weights_of_cell(self)
+        batched = input.dim() == 2
+        x = input.unsqueeze(0) if batched else input.view(1, 1, -1)
+        h, c = (None, None) if hx is None else hx
+        if h is not None:
+            h, c = (h.unsqueeze(0), c.unsqueeze(0)) if batched else (h.view(1, 1, -1), c.view(1, 1, -1))
+        _, h, c = run(call, x, h, c, weights)
+        return (h[0], c[0]) if batched else (h[0, 0], c[0, 0])
+
+    def __prepare_scriptable__(self):
+        """What torch.jit.script compiles instead: a torch.nn.LSTMCell of the same parameters."""
+        other = torch.nn.LSTMCell.__new__(torch.nn.LSTMCell)
+        other.__setstate__(self.__getstate__())
+        return other
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Who computes a call: engine is "cylstm" or "torch"; reason says why torch does, "" otherwise."""
+
+    engine: str
+    reason: str = ""
+
+    def __str__(self):
+        return f"{self.engine} ({self.reason})" if self.reason else self.engine
+
+
+def explain(module: torch.nn.Module, input, hx=None) -> Explanation:
+    """Who would compute `module(input, hx)` now, and why. Computes nothing.
+
+    Raises TypeError for a module that is no LSTM.
+    """
+    if isinstance(module, LSTM):
+        call = _call_of(module, input, hx)
+    elif isinstance(module, LSTMCell):
+        call = _call_of_cell(module, input, hx)
+    elif isinstance(module, (torch.nn.LSTM, torch.nn.LSTMCell)):
+        call = (
+            f"the module is {type(module).__module__}.{type(module).__qualname__}: cylstm.torch.accelerate() swaps it"
+        )
+    else:
+        raise TypeError(f"module: expected an LSTM or LSTMCell, got {type(module).__name__}")
+    return Explanation("torch", call) if isinstance(call, str) else Explanation("cylstm")
+
+
+def _call_of(module: LSTM, input, hx) -> Call | str:
+    """The call, or why torch computes it: also wherever torch has an error to raise."""
+    packed = isinstance(input, PackedSequence)
+    x = input.data if packed else input
+    reason = _unlike(x)
+    if reason:
+        return reason
+    if module.proj_size:
+        return f"proj_size is {module.proj_size}"
+    I, H, L, D = module.input_size, module.hidden_size, module.num_layers, 2 if module.bidirectional else 1
+    lengths = sizes = None
+    rank = x.dim()
+    if packed:
+        sizes = input.batch_sizes
+        if rank == 2 and is_plain(sizes) and sizes.dtype is torch.int64 and sizes.dim() == 1:
+            lengths = packed_lengths(sizes.contiguous().numpy(), x.size(0))
+        if lengths is None:
+            return "the packed sequence is not one"
+        state = L * D, len(lengths), H
+    elif rank == 3:
+        state = L * D, x.size(0 if module.batch_first else 1), H
+    elif rank == 2:
+        state = L * D, H
+    else:
+        return f"the input has {rank} dimensions"
+    if x.size(rank - 1) != I or x.numel() == 0:
+        return f"the input is {tuple(x.shape)}"
+    if hx is not None:
+        reason = _unlike_state(hx, x.dtype, state)
+        if reason:
+            return reason
+    if _weights_moved(module):
+        module._update_flat_weights()
+    call = call_of(
+        module, module._flat_weights, x.dtype, I, H, L, D, module.bias,
+        batch_first=rank == 3 and module.batch_first, dropout=module.dropout if module.training and L > 1 else 0.0,
+        lengths=lengths, sizes=sizes,
+    )  # fmt: skip
+    return _unlike_weights(call, module._flat_weights, module._flat_weights_names) if type(call) is int else call
+
+
+def _call_of_cell(module: LSTMCell, input, hx) -> Call | str:
+    reason = _unlike(input)
+    if reason:
+        return reason
+    I, H, bias, rank = module.input_size, module.hidden_size, module.bias, input.dim()
+    if rank not in (1, 2) or input.size(rank - 1) != I or input.numel() == 0:
+        return f"the input is {tuple(input.shape)}"
+    if hx is not None:
+        reason = _unlike_state(hx, input.dtype, (input.size(0), H) if rank == 2 else (H,))
+        if reason:
+            return reason
+    weights = _weights_of_cell(module)
+    call = call_of(module, weights, input.dtype, I, H, 1, 1, bias)
+    return _unlike_weights(call, weights, _CELL_WEIGHTS) if type(call) is int else call
+
+
+_CELL_WEIGHTS = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
+
+
+def _weights_of_cell(module):
+    own = module._parameters
+    found = [own.get(name) for name in _CELL_WEIGHTS[: 4 if module.bias else 2]]
+    return [getattr(module, name) if w is None else w for name, w in zip(_CELL_WEIGHTS, found, strict=False)]
+
+
+_TYPES = torch.float32, torch.float64
+
+
+def _unlike(x) -> str:
+    """Why a tensor, or the state that torch is in, is nothing that cylstm computes with; "" where it is."""
+    if is_plain(x) and x.dtype in _TYPES and is_eager() and not torch.is_autocast_enabled("cpu"):
+        return ""
+    if not isinstance(x, Tensor):
+        return f"a {type(x).__name__} stands for the input"
+    if x.dtype not in _TYPES:
+        return f"its type is {x.dtype}"
+    if not x.is_cpu:
+        return f"it is on {x.device}"
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast is on"
+    if not is_eager():
+        return "torch traces or transforms the call"
+    return f"a {type(x).__name__} is not laid out as numbers in memory"
+
+
+def _unlike_state(hx, dtype, shape) -> str:
+    """The same of an initial state."""
+    if not isinstance(hx, (tuple, list)) or len(hx) != 2:
+        return "hx is not a pair"
+    for part in hx:
+        if not (is_plain(part) and part.dtype is dtype and part.shape == shape):
+            return f"hx holds {_described(part)}"
+    return ""
+
+
+def _unlike_weights(n, weights, names) -> str:
+    if len(weights) != len(names):
+        return f"there are {len(weights)} weights"
+    return f"{names[n]} is {_described(weights[n])}"
+
+
+def _refuse_what_torch_misreads(module, input):
+    """RuntimeError for shapes that torch 2.13 hands on to oneDNN unchecked, which then reads past the end of a
+    tensor."""
+    if isinstance(input, PackedSequence):
+        module.check_input(input.data, input.batch_sizes)
+    kept = module.__dict__.get("_cylstm")
+    if kept is None or module.proj_size or len(kept[2]) != len(module._flat_weights):
+        return
+    for name, w, (rows, columns) in zip(module._flat_weights_names, module._flat_weights, kept[2], strict=True):
+        expected = (rows, columns) if columns else (rows,)
+        if isinstance(w, Tensor) and w.dtype is torch.float32 and w.is_cpu and w.shape != expected:
+            raise RuntimeError(f"{name}: expected {expected}, got {tuple(w.shape)}")
+
+
+def _described(w) -> str:
+    if not isinstance(w, Tensor):
+        return type(w).__name__
+    return f"a {type(w).__name__} {tuple(w.shape)} in {w.dtype} on {w.device}, strides {w.stride()}"
+
+
+def _weights_moved(module) -> bool:
+    """Whether other tensors have taken the place of the module's weights: what nn.LSTM asks before each call."""
+    own = module._parameters
+    for ref, name in zip(module._flat_weight_refs, module._flat_weights_names, strict=True):
+        weight = own.get(name)
+        if weight is None or ref is None or ref() is not weight:
+            return True
+    return False
+
+
+def _resets_of(module, input, resets):
+    """bool (B, T), NumPy, from (T, B), (B, T) or (T,)."""
+    packed = isinstance(input, PackedSequence)
+    if packed:  # as the padded batch would have them, in the order before packing
+        expected = len(input.batch_sizes), int(input.batch_sizes[0])
+        expected = expected[::-1] if module.batch_first else expected
+    else:
+        expected = tuple(input.shape[:-1])
+    if not isinstance(resets, Tensor) or resets.dtype is not torch.bool or not is_plain(resets):
+        raise TypeError(f"resets: expected a bool Tensor {expected} on the CPU, got {_described(resets)}")
+    if tuple(resets.shape) != expected:
+        raise ValueError(f"resets: expected {expected}, got {tuple(resets.shape)}")
+    if resets.dim() == 1:
+        resets = resets.unsqueeze(0)
+    elif not module.batch_first:
+        resets = resets.transpose(0, 1)
+    if packed and input.sorted_indices is not None:
+        resets = resets.index_select(0, input.sorted_indices)
+    return resets.numpy()
+
+
+def _run_packed(call, packed, hx, weights):
+    """Packed rows go in and come out as they lie; states are the caller's, in the order before packing."""
+    _, sizes, order, back = packed
+    h, c = hx or (None, None)
+    if h is not None and order is not None:
+        h, c = h.index_select(1, order), c.index_select(1, order)
+    y, h, c = run(call, packed.data, h, c, weights)
+    if back is not None:
+        h, c = h.index_select(1, back), c.index_select(1, back)
+    return PackedSequence(y, sizes, order, back), (h, c)
