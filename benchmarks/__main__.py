@@ -1,8 +1,8 @@
 """python -m benchmarks QUESTION... [--shapes toy char] [--threads 1 2] [--seconds 1] [--rounds 9] [--out-dir FOLDER]
 
-Questions: inference, training, streaming, lm, ragged, swap, kernels, startup, memory; then `compare`, which puts the
-answers in FOLDER together as ratios and a picture. Each number of threads has a process of its own, bound to as many
-processors. Nothing else may run meanwhile.
+Questions: inference, training, streaming, lm, ragged, swap, module, kernels, startup, memory; then `compare`, which
+puts the answers in FOLDER together as ratios and a picture. Each number of threads has a process of its own, bound to
+as many processors. Nothing else may run meanwhile.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks import compare, timer
 from benchmarks.shapes import SHAPES
 
-QUESTIONS = ("inference", "training", "streaming", "lm", "ragged", "swap", "kernels", "startup", "memory")
+QUESTIONS = ("inference", "training", "streaming", "lm", "ragged", "swap", "module", "kernels", "startup", "memory")
 ONE_THREAD = ("kernels", "startup")
 
 
