@@ -5,19 +5,19 @@
 INLINE void NAME(units)(const int n, ptrdiff_t apart, REAL *gates, const REAL *c_prev, REAL *c, REAL *h)
 {
     VECTOR x[4 * UNITS_ABREAST], scale[4 * UNITS_ABREAST], p[4 * UNITS_ABREAST], cell[UNITS_ABREAST];
-#pragma GCC unroll 16
+    UNROLL
     for (int i = 0; i < 4 * n; i++) {
         const VECTOR a = NAME(load)(gates + i / 4 * 4 * apart + i % 4 * LANES);
         x[i] = i % 4 == 2 ? NAME(clamp)(a + a, -TANH_LIMIT, TANH_LIMIT) : -NAME(clamp)(a, -PAIRED_LIMIT, PAIRED_LIMIT);
     }
     NAME(exp_parts)(4 * n, x, scale, p);
-#pragma GCC unroll 16
+    UNROLL
     for (int i = 0; i < 4 * n; i++)
         x[i] = i % 4 == 2 ? NAME(tanh_numerator)(scale[i], p[i]) : NAME(sigmoid_denominator)(scale[i], p[i]);
     ABREAST {
         const VECTOR both = (REAL)1 / (x[4 * i] * x[4 * i + 1]), in = both * x[4 * i + 1], forget = both * x[4 * i];
         const VECTOR g = x[4 * i + 2] / (x[4 * i + 2] + (REAL)2);
-        cell[i] = forget * NAME(load)(c_prev + i * apart) + in * g;
+        cell[i] = NAME(add_product)(in * g, forget, NAME(load)(c_prev + i * apart));
         NAME(store)(gates + i * 4 * apart, in);
         NAME(store)(gates + i * 4 * apart + LANES, forget);
         NAME(store)(gates + i * 4 * apart + 2 * LANES, g);
@@ -77,17 +77,17 @@ static void NAME(cell_backward)(ptrdiff_t B, ptrdiff_t H, ptrdiff_t first, ptrdi
         REAL *gate = gates + 4 * n;
         const VECTOR i = NAME(load)(gate), f = NAME(load)(gate + LANES);
         const VECTOR g = NAME(load)(gate + 2 * LANES), o = NAME(load)(gate + 3 * LANES);
-        const VECTOR tanh_c = NAME(vtanh)(NAME(load)(c + n)), dh_t = NAME(load)(dh + n);
+        const VECTOR tanh_c = NAME(vtanh)(NAME(load)(c + n)), dh_t = NAME(load)(dh + n), one = NAME(splat)(1);
         /* h = o tanh(c) */
         const VECTOR d_o = dh_t * tanh_c;
-        const VECTOR d_c = NAME(load)(dc + n) + dh_t * o * ((REAL)1 - tanh_c * tanh_c);
+        const VECTOR d_c = NAME(add_product)(NAME(load)(dc + n), dh_t * o, NAME(subtract_product)(one, tanh_c, tanh_c));
         /* c = f c_prev + i g */
         const VECTOR d_i = d_c * g, d_f = d_c * NAME(load)(c_prev + n), d_g = d_c * i;
         NAME(store)(dc + n, d_c * f);
         /* sigmoid' = s (1 - s), tanh' = 1 - g^2 */
-        NAME(store)(gate, d_i * i * ((REAL)1 - i));
-        NAME(store)(gate + LANES, d_f * f * ((REAL)1 - f));
-        NAME(store)(gate + 2 * LANES, d_g * ((REAL)1 - g * g));
-        NAME(store)(gate + 3 * LANES, d_o * o * ((REAL)1 - o));
+        NAME(store)(gate, d_i * i * (one - i));
+        NAME(store)(gate + LANES, d_f * f * (one - f));
+        NAME(store)(gate + 2 * LANES, d_g * NAME(subtract_product)(one, g, g));
+        NAME(store)(gate + 3 * LANES, d_o * o * (one - o));
     }
 }

@@ -29,6 +29,12 @@
  * Every element of a product is summed in the same order, k = 0, 1, 2, ..., whatever the number of rows: one row
  * alone and the same row within a batch give the same bits; and so does a product cut into pieces by its columns.
  * Tiles have an order of their own, and so have weights that are not packed (CYLSTM_ROWS).
+ *
+ * ROUNDING. Every operation rounds to its type, once, as it is written: compilers may not join a multiply and an add
+ * (-ffp-contract=off), which each would do in other loops than the next. Where the two are to be one, in products, exp,
+ * cells and optimisers, the source says so (add_product and its like in vector.h): rounded once with AVX2, AVX-512, AMX
+ * and NEON, twice with x86-64's baseline and on other processors. So the bits depend on the instruction set alone, not
+ * on the compiler or on where in an array a number lies.
  */
 #ifndef CYLSTM_KERNELS_H
 #define CYLSTM_KERNELS_H

@@ -1,7 +1,9 @@
-#if !defined(__AVX512F__) || !defined(__AVX512DQ__) || !defined(__AVX512VL__) || !defined(__AVX512BW__)
-#error "compile with -mavx512f -mavx512dq -mavx512vl -mavx512bw"
+#ifdef __x86_64__ /* macOS compiles every file for each of its architectures: nothing for the others */
+#if !defined(__AVX512F__) || !defined(__AVX512DQ__) || !defined(__AVX512VL__) || !defined(__AVX512BW__) || \
+    !defined(__FMA__)
+#error "compile with -mavx512f -mavx512dq -mavx512vl -mavx512bw -mfma"
 #endif
-#if !defined(__AMX_TILE__) || !defined(__AMX_BF16__)
+#if !(defined(__AMX_TILE__) && defined(__AMX_BF16__)) && !(defined(__AMXTILE__) && defined(__AMXBF16__)) /* Clang 14 */
 #error "compile with -mamx-tile -mamx-bf16"
 #endif
 #define ISA amx
@@ -11,3 +13,4 @@
 #define WITH_TILES
 #define UNITS_ABREAST 2
 #include "kernels_body.h"
+#endif

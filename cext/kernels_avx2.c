@@ -1,3 +1,4 @@
+#ifdef __x86_64__ /* macOS compiles every file for each of its architectures: nothing for the others */
 #if !defined(__AVX2__) || !defined(__FMA__)
 #error "compile with -mavx2 -mfma"
 #endif
@@ -7,3 +8,4 @@
 #define TILE_ROWS 3 /* 3 x 4 accumulators, 3 broadcasts and 1 weight: the 16 registers there are */
 #define UNITS_ABREAST 1
 #include "kernels_body.h"
+#endif

@@ -1,6 +1,9 @@
 /* All kernels for one instruction set: the bodies compiled for float and for double, and the table of both.
  * Included by one tiny .c per instruction set, which defines ISA, ISA_NAME, VECTOR_BYTES, TILE_ROWS (of a
  * product in registers), UNITS_ABREAST (vectors of units whose activations are computed side by side), and WITH_TILES. */
+#if defined(__clang__) ? __clang_major__ < 14 : __GNUC__ < 11
+#error "compiler: expected GCC 11, Clang 14 or newer"
+#endif
 #include "kernels.h"
 
 #include <math.h>
@@ -20,6 +23,17 @@
 #endif
 /* The intrinsic function of this width and type */
 #define X86(operation) CONCATENATE_EXPANDED(X86_WIDTH, CONCATENATE_EXPANDED(operation, X86_TYPE))
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#define NEON(operation) CONCATENATE_EXPANDED(operation, CONCATENATE_EXPANDED(_f, REAL_BITS))
+#endif
+
+/* A loop to be laid out in full: its bounds are constants. Clang takes GCC's pragma for a number of rounds, and
+ * leaves a shorter loop, and what it counts through, in memory (14 and 16 do, 19 does not). */
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
 #endif
 
 #ifdef WITH_TILES
@@ -53,6 +67,8 @@ static const double inverse_factorials[] = {1.0, 1.0, 1.0 / 2, 1.0 / 6, 1.0 / 24
 #define EXP_HIGH 88.0f
 #define PAIRED_LIMIT 43.0f /* e^43 (e^43 + 1) < 2^127; sigmoid(-43) = 2e-19 */
 #define SQRT sqrtf
+#define FMA __builtin_fmaf
+#define NEON_VECTOR float32x4_t
 #include "kernels_real.h"
 
 #define NAME(name) name##_f64
@@ -69,6 +85,8 @@ static const double inverse_factorials[] = {1.0, 1.0, 1.0 / 2, 1.0 / 6, 1.0 / 24
 #define EXP_HIGH 709.0
 #define PAIRED_LIMIT 350.0 /* sigmoid(-350) = 1e-152 */
 #define SQRT sqrt
+#define FMA __builtin_fma
+#define NEON_VECTOR float64x2_t
 #include "kernels_real.h"
 
 #define F32(name) name##_f32

@@ -39,6 +39,8 @@ typedef REAL NAME(real);
 #undef PAIRED_LIMIT
 #undef X86_TYPE
 #undef SQRT
+#undef FMA
+#undef NEON_VECTOR
 #undef VECTOR
 #undef INTEGERS
 #undef LANES

@@ -8,18 +8,19 @@
  *
  * Adding 1.5 * 2^(mantissa bits) leaves round(x / ln 2) in the low bits, where it can be shifted into an exponent:
  * works without a rounding instruction, which SSE2 lacks. */
-#define ABREAST _Pragma("GCC unroll 16") for (int i = 0; i < n; i++)
+#define ABREAST UNROLL for (int i = 0; i < n; i++)
 INLINE void NAME(exp_parts)(const int n, const VECTOR *x, VECTOR *scale, VECTOR *p)
 {
     VECTOR r[16], q[16];
-    ABREAST scale[i] = x[i] * (REAL)1.4426950408889634074 + ROUNDING;
+    ABREAST scale[i] = NAME(add_product)(NAME(splat)(ROUNDING), x[i], NAME(splat)((REAL)1.4426950408889634074));
     ABREAST q[i] = scale[i] - ROUNDING;
-    ABREAST r[i] = (x[i] - q[i] * (REAL)LN2_HIGH) - q[i] * (REAL)LN2_LOW;
+    ABREAST r[i] = NAME(subtract_product)(x[i], q[i], NAME(splat)((REAL)LN2_HIGH));
+    ABREAST r[i] = NAME(subtract_product)(r[i], q[i], NAME(splat)((REAL)LN2_LOW));
     ABREAST scale[i] = (VECTOR)(((INTEGERS)scale[i] << MANTISSA_BITS) + (INTEGERS)NAME(splat)(1));
     ABREAST q[i] = NAME(splat)((REAL)inverse_factorials[EXP_DEGREE]);
-#pragma GCC unroll 16
-    for (int k = EXP_DEGREE - 1; k >= 2; k--) ABREAST q[i] = q[i] * r[i] + (REAL)inverse_factorials[k];
-    ABREAST p[i] = r[i] + r[i] * r[i] * q[i];
+    UNROLL for (int k = EXP_DEGREE - 1; k >= 2; k--)
+        ABREAST q[i] = NAME(add_product)(NAME(splat)((REAL)inverse_factorials[k]), q[i], r[i]);
+    ABREAST p[i] = NAME(add_product)(r[i], r[i] * r[i], q[i]);
 }
 
 INLINE VECTOR NAME(vexp)(VECTOR x)
@@ -27,14 +28,14 @@ INLINE VECTOR NAME(vexp)(VECTOR x)
     VECTOR scale, p;
     x = NAME(clamp)(x, EXP_LOW, EXP_HIGH);
     NAME(exp_parts)(1, &x, &scale, &p);
-    return scale + scale * p;
+    return NAME(add_product)(scale, scale, p);
 }
 
 /* sigmoid(x) = 1 / (1 + exp(-x)), here from the parts of exp(-x). */
-INLINE VECTOR NAME(sigmoid_denominator)(VECTOR scale, VECTOR p) { return (REAL)1 + (scale + scale * p); }
+INLINE VECTOR NAME(sigmoid_denominator)(VECTOR scale, VECTOR p) { return (REAL)1 + NAME(add_product)(scale, scale, p); }
 
 /* tanh(x) = (e - 1) / (e + 1) with e = exp(2x), here from its parts. */
-INLINE VECTOR NAME(tanh_numerator)(VECTOR scale, VECTOR p) { return scale * p + (scale - (REAL)1); }
+INLINE VECTOR NAME(tanh_numerator)(VECTOR scale, VECTOR p) { return NAME(add_product)(scale - (REAL)1, scale, p); }
 
 INLINE VECTOR NAME(vsigmoid)(VECTOR x)
 {

@@ -15,13 +15,13 @@ static void NAME(sgd)(ptrdiff_t n, REAL *restrict p, const REAL *restrict g, REA
 {
     const REAL lr = (REAL)lr_, momentum = (REAL)momentum_, decay = (REAL)decay_, gscale = (REAL)gscale_;
     if (!m) {
-        for (ptrdiff_t j = 0; j < n; j++) p[j] -= lr * (gscale * g[j] + decay * p[j]);
+        for (ptrdiff_t j = 0; j < n; j++) p[j] = NAME(add_product_1)(p[j], -lr, NAME(add_product_1)(gscale * g[j], decay, p[j]));
         return;
     }
     for (ptrdiff_t j = 0; j < n; j++) {
-        const REAL d = gscale * g[j] + decay * p[j];
-        m[j] = momentum * m[j] + d;
-        p[j] -= lr * (nesterov ? d + momentum * m[j] : m[j]);
+        const REAL d = NAME(add_product_1)(gscale * g[j], decay, p[j]);
+        m[j] = NAME(add_product_1)(d, momentum, m[j]);
+        p[j] = NAME(add_product_1)(p[j], -lr, nesterov ? NAME(add_product_1)(d, momentum, m[j]) : m[j]);
     }
 }
 
@@ -33,9 +33,9 @@ static void NAME(adam)(ptrdiff_t n, REAL *restrict p, const REAL *restrict g, RE
     const REAL beta1 = (REAL)beta1_, rest1 = (REAL)(1 - beta1_), beta2 = (REAL)beta2_, rest2 = (REAL)(1 - beta2_);
     const REAL keep = decoupled ? (REAL)(1 - lr * decay_) : 1, decay = decoupled ? 0 : (REAL)decay_;
     for (ptrdiff_t j = 0; j < n; j++) {
-        const REAL d = gscale * g[j] + decay * p[j];
-        m[j] = beta1 * m[j] + rest1 * d;
-        v[j] = beta2 * v[j] + rest2 * d * d;
-        p[j] = keep * p[j] - step_size * m[j] / (correction * SQRT(v[j]) + eps);
+        const REAL d = NAME(add_product_1)(gscale * g[j], decay, p[j]);
+        m[j] = NAME(add_product_1)(beta1 * m[j], rest1, d);
+        v[j] = NAME(add_product_1)(beta2 * v[j], rest2 * d, d);
+        p[j] = NAME(add_product_1)(-(step_size * m[j] / NAME(add_product_1)(eps, correction, SQRT(v[j]))), keep, p[j]);
     }
 }

@@ -10,23 +10,26 @@ INLINE void NAME(tile)(const int ROWS, const int PANELS, const int VECTORS, ptrd
 {
     VECTOR acc[TILE_ROWS][8];
     const int width = PANELS * VECTORS;
-#pragma GCC unroll 8
+    UNROLL
     for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 8
+        UNROLL
         for (int j = 0; j < width; j++) acc[r][j] = NAME(load)((bias ? bias : C + r * ldc) + j * LANES);
     for (ptrdiff_t k = 0; k < K; k++) {
         __builtin_prefetch(P + ahead, 0, 2); /* into the second-level cache */
-#pragma GCC unroll 8
+        VECTOR a[TILE_ROWS]; /* one load of each: GCC 12 would load them anew for every vector of columns */
+        UNROLL
+        for (int r = 0; r < ROWS; r++) a[r] = NAME(splat)(A[r * lda + k]);
+        UNROLL
         for (int j = 0; j < width; j++) {
             const VECTOR w = NAME(load)(P + (j / VECTORS) * panel_size + (j % VECTORS) * LANES);
-#pragma GCC unroll 8
-            for (int r = 0; r < ROWS; r++) acc[r][j] += w * A[r * lda + k];
+            UNROLL
+            for (int r = 0; r < ROWS; r++) acc[r][j] = NAME(add_product)(acc[r][j], w, a[r]);
         }
         P += step;
     }
-#pragma GCC unroll 8
+    UNROLL
     for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 8
+        UNROLL
         for (int j = 0; j < width; j++) NAME(store)(C + r * ldc + j * LANES, acc[r][j]);
 }
 
@@ -44,8 +47,10 @@ DEFINE_TILE(1, 2, 4)
 DEFINE_TILES(1)
 DEFINE_TILES(2)
 DEFINE_TILES(3)
-#if TILE_ROWS == 6
+#if TILE_ROWS >= 4
 DEFINE_TILES(4)
+#endif
+#if TILE_ROWS >= 6
 DEFINE_TILES(5)
 DEFINE_TILES(6)
 #endif
@@ -54,8 +59,11 @@ typedef void (*NAME(tile_function))(ptrdiff_t, const REAL *, ptrdiff_t, const RE
                                     REAL *, ptrdiff_t);
 
 static const NAME(tile_function) NAME(tiles)[TILE_ROWS][4] = {TILES(1), TILES(2), TILES(3),
-#if TILE_ROWS == 6
-                                                              TILES(4), TILES(5), TILES(6)
+#if TILE_ROWS >= 4
+                                                              TILES(4),
+#endif
+#if TILE_ROWS >= 6
+                                                              TILES(5), TILES(6),
 #endif
 };
 

@@ -117,10 +117,10 @@ static void split_transposed(ptrdiff_t rows, ptrdiff_t K, const REAL *A, ptrdiff
             for (int pair = 0; pair < 16; pair++) split_pair_of(A + r, lda, k + 2 * pair, K, rows - r, pairs[pair]);
             for (int s = 0; s < 3; s++) {
                 VECTOR v[16];
-#pragma GCC unroll 16
+                UNROLL
                 for (int pair = 0; pair < 16; pair++) v[pair] = (VECTOR)pairs[pair][s];
                 NAME(transpose)(v);
-#pragma GCC unroll 16
+                UNROLL
                 for (int row = 0; row < 16; row++) memcpy(to + s * PART + row * 32, &v[row], 64);
             }
         }

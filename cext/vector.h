@@ -13,7 +13,40 @@ typedef REAL NAME(unaligned) __attribute__((vector_size(VECTOR_BYTES), aligned(s
 
 INLINE VECTOR NAME(load)(const REAL *p) { return *(const NAME(unaligned) *)p; }
 INLINE void NAME(store)(REAL *p, VECTOR v) { *(NAME(unaligned) *)p = v; }
-INLINE VECTOR NAME(splat)(REAL a) { return (VECTOR){0} + a; }
+INLINE VECTOR NAME(splat)(REAL a) { return a - (VECTOR){0}; } /* a + 0 would lose the sign of -0, and cost an addition */
+
+/* sum + a * b and sum - a * b, rounded once where there is an instruction for it, else twice. */
+INLINE VECTOR NAME(add_product)(VECTOR sum, VECTOR a, VECTOR b)
+{
+#if defined(__FMA__)
+    return (VECTOR)X86(fmadd)(a, b, sum);
+#elif defined(__aarch64__)
+    return (VECTOR)NEON(vfmaq)((NEON_VECTOR)sum, (NEON_VECTOR)a, (NEON_VECTOR)b);
+#else
+    return sum + a * b;
+#endif
+}
+
+INLINE VECTOR NAME(subtract_product)(VECTOR sum, VECTOR a, VECTOR b)
+{
+#if defined(__FMA__)
+    return (VECTOR)X86(fnmadd)(a, b, sum);
+#elif defined(__aarch64__)
+    return (VECTOR)NEON(vfmsq)((NEON_VECTOR)sum, (NEON_VECTOR)a, (NEON_VECTOR)b);
+#else
+    return sum - a * b;
+#endif
+}
+
+/* The same of single numbers, in loops that the compiler vectorises. */
+INLINE REAL NAME(add_product_1)(REAL sum, REAL a, REAL b)
+{
+#if defined(__FMA__) || defined(__aarch64__)
+    return FMA(a, b, sum);
+#else
+    return sum + a * b;
+#endif
+}
 
 /* mask ? a : b, lane by lane; C has no such operator for vectors. */
 INLINE VECTOR NAME(select)(INTEGERS mask, VECTOR a, VECTOR b)

@@ -1,0 +1,36 @@
+"""The kernels as C code sees them: the tables of include/kernels.h, through ctypes."""
+
+import ctypes
+import re
+from pathlib import Path
+
+import cylstm
+from cylstm import _kernels
+
+HEADER = re.sub(r"/\*.*?\*/", "", Path(cylstm.get_include(), "kernels_table.h").read_text(), flags=re.DOTALL)
+
+
+class Table(ctypes.Structure):
+    _fields_ = [("lanes", ctypes.c_ssize_t), *((name, ctypes.c_void_p) for name in re.findall(r"\(\*(\w+)\)", HEADER))]
+
+
+class Kernels(ctypes.Structure):
+    _fields_ = [("isa", ctypes.c_char_p), ("float32", Table), ("float64", Table)]
+
+
+pointer = ctypes.pythonapi.PyCapsule_GetPointer
+pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+select = ctypes.CFUNCTYPE(ctypes.POINTER(Kernels), ctypes.c_char_p)(pointer(_kernels.select, b"cylstm._kernels.select"))
+
+
+def lanes(isa, dtype):
+    return getattr(select(isa.encode()).contents, dtype).lanes
+
+
+def call(isa, dtype, name, *arguments):
+    """One kernel that returns nothing; arrays go in by their addresses, floats as double, None as NULL."""
+    kinds = {int: ctypes.c_ssize_t, float: ctypes.c_double}
+    kinds = [kinds.get(type(argument), ctypes.c_void_p) for argument in arguments]
+    values = [argument.ctypes.data if hasattr(argument, "ctypes") else argument for argument in arguments]
+    address = getattr(getattr(select(isa.encode()).contents, dtype), name)
+    ctypes.CFUNCTYPE(None, *kinds)(address)(*values)
