@@ -1,9 +1,9 @@
 """What is compiled, and with which flags. Everything else about the project stands in pyproject.toml."""
 
 import os
-import platform
 import shutil
 import sys
+import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +21,8 @@ MACOS = sys.platform == "darwin"
 
 checks = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g"] if SANITIZE else []
 flags = ["-std=gnu11", "-O1" if DEBUG else "-O3", "-g" if DEBUG else "-g0", "-fno-math-errno", *checks]
+# cext/vector.h says where a multiply and an add are one instruction: compilers differ, by version and by loop.
+flags.append("-ffp-contract=off")
 if sys.platform == "linux":
     checks.append("-pthread")  # a library of its own in glibc before 2.34
     flags.append("-pthread")
@@ -52,13 +54,26 @@ else:
 for header in ("kernels.h", "kernels_table.h"):
     shutil.copyfile(ROOT / "cext" / header, PACKAGE / "include" / header)
 
-ISA_FLAGS = {"baseline": []}
-if platform.machine().lower() in ("x86_64", "amd64"):
-    ISA_FLAGS["avx2"] = ["-mavx2", "-mfma"]
-    ISA_FLAGS["avx512"] = ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma"]
-    if sys.platform == "linux":
-        ISA_FLAGS["amx"] = [*ISA_FLAGS["avx512"], "-mamx-tile", "-mamx-bf16"]
 
+def isa_flags(platform):
+    """The instruction sets to build, and each one's flags, for a platform in sysconfig's words.
+
+    On macOS one call of the compiler may make code for two processors: there x86-64's flags say whose they are, and its
+    sources are empty for the other.
+    """
+    sets, macos = {"baseline": []}, platform.startswith("macosx")
+    if macos or "x86_64" in platform or "amd64" in platform:
+        sets["avx2"] = ["-mavx2", "-mfma"]
+        sets["avx512"] = ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma"]
+    if platform == "linux-x86_64":
+        sets["amx"] = [*sets["avx512"], "-mamx-tile", "-mamx-bf16"]
+    if macos:
+        sets = {name: [part for flag in own for part in ("-Xarch_x86_64", flag)] for name, own in sets.items()}
+    return sets
+
+
+# Of the platform that is built for, which need not be the one that this runs on.
+ISA_FLAGS = isa_flags(sysconfig.get_platform())
 
 # Neither objects nor generated sources know which switches made them: other switches than last time build all anew.
 switches = f"debug={DEBUG} sanitize={SANITIZE}"

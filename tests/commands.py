@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
 
@@ -13,10 +14,31 @@ TINY = ["--hidden", "9", "--embedding", "5", "--epochs", "2", "--streams", "3", 
         "--schedule", "constant"]  # fmt: skip
 
 
+# Windows knows no signals between processes, and its Ctrl-C goes to the whole console: there a byte asks for one.
+ASKED = """
+import os, signal, sys, threading
+from cylstm.cli import main
+def listen():
+    if os.read(0, 1): signal.raise_signal(signal.SIGINT)
+threading.Thread(target=listen, daemon=True).start()
+sys.exit(main())
+"""
+SIGNALS = os.name != "nt"
+
+
 def start(*arguments):
     """The command in a process of its own, its pipes unbuffered on our side."""
-    command = [sys.executable, "-m", "cylstm", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+    command = [sys.executable, *(["-m", "cylstm"] if SIGNALS else ["-c", ASKED]), *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=None if SIGNALS else pipe, stdout=pipe, stderr=pipe, bufsize=0)
+
+
+def press_ctrl_c(process):
+    """What a user does to a command that start() started."""
+    if SIGNALS:
+        process.send_signal(signal.SIGINT)
+    else:
+        process.stdin.write(b"!")
 
 
 def refused(capsys, *arguments):

@@ -3,14 +3,13 @@
 import io
 import json
 import re
-import signal
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
-from commands import TEXT, TINY, refused, start
+from commands import TEXT, TINY, press_ctrl_c, refused, start
 
 from cylstm import data
 from cylstm.cli import main
@@ -93,7 +92,7 @@ def test_generation_prints_as_it_goes(trained):
             seen += process.stdout.read(100)
         assert process.poll() is None  # a thousand million tokens to go
         assert seen.startswith(b"The cat")
-        process.send_signal(signal.SIGINT)
+        press_ctrl_c(process)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 130 and err == b""
 

@@ -3,12 +3,11 @@
 import json
 import os
 import re
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import TEXT, TINY, refused, start
+from commands import TEXT, TINY, press_ctrl_c, refused, start
 
 from cylstm import Adam, data, train
 from cylstm.cli import main
@@ -117,7 +116,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on_to_the_same_bits():
     with start(*run, "--epochs", 10**6, "--out", "broken.safetensors") as process:
         while not process.stdout.readline().startswith(b"epoch 3/"):
             assert process.poll() is None
-        process.send_signal(signal.SIGINT)
+        press_ctrl_c(process)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.decode() == "cylstm: interrupted; go on with: cylstm train --resume broken.ckpt\n"

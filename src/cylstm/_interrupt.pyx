@@ -11,12 +11,18 @@ cdef extern from "pythread.h" nogil:
 
 cdef extern from "<time.h>" nogil:
     """
+    #ifdef _WIN32 /* whose older C library lacks timespec_get */
+    #define WIN32_LEAN_AND_MEAN
+    #include <windows.h>
+    static double cylstm_clock(void) { return 1e-3 * (double)GetTickCount64(); }
+    #else
     static double cylstm_clock(void)
     {
         struct timespec now;
         timespec_get(&now, TIME_UTC);
         return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
     }
+    #endif
     """
     double cylstm_clock()
 
