@@ -14,8 +14,9 @@ double multiply_adds(ptrdiff_t rounds)
     for (ptrdiff_t round = 0; round < rounds; round++) {
 #pragma GCC unroll 12
         for (int n = 0; n < CHAINS; n++) {
-            sums[n] = sums[n] * a + b;
-            __asm__ volatile("" : "+v"(sums[n]));
+            vector sum = sums[n] * a + b; /* of its own: GCC 14 keeps an array in memory whose elements are handed to asm */
+            __asm__ volatile("" : "+v"(sum));
+            sums[n] = sum;
         }
     }
     double total = 0;
