@@ -14,7 +14,7 @@ double multiply_adds(ptrdiff_t rounds)
     for (ptrdiff_t round = 0; round < rounds; round++) {
 #pragma GCC unroll 12
         for (int n = 0; n < CHAINS; n++) {
-            vector sum = sums[n] * a + b; /* of its own: GCC 14 keeps an array in memory whose elements are handed to asm */
+            vector sum = sums[n] * a + b; /* GCC 14 keeps an array in memory whose elements are handed to asm */
             __asm__ volatile("" : "+v"(sum));
             sums[n] = sum;
         }

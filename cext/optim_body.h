@@ -15,7 +15,8 @@ static void NAME(sgd)(ptrdiff_t n, REAL *restrict p, const REAL *restrict g, REA
 {
     const REAL lr = (REAL)lr_, momentum = (REAL)momentum_, decay = (REAL)decay_, gscale = (REAL)gscale_;
     if (!m) {
-        for (ptrdiff_t j = 0; j < n; j++) p[j] = NAME(add_product_1)(p[j], -lr, NAME(add_product_1)(gscale * g[j], decay, p[j]));
+        for (ptrdiff_t j = 0; j < n; j++)
+            p[j] = NAME(add_product_1)(p[j], -lr, NAME(add_product_1)(gscale * g[j], decay, p[j]));
         return;
     }
     for (ptrdiff_t j = 0; j < n; j++) {

@@ -13,7 +13,7 @@ typedef REAL NAME(unaligned) __attribute__((vector_size(VECTOR_BYTES), aligned(s
 
 INLINE VECTOR NAME(load)(const REAL *p) { return *(const NAME(unaligned) *)p; }
 INLINE void NAME(store)(REAL *p, VECTOR v) { *(NAME(unaligned) *)p = v; }
-INLINE VECTOR NAME(splat)(REAL a) { return a - (VECTOR){0}; } /* a + 0 would lose the sign of -0, and cost an addition */
+INLINE VECTOR NAME(splat)(REAL a) { return a - (VECTOR){0}; } /* a + 0 would lose the sign of -0 */
 
 /* sum + a * b and sum - a * b, rounded once where there is an instruction for it, else twice. */
 INLINE VECTOR NAME(add_product)(VECTOR sum, VECTOR a, VECTOR b)
