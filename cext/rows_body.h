@@ -9,9 +9,9 @@
  * lane in turn, so that the number of a lane loses its first bit and takes the number of the vector as its last. */
 INLINE VECTOR NAME(fold)(VECTOR *v)
 {
-#pragma GCC unroll 4
+    UNROLL
     for (ptrdiff_t half = LANES / 2; half > 0; half /= 2)
-#pragma GCC unroll 8
+        UNROLL
         for (ptrdiff_t i = 0; i < half; i++)
             v[i] = SHUFFLE(v[i], v[i + half], FIRST_HALVES) + SHUFFLE(v[i], v[i + half], SECOND_HALVES);
     return v[0];
@@ -24,21 +24,21 @@ INLINE VECTOR NAME(dots)(ptrdiff_t used, ptrdiff_t K, const REAL *x, const REAL 
     VECTOR sums[VECTOR_BYTES / sizeof(REAL)];
     INTEGERS inside, wanted;
     ptrdiff_t k = 0;
-#pragma GCC unroll 16
+    UNROLL
     for (ptrdiff_t n = 0; n < LANES; n++) sums[n] = NAME(splat)(0);
     for (; k + LANES <= K; k += LANES) {
         const VECTOR part = NAME(load)(x + k);
-#pragma GCC unroll 16
-        for (ptrdiff_t n = 0; n < LANES; n++) sums[n] += NAME(load)(w + (n < used ? n : 0) * K + k) * part;
+        UNROLL
+        for (ptrdiff_t n = 0; n < LANES; n++) sums[n] = NAME(add_product)(sums[n], NAME(load)(w + (n < used ? n : 0) * K + k), part);
     }
     if (k < K) { /* what is read behind a row belongs to the next one, if there is as much */
         const VECTOR part = NAME(load_part)(x + k, K - k, 0);
         for (ptrdiff_t n = 0; n < LANES; n++) inside[n] = -(n < K - k);
-#pragma GCC unroll 16
+        UNROLL
         for (ptrdiff_t n = 0; n < LANES; n++) {
             const REAL *row = w + (n < used ? n : 0) * K + k;
             const VECTOR v = row + LANES <= end ? NAME(load)(row) : NAME(load_part)(row, K - k, 0);
-            sums[n] += (VECTOR)((INTEGERS)v & inside) * part;
+            sums[n] = NAME(add_product)(sums[n], (VECTOR)((INTEGERS)v & inside), part);
         }
     }
     for (ptrdiff_t n = 0; n < LANES; n++) wanted[n] = -(n < used);
