@@ -19,7 +19,7 @@ from cylstm import oracle
 
 HERE = Path(__file__).parent
 CEXT = HERE.parents[1] / "cext"
-FLAGS = ["-std=gnu11", "-O3", "-fno-math-errno", "-Wall", "-Wextra", "-Werror", f"-I{CEXT}"]
+FLAGS = ["-std=gnu11", "-O3", "-fno-math-errno", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", f"-I{CEXT}"]
 X86_FLAGS = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma"],
@@ -43,7 +43,7 @@ def build(target, folder):
     compiler, flags, _, sets = TARGETS[target]
     kernels = [(CEXT / f"kernels_{isa}.c", X86_FLAGS.get(isa, [])) for isa in ["baseline", *sets]]
     objects = []
-    for source, more in [*kernels, (CEXT / "dispatch.c", []), (CEXT / "pool.c", []), (HERE / "driver.c", ["-ffp-contract=off"])]:
+    for source, more in [*kernels, (CEXT / "dispatch.c", []), (CEXT / "pool.c", []), (HERE / "driver.c", [])]:
         objects.append(folder / f"{target}_{source.stem}.o")
         subprocess.run([compiler, *FLAGS, *flags, *more, "-c", source, "-o", objects[-1]], check=True)
     program = folder / f"{target}.exe"
@@ -92,8 +92,8 @@ def run(target, program, inputs, folder):
 
 
 def expected(inputs, got, dtype):
-    """What the oracle says. Its losses start from the y that was got, its gradients from that loss's, its optimisers from dW:
-    so no error is counted twice."""
+    """What the oracle says. Its losses start from the y that was got, its gradients from the loss's, its optimisers
+    from dW: no error is counted twice."""
     exact = {name: array.astype(dtype).astype(np.float64) for name, array in inputs.items()}
     T, B, I, H = inputs["sizes"]
     N = T * B
@@ -173,8 +173,8 @@ def by_set(found):
 
 
 def check_bits(answers):
-    """The same arithmetic, the same bits: of one instruction set under two systems, but for what their libm computes; and of
-    two that have a fused multiply-add, where no sum depends on the width of a vector."""
+    """The same arithmetic, the same bits: of one instruction set under two systems, but for what their libm computes;
+    and of two that have a fused multiply-add, where no sum depends on the width of a vector."""
     host = by_set(answers["host"])
     for isa, there in by_set(answers.get("windows", {})).items():
         compare(host[isa], there, lambda got: got.keys() - {"losses", "d binary"}, f"windows, {isa}")

@@ -4,7 +4,7 @@
  *
  *     driver INPUT OUTPUT
  *
- * The input: arrays of doubles, each behind its length. The output: the same, each behind a name of 32 characters as well. */
+ * The input: arrays of doubles, each behind its length. The output: the same, each behind a name of 32 bytes too. */
 #include "kernels.h"
 #include "pool.h"
 
@@ -39,8 +39,9 @@ static void read_inputs(const char *path)
     if (!file) fail("the input cannot be read");
     for (int n = 0; n < INPUTS; n++) {
         if (fread(&lengths[n], sizeof(int64_t), 1, file) != 1) fail("the input ends too early");
-        inputs[n] = zeros((ptrdiff_t)lengths[n], sizeof(double));
-        if (fread(inputs[n], sizeof(double), (size_t)lengths[n], file) != (size_t)lengths[n]) fail("the input ends too early");
+        const size_t count = (size_t)lengths[n];
+        inputs[n] = zeros((ptrdiff_t)count, sizeof(double));
+        if (fread(inputs[n], sizeof(double), count, file) != count) fail("the input ends too early");
     }
     fclose(file);
 }

@@ -63,10 +63,11 @@ static void NAME(forward)(void *context, int me, int count, cylstm_team *team)
     }
 }
 
-/* dW = dgates' x, dR = dgates' h and db of this member's units; rows of h and x are those that went into the gates' row. */
+/* dW = dgates' x, dR = dgates' h and db of this member's units; row n of x and h is what row n of gates came from. */
 static void NAME(weight_gradients)(const NAME(layer) *s, ptrdiff_t first, ptrdiff_t last)
 {
     const ptrdiff_t N = s->T * s->B, G = 4 * s->Hp, H = s->H, I = s->I;
+    const REAL *h = s->h;
     REAL *dR_columns = s->sums + G * I, *db_rows = dR_columns + H * G;
     if (s->ids) {
         s->k->scatter_add(N, 4 * (last - first), s->ids, s->gates + 4 * first, G, s->sums + 4 * first, G);
@@ -79,7 +80,8 @@ static void NAME(weight_gradients)(const NAME(layer) *s, ptrdiff_t first, ptrdif
     }
     for (ptrdiff_t n = 0; n < N; n++)
         for (ptrdiff_t j = 0; j < H; j++)
-            for (ptrdiff_t q = 4 * first; q < 4 * last; q++) dR_columns[j * G + q] += s->gates[n * G + q] * s->h[n * s->Hp + j];
+            for (ptrdiff_t q = 4 * first; q < 4 * last; q++)
+                dR_columns[j * G + q] += s->gates[n * G + q] * h[n * s->Hp + j];
     s->k->unpack_columns(dR_columns, H, H, first, last, s->dR);
     s->k->column_sums(N, 4 * (last - first), s->gates + 4 * first, G, db_rows + 4 * first);
     s->k->unpack_rows(db_rows, H, 1, first, last, s->db);
@@ -89,18 +91,20 @@ static void NAME(backward)(void *context, int me, int count, cylstm_team *team)
 {
     const NAME(layer) *s = context;
     const TABLE *k = s->k;
-    const ptrdiff_t B = s->B, H = s->H, Hp = s->Hp, Ip = s->Ip, G = 4 * Hp, lanes = k->lanes, width = 4 * lanes, step = B * Hp;
-    const ptrdiff_t first = NAME(share)(Hp, lanes, me, count), last = NAME(share)(Hp, lanes, me + 1, count);
-    for (ptrdiff_t block = me; block * width < Hp; block += count) k->pack_columns(s->R, H, H, block, s->R_blocks + block * width * G);
-    for (ptrdiff_t block = me; block * width < Ip; block += count) k->pack_columns(s->W, H, s->I, block, s->W_blocks + block * width * G);
+    const ptrdiff_t B = s->B, H = s->H, Hp = s->Hp, Ip = s->Ip, G = 4 * Hp, lanes = k->lanes, width = 4 * lanes;
+    const ptrdiff_t first = NAME(share)(Hp, lanes, me, count), last = NAME(share)(Hp, lanes, me + 1, count), step = B * Hp;
+    const ptrdiff_t first_x = NAME(share)(Ip, lanes, me, count), last_x = NAME(share)(Ip, lanes, me + 1, count);
+    for (ptrdiff_t block = me; block * width < Hp; block += count)
+        k->pack_columns(s->R, H, H, block, s->R_blocks + block * width * G);
+    for (ptrdiff_t block = me; block * width < Ip; block += count)
+        k->pack_columns(s->W, H, s->I, block, s->W_blocks + block * width * G);
     for (ptrdiff_t t = s->T - 1; t >= 0; t--) {
-        k->cell_backward(B, H, first, last, s->c + t * step, s->c + (t + 1) * step, s->dh + (t + 1) * step, s->gates + t * B * G,
-                         s->dc);
+        REAL *gates = s->gates + t * B * G;
+        k->cell_backward(B, H, first, last, s->c + t * step, s->c + (t + 1) * step, s->dh + (t + 1) * step, gates, s->dc);
         cylstm_meet(team);
-        k->product(0, B, G, Hp, first, last, s->gates + t * B * G, G, s->R_blocks, NULL, s->dh + t * step, Hp);
+        k->product(0, B, G, Hp, first, last, gates, G, s->R_blocks, NULL, s->dh + t * step, Hp);
     }
-    k->product(0, s->T * B, G, Ip, NAME(share)(Ip, lanes, me, count), NAME(share)(Ip, lanes, me + 1, count), s->gates, G, s->W_blocks,
-               NULL, s->dx, Ip);
+    k->product(0, s->T * B, G, Ip, first_x, last_x, s->gates, G, s->W_blocks, NULL, s->dx, Ip);
     NAME(weight_gradients)(s, first, last);
 }
 
@@ -113,7 +117,8 @@ static void NAME(optimise)(const char *isa, const TABLE *k, int members, ptrdiff
     memcpy(moving, p, (size_t)n * sizeof(REAL));
     for (int t = 1; t <= 4; t++) { /* Adam, then AdamW; lr 0.01, decay 0.1 */
         powers[0] *= 0.9, powers[1] *= 0.999;
-        k->adam(n, moving, g, m, v, 0.01 / (1 - powers[0]), 1 / sqrt(1 - powers[1]), 0.9, 0.999, 1e-8, 0.01, 0.1, t > 2, 0.5);
+        k->adam(n, moving, g, m, v, 0.01 / (1 - powers[0]), 1 / sqrt(1 - powers[1]), 0.9, 0.999, 1e-8, 0.01, 0.1, t > 2,
+                0.5);
     }
     NAME(put)(isa, members, "adam", n, moving);
     memcpy(moving, p, (size_t)n * sizeof(REAL)), memset(m, 0, (size_t)n * sizeof(REAL));
@@ -140,11 +145,14 @@ static void NAME(losses)(const char *isa, const TABLE *k, int members, const NAM
     REAL *values = NAME(reals)(VALUES), *y = zeros(n, sizeof(REAL)), scale = (REAL)1 / (REAL)N;
     double found[6];
     NAME(unpad)(N, s->H, s->Hp, s->h + s->B * s->Hp, y), NAME(put)(isa, members, "y", n, y);
-    found[0] = k->softmax_cross_entropy(N, s->H, y, classes, scale, 1, &hits[0]), NAME(put)(isa, members, "d softmax", n, y);
+    found[0] = k->softmax_cross_entropy(N, s->H, y, classes, scale, 1, &hits[0]);
+    NAME(put)(isa, members, "d softmax", n, y);
     NAME(unpad)(N, s->H, s->Hp, s->h + s->B * s->Hp, y);
-    found[1] = k->binary_cross_entropy(N, s->H, y, values, scale, 1, &hits[1]), NAME(put)(isa, members, "d binary", n, y);
+    found[1] = k->binary_cross_entropy(N, s->H, y, values, scale, 1, &hits[1]);
+    NAME(put)(isa, members, "d binary", n, y);
     NAME(unpad)(N, s->H, s->Hp, s->h + s->B * s->Hp, y);
-    found[2] = k->squared_error(N, s->H, y, values, scale, 1, &hits[2]), NAME(put)(isa, members, "d squared", n, y);
+    found[2] = k->squared_error(N, s->H, y, values, scale, 1, &hits[2]);
+    NAME(put)(isa, members, "d squared", n, y);
     NAME(pad)(N, s->H, s->Hp, y, s->dh + s->B * s->Hp);
     for (int loss = 0; loss < 3; loss++) found[3 + loss] = (double)hits[loss];
     put(isa, TYPE, members, "losses", 6, found);
@@ -157,8 +165,8 @@ static void NAME(run)(const char *isa, const TABLE *k, int members)
     const ptrdiff_t H = (ptrdiff_t)inputs[SIZES][3], N = T * B, lanes = k->lanes;
     const ptrdiff_t Hp = (H + lanes - 1) / lanes * lanes, Ip = (I + lanes - 1) / lanes * lanes, G = 4 * Hp;
     REAL *h0 = NAME(reals)(H0), *c0 = NAME(reals)(C0), *plain = zeros((N + B) * (H + I), sizeof(REAL));
-    REAL *arrays = zeros(G * (2 * I + 2 * H + 2 + Ip + Hp) + N * (G + Ip) + 3 * (N + B) * Hp + B * Hp + 4 * H * (I + H + 1),
-                         sizeof(REAL)), *next = arrays;
+    const ptrdiff_t packed = G * (I + H + 1 + Ip + Hp), run = N * (G + Ip) + (3 * (N + B) + B) * Hp;
+    REAL *arrays = zeros(packed + run + (G + 4 * H) * (I + H + 1), sizeof(REAL)), *next = arrays;
     NAME(layer) s = {.k = k, .T = T, .B = B, .I = I, .H = H, .Hp = Hp, .Ip = Ip};
     s.x = NAME(reals)(X), s.W = NAME(reals)(W_), s.R = NAME(reals)(R_), s.b = NAME(reals)(B_);
     s.ids = lengths[IDS] ? integers(IDS) : NULL;
