@@ -1,11 +1,12 @@
 """Weights: what was packed for the kernels is never stale, forms of it that share memory, initialization, names."""
 
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from cylstm import LSTM, _kernels
+from cylstm import LSTM, SGD, Adam, Model, Parameters, _kernels
 
 SHAPE = dict(input_size=5, hidden_size=19, num_layers=2)
 LARGE = dict(input_size=260, hidden_size=264, num_layers=2)  # more than the 1 MB from which on memory is shared
@@ -43,6 +44,100 @@ def test_weights_changed_through_a_view_are_noticed_by_backward(rng):
         layer.backward(tape, y)
 
 
+def through_an_update(flat, values):
+    """values by an optimiser, which writes in C."""
+    gradient, sgd = flat - values, SGD(lr=1.0)
+    sgd.update(flat, gradient, sgd.start(flat), 1.0)
+
+
+def through_dlpack(flat, values):
+    np.from_dlpack(flat)[:] = values
+
+
+def through_a_memoryview(flat, values):
+    memoryview(flat)[:] = memoryview(np.ascontiguousarray(values))
+
+
+WRITES = {
+    "slice": lambda flat, values: flat.__setitem__(slice(None), values),
+    "in place": lambda flat, values: flat.__iadd__(values - flat),
+    "out": lambda flat, values: np.add(values, 0, out=flat),
+    "copyto": lambda flat, values: np.copyto(flat, values),
+    "reshaped": lambda flat, values: flat.reshape(1, -1)[0].view("u4").__setitem__(slice(None), values.view("u4")),
+    "buffer": lambda flat, values: np.frombuffer(flat, flat.dtype).__setitem__(slice(None), values),
+    "memoryview": through_a_memoryview,
+    "dlpack": through_dlpack,
+    "update": through_an_update,
+}
+PARTS = {
+    "flat": lambda m: m.parameters.flat,
+    "child": lambda m: m.parameters.child("lstm.").flat,
+    "layer": lambda m: m.lstm.parameters.flat,
+    "a slice": lambda m: m.parameters.flat[: m.lstm.parameters.size],
+}
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("write", WRITES)
+def test_whatever_writes_through_flat_is_noticed(rng, write, part, kept):
+    """Without a word to the package, whether the view was held since before the last call or taken for this write."""
+    model, x = Model(5, 19, 2, loss="mse", seed=1), rng.standard_normal((3, 6, 5)).astype("f4")
+    held = PARTS[part](model) if kept else None
+    model(x)
+    for n in range(3):
+        flat = held if kept else PARTS[part](model)
+        values = (flat * np.float32(0.5 + 0.1 * n)).copy()
+        WRITES[write](flat, values)
+        np.testing.assert_allclose(flat, values, rtol=1e-5, atol=1e-7)
+        del flat
+        fresh = Model(5, 19, 2, loss="mse", seed=2)
+        fresh.parameters.flat = model.parameters.flat
+        same(model(x), fresh(x))
+        y, state = model.lstm.step(x[:, 0], None)
+        same(y, fresh.lstm.step(x[:, 0], None)[0])
+
+
+def test_a_loop_of_ones_own_trains_the_weights_that_it_saves(rng, tmp_path):
+    model, adam = Model(3, 8, 1, loss="mse", seed=1), Adam(lr=1e-2)
+    x, y = rng.standard_normal((4, 6, 3)), rng.standard_normal((4, 6, 1))
+    moments, expected = adam.start(model.parameters.flat), Model(3, 8, 1, loss="mse", seed=1)
+    for _ in range(20):
+        result = model.loss_and_gradients(x, y)
+        adam.update(model.parameters.flat, result.gradients.flat, moments, 1e-2)
+    expected.fit(x, y, epochs=20, batch_size=4, shuffle=False, optimizer=adam, clip_norm=None, progress=False)
+    same(model.parameters.flat, expected.parameters.flat)
+    model.save(tmp_path / "m")
+    assert Model.load(tmp_path / "m").evaluate(x, y) == model.evaluate(x, y)
+    assert model.loss_and_gradients(x, y).loss == pytest.approx(model.evaluate(x, y)["loss"])
+
+
+def test_looking_at_weights_packs_nothing_anew_and_at_gradients_copies_nothing(rng):
+    layer = LSTM(5, 100, seed=1)
+    x = rng.standard_normal((2, 4, 5))
+    y, _, tape = layer.forward(x)
+    version = layer.parameters.version()
+    norms = [np.linalg.norm(layer.parameters.flat), np.linalg.norm(layer.parameters["bias_l0"])]
+    gradients = layer.backward(tape, y).parameters
+    assert layer.parameters.version() == version and all(norms)
+    tracemalloc.start()
+    for name in gradients:
+        assert gradients.flat.any() and gradients[name].any()
+    assert tracemalloc.get_traced_memory()[1] < gradients.nbytes
+    tracemalloc.stop()
+
+
+def test_views_taken_before_a_layer_was_made_of_them_count(rng):
+    parameters = Parameters(LSTM.layout(5, 7), "float32")
+    parameters.flat[:] = rng.standard_normal(parameters.size)
+    early = parameters["weight_hh_l0"]
+    layer, x = LSTM(5, 7, seed=1, parameters=parameters), rng.standard_normal((2, 3, 5))
+    before = layer(x)[0]
+    same(layer(x)[0], before)
+    early *= 2
+    assert np.abs(layer(x)[0] - before).max() > 1e-3
+
+
 def test_switching_the_instruction_set_repacks(rng):
     layer = LSTM(**SHAPE, dtype="float64", seed=1)
     x = rng.standard_normal((3, 6, 5))
@@ -62,13 +157,13 @@ def test_weights_updated_while_another_thread_computes_are_the_old_or_the_new(rn
     first = layer.parameters.flat.copy()
     second = first * np.float32(1.5)
     expected = [layer(x)[0]]
-    layer.parameters.flat[:] = second
+    layer.parameters.raw()[:] = second
     layer.parameters.touch()
     expected.append(layer(x)[0])
     with ThreadPoolExecutor(3) as pool:
         runs = [pool.submit(lambda: layer(x)[0]) for _ in range(60)]
         for n in range(200):
-            layer.parameters.flat[:] = first if n % 2 else second
+            layer.parameters.raw()[:] = first if n % 2 else second  # as training does
             layer.parameters.touch()
             layer(x[:1, :2])
         for run in runs:
@@ -113,7 +208,6 @@ def test_large_weights_updated_in_between(large):
     layer, x, dy, _, _ = large
     for n in range(3):
         layer.parameters.flat *= np.float32(1.01 + n)
-        layer.parameters.touch()
         _, _, tape = layer.forward(x)
         same(layer.backward(tape, dy).parameters.flat, gradient_of(layer, x, dy))
 

@@ -130,8 +130,8 @@ cdef class Edge:
     cdef int check_gradients(self, out) except -1:
         if not isinstance(out, Parameters):
             raise TypeError(f"out: expected Parameters, got {describe(out)}")
-        if numpy.may_share_memory(out.flat, self.parameters.flat) or not out.flat.flags.writeable:
-            raise ValueError("out: expected memory of its own to write to, got the layer's or what is read-only")
+        if numpy.may_share_memory(out.raw(), self.parameters.raw()):
+            raise ValueError("out: expected memory of its own to write to, got the layer's")
         if out.layout != self.parameters.layout or out.dtype != self.dtype:
             raise ValueError(f"out: expected {self.parameters!r}, got {out!r}")
         return 0

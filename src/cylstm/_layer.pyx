@@ -263,7 +263,7 @@ cdef class Layer(Edge):
         if input_gradient and not work.has_ids:
             dx = self.empty(s.B, s.T, self.input_size)
             call.dx, call.dx_row, call.dx_step = np.PyArray_DATA(dx), s.T * self.input_size, self.input_size
-        flat = gradients.flat
+        flat = gradients.raw()
         call.dflat = np.PyArray_DATA(flat)
         self._weights.fill_backward(work.packed, work.cells, work.choice, dx is not None)
         begin(&interrupt)

@@ -108,7 +108,7 @@ cdef class Weights:
 
     def __init__(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t L, Py_ssize_t D, bint bias, bint doubles, parameters):
         self.I, self.H, self.L, self.D, self.bias, self.doubles = I, H, L, D, bias, doubles
-        self.parameters, self.flat, self.lock = parameters, parameters.flat, Lock()
+        self.parameters, self.flat, self.lock = parameters, parameters.raw(), Lock()
         self.now, self.most = None, ALL_THREADS
 
     cdef long long version(self):

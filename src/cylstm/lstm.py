@@ -71,6 +71,7 @@ class LSTM(_layer.Layer):
         parameters = Parameters(layout, dtype) if parameters is None else parameters
         if parameters.layout != layout or parameters.dtype != dtype:
             raise ValueError(f"parameters: expected {layout} in {dtype}, got {parameters!r}")
+        parameters.watch()
         super().__init__(I, H, L, 2 if self.bidirectional else 1, self.bias, dropout, dtype, parameters, rng)
         if seed is not LATER:
             initialise(parameters, self.forget_bias, rng)
@@ -108,7 +109,7 @@ class LSTM(_layer.Layer):
     def __reduce__(self):
         options = {name: getattr(self, name) for name in ("bidirectional", "dropout", "bias", "forget_bias", "dtype")}
         sizes = (self.input_size, self.hidden_size, self.num_layers)
-        return _rebuilt, (type(self), sizes, options, self.parameters.flat.copy(), copy.deepcopy(self.rng))
+        return _rebuilt, (type(self), sizes, options, self.parameters.raw().copy(), copy.deepcopy(self.rng))
 
     def __repr__(self) -> str:
         return (
@@ -121,7 +122,8 @@ class LSTM(_layer.Layer):
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of the weights under torch.nn.LSTM's names; its two biases are (bias, 0)."""
         weights = {}
-        for name, values in self.parameters.items():
+        for name in self.parameters:
+            values = self.parameters.raw(name)
             if name.startswith("bias_"):
                 weights[name.replace("bias_", "bias_ih_")] = values.copy()
                 weights[name.replace("bias_", "bias_hh_")] = np.zeros_like(values)
@@ -154,14 +156,14 @@ class LSTM(_layer.Layer):
                     raise ValueError(f"{part}: expected {shape}, got {array.shape}")
             arrays[name] = np.array(sum(parts[1:], parts[0]))  # a copy: they may be views of this layer's own
         for name, array in arrays.items():
-            self.parameters[name][...] = array
+            self.parameters.raw(name)[...] = array
         self.parameters.touch()
 
 
 def _rebuilt(cls, sizes, options, flat, rng):
     """A copy (copy, pickle) of a layer, with parameters of its own."""
     layer = cls(*sizes, **options, seed=LATER)
-    layer.parameters.flat[:] = flat
+    layer.parameters.raw()[:] = flat
     layer.parameters.touch()
     layer.rng = rng
     return layer

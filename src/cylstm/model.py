@@ -163,7 +163,7 @@ class Model:
             type(self),
             self.config,
             self.vocabulary,
-            self.parameters.flat.copy(),
+            self.parameters.raw().copy(),
             copy.deepcopy(self.rng),
         )
 
@@ -306,10 +306,8 @@ class Model:
             raise TypeError(f"out: expected Parameters, got {describe(out)}")
         if out.layout != self.parameters.layout or out.dtype != self.dtype:
             raise ValueError(f"out: expected {self.parameters!r}, got {out!r}")
-        if np.may_share_memory(out.flat, self.parameters.flat) or not out.flat.flags.writeable:
-            raise ValueError(
-                "out: expected memory of its own to write to, got the model's parameters or read-only ones"
-            )
+        if np.may_share_memory(out.raw(), self.parameters.raw()):
+            raise ValueError("out: expected memory of its own to write to, got the model's parameters")
         return out
 
     def _loss(self, h, targets, scale=0.0, dh=None, gradients=None):
@@ -354,7 +352,8 @@ class Model:
 
     def save(self, path) -> None:
         """Write weights, sizes and vocabulary to a safetensors file, atomically. Raises OSError."""
-        io.write_tensors(path, "model", self.header(), dict(self.parameters))
+        weights = {name: self.parameters.raw(name) for name in self.parameters}
+        io.write_tensors(path, "model", self.header(), weights)
 
     def header(self) -> dict:
         """What a file says of the model besides its weights."""
@@ -399,7 +398,7 @@ class Model:
 def _rebuilt(cls, config, vocabulary, flat, rng):
     """A copy (copy, pickle) of a model."""
     model = cls(**config, vocabulary=vocabulary, seed=LATER)
-    model.parameters.flat[:] = flat
+    model.parameters.raw()[:] = flat
     model.parameters.touch()
     model.rng = rng
     return model

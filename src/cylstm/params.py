@@ -34,14 +34,15 @@ class _Lease:
 class _Tracker:
     """How often the values of one buffer changed; shared by all Parameters on that buffer."""
 
-    __slots__ = ("before", "changes", "flat", "lease", "lock")
+    __slots__ = ("before", "changes", "flat", "lease", "lock", "watched")
 
     def __init__(self, flat):
         self.flat = flat
         self.changes = 0
         self.lease = None
         self.lock = Lock()  # of lease, before and changes
-        self.before = None  # the values as they were last, while somebody may write through a view
+        self.before = None  # the values as they were last, while somebody may write through a view and somebody watches
+        self.watched = False  # gradients are not, so that looking at them costs no copy
 
     def views(self) -> np.ndarray:
         """The whole buffer, hung on a lease."""
@@ -49,10 +50,16 @@ class _Tracker:
             lease = self.lease() if self.lease is not None else None
             if lease is None:
                 self._look()
-                self.before = self.flat.copy()
+                self.before = self.flat.copy() if self.watched else None
                 lease = _Lease(self.flat)
                 self.lease = weakref.ref(lease)
             return np.asarray(lease)
+
+    def watch(self) -> None:
+        """From now on somebody asks for the number of changes."""
+        with self.lock.held:
+            self._look()
+            self.watched = True
 
     def current(self) -> int:
         """The number of changes, the ones made through views included."""
@@ -61,9 +68,12 @@ class _Tracker:
 
     def _look(self) -> int:
         lease, before = self.lease, self.before  # a signal's handler may look as well, and drop them
-        if lease is not None and before is not None:
+        if lease is not None:
             alive = lease() is not None  # asked first: who writes last, and lets go, is seen
-            if not np.array_equal(self.flat.view(np.uint8), before.view(np.uint8)):
+            if before is None:  # nobody knows what the values were
+                self.changes += 1
+                self.before = self.flat.copy()
+            elif not np.array_equal(self.flat.view(np.uint8), before.view(np.uint8)):
                 self.changes += 1
                 before[:] = self.flat
             if not alive and self.lease is lease:
@@ -76,9 +86,10 @@ class Parameters(Mapping):
 
     layout: name -> shape.
 
-    Weights are packed for the kernels once per update, so a layer has to know when they change. `touch()` says so.
-    A view that was handed out can be written to at any time; while one is alive, `version()` compares all values with
-    what they were: slower, never stale.
+    Weights are packed for the kernels once per update, so a layer has to know when they change. A view that was handed
+    out, `flat` or a part of it too, can be written to at any time, by anything; while one is alive, `version()` compares
+    all values with what they were: slower, never stale. Only what writes to a bare address, past all views, has to say so
+    by `touch()`.
     """
 
     def __init__(self, layout: dict[str, tuple[int, ...]], dtype):
@@ -96,6 +107,7 @@ class Parameters(Mapping):
         for name, shape in self.layout.items():
             self._starts[name] = offset
             offset += math.prod(shape)
+        self._end = offset
 
     @property
     def layout(self) -> dict[str, tuple[int, ...]]:
@@ -104,13 +116,12 @@ class Parameters(Mapping):
 
     @property
     def flat(self) -> np.ndarray:
-        """The buffer (N,) itself: call `touch` after writing to it. What is assigned is copied into it."""
-        return self._flat
+        """All values (N,), in the order of the layout: a writable view. What is assigned is copied into it."""
+        return self._tracker.views()[self._offset : self._end]
 
     @flat.setter
     def flat(self, values):
-        if values is not self._flat:  # it is after `flat *= 2`
-            self._flat[...] = values
+        self._flat[...] = values  # the view itself, after `flat *= 2`, changes nothing
         self.touch()
 
     def child(self, prefix: str) -> Parameters:
@@ -127,41 +138,48 @@ class Parameters(Mapping):
         size = sum(math.prod(shape) for shape in layout.values())
         start = self._starts[names[0]] - self._offset
         part = Parameters.__new__(Parameters)
-        part._place(layout, self.flat[start : start + size], self._tracker, self._starts[names[0]])
+        part._place(layout, self._flat[start : start + size], self._tracker, self._starts[names[0]])
         self._children[prefix] = part
         return part
 
     @property
     def size(self) -> int:
         """The number of all elements."""
-        return self.flat.size
+        return self._flat.size
 
     @property
     def nbytes(self) -> int:
         """Size of the buffer in bytes."""
-        return self.flat.nbytes
+        return self._flat.nbytes
 
     @property
     def dtype(self) -> np.dtype:
         """The one dtype of all parameters."""
-        return self.flat.dtype
+        return self._flat.dtype
 
     def touch(self) -> None:
-        """Say that values changed through `flat`."""
+        """Say that values changed: for the package itself, and for whoever writes to a bare address."""
         with self._tracker.lock.held:
             self._tracker.changes += 1
 
+    def watch(self) -> None:
+        """For who is going to ask for `version` again and again: looking through a view then counts as no change."""
+        self._tracker.watch()
+
     def version(self) -> int:
-        """How often the values changed, by `touch` or through a view."""
+        """How often the values changed, through a view or by `touch`."""
         tracker = self._tracker
         return tracker.changes if tracker.lease is None else tracker.current()
 
-    def raw(self, name: str) -> np.ndarray:
-        """A view that is not tracked: for the package itself, which calls `touch` after writing."""
+    def raw(self, name: str | None = None) -> np.ndarray:
+        """A view that is not tracked, of one parameter or of all: for the package itself, which calls `touch` after
+        writing."""
+        if name is None:
+            return self._flat
         if name not in self._raw:
             start = self._starts[name] - self._offset
             shape = self.layout[name]
-            self._raw[name] = self.flat[start : start + math.prod(shape)].reshape(shape)
+            self._raw[name] = self._flat[start : start + math.prod(shape)].reshape(shape)
         return self._raw[name]
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -175,7 +193,7 @@ class Parameters(Mapping):
         return len(self.layout)
 
     def __reduce__(self):
-        return _rebuilt, (self.layout, self.flat.copy())
+        return _rebuilt, (self.layout, self._flat.copy())
 
     def __repr__(self) -> str:
         inside = ", ".join(f"{name} {shape}" for name, shape in self.layout.items())
@@ -185,5 +203,5 @@ class Parameters(Mapping):
 def _rebuilt(layout, flat):
     """A copy (copy, pickle) of Parameters, on memory of its own even where the original was a part of something."""
     parameters = Parameters(layout, flat.dtype)
-    parameters.flat[:] = flat
+    parameters.raw()[:] = flat
     return parameters

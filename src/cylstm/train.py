@@ -145,7 +145,7 @@ class Run:
         self.model, self.dataset, self.held_out = model, dataset, held_out
         self.optimizer, self.options, self.checkpoint = optimizer, options, checkpoint
         self.progress, self.callbacks = progress, callbacks
-        self.moments = optimizer.start(model.parameters.flat)
+        self.moments = optimizer.start(model.parameters.raw())
         self.gradients = Parameters(model.parameters.layout, model.dtype)
         self.history = History()
         self.epoch, self.position = 0, 0  # position: batches of this epoch that are done
@@ -170,7 +170,7 @@ class Run:
             if self.checkpoint is not None and self.moments.updates != self.saved_update:
                 self.save()
         if self.options.patience is not None and self.best_weights is not None:
-            self.model.parameters.flat[:] = self.best_weights
+            self.model.parameters.raw()[:] = self.best_weights
             self.model.parameters.touch()
         if interrupt.is_set():
             raise KeyboardInterrupt
@@ -221,7 +221,7 @@ class Run:
             self.state = result.state
         scale = self.clip(result.loss)
         rate = self.optimizer.lr.at(progress, self.plateaus)
-        self.optimizer.update(self.model.parameters.flat, self.gradients.flat, self.moments, rate, scale)
+        self.optimizer.update(self.model.parameters.raw(), self.gradients.raw(), self.moments, rate, scale)
         self.model.parameters.touch()
         self.total += result.loss * result.tokens
         self.hits += result.hits
@@ -230,7 +230,7 @@ class Run:
 
     def clip(self, loss) -> float:
         """What the gradients are to be multiplied by; with clip_each they have been, one by one."""
-        norm = math.sqrt(_ops.sum_squares(self.gradients.flat))
+        norm = math.sqrt(_ops.sum_squares(self.gradients.raw()))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             what = "loss: expected a finite number" if not math.isfinite(loss) else "gradients: expected a finite norm"
             self.complain(f"{what}, got {norm if math.isfinite(loss) else loss}", self.moments.updates + 1)
@@ -253,7 +253,7 @@ class Run:
         raise NonFiniteLoss(f"{what} at update {update} ({where}){kept}")
 
     def expect_finite_weights(self):
-        if not math.isfinite(_ops.sum_squares(self.model.parameters.flat)):
+        if not math.isfinite(_ops.sum_squares(self.model.parameters.raw())):
             self.complain("weights: expected finite numbers, got others", self.moments.updates)
 
     def end_epoch(self, bar, batches):
@@ -285,7 +285,7 @@ class Run:
         if loss < self.best:
             self.best, self.waited, self.since_plateau = loss, 0, 0
             if self.options.patience is not None:
-                self.best_weights = self.model.parameters.flat.copy()
+                self.best_weights = self.model.parameters.raw().copy()
             return
         self.waited += 1
         self.since_plateau += 1
@@ -320,7 +320,7 @@ class Run:
             "history": self.history.to_dict(), "generator": self.model.rng.bit_generator.state,
             "elapsed": self.elapsed + time.perf_counter() - self.started, "note": self.checkpoint.note,
         }  # fmt: skip
-        tensors = {"parameters": self.model.parameters.flat}
+        tensors = {"parameters": self.model.parameters.raw()}
         tensors.update({f"optimizer.{name}": buffer for name, buffer in self.moments.buffers.items()})
         if self.best_weights is not None:
             tensors["best"] = self.best_weights
@@ -332,7 +332,7 @@ class Run:
 
     def resume(self, path):
         """Go on where a checkpoint stands. Raises ValueError where it is of another run."""
-        model, flat, path = self.model, self.model.parameters.flat, path_name("resume", path)
+        model, flat, path = self.model, self.model.parameters.raw(), path_name("resume", path)
         with io.open_tensors(path, "checkpoint") as file:
             header, shapes = file.header, file.shapes
             io.check_same_run(path, header, model.header()["config"], vars(self.options))
@@ -373,7 +373,7 @@ def read_checkpoint(path):
 
     with io.open_tensors(path, "checkpoint") as file:
         model = Model.from_header(path, file.header, file.shapes)
-        flat = model.parameters.flat
+        flat = model.parameters.raw()
         flat[:] = file.read("parameters", flat.shape, flat.dtype)
         model.parameters.touch()
         return model, file.header.get("note")
