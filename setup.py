@@ -17,9 +17,13 @@ ROOT = Path(__file__).parent
 PACKAGE = ROOT / "src" / "cylstm"
 DEBUG = os.environ.get("CYLSTM_DEBUG") == "1"  # bounds checks, no optimisation
 SANITIZE = os.environ.get("CYLSTM_SANITIZE", "")  # "address,undefined" or "thread"
+EMULATE = os.environ.get("CYLSTM_EMULATE", "")  # "amx": its tiles in AVX-512 (cext/tiles_emulated.h), for tests
 MACOS = sys.platform == "darwin"
 
 checks = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g"] if SANITIZE else []
+if EMULATE not in ("", "amx"):
+    raise SystemExit(f"CYLSTM_EMULATE: expected 'amx', got {EMULATE!r}")
+checks += ["-DCYLSTM_EMULATED_TILES"] if EMULATE else []
 flags = ["-std=gnu11", "-O1" if DEBUG else "-O3", "-g" if DEBUG else "-g0", "-fno-math-errno", *checks]
 # cext/vector.h says where a multiply and an add are one instruction: compilers differ, by version and by loop.
 flags.append("-ffp-contract=off")
@@ -55,6 +59,7 @@ for header in ("kernels.h", "kernels_table.h"):
     shutil.copyfile(ROOT / "cext" / header, PACKAGE / "include" / header)
 
 
+
 def isa_flags(platform):
     """The instruction sets to build, and each one's flags, for a platform in sysconfig's words.
 
@@ -66,7 +71,7 @@ def isa_flags(platform):
         sets["avx2"] = ["-mavx2", "-mfma"]
         sets["avx512"] = ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma"]
     if platform == "linux-x86_64":
-        sets["amx"] = [*sets["avx512"], "-mamx-tile", "-mamx-bf16"]
+        sets["amx"] = [*sets["avx512"], *([] if EMULATE == "amx" else ["-mamx-tile", "-mamx-bf16"])]
     if macos:
         sets = {name: [part for flag in own for part in ("-Xarch_x86_64", flag)] for name, own in sets.items()}
     return sets
@@ -76,7 +81,7 @@ def isa_flags(platform):
 ISA_FLAGS = isa_flags(sysconfig.get_platform())
 
 # Neither objects nor generated sources know which switches made them: other switches than last time build all anew.
-switches = f"debug={DEBUG} sanitize={SANITIZE}"
+switches = f"debug={DEBUG} sanitize={SANITIZE} emulate={EMULATE}"
 stamp = ROOT / "build" / "switches"
 REBUILD = not stamp.exists() or stamp.read_text() != switches
 stamp.parent.mkdir(exist_ok=True)

@@ -68,26 +68,40 @@ static void NAME(cell_forward)(int form, ptrdiff_t B, ptrdiff_t H, ptrdiff_t fir
 #endif
 }
 
+/* Zeros in the padding of a row's last panel, which ends at `end` (4 * LANES reals of gates, LANES of dc). */
+static __attribute__((noinline)) void NAME(clear_padding)(ptrdiff_t padding, REAL *gates_end, REAL *dc_end)
+{
+    for (ptrdiff_t lane = 1; lane <= padding; lane++) {
+        for (ptrdiff_t gate = 0; gate < 4; gate++) gates_end[-gate * LANES - lane] = 0;
+        dc_end[-lane] = 0;
+    }
+}
+
 static void NAME(cell_backward)(ptrdiff_t B, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const REAL *c_prev, const REAL *c,
                                 const REAL *dh, REAL *gates, REAL *dc)
 {
     const ptrdiff_t Hp = (H + LANES - 1) / LANES * LANES;
-    for (ptrdiff_t b = 0; b < B; b++)
-    for (ptrdiff_t n = b * Hp + first; n < b * Hp + last; n += LANES) {
-        REAL *gate = gates + 4 * n;
-        const VECTOR i = NAME(load)(gate), f = NAME(load)(gate + LANES);
-        const VECTOR g = NAME(load)(gate + 2 * LANES), o = NAME(load)(gate + 3 * LANES);
-        const VECTOR tanh_c = NAME(vtanh)(NAME(load)(c + n)), dh_t = NAME(load)(dh + n), one = NAME(splat)(1);
-        /* h = o tanh(c) */
-        const VECTOR d_o = dh_t * tanh_c;
-        const VECTOR d_c = NAME(add_product)(NAME(load)(dc + n), dh_t * o, NAME(subtract_product)(one, tanh_c, tanh_c));
-        /* c = f c_prev + i g */
-        const VECTOR d_i = d_c * g, d_f = d_c * NAME(load)(c_prev + n), d_g = d_c * i;
-        NAME(store)(dc + n, d_c * f);
-        /* sigmoid' = s (1 - s), tanh' = 1 - g^2 */
-        NAME(store)(gate, d_i * i * (one - i));
-        NAME(store)(gate + LANES, d_f * f * (one - f));
-        NAME(store)(gate + 2 * LANES, d_g * NAME(subtract_product)(one, g, g));
-        NAME(store)(gate + 3 * LANES, d_o * o * (one - o));
+    for (ptrdiff_t b = 0; b < B; b++) {
+        for (ptrdiff_t n = b * Hp + first; n < b * Hp + last; n += LANES) {
+            REAL *gate = gates + 4 * n;
+            const VECTOR i = NAME(load)(gate), f = NAME(load)(gate + LANES);
+            const VECTOR g = NAME(load)(gate + 2 * LANES), o = NAME(load)(gate + 3 * LANES);
+            const VECTOR tanh_c = NAME(vtanh)(NAME(load)(c + n)), dh_t = NAME(load)(dh + n), one = NAME(splat)(1);
+            /* h = o tanh(c) */
+            const VECTOR d_o = dh_t * tanh_c;
+            const VECTOR d_c = NAME(add_product)(NAME(load)(dc + n), dh_t * o,
+                                                 NAME(subtract_product)(one, tanh_c, tanh_c));
+            /* c = f c_prev + i g */
+            const VECTOR d_i = d_c * g, d_f = d_c * NAME(load)(c_prev + n), d_g = d_c * i;
+            NAME(store)(dc + n, d_c * f);
+            /* sigmoid' = s (1 - s), tanh' = 1 - g^2 */
+            NAME(store)(gate, d_i * i * (one - i));
+            NAME(store)(gate + LANES, d_f * f * (one - f));
+            NAME(store)(gate + 2 * LANES, d_g * NAME(subtract_product)(one, g, g));
+            NAME(store)(gate + 3 * LANES, d_o * o * (one - o));
+        }
+        /* An infinite input times the zeros of the padding is NaN there, of which the row's own gradients know nothing. */
+        const ptrdiff_t end = b * Hp + last;
+        if (last > H && gates[4 * end - 1] != gates[4 * end - 1]) NAME(clear_padding)(Hp - H, gates + 4 * end, dc + end);
     }
 }

@@ -18,11 +18,12 @@
  *
  * where q runs over the 4*Hp columns of `gates` and a block is 4 vectors of columns wide, the last one as many
  * vectors as are left. Padding is zero in weights and biases, therefore h, c and every gradient are zero there,
- * unless the row has numbers that are not finite (0 * inf is NaN), which then spread over that row.
+ * unless the row has numbers that are not finite: 0 * inf is NaN. No result reads those of h and c, and cell_backward
+ * makes the gradients' 0 again.
  *
  * TILES. Where the processor has Intel's AMX units, products of enough rows in float use them: operands are cut into
  * tiles of bfloat16, three to a float, beforehand (tiles_body.h). A matrix (rows, K) or (K, columns) of tiles takes
- * cylstm_tile_bytes().
+ * cylstm_tile_bytes(). Its largest number must be 0 or lie between CYLSTM_TILES_LOW and CYLSTM_TILES_HIGH.
  *
  * `gates` holds pre-activations, then the gates' values, then d loss / d pre-activations: one buffer, in that order.
  *
@@ -61,6 +62,9 @@ typedef struct {
     cylstm_table_f32 f32;
     cylstm_table_f64 f64;
 } cylstm_kernels;
+
+#define CYLSTM_TILES_LOW 0x1p-40f
+#define CYLSTM_TILES_HIGH 0x1p40f
 
 /* Tiles of 16 rows (or columns) by 32 k, three parts of 1 kB each. */
 static inline ptrdiff_t cylstm_tile_bytes(ptrdiff_t rows_or_columns, ptrdiff_t K)

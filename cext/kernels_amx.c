@@ -3,7 +3,8 @@
     !defined(__FMA__)
 #error "compile with -mavx512f -mavx512dq -mavx512vl -mavx512bw -mfma"
 #endif
-#if !(defined(__AMX_TILE__) && defined(__AMX_BF16__)) && !(defined(__AMXTILE__) && defined(__AMXBF16__)) /* Clang 14 */
+#if !defined(CYLSTM_EMULATED_TILES) && !(defined(__AMX_TILE__) && defined(__AMX_BF16__)) && \
+    !(defined(__AMXTILE__) && defined(__AMXBF16__)) /* Clang 14 */
 #error "compile with -mamx-tile -mamx-bf16"
 #endif
 #define ISA amx

@@ -37,11 +37,11 @@
 #endif
 
 #ifdef WITH_TILES
-#define TILE_KERNELS_f32 split_rows, split_columns, weight_gradients
+#define TILE_KERNELS_f32 largest, split_rows, split_columns, weight_gradients
 #else
-#define TILE_KERNELS_f32 NULL, NULL, NULL
+#define TILE_KERNELS_f32 NULL, NULL, NULL, NULL
 #endif
-#define TILE_KERNELS_f64 NULL, NULL, NULL
+#define TILE_KERNELS_f64 NULL, NULL, NULL, NULL
 
 #define TABLE(NAME, TYPE)                                                                                          \
     {LANES_OF(NAME), NAME(pack_gates), NAME(pack_columns), NAME(unpack_rows), NAME(unpack_columns), NAME(product),   \

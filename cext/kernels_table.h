@@ -57,12 +57,14 @@ typedef struct {
                             ptrdiff_t lda, const CYLSTM_REAL *W, const CYLSTM_REAL *bias, CYLSTM_REAL *C, ptrdiff_t ldc);
 
     /* TILES, NULL for an instruction set without them (see kernels.h).
+     *   largest:       the largest |A| of (rows, columns), infinity where one is NaN: whether tiles may be made of A.
      *   split_rows:    the columns first..last (multiples of 16) of A (rows, K), as the left operand of a product; past K
      *                  where last reaches K. transposed: A is given as (K, rows), and all of it is taken.
      *   split_columns: P (K, columns) row-major, as its right operand. transposed: P is given as (columns, K).
      *   weight_gradients: dW (4H, inputs) += dgates' x, dR (4H, H) += dgates' h and db (4H,) += sums of dgates over N
      *                  rows, the rows of units first..last; dgates (N, 4*Hp), x and h from split_columns. inputs = 0: no
      *                  dW; db may be NULL. scratch: tiles of (64, N). */
+    CYLSTM_REAL (*largest)(ptrdiff_t rows, ptrdiff_t columns, const CYLSTM_REAL *A, ptrdiff_t lda);
     void (*split_rows)(int transposed, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last, const CYLSTM_REAL *A,
                        ptrdiff_t lda, void *tiles);
     void (*split_columns)(int transposed, ptrdiff_t K, ptrdiff_t columns, const CYLSTM_REAL *P, ptrdiff_t ldp, void *tiles);

@@ -7,9 +7,17 @@
  * A tile is 16 rows of 64 bytes. Operands are cut beforehand (PAIRS: two bfloat16 of neighbouring k in 32 bits):
  *   A (rows, K):     [row / 16][k / 32][part][16 rows][16 pairs of k]
  *   P (K, columns):  [column / 64][k / 32][column / 16 % 4][part][16 pairs of k][16 columns]
- * with zeros past K; the last group of columns holds as many tiles as are left. Subnormals count as zero, and a number
- * that is not finite makes NaN of its row. */
+ * with zeros past K; the last group of columns holds as many tiles as are left.
+ *
+ * Tiles are for numbers of ordinary size. A number that is not finite makes NaN of its row, since its parts are not; the
+ * units take subnormal parts and products for zero. So callers look at the largest number of each operand first (largest()),
+ * and take panels unless it is 0 or between CYLSTM_TILES_LOW and CYLSTM_TILES_HIGH (kernels.h): then no sum overflows, and
+ * what is lost to zero is less than rounding. What comes to be within a backward pass is not looked at: gradients that
+ * explode are NaN from tiles where panels give infinity. */
 #include <immintrin.h>
+#ifdef CYLSTM_EMULATED_TILES
+#include "tiles_emulated.h"
+#endif
 
 #define PART 512          /* bfloat16 in one tile */
 #define TILE (3 * PART)   /* in the three parts of one tile */
@@ -18,11 +26,11 @@ typedef uint32_t NAME(bits) __attribute__((vector_size(64)));
 #define BITS NAME(bits)
 
 /* The three parts, each in the upper half of 32 bits. Rounding half up suffices: what is left over is exact. Rounding
- * might make zero of NaN, whose first part therefore is only cut. */
+ * might make infinity of the largest numbers and zero of NaN, whose first part therefore is only cut. */
 INLINE void split(VECTOR x, BITS part[3])
 {
     for (int s = 0; s < 3; s++) {
-        const BITS half = s == 0 ? (BITS)(x == x) & 0x8000 : (BITS){0} + 0x8000;
+        const BITS half = s == 0 ? (BITS)(((BITS)x & 0x7fffffff) < 0x7f7f8000) & 0x8000 : (BITS){0} + 0x8000;
         part[s] = ((BITS)x + half) & 0xffff0000;
         x -= (VECTOR)part[s];
     }
@@ -135,6 +143,23 @@ static void split_rows(int transposed, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t fi
         split_transposed(rows, K, A, lda, tiles, NULL);
     else
         split_plain(rows, K, first, last, A, lda, tiles);
+}
+
+static REAL largest(ptrdiff_t rows, ptrdiff_t columns, const REAL *A, ptrdiff_t lda)
+{
+    INTEGERS most = {0}; /* the bits of numbers without their sign are in order, those of NaN behind infinity */
+    if (lda == columns) columns *= rows, rows = 1;
+    for (; rows > 0; rows--, A += lda)
+        for (ptrdiff_t j = 0; j < columns; j += LANES) {
+            const VECTOR v = columns - j >= LANES ? NAME(load)(A + j) : NAME(load_part)(A + j, columns - j, 0);
+            const INTEGERS size = (INTEGERS)v & 0x7fffffff;
+            most = (INTEGERS)NAME(select)(size > most, (VECTOR)size, (VECTOR)most);
+        }
+    INTEGER best = 0;
+    for (ptrdiff_t lane = 0; lane < LANES; lane++) best = most[lane] > best ? most[lane] : best;
+    REAL found;
+    memcpy(&found, &best, sizeof found);
+    return isfinite(found) ? found : INFINITY;
 }
 
 /* A product takes as many cycles as its tile of A has rows: where fewer than 16 are there, the units are told so. Sums are

@@ -101,6 +101,21 @@ def test_weights_are_those_of_the_last_refresh(streams, rng):
     assert np.array_equal(streams.outputs(call, x, 21), after) and not np.array_equal(before, after)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_calls_that_are_given_what_is_not_finite(streams, isa, rng, training):
+    """They give the layer's bits: without tiles, for this one call."""
+    layer, x = LSTM(40, 24, 2, seed=1), rng.standard_normal((20, 5, 40)).astype("f4")
+    call, broken = Call(layer, 20, 5, training=training), x.copy()
+    broken[3, 2, 7] = np.inf
+    for given in (x, broken, x, broken):
+        y = streams.outputs(call, given, 24)
+        assert np.array_equal(y, layer(given)[0]) and np.isfinite(y).all()
+    layer.parameters["weight_ih_l1"][:] *= np.float32(1e20)
+    call.refresh()
+    for given in (x, broken):
+        assert np.array_equal(streams.outputs(call, given, 24), layer(given)[0])
+
+
 def test_training_calls_and_the_layers_own_do_not_disturb_each_other(streams, rng):
     """Large packed weights of the two passes may share memory, which a Call, in need of both, must not."""
     layer = LSTM(40, 200, dtype="float64", seed=1)

@@ -17,8 +17,8 @@ from libc.string cimport memcpy, memset
 from cylstm._blas cimport gemm
 from cylstm._interrupt cimport Interrupt, begin, finish, goes_on, goes_on_alone
 from cylstm._kernels cimport (
-    Kernels, active, binary_cross_entropy, column_sums, has_tiles, product, real, softmax_cross_entropy, split_columns,
-    split_rows, squared_error, tile_bytes,
+    Kernels, active, binary_cross_entropy, column_sums, has_tiles, largest, product, real, softmax_cross_entropy,
+    split_columns, split_rows, squared_error, tile_bytes, tiles_hold,
 )
 from cylstm._memory cimport fitting
 from cylstm._pool cimport Team, meet, run, threads_for
@@ -54,7 +54,7 @@ cdef struct Head:
     const Kernels* k
     Kind kind
     bint gradient
-    bint tiled
+    bint tiled              # d outputs, which come to be within, decide chunk by chunk whether they are
     Py_ssize_t N, F, O
     Py_ssize_t chunk        # rows
     const void* h
@@ -69,6 +69,7 @@ cdef struct Head:
     void* dbias             # (O,), or NULL
     double* losses          # of each piece of rows
     int64_t* hits
+    double* most            # of d outputs, the largest
     const void* zeros       # (max(F, O),)
     char* h_rows            # tiles of a chunk: h as left and as right operand, DEEP columns of d outputs
     char* h_columns
@@ -146,7 +147,9 @@ cdef run_head(Head* head, Kind kind, const real[:, ::1] h, const real[:, ::1] we
     cdef double work = <double>chunk * F * O
     cdef int members = threads_for(work * (3 if head.gradient else 1), work, 256)
     head.k, head.kind, head.N, head.F, head.O = active(), kind, N, F, O
-    head.tiled = (has_tiles(head.k, of_type) and chunk >= TILED_ROWS and F >= TILED_WIDTH and O >= TILED_WIDTH)
+    head.tiled = (has_tiles(head.k, of_type) and chunk >= TILED_ROWS and F >= TILED_WIDTH and O >= TILED_WIDTH
+                  and tiles_hold(largest(head.k, N, F, &h[0, 0], F))
+                  and tiles_hold(largest(head.k, O, F, &weight[0, 0], F)))
     if head.tiled:
         tiles_of_h = tile_bytes(chunk, F)
         head.own_bytes = tile_bytes(PIECE_OUTPUTS, F)
@@ -165,7 +168,7 @@ cdef run_head(Head* head, Kind kind, const real[:, ::1] h, const real[:, ::1] we
         except IndexError:
             pass  # without the GIL, another thread may have come in between
     memory = fitting(kept, outputs + tiles_of_h + tiles_of_columns + tiles_of_d + members * head.own_bytes
-                     + 16 * pieces)
+                     + 24 * pieces)
     cdef unsigned char[::1] view = memory
     head.zeros = &zeros[0] if zeros is not None else NULL
     if pieces:
@@ -176,6 +179,7 @@ cdef run_head(Head* head, Kind kind, const real[:, ::1] h, const real[:, ::1] we
     head.own = head.d_rows + tiles_of_d
     head.losses = <double*>(head.own + members * head.own_bytes)
     head.hits = <int64_t*>(head.losses + pieces)
+    head.most = <double*>(head.hits + pieces)
     head.h, head.weight = &h[0, 0], &weight[0, 0]
     head.bias = &bias[0] if bias is not None else head.zeros
     cdef Interrupt interrupt
@@ -200,6 +204,7 @@ cdef void head_member(const Head* p, int me, int count, Team* team, real* of_typ
     A chunk may take seconds, so that Ctrl-C is heard between pieces: the rest of them is left out, and the next chunk.
     """
     cdef Py_ssize_t n, start, rows
+    cdef bint tiled
     for n in range((p.N + p.chunk - 1) // p.chunk):
         if not goes_on(p.interrupt, me, n, 1):
             return
@@ -214,11 +219,12 @@ cdef void head_member(const Head* p, int me, int count, Team* team, real* of_typ
             losses_share(p, start, rows, me, count, of_type)
         if p.gradient:
             meet(team)
-            if p.tiled:
+            tiled = p.tiled and d_fits_tiles(p, start, rows)
+            if tiled:
                 dh_of_tiles(p, start, rows, me, count, team, of_type)
             else:
                 dh_share(p, start, rows, me, count, of_type)
-            dweight_share(p, start, rows, me, count, of_type)
+            dweight_share(p, tiled, start, rows, me, count, of_type)
         meet(team)  # the next chunk's outputs and tiles go where these are
 
 
@@ -279,6 +285,17 @@ cdef void losses_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me,
             p.losses[n] = squared_error(p.k, height, p.O, z, values, <real>p.scale, p.gradient, &p.hits[n])
         else:
             p.losses[n] = binary_cross_entropy(p.k, height, p.O, z, values, <real>p.scale, p.gradient, &p.hits[n])
+        if p.tiled and p.gradient:
+            p.most[n] = largest(p.k, height, p.O, z, p.O)
+
+
+cdef bint d_fits_tiles(const Head* p, Py_ssize_t start, Py_ssize_t rows) noexcept nogil:
+    """Whether tiles hold a chunk's d outputs: every member finds the same."""
+    cdef double most = 0
+    cdef Py_ssize_t n
+    for n in range(start // LOSS_ROWS, start // LOSS_ROWS + (rows + LOSS_ROWS - 1) // LOSS_ROWS):
+        most = max(most, p.most[n])
+    return tiles_hold(most)
 
 
 cdef void dh_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, int count, real* of_type) noexcept nogil:
@@ -319,7 +336,7 @@ cdef void dh_of_tiles(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, 
                     <const real*>p.zeros if o == 0 else <const real*>NULL, dh + f, p.F)
 
 
-cdef void dweight_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, int count,
+cdef void dweight_share(const Head* p, bint tiled, Py_ssize_t start, Py_ssize_t rows, int me, int count,
                         real* of_type) noexcept nogil:
     cdef Py_ssize_t pieces = (p.O + PIECE_OUTPUTS - 1) // PIECE_OUTPUTS, piece, o, width, j
     cdef char* own = p.own + me * p.own_bytes
@@ -334,7 +351,7 @@ cdef void dweight_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me
         if not goes_on_alone(p.interrupt, me, start // p.chunk):
             return
         z, dweight = <const real*>p.outputs + o, <real*>p.dweight + o * p.F
-        if p.tiled:
+        if tiled:
             split_rows(p.k, True, width, rows, 0, rows, z, p.O, own)
             product(p.k, True, width, rows, p.F, 0, p.F, own, 0, p.h_columns,
                     <const real*>p.zeros if start == 0 else <const real*>NULL, dweight, p.F)

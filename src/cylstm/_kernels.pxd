@@ -29,6 +29,7 @@ cdef extern from "kernels.h" nogil:
         void (*column_sums)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, float*) noexcept nogil
         void (*product_of_rows)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t,
                                 const float*, const float*, float*, Py_ssize_t) noexcept nogil
+        float (*largest)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t) noexcept nogil
         void (*split_rows)(int, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t,
                            void*) noexcept nogil
         void (*split_columns)(int, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, void*) noexcept nogil
@@ -66,6 +67,7 @@ cdef extern from "kernels.h" nogil:
         void (*column_sums)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, double*) noexcept nogil
         void (*product_of_rows)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t,
                                 const double*, const double*, double*, Py_ssize_t) noexcept nogil
+        double (*largest)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t) noexcept nogil
         void (*split_rows)(int, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t,
                            void*) noexcept nogil
         void (*split_columns)(int, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, void*) noexcept nogil
@@ -95,6 +97,8 @@ cdef extern from "kernels.h" nogil:
         ROWS "CYLSTM_ROWS"
 
     const Kernels* cylstm_select(const char* isa)
+    const float TILES_LOW "CYLSTM_TILES_LOW"
+    const float TILES_HIGH "CYLSTM_TILES_HIGH"
     Py_ssize_t tile_bytes "cylstm_tile_bytes"(Py_ssize_t rows_or_columns, Py_ssize_t K)
 
 
@@ -105,6 +109,18 @@ cdef inline Py_ssize_t lanes_of(const Kernels* k, const real* of_type) noexcept 
 # Whether there are products of tiles for this type.
 cdef inline bint has_tiles(const Kernels* k, const real* of_type) noexcept nogil:
     return k.f32.split_rows != NULL if real is float else k.f64.split_rows != NULL
+
+# The largest of A, by its size.
+cdef inline real largest(const Kernels* k, Py_ssize_t rows, Py_ssize_t columns, const real* A,
+                         Py_ssize_t lda) noexcept nogil:
+    if real is float:
+        return k.f32.largest(rows, columns, A, lda)
+    else:
+        return k.f64.largest(rows, columns, A, lda)
+
+# Whether tiles hold numbers of which this is the largest.
+cdef inline bint tiles_hold(double largest) noexcept nogil:
+    return largest == 0 or TILES_LOW <= largest <= TILES_HIGH
 
 
 cdef inline void pack_gates(const Kernels* k, const real* W, Py_ssize_t H, Py_ssize_t K, Py_ssize_t panel, real*

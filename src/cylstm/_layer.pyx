@@ -9,11 +9,13 @@ import numpy
 from cylstm._edge cimport Edge
 from cylstm._interrupt cimport Interrupt, begin, finish
 from cylstm._memory cimport LARGEST
-from cylstm._network cimport Backward, run_network_backward, run_network_forward, team_size
+from cylstm._network cimport (
+    Backward, backward_fits_tiles, forward_fits_tiles, run_network_backward, run_network_forward, team_size,
+)
 from cylstm._pool cimport ALL_THREADS
 from cylstm._sequence cimport Inputs
 from cylstm._steps cimport Plan, Steps, packed_ids
-from cylstm._weights cimport Weights
+from cylstm._weights cimport Weights, any_tiles
 from cylstm._work cimport Shelf, Work
 
 from cylstm.checks import check_lengths, check_resets, describe, positive_int, real_in
@@ -40,12 +42,13 @@ cdef class Tape:
 cdef class Layer(Edge):
     """The running part of `LSTM`, which has the constructor and the documentation."""
 
-    def __init__(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t L, Py_ssize_t D, bint bias, double dropout, dtype,
+    def __init__(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t L, Py_ssize_t D, bint bias, dropout, dtype,
                  parameters, rng):
         if self._weights is not None:
             raise RuntimeError(f"{type(self).__name__}: expected __init__ to run once")
         self.set_up(I, H, L, D, dtype, parameters)
-        self.dropped, self.generator = dropout, rng
+        self.generator = rng
+        self.dropout = dropout
         self._weights = Weights(I, H, L, D, bias, self.item == 8, parameters)
         self.shelf = Shelf()
 
@@ -56,7 +59,10 @@ cdef class Layer(Edge):
 
     @dropout.setter
     def dropout(self, value):
-        self.dropped = real_in("dropout", value, 0, 1, open_high=True)
+        value = real_in("dropout", value, 0, 1, open_high=True)
+        if value > 0 and self.num_layers == 1:
+            raise ValueError(f"dropout: expected 0 with one layer, whose outputs are the last ones, got {value:g}")
+        self.dropped = value
 
     @property
     def rng(self):
@@ -139,9 +145,13 @@ cdef class Layer(Edge):
 
     cdef int _forward(self, Work work) except -1:
         cdef Interrupt interrupt
+        cdef bint fits_tiles = True
+        if any_tiles(work.choice):
+            with nogil:
+                fits_tiles = forward_fits_tiles(&work.forward)
         begin(&interrupt)
         work.forward.interrupt = &interrupt
-        work.lend(self._weights)
+        work.lend(self._weights, fits_tiles)
         with nogil:
             run_network_forward(&work.forward, work.doubles)
         return finish(&interrupt)
@@ -265,7 +275,11 @@ cdef class Layer(Edge):
             call.dx, call.dx_row, call.dx_step = np.PyArray_DATA(dx), s.T * self.input_size, self.input_size
         flat = gradients.raw()
         call.dflat = np.PyArray_DATA(flat)
-        self._weights.fill_backward(work.packed, work.cells, work.choice, dx is not None)
+        cdef bint fits_tiles = True
+        if any_tiles(work.used):
+            with nogil:
+                fits_tiles = backward_fits_tiles(call)
+        work.take_backward_forms(self._weights, fits_tiles, dx is not None)
         begin(&interrupt)
         call.interrupt, work.spent = &interrupt, True
         with nogil:

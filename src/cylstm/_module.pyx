@@ -16,10 +16,12 @@ import numpy
 from cylstm._interrupt cimport Interrupt, begin, finish
 from cylstm._kernels cimport ROWS, Kernels, pack_gates, real
 from cylstm._layer cimport Layer, Tape
-from cylstm._network cimport Backward, Forward, run_network_backward, run_network_forward, team_size
+from cylstm._network cimport (
+    Backward, Forward, backward_fits_tiles, forward_fits_tiles, run_network_backward, run_network_forward, team_size,
+)
 from cylstm._sequence cimport Cell
 from cylstm._steps cimport Steps
-from cylstm._weights cimport Weights
+from cylstm._weights cimport Weights, any_tiles
 from cylstm._work cimport Work
 
 from cylstm.locks import Lock
@@ -115,11 +117,15 @@ cdef class Module(Layer):
         """Point the call at the weights of now; what is returned holds a part of them."""
         if plain:
             return self._lend_rows(work, addresses)
+        cdef bint fits_tiles = True
+        if any_tiles(work.choice):
+            with nogil:
+                fits_tiles = forward_fits_tiles(&work.forward)
         with self.lock.held:
             self._follow(work.cells, addresses)
             self._weights.most = most
             work.weights = self._weights
-            work.lend(self._weights)
+            work.lend(self._weights, fits_tiles)
         return None
 
     cdef np.ndarray _lend_rows(self, Work work, addresses):
@@ -203,8 +209,6 @@ cdef class Module(Layer):
                                      work.k.f64.lanes if work.doubles else work.k.f32.lanes, False, most)
         if members > work.members:
             work.lay_out_backward(work.weights, members)
-        work.weights.most = most
-        work.weights.fill_backward(work.packed, work.cells, work.choice, input_gradient)
         if dy is None:
             dy = self.empty(s.T, s.B, width) if not packed else numpy.empty((s.N, width), self.dtype)
             dy.fill(0)
@@ -227,6 +231,12 @@ cdef class Module(Layer):
         cdef np.npy_intp length = size + self.bias * 4 * self.hidden_size * cell_count
         cdef np.ndarray flat = np.PyArray_EMPTY(1, &length, self.type_number, 0)
         call.dflat = np.PyArray_DATA(flat)
+        cdef bint fits_tiles = True
+        if any_tiles(work.used):
+            with nogil:
+                fits_tiles = backward_fits_tiles(call)
+        work.weights.most = most
+        work.take_backward_forms(work.weights, fits_tiles, input_gradient)
         cdef Interrupt interrupt
         begin(&interrupt)
         call.interrupt, work.spent = &interrupt, True

@@ -69,5 +69,8 @@ cdef struct Backward:
 
 cdef int team_size(const Steps* s, const Cell* cells, Py_ssize_t count, Py_ssize_t D, Py_ssize_t lanes,
                    bint has_ids, int most) noexcept nogil
+# Whether tiles hold what a call is given; for float, on kernels that have tiles.
+cdef bint forward_fits_tiles(const Forward* call) noexcept nogil
+cdef bint backward_fits_tiles(const Backward* call) noexcept nogil
 cdef void run_network_forward(Forward* call, bint doubles) noexcept nogil
 cdef void run_network_backward(Backward* call, bint doubles, int members) noexcept nogil

@@ -7,7 +7,7 @@ in _sequence.pyx over steps, and each step is one call into cext/cell_body.h.
 from libc.string cimport memset
 
 from cylstm._interrupt cimport Interrupt
-from cylstm._kernels cimport lanes_of, real
+from cylstm._kernels cimport Kernels, lanes_of, largest, real, tiles_hold
 from cylstm._order cimport (
     add_states, clear_padding, fetch_states, give_input_gradients, place_states, start_gradients,
 )
@@ -16,7 +16,7 @@ from cylstm._sequence cimport (
     GRADIENT_ROWS, ROWS_EACH, Cell, Inputs, Member, Outputs, best_by_rows, input_gradients, inputs_by_steps,
     meet_by_units, member_by_rows, member_by_units, part, run_backward, run_forward, weight_gradients,
 )
-from cylstm._steps cimport Steps
+from cylstm._steps cimport Steps, caller_row, length
 
 
 cdef void run_network_forward(Forward* call, bint doubles) noexcept nogil:
@@ -28,6 +28,47 @@ cdef void run_network_forward(Forward* call, bint doubles) noexcept nogil:
 cdef void run_network_backward(Backward* call, bint doubles, int members) noexcept nogil:
     """members: team_size(), for which the scratch has room."""
     run(members, backward_f64 if doubles else backward_f32, call)
+
+
+cdef bint forward_fits_tiles(const Forward* call) noexcept nogil:
+    """Features of real steps and initial states: past a row's end there may be anything."""
+    cdef const Inputs* inputs = &call.record.inputs
+    cdef Py_ssize_t I = call.cells[0].I
+    if inputs.ids == NULL and inputs.caller != NULL:
+        if not rows_fit_tiles(call.k, call.s, I, <const float*>inputs.caller, inputs.row, inputs.step):
+            return False
+    elif inputs.ids == NULL and not tiles_hold(largest(call.k, call.s.N, I, <const float*>inputs.packed, inputs.ld)):
+        return False
+    return states_fit_tiles(call.k, call.L * call.D * call.s.B * call.cells[0].H, call.h0, call.c0)
+
+
+cdef bint backward_fits_tiles(const Backward* call) noexcept nogil:
+    """Gradients by outputs, of real steps, and by final states."""
+    cdef Py_ssize_t H = call.cells[0].H
+    if call.packed:
+        if not tiles_hold(largest(call.k, call.s.N, call.D * H, <const float*>call.dy, call.dy_row)):
+            return False
+    elif not rows_fit_tiles(call.k, call.s, call.D * H, <const float*>call.dy, call.dy_row, call.dy_step):
+        return False
+    return states_fit_tiles(call.k, call.L * call.D * call.s.B * H, call.dhn, call.dcn)
+
+
+cdef bint rows_fit_tiles(const Kernels* k, const Steps* s, Py_ssize_t columns, const float* rows, Py_ssize_t row,
+                         Py_ssize_t step) noexcept nogil:
+    cdef float most = 0
+    cdef Py_ssize_t b, t
+    if s.lengths == NULL and row == columns:  # time-major
+        for t in range(s.T):
+            most = max(most, largest(k, s.B, columns, rows + t * step, row))
+    else:
+        for b in range(s.B):
+            most = max(most, largest(k, length(s, b), columns, rows + caller_row(s, b) * row, step))
+    return tiles_hold(most)
+
+
+cdef bint states_fit_tiles(const Kernels* k, Py_ssize_t size, const void* h, const void* c) noexcept nogil:
+    return ((h == NULL or tiles_hold(largest(k, 1, size, <const float*>h, size)))
+            and (c == NULL or tiles_hold(largest(k, 1, size, <const float*>c, size))))
 
 
 cdef int team_size(const Steps* s, const Cell* cells, Py_ssize_t count, Py_ssize_t D, Py_ssize_t lanes,

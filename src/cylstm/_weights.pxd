@@ -11,6 +11,9 @@ cdef struct Choice:
     bint rows        # dgates W
     bint gradients   # dgates' x, dgates' h
 
+cdef inline bint any_tiles(Choice choice) noexcept nogil:
+    return choice.inputs or choice.steps or choice.rows or choice.gradients
+
 # What was packed from the parameters as they were at one version. A call borrows it and keeps the weights it began
 # with: with others of it still borrowed, an update packs into new memory.
 cdef class Packed:
@@ -18,7 +21,7 @@ cdef class Packed:
     cdef long long version
     cdef int users           # changed by add() alone: calls, and tapes that wait for their backward
     cdef list arrays         # per cell, kind and form: memory, or None
-    cdef const void** at     # the same, NULL where not packed from this version
+    cdef const void** at     # the same, NULL where not packed from this version, &too_much where tiles do not hold them
     cdef void borrow_again(self) noexcept
     cdef void give_back(self) noexcept
     cdef spare(self, Py_ssize_t n, int kind)

@@ -4,7 +4,8 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.string cimport memset
 
 from cylstm._kernels cimport (
-    PANELS, TILES, Kernels, active, has_tiles, pack_columns, pack_gates, real, split_columns, tile_bytes,
+    PANELS, TILES, Kernels, active, has_tiles, largest, pack_columns, pack_gates, real, split_columns, tile_bytes,
+    tiles_hold,
 )
 from cylstm._memory cimport fitting
 from cylstm._pool cimport ALL_THREADS, Team, run, threads_for
@@ -27,7 +28,10 @@ cdef enum Kind:
     W, R, BIAS, W_BACK, R_BACK, KINDS
 
 cdef enum:
+    LINE = 64                  # bytes of a cache line
     SHARED = 1048576           # bytes, from which on the forms of forward and backward share memory
+
+cdef char too_much           # whose address stands for weights that tiles do not hold
 
 # Packing is copying: a thread more pays from about so many weights on, counted as multiply-adds (_pool.pyx).
 cdef enum:
@@ -64,6 +68,10 @@ cdef extern from * nogil:
     int count "cylstm_count"(const int* counter)
     const void* look_up "cylstm_look_up"(const void** place)
     void publish "cylstm_publish"(const void** place, const void* value)
+
+
+cdef inline bint is_tiled(Factor factor) noexcept nogil:
+    return factor.form == TILES
 
 
 cdef class Packed:
@@ -138,25 +146,33 @@ cdef class Weights:
         return self.now is not None and count(&self.now.users) > 0
 
     cdef int fill_forward(self, Packed packed, Cell* cells, Choice choice, bint ids) except -1:
-        """The factors that a forward call uses; ids: x W' is a row of W per id."""
+        """The factors that a forward call uses; ids: x W' is a row of W per id.
+
+        Whether they are as `choice` has them: 0 where tiles do not hold some of the weights, which are panels then.
+        """
         cdef Py_ssize_t n
-        cdef bint gathered
+        cdef bint gathered, as_chosen = True, tiled
         for n in range(self.L * self.D):
             gathered = ids and n < self.D
-            cells[n].W = self.factor(packed, &cells[n], n, W, choice.inputs and not gathered
-                                     and cells[n].I >= TILED_INPUTS)
+            tiled = choice.inputs and not gathered and cells[n].I >= TILED_INPUTS
+            cells[n].W = self.factor(packed, &cells[n], n, W, tiled)
             cells[n].R = self.factor(packed, &cells[n], n, R, choice.steps)
             cells[n].b = self.factor(packed, &cells[n], n, BIAS, False).packed
-        return 0
+            as_chosen = as_chosen and is_tiled(cells[n].W) == tiled and is_tiled(cells[n].R) == choice.steps
+        return as_chosen
 
     cdef int fill_backward(self, Packed packed, Cell* cells, Choice choice, bint to_inputs) except -1:
-        """The factors that a backward call uses; to_inputs: whether gradients flow to the first layer's inputs."""
+        """The factors that a backward call uses; to_inputs: whether gradients flow to the first layer's inputs. Whether
+        they are as `choice` has them."""
         cdef Py_ssize_t n
+        cdef bint as_chosen = True
         for n in range(self.L * self.D):
             cells[n].R_back = self.factor(packed, &cells[n], n, R_BACK, choice.steps)
+            as_chosen = as_chosen and is_tiled(cells[n].R_back) == choice.steps
             if to_inputs or n >= self.D:
                 cells[n].W_back = self.factor(packed, &cells[n], n, W_BACK, choice.rows)
-        return 0
+                as_chosen = as_chosen and is_tiled(cells[n].W_back) == choice.rows
+        return as_chosen
 
     cdef Factor factor(self, Packed packed, const Cell* cell, Py_ssize_t n, int kind, bint tiled) except *:
         cdef Py_ssize_t slot = (n * KINDS + kind) * 2 + tiled
@@ -166,12 +182,15 @@ cdef class Weights:
                 if packed.at[slot] == NULL:
                     self._pack(packed, cell, n, kind, tiled)
         factor.packed, factor.form = packed.at[slot], TILES if tiled else PANELS
+        if factor.packed == &too_much:
+            return self.factor(packed, cell, n, kind, False)
         return factor
 
     cdef int _pack(self, Packed packed, const Cell* cell, Py_ssize_t n, int kind, bint tiled) except -1:
         cdef Packing packing
         cdef Py_ssize_t slot = (n * KINDS + kind) * 2 + tiled
-        cdef Py_ssize_t item = 8 if self.doubles else 4, start, threads
+        cdef Py_ssize_t item = 8 if self.doubles else 4, start, threads, member
+        cdef double most = 0
         cdef unsigned char[::1] target, scratch
         cdef const unsigned char[::1] flat
         memset(&packing, 0, sizeof(Packing))
@@ -198,13 +217,17 @@ cdef class Weights:
             packing.blocks = (packing.columns + 4 * packing.lanes - 1) // (4 * packing.lanes)
             threads = min(self.most, threads_for(<double>PACKING_COST * packing.rows * packing.columns, 1e9,
                                                  packing.blocks))
-            packing.room = packing.rows * 4 * packing.lanes * item if tiled else 0
+            packing.room = packing.rows * 4 * packing.lanes * item + LINE if tiled else 0
             if tiled:
                 scratch = aligned_empty(packing.room * threads, "u1")
                 packing.scratch = <char*>&scratch[0]
+                for member in range(threads):
+                    (<double*>(packing.scratch + (member + 1) * packing.room - LINE))[0] = 0
             with nogil:
                 run(threads, pack_f64 if self.doubles else pack_f32, &packing)
-        publish(&packed.at[slot], packing.target)
+            for member in range(threads if tiled else 0):
+                most = max(most, (<double*>(packing.scratch + (member + 1) * packing.room - LINE))[0])
+        publish(&packed.at[slot], packing.target if tiles_hold(most) else &too_much)
         return 0
 
 
@@ -219,7 +242,7 @@ cdef struct Packing:
     Py_ssize_t blocks
     const char* source
     char* target
-    char* scratch        # of each member: one block before it is cut into tiles
+    char* scratch        # of each member: one block before it is cut into tiles; in the last line, its largest weight
     Py_ssize_t room      # bytes
 
 
@@ -233,6 +256,7 @@ cdef void pack_f64(void* packing, int me, int count, Team* team) noexcept nogil:
 cdef void pack_share(const Packing* p, int me, int count, real* of_type) noexcept nogil:
     cdef Py_ssize_t block, width = 4 * p.lanes, start
     cdef real* target
+    cdef double most = 0
     for block in range(part(p.blocks, me, count), part(p.blocks, me + 1, count)):
         start = block * width
         target = <real*>(p.scratch + me * p.room) if p.tiled else <real*>p.target + start * p.rows
@@ -242,6 +266,9 @@ cdef void pack_share(const Packing* p, int me, int count, real* of_type) noexcep
             pack_gates(p.k, <const real*>p.source, p.H, p.K, block, target)
         if p.tiled:
             width = min(4 * p.lanes, p.columns - start)
+            most = max(most, largest(p.k, p.rows, width, <const real*>target, width))
             split_columns(p.k, False, p.rows, width, <const real*>target, width,
                           p.target + start * ((p.rows + 31) // 32 * 32) * 6)
             width = 4 * p.lanes
+    if p.tiled:
+        (<double*>(p.scratch + (me + 1) * p.room - LINE))[0] = most

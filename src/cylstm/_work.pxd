@@ -10,7 +10,8 @@ cdef class Work:
     cdef Weights weights     # of a call whose layer may have others meanwhile; or None
     cdef Packed packed       # borrowed for one call, or until the backward call
     cdef Plan plan
-    cdef Choice choice
+    cdef Choice choice                    # of the shape, for which there is room
+    cdef Choice used                      # by this call: none, where tiles do not hold what it is given
     cdef const Kernels* k
     cdef Cell* cells
     cdef Forward forward
@@ -25,7 +26,9 @@ cdef class Work:
                    bint packs) noexcept
     cdef int lay_out(self, Weights weights, Plan plan, bint has_ids, bint keep, bint masked, bint packs) except -1
     cdef int lay_out_backward(self, Weights weights, int members) except -1
-    cdef int lend(self, Weights weights) except -1
+    cdef int lend(self, Weights weights, bint fits_tiles) except -1
+    cdef int take_forms(self, Weights weights, bint fits_tiles) except -1
+    cdef int take_backward_forms(self, Weights weights, bint fits_tiles, bint to_inputs) except -1
     cdef void give_back(self) noexcept
 
 # The works of one layer between calls.

@@ -51,11 +51,28 @@ cdef class Work:
         self.give_back()
         PyMem_Free(self.cells)
 
-    cdef int lend(self, Weights weights) except -1:
+    cdef int lend(self, Weights weights, bint fits_tiles) except -1:
         """Borrow the weights as they are now and point the cells at what a forward call needs of them."""
         self.spent = False
         self.packed = weights.borrow()
-        weights.fill_forward(self.packed, self.cells, self.choice, self.has_ids)
+        return self.take_forms(weights, fits_tiles)
+
+    cdef int take_forms(self, Weights weights, bint fits_tiles) except -1:
+        """fits_tiles: whether tiles hold what the call is given (or nobody has asked, where it takes none). All of a
+        call is tiles or nothing: what weights that tiles do not hold make of its inputs may not fit either."""
+        self.used = self.choice
+        if not (fits_tiles and weights.fill_forward(self.packed, self.cells, self.used, self.has_ids)):
+            memset(&self.used, 0, sizeof(Choice))
+            weights.fill_forward(self.packed, self.cells, self.used, self.has_ids)
+        return 0
+
+    cdef int take_backward_forms(self, Weights weights, bint fits_tiles, bint to_inputs) except -1:
+        """Tiles where the forward call had them, too, whose inputs go into the weights' gradients."""
+        cdef Choice choice = self.used
+        if not (fits_tiles and weights.fill_backward(self.packed, self.cells, choice, to_inputs)):
+            memset(&choice, 0, sizeof(Choice))
+            weights.fill_backward(self.packed, self.cells, choice, to_inputs)
+        self.backward.tiled = choice.gradients
         return 0
 
     cdef void give_back(self) noexcept:
@@ -137,7 +154,7 @@ cdef class Work:
         cdef Py_ssize_t x_tiles = place(&pieces, choice.gradients * tiles(inputs, rows))
         cdef Py_ssize_t h_tiles = place(&pieces, choice.gradients * tiles(H, rows))
         cdef Py_ssize_t piece = 4 * min(Hp, <Py_ssize_t>GRADIENT_UNITS) * max(inputs, H) * item
-        cdef Py_ssize_t own_bytes = max(tile_bytes(64, rows) if choice.gradients else piece,
+        cdef Py_ssize_t own_bytes = max(piece, choice.gradients * tile_bytes(64, rows),
                                         choice.rows * tile_bytes(min(N, <Py_ssize_t>DX_ROWS), G))
         cdef Py_ssize_t own = place(&pieces, <double>members * own_bytes)
         self.scratch = fitting(self.scratch, pieces.end)
@@ -147,7 +164,6 @@ cdef class Work:
         cdef Backward* call = &self.backward
         memset(call, 0, sizeof(Backward))
         call.k, call.s, call.cells, call.L, call.D = self.k, s, self.cells, weights.L, D
-        call.tiled = choice.gradients
         call.dh, call.dc, call.dinputs[0], call.dinputs[1] = m + dh, m + dc, m + above_0, m + above_1
         call.dx_packed = m + dx if not self.has_ids else NULL
         call.scratch.carried[0], call.scratch.carried[1] = m + carried_0, m + carried_1

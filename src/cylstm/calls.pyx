@@ -13,10 +13,12 @@ layer is of the other type, where there is nothing to go backward from, and when
 from cylstm._interrupt cimport Interrupt, begin, finish
 from cylstm._kernels cimport active
 from cylstm._memory cimport LARGEST
-from cylstm._network cimport Backward, Forward, run_network_backward, run_network_forward, team_size
+from cylstm._network cimport (
+    Backward, Forward, backward_fits_tiles, forward_fits_tiles, run_network_backward, run_network_forward, team_size,
+)
 from cylstm._pool cimport ALL_THREADS
 from cylstm._steps cimport Plan
-from cylstm._weights cimport Weights
+from cylstm._weights cimport Weights, any_tiles
 from cylstm._work cimport Work
 
 from cylstm._layer import Layer
@@ -74,14 +76,9 @@ cdef class Call:
         work.give_back()
         if active() != work.k:  # panels of other widths
             raise ValueError("refresh: expected the instruction set that the call was made for, but another is in use")
-        work.lend(weights)
-        if self.training:
-            work.packed.borrow_again()  # both forms at once, which otherwise may share memory
-            try:
-                weights.fill_backward(work.packed, work.cells, work.choice, True)
-            finally:
-                work.packed.give_back()
-        self.ready = True
+        work.lend(weights, True)
+        take_forms(self, True, True)
+        self.tiled = any_tiles(work.choice)
 
     cdef int forward_f32(self, const float* x, const float* h0, const float* c0, float* y, float* hn,
                          float* cn) except -1 nogil:
@@ -120,6 +117,22 @@ cdef int stopped(Interrupt* interrupt) except -1 with gil:
     return finish(interrupt)
 
 
+cdef int take_forms(Call call, bint forward_fits, bint backward_fits) except -1 with gil:
+    """The weights for calls that are given what fits tiles, or does not."""
+    cdef Work work = call.work
+    cdef Weights weights = call.layer._weights
+    call.ready = False
+    work.packed.borrow_again()  # all forms at once, which otherwise may share memory
+    try:
+        work.take_forms(weights, forward_fits)
+        if call.training:
+            work.take_backward_forms(weights, backward_fits, True)
+    finally:
+        work.packed.give_back()
+    call.forward_fits, call.backward_fits, call.ready = forward_fits, backward_fits, True
+    return 0
+
+
 cdef int forward(Call call, bint doubles, const void* x, const void* h0, const void* c0, void* y, void* hn,
                  void* cn) except -1 nogil:
     check(call, doubles)
@@ -134,6 +147,11 @@ cdef int forward(Call call, bint doubles, const void* x, const void* h0, const v
     f.h0, f.c0, f.y = h0, c0, y
     f.hn = hn if hn != NULL else call.at_spare
     f.cn = cn if cn != NULL else <char*>call.at_spare + state
+    cdef bint fits
+    if call.tiled:
+        fits = forward_fits_tiles(f)
+        if fits != call.forward_fits:
+            take_forms(call, fits, fits)
     begin(&interrupt)
     f.interrupt = &interrupt
     call.taped = False
@@ -159,6 +177,11 @@ cdef int backward(Call call, bint doubles, const void* dy, const void* dhn, cons
     b.dx, b.dx_row, b.dx_step, b.dflat = dx, f.s.T * f.cells[0].I, f.cells[0].I, dparameters
     b.dh0 = dh0 if dh0 != NULL else call.at_spare
     b.dc0 = dc0 if dc0 != NULL else <char*>call.at_spare + f.L * f.D * f.s.B * f.cells[0].H * item
+    cdef bint fits
+    if call.tiled:
+        fits = call.forward_fits and backward_fits_tiles(b)
+        if fits != call.backward_fits:
+            take_forms(call, call.forward_fits, fits)
     begin(&interrupt)
     b.interrupt = &interrupt
     call.taped = False
