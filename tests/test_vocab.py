@@ -1,6 +1,7 @@
 """Text to ids and back, and what is said about text that a vocabulary does not hold."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -55,6 +56,63 @@ def test_words_are_words_spaces_and_single_other_characters():
     tokens = [vocabulary.tokens[i] for i in ids]
     assert tokens == ["Don", "'", "t", "  ", "go", ",", " ", "x_1", "!", "\n", "\n"]
     assert vocabulary.tokens[0] == "\n"
+
+
+SCRIPTS = {
+    "Hindi": "हिन्दी में किताबें",
+    "Tamil": "தமிழ் மொழி",
+    "Bengali": "বাংলা ভাষা",
+    "decomposed French": "cafe\u0301 a\u0300 Noe\u0308l",
+    "Thai": "ภาษาไทย ที่นี่",
+    "Arabic": "كِتَابٌ عَرَبِيّ",
+    "Hebrew": "שָׁלוֹם עוֹלָם",
+    "Persian": "می\u200cخواهم خانه\u200cها",
+    "Burmese": "မြန်မာ ဘာသာ",
+    "Khmer": "ភាសា ខ្មែរ",
+    "Sinhala": "ශ්\u200dරී ලංකා",
+    "Brahmi": "\U00011013\U0001103a \U00011014",
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_words_keep_their_marks(script):
+    text = SCRIPTS[script]
+    vocabulary = Vocabulary.from_text(text, "word")
+    for block in (1, 2, 3, 1000):
+        ids = np.concatenate(list(vocabulary.encode_stream(in_blocks(text, block))))
+        assert vocabulary.decode(ids) == text
+        assert [vocabulary.tokens[i] for i in ids if vocabulary.tokens[i] != " "] == text.split()
+        assert Vocabulary.from_stream(in_blocks(text, block), "word") == vocabulary
+    assert Vocabulary.from_json(vocabulary.to_json()) == vocabulary
+    assert pickle.loads(pickle.dumps(vocabulary)) == vocabulary
+
+
+def test_marks_that_stand_alone_or_behind_other_characters():
+    for text in (
+        "\u0301",
+        " \u0301a",
+        "\u2764\ufe0f!",
+        "1\ufe0f\u20e3",
+        "\n\u0301\n",
+        "a" + "\u0301" * 200,
+        "-" + "\u0301" * 99,
+    ):
+        vocabulary = Vocabulary.from_text(text, "word")
+        assert vocabulary.decode(vocabulary.encode(text)) == text
+        assert max(map(len, vocabulary.tokens)) <= vocab.LONGEST_WORD
+
+
+def test_a_vocabulary_of_an_older_file_cuts_words_as_it_did():
+    """What a model was trained on stays what it is given."""
+    text = SCRIPTS["Hindi"]
+    pieces = ["ह", "ि", "न", "्", "द", "ी", " ", "म", "े", "ं"]
+    fields = {"level": "word", "unknown": "<unk>", "end": None, "tokens": pieces}
+    old = Vocabulary.from_json(json.dumps(fields))
+    assert [old.tokens[i] for i in old.encode(text[:10])] == list(text[:10])
+    assert "marks" not in json.loads(old.to_json()) and Vocabulary.from_json(old.to_json()) == old
+    new = Vocabulary(pieces, "word", unknown="<unk>")
+    assert old != new and [new.tokens[i] for i in new.encode(text[:10])] == ["<unk>", " ", "<unk>"]
+    assert Vocabulary.from_json(new.to_json()) == new
 
 
 def test_words_without_any_space_are_cut_so_that_memory_stays_bounded():

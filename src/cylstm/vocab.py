@@ -6,11 +6,13 @@ A vocabulary is built and applied block by block, so that a text of any size pas
 from __future__ import annotations
 
 import codecs
+import functools
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import chain, repeat
+from itertools import chain, groupby, repeat
 
 import numpy as np
 
@@ -22,10 +24,24 @@ LEVELS = ("char", "word", "byte")
 UNKNOWN = "<unk>"
 BLOCK = 1 << 18  # characters or bytes worked on at once
 
-# Words, runs of spaces and single other characters: together they cover every text, so that joining them gives it
-# back. The lengths are bounded for the sake of bounded memory: a text may hold no space at all.
+# Words, runs of spaces and single other characters, each with the marks that combine with it: together they cover every
+# text, so that joining them gives it back. The lengths are bounded for the sake of bounded memory: a text may hold no
+# space at all.
 LONGEST_WORD = 64
-WORD = re.compile(rf"\w{{1,{LONGEST_WORD}}}| {{1,16}}|[^\w ]")
+JOINERS = "\u200c\u200d"  # between letters, of Persian and Indic words
+# What cut the words of vocabularies of files that do not say "marks": a mark was a word of its own.
+WITHOUT_MARKS = re.compile(rf"\w{{1,{LONGEST_WORD}}}| {{1,16}}|[^\w ]")
+
+
+@functools.cache
+def words_pattern() -> re.Pattern:
+    """Vowel signs, accents and the like are no letters for `re`, which has no name for them: here they are."""
+    places = (*range(0x20000), *range(0xE0000, 0xE1000))  # the others hold ideographs or nothing
+    marks = [code for code in places if unicodedata.category(chr(code)).startswith("M")]
+    runs = [[code for _, code in run] for _, run in groupby(enumerate(marks), lambda pair: pair[1] - pair[0])]
+    m = "".join(f"{chr(run[0])}-{chr(run[-1])}" for run in runs) + JOINERS
+    return re.compile(rf"\w[\w{m}]{{0,{LONGEST_WORD - 1}}}| {{1,16}}|[^\w ][{m}]{{0,15}}")
+
 
 # Distinct words counted at once. Beyond, the rarest so far are forgotten (as word2vec does, Mikolov et al. 2013).
 MOST_COUNTED = 1_000_000
@@ -46,7 +62,8 @@ class Vocabulary:
         leave it out: the ids 0..255 are the bytes themselves (of the text in UTF-8).
     level : "char", "word" or "byte"
         What `encode` cuts a text into. Words are runs of letters, digits and underscores (at most 64 characters), runs
-        of at most 16 spaces, and every other character alone: joined, they are the text again.
+        of at most 16 spaces, and every other character alone, with the marks (accents, vowel signs) that combine with
+        them: joined, they are the text again.
     unknown, end : str or None
         Names of two special tokens, which take the ids after the others. Everything outside the vocabulary is encoded
         as the unknown token; without one it is an error. The end token closes a sequence (`encode(text, end=True)`).
@@ -57,6 +74,8 @@ class Vocabulary:
     Raises ValueError or TypeError, naming the argument, for repeated or empty tokens and unknown levels.
     """
 
+    marks = False  # whether marks stay with their words; those of older files fall to pieces as they did
+
     def __init__(self, tokens: Iterable[str] = (), level: str = "char", *, unknown=None, end=None):
         self.level = one_of("level", level, LEVELS)
         plain = _checked_tokens(tokens, level)
@@ -65,7 +84,7 @@ class Vocabulary:
                 raise TypeError(f"{name}: expected a name or None, got {describe(token)}")
         if level == "byte" and unknown is not None:
             raise ValueError(f"unknown: expected None at level 'byte' (every byte is known), got {unknown!r}")
-        self.unknown, self.end = unknown, end
+        self.unknown, self.end, self.marks = unknown, end, level == "word"
         self.tokens = (*plain, *(token for token in (unknown, end) if token is not None))
         self.index = {token: i for i, token in enumerate(self.tokens)}
         if len(self.index) != len(self.tokens):
@@ -124,7 +143,9 @@ class Vocabulary:
     def __eq__(self, other) -> bool:
         if not isinstance(other, Vocabulary):
             return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in ("level", "tokens", "unknown", "end"))
+        return all(
+            getattr(self, name) == getattr(other, name) for name in ("level", "tokens", "unknown", "end", "marks")
+        )
 
     __hash__ = None
 
@@ -152,7 +173,7 @@ class Vocabulary:
         The result does not depend on where the blocks are cut. Raises as `encode` does.
         """
         position = 0
-        for block in _words(blocks) if self.level == "word" else blocks:
+        for block in _words(blocks, self._pattern()) if self.level == "word" else blocks:
             ids = self._lookup(block)
             if self.unknown_id is None and ids.size and ids.min() < 0:
                 raise ValueError(f"{name}: {self._complaint(block, np.flatnonzero(ids < 0), position)}")
@@ -167,7 +188,7 @@ class Vocabulary:
             return []
         known = set(self.tokens[: self._plain])
         blocks = _slices(text)
-        tokens = chain.from_iterable(_words(blocks) if self.level == "word" else blocks)
+        tokens = chain.from_iterable(_words(blocks, self._pattern()) if self.level == "word" else blocks)
         return list(dict.fromkeys(token for token in tokens if token not in known))
 
     def decode(self, ids) -> str:
@@ -195,7 +216,8 @@ class Vocabulary:
     def to_json(self) -> str:
         """This vocabulary as a JSON string, ASCII only; `from_json` reads it."""
         tokens = self.tokens[: self._plain] if self.level != "byte" else ()
-        return json.dumps({"level": self.level, "unknown": self.unknown, "end": self.end, "tokens": tokens})
+        fields = {"level": self.level, "unknown": self.unknown, "end": self.end, "tokens": tokens}
+        return json.dumps({**fields, "marks": True} if self.marks else fields)
 
     @classmethod
     def from_json(cls, text: str) -> Vocabulary:
@@ -204,9 +226,15 @@ class Vocabulary:
             fields = json.loads(text)
             if not isinstance(fields["tokens"], list):
                 raise TypeError(f"tokens: expected a list, got {describe(fields['tokens'])}")
-            return cls(fields["tokens"], fields["level"], unknown=fields["unknown"], end=fields["end"])
+            vocabulary = cls(fields["tokens"], fields["level"], unknown=fields["unknown"], end=fields["end"])
+            vocabulary.marks = fields.get("marks") is True and vocabulary.level == "word"
+            return vocabulary
         except (KeyError, RecursionError, TypeError, ValueError) as error:
             raise ValueError(f"text: expected the JSON of a vocabulary, got {describe(text)} ({error})") from None
+
+    def _pattern(self) -> re.Pattern:
+        """What cuts a text into words."""
+        return words_pattern() if self.marks else WITHOUT_MARKS
 
     def _lookup(self, block) -> np.ndarray:
         """The ids of one block, negative for unknown tokens where no token stands for them."""
@@ -260,11 +288,11 @@ def _slices(text) -> Iterator:
         yield text[start : start + BLOCK]
 
 
-def _words(blocks: Iterable[str]) -> Iterator[list[str]]:
+def _words(blocks: Iterable[str], pattern: re.Pattern) -> Iterator[list[str]]:
     """The words of a text, list by list. A block's last word may go on in the next block, so it waits for it."""
     rest = ""
     for block in blocks:
-        words = WORD.findall(rest + block)
+        words = pattern.findall(rest + block)
         rest = words.pop() if words else ""
         yield words
     yield [rest] if rest else []
@@ -282,7 +310,7 @@ def _count_characters(blocks) -> dict[str, int]:
 
 def _count_words(blocks) -> dict[str, int]:
     counts, floor = Counter(), 1
-    for words in _words(blocks):
+    for words in _words(blocks, words_pattern()):
         counts.update(words)
         while len(counts) > MOST_COUNTED:
             counts = Counter({word: count for word, count in counts.items() if count > floor})
