@@ -83,7 +83,7 @@ def test_lists_of_lists_are_ragged_rows():
     model = Model(V, H, V, seed=1)
     rows = [[1, 2, 3], [4], [2, 2]]
     as_arrays = [np.array(row) for row in rows]
-    for a, b in zip(model(rows), model(as_arrays), strict=True):
+    for a, b in zip(model(rows)[0], model(as_arrays)[0], strict=True):
         np.testing.assert_array_equal(a, b)
     assert model.evaluate(rows, rows) == model.evaluate(as_arrays, as_arrays)
 
@@ -102,7 +102,7 @@ def test_padding_of_any_value_changes_nothing(rng):
 def test_ids_and_one_hot_rows_give_the_same_numbers(rng, dtype):
     model, _ = make("ids", dtype, num_layers=2)
     x, y = some_data(rng, model, False)
-    np.testing.assert_array_equal(model(x), model(data.one_hot(x, V, dtype)))
+    np.testing.assert_array_equal(model(x)[0], model(data.one_hot(x, V, dtype))[0])
     a, b = model.loss_and_gradients(x, y), model.loss_and_gradients(data.one_hot(x, V, dtype), y)
     assert a.loss == b.loss
     np.testing.assert_allclose(a.gradients.flat, b.gradients.flat, rtol=1e-4, atol=1e-7)
@@ -114,9 +114,10 @@ def test_outputs_follow_the_equations(rng):
     rows = model.parameters["embedding.weight"][x]
     h, _ = model.lstm(rows)
     expected = h @ model.parameters["head.weight"].T + model.parameters["head.bias"]
-    np.testing.assert_allclose(model(x), expected, rtol=1e-12)
-    np.testing.assert_allclose(model(x[0]), expected[0], rtol=1e-12)
-    ragged = model(x, lengths=[2, 4, 1])
+    np.testing.assert_allclose(model(x)[0], expected, rtol=1e-12)
+    np.testing.assert_allclose(model(x[0])[0], expected[0], rtol=1e-12)
+    ragged, final = model(x, lengths=[2, 4, 1])
+    np.testing.assert_array_equal(final.h, model.lstm(rows, lengths=[2, 4, 1])[1].h)
     np.testing.assert_allclose(ragged[0, :2], expected[0, :2], rtol=1e-12)
     assert not ragged[0, 2:].any() and not ragged[2, 1:].any()
     np.testing.assert_array_equal(model.predict(x), expected.argmax(axis=2))
@@ -132,14 +133,14 @@ def test_last_is_the_final_state_of_both_directions(rng):
     np.testing.assert_array_equal(expected[0, :H], y[0, 1, :H])
     np.testing.assert_array_equal(expected[0, H:], y[0, 0, H:])
     expected = expected @ model.parameters["head.weight"].T + model.parameters["head.bias"]
-    np.testing.assert_allclose(model(x, lengths=[2, 4, 3]), expected, rtol=1e-12)
-    assert model(x[0]).shape == (O,)
+    np.testing.assert_allclose(model(x, lengths=[2, 4, 3])[0], expected, rtol=1e-12)
+    assert model(x[0])[0].shape == (O,)
 
 
 def test_binary_probabilities(rng):
     model, _ = make("binary")
     x, y = some_data(rng, model, False)
-    logits = model(x)
+    logits, _ = model(x)
     np.testing.assert_allclose(model.predict_proba(x), 1 / (1 + np.exp(-logits)), rtol=1e-12)
     np.testing.assert_array_equal(model.predict(x), logits > 0)
     assert model.evaluate(x, y)["accuracy"] == np.mean((logits > 0) == (y > 0.5))
@@ -149,7 +150,7 @@ def test_binary_probabilities(rng):
 def test_steps_give_what_the_sequence_gives(rng, variant):
     model, features = make(variant)
     x, _ = some_data(rng, model, features)
-    expected = model(x)
+    expected, _ = model(x)
     state = model.initial_state(3)
     for t in range(4):
         outputs, state = model.step(x[:, t], state)
@@ -167,7 +168,7 @@ def test_evaluate_by_pieces_equals_the_whole(rng, monkeypatch):
     assert whole["accuracy"] == result.hits / 350 == np.mean(model.predict(x) == y)
     assert whole["perplexity"] == pytest.approx(np.exp(whole["loss"]))
     assert whole["tokens"] == 350
-    monkeypatch.setattr("cylstm.model.EVALUATED_AT_ONCE", 20)  # chunks of steps that carry the state
+    monkeypatch.setattr("cylstm.model.AT_ONCE", 20)  # chunks of steps that carry the state
     assert model.evaluate(x, y, batch_size=3)["loss"] == pytest.approx(whole["loss"], rel=1e-12)
 
 
@@ -186,10 +187,10 @@ def test_copies_are_independent(rng, clone):
     twin = clone(model)
     same = twin.loss_and_gradients(x, y), model.loss_and_gradients(x, y)
     assert same[0].loss == same[1].loss
-    before = model(x)
+    before, _ = model(x)
     twin.fit(x, y, epochs=1, progress=False)
-    np.testing.assert_array_equal(model(x), before)
-    assert np.abs(twin(x) - before).max() > 1e-5
+    np.testing.assert_array_equal(model(x)[0], before)
+    assert np.abs(twin(x)[0] - before).max() > 1e-5
 
 
 # --- generate ---------------------------------------------------------------------------------------------------------
@@ -202,7 +203,7 @@ def test_greedy_generation_feeds_back_the_argmax():
     ids = list(model.generate([1, 4, 2], 12, temperature=0))
     text = [1, 4, 2]
     for token in ids:
-        assert token == model(np.array(text))[-1].argmax()
+        assert token == model(np.array(text))[0][-1].argmax()
         text.append(token)
     assert len(ids) == 12 and len(set(ids)) > 1
 
@@ -345,7 +346,7 @@ def test_a_list_of_arrays_is_a_ragged_batch(rng, variant):
     model, features = make(variant)
     x, _ = some_data(rng, model, features)
     rows = [x[0], x[1, :1], x[2, :3]]
-    methods = [model, model.predict] + [model.predict_proba] * (model.loss != "mse")
+    methods = [lambda x: model(x)[0], model.predict] + [model.predict_proba] * (model.loss != "mse")
     for method in methods:
         outputs = method(rows)
         for output, row in zip(outputs, rows, strict=True):

@@ -93,8 +93,8 @@ def test_whatever_writes_through_flat_is_noticed(rng, write, part, kept):
         del flat
         fresh = Model(5, 19, 2, loss="mse", seed=2)
         fresh.parameters.flat = model.parameters.flat
-        same(model(x), fresh(x))
-        y, state = model.lstm.step(x[:, 0], None)
+        same(model(x)[0], fresh(x)[0])
+        y, _ = model.lstm.step(x[:, 0], None)
         same(y, fresh.lstm.step(x[:, 0], None)[0])
 
 
@@ -121,10 +121,12 @@ def test_looking_at_weights_packs_nothing_anew_and_at_gradients_copies_nothing(r
     gradients = layer.backward(tape, y).parameters
     assert layer.parameters.version() == version and all(norms)
     tracemalloc.start()
-    for name in gradients:
-        assert gradients.flat.any() and gradients[name].any()
-    assert tracemalloc.get_traced_memory()[1] < gradients.nbytes
-    tracemalloc.stop()
+    try:
+        for name in gradients:
+            assert gradients.flat[-1] != gradients[name].flat[0]
+        assert tracemalloc.get_traced_memory()[1] < gradients.nbytes / 2
+    finally:
+        tracemalloc.stop()
 
 
 def test_views_taken_before_a_layer_was_made_of_them_count(rng):

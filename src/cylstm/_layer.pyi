@@ -18,6 +18,7 @@ class Layer:
     dtype: np.dtype
     parameters: Parameters
     dropout: float
+    embedded: bool
     rng: np.random.Generator
     def __call__(
         self,

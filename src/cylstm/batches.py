@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from cylstm.checks import check_lengths, describe, plain_array
+from cylstm.checks import (
+    check_finite,
+    check_lengths,
+    check_resets,
+    check_state,
+    describe,
+    described_with_way,
+    plain_array,
+)
 from cylstm.data import batches_by_length, pad
+from cylstm.state import State
 
-__all__ = ["Dataset", "check_numbers", "ragged_rows"]
+__all__ = ["Dataset", "check_numbers", "in_batches", "one_row_each", "ragged_rows"]
 
 HASHED_AT_ONCE = 1 << 20  # elements: a memory map is not copied as a whole
 
@@ -16,9 +27,11 @@ class Dataset:
     """Inputs and targets of one model.
 
     x, y : arrays (B, T, ...) with optional lengths, lists of B arrays of different lengths, or one unbatched sequence.
-        Anything that slices into NumPy arrays will do, a memory map too. For output="last", y has one entry per row.
+        Anything that slices into NumPy arrays will do, a memory map too. For output="last", y has one entry per row, or
+        what makes O numbers of it: (B, horizon, F) as `data.windows` gives.
 
-    Raises TypeError or ValueError, naming the argument, for whatever the model cannot take, ids out of range included.
+    Raises TypeError or ValueError, naming the argument, for whatever the model cannot take, ids out of range and
+    numbers that are not finite included.
     """
 
     def __init__(self, model, x, y, lengths=None, names=("x", "y")):
@@ -77,7 +90,7 @@ class Dataset:
         if model.embedding_size is not None and not ids:
             raise TypeError(f"{name}: expected integer ids for a model with an embedding, got {describe(x)}")
         if not ids and x.dtype.kind != "f":
-            raise TypeError(f"{name}: expected floating-point numbers or integer ids, got {describe(x)}")
+            raise TypeError(f"{name}: expected floating-point numbers or integer ids, got {described_with_way(x)}")
         if x.ndim != len(shape) or (not ids and x.shape[-1] != model.input_size):
             shown = f"({', '.join(map(str, shape))})"
             if self.unbatched:
@@ -87,6 +100,10 @@ class Dataset:
         if ids:
             real = x if not batch or self.lengths is None else x[np.arange(x.shape[1]) < self.lengths[:, None]]
             check_range(name, real, model.input_size)
+        elif batch:
+            check_finite(name, x, model.dtype, self.lengths)
+        else:
+            check_finite(name, x, model.dtype)
 
     def _check_targets(self):
         name, model = self.names[1], self.model
@@ -97,16 +114,22 @@ class Dataset:
         classes = model.loss == "cross_entropy"
         width = () if classes else (model.output_size,)
         rows = [self.y] if not self.ragged or self.last else self.y
-        rows = [plain_array(name, row) for row in rows]
+        rows = [plain_array(f"{name}[{n}]" if len(rows) > 1 else name, row) for n, row in enumerate(rows)]
         for n, row in enumerate(rows):
             label = f"{name}[{n}]" if len(rows) > 1 else name
             if classes and row.dtype.kind not in "iu":
                 raise TypeError(f"{label}: expected integer classes, got {describe(row)}")
             steps = () if self.last else (len(self.x[n]),) if self.ragged else (self.steps,)
             rank = () if self.ragged and not self.last else (len(self.x),)
+            if self.last:
+                row = one_row_each(row, model)
             if row.shape != (*rank, *steps, *width):
                 first = int(self.unbatched)
                 raise ValueError(f"{label}: expected {(*rank, *steps, *width)[first:]}, got {row.shape[first:]}")
+            if self.unbatched and self.lengths is None:
+                check_finite(label, row[0], model.dtype)
+            else:
+                check_finite(label, row, model.dtype, None if self.last or self.ragged else self.lengths)
             if not self.last and not self.ragged and self.lengths is not None:
                 row = row[np.arange(self.steps) < self.lengths[:, None]]  # what stands past the ends is ignored
             if classes:
@@ -157,6 +180,43 @@ class Dataset:
         return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
+def in_batches(model, x, state, lengths, resets, at_once):
+    """`model(x)` of an array (B, T, ...) or of a list of sequences: as many rows at a time, which know nothing of each
+    other, as have `at_once` steps."""
+    ragged, last = isinstance(x, list), model.output == "last"
+    B, T = (len(x), max(map(len, x))) if ragged else x.shape[:2]
+    lengths = None if lengths is None else check_lengths(lengths, B, T)
+    resets = None if resets is None else check_resets(resets, B, T, True)
+    final = model.initial_state(B)
+    state = None if state is None else State(*check_state("state", state, final.h.shape, model.dtype))
+    together = max(1, at_once // T)
+    if ragged:
+        outputs = np.empty((B, model.output_size), model.dtype) if last else [None] * B
+        batches = batches_by_length([len(row) for row in x], together)
+    else:
+        outputs = np.empty((B, model.output_size) if last else (B, T, model.output_size), model.dtype)
+        count = -(-B // together)  # batches, as even as they can be
+        batches = [slice(B * n // count, B * (n + 1) // count) for n in range(count)]
+    for rows in batches:
+        start = None if state is None else State(state.h[:, rows], state.c[:, rows])
+        part, ends = pad([x[n] for n in rows]) if ragged else (x[rows], None if lengths is None else lengths[rows])
+        cuts = None if resets is None else resets[rows, : part.shape[1]]
+        found, (final.h[:, rows], final.c[:, rows]) = model.at_once(part, start, ends, cuts)
+        if ragged and not last:
+            for n, row, end in zip(rows, found, ends, strict=True):
+                outputs[n] = row[:end]
+        else:
+            outputs[rows] = found
+    return outputs, final
+
+
+def one_row_each(y, model) -> np.ndarray:
+    """Targets of output="last": (B, horizon, F) with as many numbers a row as the model gives as (B, O), a view where
+    one can be; others as they are."""
+    several = model.loss != "cross_entropy" and y.ndim > 2 and math.prod(y.shape[1:]) == model.output_size
+    return y.reshape(len(y), model.output_size) if several else y
+
+
 def ragged_rows(x) -> list[np.ndarray] | None:
     """The sequences of a list of arrays, or of lists of unequal length; None for what is one array."""
     if (
@@ -166,7 +226,7 @@ def ragged_rows(x) -> list[np.ndarray] | None:
     ):
         return None
     if all(map(is_array, x)) or len({len(row) for row in x}) > 1:
-        return [plain_array("x", row) for row in x]
+        return [plain_array(f"x[{n}]", row) for n, row in enumerate(x)]
     return None
 
 

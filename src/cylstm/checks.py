@@ -8,8 +8,8 @@ import os
 import numpy as np
 
 __all__ = [
-    "as_float_array", "as_generator", "as_ids", "check_lengths", "check_resets", "describe", "one_of", "path_name",
-    "plain_array", "positive_int", "real_in",
+    "as_float_array", "as_generator", "as_ids", "check_finite", "check_lengths", "check_resets", "check_state",
+    "describe", "described_with_way", "one_of", "path_name", "plain_array", "positive_int", "real_in",
 ]  # fmt: skip
 
 
@@ -78,19 +78,39 @@ def path_name(name: str, path) -> str:
 def plain_array(name: str, value) -> np.ndarray:
     """`value` as an array, without a copy where it has `__array__`, the buffer protocol or DLPack.
 
-    Raises TypeError for a masked one (its mask would be lost) and for unequal rows."""
+    Raises TypeError for a masked one (its mask would be lost), for unequal rows, and for what NumPy cannot read."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: expected an array without a mask, got a masked one (use lengths, or fill it)")
     try:
         array = np.asarray(value)
-    except ValueError:
-        raise TypeError(f"{name}: expected one array, got rows of unequal length") from None
+    except MemoryError:
+        raise
+    except Exception as error:
+        if isinstance(error, ValueError) and isinstance(value, (list, tuple)):
+            raise TypeError(f"{name}: expected one array, got rows of unequal length") from None
+        raise TypeError(f"{name}: expected an array that NumPy can read, got {foreign(name, value, error)}") from None
     if array.dtype == object and hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray):
         try:
             return np.from_dlpack(value)
         except (BufferError, RuntimeError, TypeError) as error:
-            raise TypeError(f"{name}: expected an array that NumPy can read in place ({error})") from None
+            raise TypeError(
+                f"{name}: expected an array that NumPy can read, got {foreign(name, value, error)}"
+            ) from None
     return array
+
+
+def foreign(name, value, error) -> str:
+    """What another library's array is that NumPy cannot read, and the way out: by attributes, without the library."""
+    kind = f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}"
+    dtype, device, layout = (str(getattr(value, name, "")) for name in ("dtype", "device", "layout"))
+    ways = {
+        ".detach()": bool(getattr(value, "requires_grad", False)),
+        ".to_dense()": "sparse" in layout,
+        ".cpu()": hasattr(value, "cpu") and bool(device) and not device.startswith(("cpu", "meta")),
+        ".float()": "bfloat16" in dtype or "float8" in dtype,
+    }
+    way = "".join(call for call, needed in ways.items() if needed)
+    return f"{kind} {dtype}".rstrip() + (f"; {name}{way} is one" if way else f" ({error})")
 
 
 def as_float_array(name: str, value, dtype) -> np.ndarray:
@@ -100,8 +120,46 @@ def as_float_array(name: str, value, dtype) -> np.ndarray:
     """
     array = plain_array(name, value)
     if array.dtype.kind != "f":
-        raise TypeError(f"{name}: expected floating-point numbers, got {describe(array)}")
+        raise TypeError(f"{name}: expected floating-point numbers, got {described_with_way(array)}")
     return np.asarray(array, dtype=dtype)
+
+
+def described_with_way(array) -> str:
+    """What came in place of numbers, and how numbers are made of it where that is known."""
+    way = {"O": "; sequences of different lengths go into a model as a list of arrays",
+           "V": "; .astype('float32') makes floats of another library's"}  # fmt: skip
+    return describe(array) + way.get(array.dtype.kind, "")
+
+
+def check_finite(name: str, array: np.ndarray, dtype, lengths=None) -> None:
+    """ValueError that names the first number which is not finite, or which `dtype` cannot hold.
+
+    lengths : of its rows; what stands past a row's end may be anything. Integers pass.
+    """
+    most = np.float64(np.finfo(dtype).max)
+    if array.dtype.kind != "f" or not array.size or (-most <= array.min() and array.max() <= most):
+        return
+    for n, row in enumerate(array):  # row by row: a memory map is not copied as a whole
+        row = row if lengths is None else row[: lengths[n]]
+        wrong = ~(np.abs(row) <= most)
+        if wrong.any():
+            place = np.unravel_index(wrong.argmax(), wrong.shape)
+            where = ", ".join(map(str, (n, *place)))
+            expected = "a finite number" if not np.isfinite(row[place]) else f"a number that {np.dtype(dtype)} holds"
+            raise ValueError(f"{name}[{where}]: expected {expected}, got {row[place]:g}")
+
+
+def check_state(name: str, state, shape, dtype) -> tuple[np.ndarray, np.ndarray]:
+    """A State of arrays of one shape. Raises TypeError or ValueError."""
+    try:
+        h, c = state
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected a State(h, c), got {describe(state)}") from None
+    parts = [as_float_array(f"{name}.{part}", array, dtype) for part, array in (("h", h), ("c", c))]
+    for part, array in zip("hc", parts, strict=True):
+        if array.shape != shape:
+            raise ValueError(f"{name}.{part}: expected {shape}, got {array.shape}")
+    return tuple(parts)
 
 
 def as_ids(name: str, value, size: int) -> np.ndarray:

@@ -196,6 +196,17 @@ def pad(sequences: Sequence, dtype=None) -> tuple[np.ndarray, np.ndarray]:
 
     Raises ValueError for no sequences, empty ones, and ones that differ in more than their length.
     """
+    arrays = as_sequences(sequences)
+    lengths = np.array([len(array) for array in arrays])
+    tail = arrays[0].shape[1:]
+    x = np.zeros((len(arrays), lengths.max(), *tail), np.result_type(*arrays) if dtype is None else dtype)
+    for row, array in zip(x, arrays, strict=True):
+        row[: len(array)] = array
+    return x, lengths
+
+
+def as_sequences(sequences) -> list[np.ndarray]:
+    """Arrays (T_b, ...), T_b >= 1, that differ in nothing but their length. Raises as `pad` does."""
     if not isinstance(sequences, Iterable):
         raise TypeError(f"sequences: expected a list of arrays, got {describe(sequences)}")
     arrays = [plain_array(f"sequences[{b}]", sequence) for b, sequence in enumerate(sequences)]
@@ -206,11 +217,7 @@ def pad(sequences: Sequence, dtype=None) -> tuple[np.ndarray, np.ndarray]:
         if array.ndim == 0 or len(array) == 0 or array.shape[1:] != tail:
             expected = ", ".join(["T >= 1", *map(str, tail)])
             raise ValueError(f"sequences[{b}]: expected ({expected}), got {describe(array)}")
-    lengths = np.array([len(array) for array in arrays])
-    x = np.zeros((len(arrays), lengths.max(), *tail), np.result_type(*arrays) if dtype is None else dtype)
-    for row, array in zip(x, arrays, strict=True):
-        row[: len(array)] = array
-    return x, lengths
+    return arrays
 
 
 def batches_by_length(lengths, batch_size: int, rng=None) -> list[np.ndarray]:
@@ -236,7 +243,8 @@ def batches_by_length(lengths, batch_size: int, rng=None) -> list[np.ndarray]:
 def windows(series, width: int, horizon: int = 1, stride: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Windows of a series and what follows each: (N,) or (N, F) -> x (M, width, F), y (M, horizon, F), read-only views.
 
-    Window m begins at step m*stride; y[m] are the `horizon` steps after it. F is 1 for a series (N,).
+    Window m begins at step m*stride; y[m] are the `horizon` steps after it. F is 1 for a series (N,). They train a
+    `Model(F, H, horizon * F, output="last")`, whose predictions are (M, horizon * F).
     Raises ValueError for a series shorter than width + horizon, TypeError for sizes that are not integers.
     """
     series = plain_array("series", series)

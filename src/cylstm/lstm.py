@@ -36,6 +36,7 @@ class LSTM(_layer.Layer):
         D = 2: each layer also runs from the end of each sequence to its start.
     dropout : float in [0, 1)
         Share of each layer's outputs, but the last one's, set to 0 by `forward`; `lstm(x)` and `step` drop nothing.
+        With one layer there is nothing to drop: 0.
     bias : bool
         Whether the gates have a bias.
     forget_bias : float
@@ -59,7 +60,6 @@ class LSTM(_layer.Layer):
         if L > MOST_LAYERS:
             raise ValueError(f"num_layers: expected at most {MOST_LAYERS}, got {L}")
         self.bidirectional = bool(bidirectional)
-        dropout = real_in("dropout", dropout, 0, 1, open_high=True)
         self.bias = bool(bias)
         dtype = self.check_dtype(dtype)
         largest = float(np.finfo(dtype).max)
@@ -109,7 +109,8 @@ class LSTM(_layer.Layer):
     def __reduce__(self):
         options = {name: getattr(self, name) for name in ("bidirectional", "dropout", "bias", "forget_bias", "dtype")}
         sizes = (self.input_size, self.hidden_size, self.num_layers)
-        return _rebuilt, (type(self), sizes, options, self.parameters.raw().copy(), copy.deepcopy(self.rng))
+        flat, rng = self.parameters.raw().copy(), copy.deepcopy(self.rng)
+        return _rebuilt, (type(self), sizes, options, flat, rng, self.embedded)
 
     def __repr__(self) -> str:
         return (
@@ -160,9 +161,10 @@ class LSTM(_layer.Layer):
         self.parameters.touch()
 
 
-def _rebuilt(cls, sizes, options, flat, rng):
+def _rebuilt(cls, sizes, options, flat, rng, embedded=False):
     """A copy (copy, pickle) of a layer, with parameters of its own."""
     layer = cls(*sizes, **options, seed=LATER)
+    layer.embedded = embedded
     layer.parameters.raw()[:] = flat
     layer.parameters.touch()
     layer.rng = rng

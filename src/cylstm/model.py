@@ -10,9 +10,18 @@ from typing import NamedTuple
 import numpy as np
 
 from cylstm import _head, _ops, io, train
-from cylstm.batches import Dataset, ragged_rows
-from cylstm.checks import as_generator, as_ids, check_lengths, describe, one_of, plain_array, positive_int
-from cylstm.data import pad
+from cylstm.batches import Dataset, in_batches, ragged_rows
+from cylstm.checks import (
+    as_generator,
+    as_ids,
+    check_finite,
+    check_lengths,
+    describe,
+    one_of,
+    plain_array,
+    positive_int,
+)  # fmt: skip
+from cylstm.data import as_sequences
 from cylstm.init import LATER
 from cylstm.locks import Claim
 from cylstm.lstm import LSTM, MOST_LAYERS
@@ -24,7 +33,7 @@ from cylstm.vocab import Vocabulary
 
 __all__ = ["Model", "Result"]
 
-EVALUATED_AT_ONCE = 65536  # steps: bounds the memory of evaluate()
+AT_ONCE = 65536  # steps: bounds the memory of evaluate() and of model(x), beside what that returns
 
 # What a model is made with and stays: weights, files and checks depend on it.
 FIXED = frozenset((
@@ -100,6 +109,7 @@ class Model:
         self.lstm = LSTM(self.embedding_size or self.input_size, self.hidden_size, self.num_layers,
                          bidirectional=bidirectional, dropout=dropout, forget_bias=forget_bias, dtype=self.dtype,
                          seed=LATER if seed is LATER else rng, parameters=self.parameters.child("lstm."))  # fmt: skip
+        self.lstm.embedded = self.embedding_size is not None
         self.bidirectional, self.forget_bias = self.lstm.bidirectional, self.lstm.forget_bias
         if seed is not LATER:
             self._initialise(rng)
@@ -173,39 +183,44 @@ class Model:
 
     # --- use ------------------------------------------------------------------------------------------------------
 
-    def __call__(self, x, state=None, *, lengths=None, resets=None) -> np.ndarray:
-        """Outputs: logits, or numbers for "mse". No tape is kept and nothing is dropped.
+    def __call__(self, x, state=None, *, lengths=None, resets=None) -> tuple[np.ndarray, State]:
+        """Outputs (logits, or numbers for "mse") and the final state, as a layer gives them. No tape is kept and
+        nothing is dropped.
 
         x, state, lengths, resets: as for `LSTM`; with an embedding x must be ids. x may also be a list of B arrays of
         different lengths T_b, which then are the lengths.
-        Returns (B, T, O) or (T, O) for output="sequence" (0 past a row's end; for a list, a list of B arrays (T_b, O)),
-        (B, O) or (O,) for "last".
+        Outputs are (B, T, O) or (T, O) for output="sequence" (0 past a row's end; for a list, a list of B arrays (T_b,
+        O)), (B, O) or (O,) for "last". Many rows go in batches: beside what is returned, it takes little memory.
         """
         rows = ragged_rows(x)
         if rows is not None:
             if lengths is not None:
                 raise ValueError("lengths: expected none with a list of sequences, which have their own")
-            padded, lengths = pad(rows)
-            outputs = self(padded, state, lengths=lengths, resets=resets)
-            if self.output == "last":
-                return outputs
-            return [row[:length] for row, length in zip(outputs, lengths, strict=True)]
+            return in_batches(self, as_sequences(rows), state, None, resets, AT_ONCE)
+        x = plain_array("x", x)
+        tail = () if self.embedding_size is not None or x.dtype.kind in "iu" else (self.input_size,)
+        if x.ndim == 2 + len(tail) and x.shape[2:] == tail and x.shape[0] * x.shape[1] > AT_ONCE:
+            return in_batches(self, x, state, lengths, resets, AT_ONCE)
+        return self.at_once(x, state, lengths, resets)
+
+    def at_once(self, x, state, lengths, resets):
+        """`model(x)` of one array."""
         y, final = self.lstm(self._embed(x, lengths=lengths), state, lengths=lengths, resets=resets)
         if self.output == "last":
             outputs = self._head(last_of(self, final))
-            return outputs if y.ndim == 3 else outputs[0]
+            return outputs if y.ndim == 3 else outputs[0], final
         outputs = self._head(y.reshape(-1, y.shape[-1])).reshape(*y.shape[:-1], self.output_size)
         if lengths is not None:
             past = np.arange(y.shape[-2]) >= plain_array("lengths", lengths).reshape(*y.shape[:-2], 1)
             outputs[past] = 0
-        return outputs
+        return outputs, final
 
     def predict(self, x, *, lengths=None) -> np.ndarray:
         """The argmax class ("cross_entropy"), 0 or 1 ("binary_cross_entropy"), or the numbers ("mse").
 
-        x, lengths: as for `model(x)`, whose shapes the result has, without O for classes.
+        x, lengths: as for `model(x)`, whose outputs' shapes the result has, without O for classes.
         """
-        outputs = self(x, lengths=lengths)
+        outputs, _ = self(x, lengths=lengths)
         if isinstance(outputs, list):
             return [self._decide(row) for row in outputs]
         return self._decide(outputs)
@@ -216,10 +231,10 @@ class Model:
         return (outputs > 0).astype(np.int64) if self.loss == "binary_cross_entropy" else outputs
 
     def predict_proba(self, x, *, lengths=None) -> np.ndarray:
-        """Softmax or sigmoid of `model(x)`, of its shape. Raises ValueError for a model with "mse", which has none."""
+        """Softmax or sigmoid of `model(x)`'s outputs. Raises ValueError for a model with "mse", which has none."""
         if self.loss == "mse":
             raise ValueError("predict_proba: expected a model with probabilities, got one with loss='mse'")
-        outputs = self(x, lengths=lengths)
+        outputs, _ = self(x, lengths=lengths)
         if isinstance(outputs, list):
             return [self._probabilities(row) for row in outputs]
         return self._probabilities(outputs)
@@ -277,13 +292,15 @@ class Model:
         """The mean loss per token and all its gradients: what `fit` is made of, for loops of your own.
 
         x, lengths, resets, state: as for `LSTM`, batched. y: classes (B, T) for "cross_entropy", numbers (B, T, O)
-        otherwise; for output="last" (B,) or (B, O). What stands past a row's end is ignored.
+        otherwise; for output="last" (B,) or (B, O), or any shape with as many to a row. What stands past a row's end
+        is ignored; a number that is not finite anywhere else in x or y is a ValueError that names it.
         out : Parameters of this model's layout to overwrite with the gradients, instead of new ones.
         Dropout applies. The final state carries no gradient on to a next call: truncated BPTT.
         """
         gradients = Parameters(self.parameters.layout, self.dtype) if out is None else self._checked_gradients(out)
         x = plain_array("x", x)  # once: what it is converted from may answer otherwise the next time
         targets, real = targets_of(self, x, y, lengths)
+        check_finite("x", x, self.dtype, lengths)
         features = x
         if self.embedding_size is not None:
             ids = self._ids(x, "x", lengths)
@@ -333,7 +350,7 @@ class Model:
             # Without lengths the rows are neighbours: a slice is a view, so a memory map is never copied as a whole.
             x, y, lengths = dataset.take(rows if dataset.lengths is not None else slice(rows[0], rows[-1] + 1))
             whole = self.bidirectional or self.output == "last" or lengths is not None
-            steps = x.shape[1] if whole else max(1, EVALUATED_AT_ONCE // len(rows))
+            steps = x.shape[1] if whole else max(1, AT_ONCE // len(rows))
             state = None
             for start in range(0, x.shape[1], steps):
                 part = slice(start, start + steps)
@@ -381,6 +398,8 @@ class Model:
             config, vocabulary = dict(header["config"]), header["vocabulary"]
             sizes = {name: config[name] for name in ("num_layers", "bidirectional", "embedding_size", "head_bias")}
             one_of("dtype", config["dtype"], ("float32", "float64"))
+            if config["num_layers"] == 1 and config["dropout"] > 0:  # as it once could be, to no effect
+                config["dropout"] = 0.0
             if config["num_layers"] > sum(math.prod(shape) for shape in shapes.values()):
                 raise ValueError(f"{config['num_layers']} layers, but fewer numbers")
             layout = cls.layout(config["input_size"], config["hidden_size"], config["output_size"], **sizes)

@@ -64,6 +64,7 @@ class _Tracker:
     def current(self) -> int:
         """The number of changes, the ones made through views included."""
         with self.lock.held:
+            self.watched = True
             return self._look()
 
     def _look(self) -> int:
@@ -72,7 +73,7 @@ class _Tracker:
             alive = lease() is not None  # asked first: who writes last, and lets go, is seen
             if before is None:  # nobody knows what the values were
                 self.changes += 1
-                self.before = self.flat.copy()
+                self.before = self.flat.copy() if alive and self.watched else None
             elif not np.array_equal(self.flat.view(np.uint8), before.view(np.uint8)):
                 self.changes += 1
                 before[:] = self.flat
@@ -87,9 +88,9 @@ class Parameters(Mapping):
     layout: name -> shape.
 
     Weights are packed for the kernels once per update, so a layer has to know when they change. A view that was handed
-    out, `flat` or a part of it too, can be written to at any time, by anything; while one is alive, `version()` compares
-    all values with what they were: slower, never stale. Only what writes to a bare address, past all views, has to say so
-    by `touch()`.
+    out, `flat` or a part of it too, can be written to at any time, by anything; while one is alive, `version()`
+    compares all values with what they were: slower, never stale. Only what writes to a bare address, past all views,
+    has to say so by `touch()`.
     """
 
     def __init__(self, layout: dict[str, tuple[int, ...]], dtype):

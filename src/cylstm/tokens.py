@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cylstm.batches import check_numbers
-from cylstm.checks import as_ids, check_lengths, plain_array
+from cylstm.batches import check_numbers, one_row_each
+from cylstm.checks import as_ids, check_finite, check_lengths, plain_array
 
 __all__ = ["last_of", "metrics", "of_tokens", "targets_of", "to_steps"]
 
@@ -24,10 +24,15 @@ def targets_of(model, x, y, lengths):
     real = None
     rows = shape[:1] if model.output == "last" else shape[:2]
     y, width = plain_array("y", y), () if model.loss == "cross_entropy" else (model.output_size,)
+    if model.output == "last":
+        y = one_row_each(y, model)
     if y.shape != (*rows, *width):
         raise ValueError(f"y: expected {(*rows, *width)}, got {y.shape}")
+    ends = None
     if lengths is not None and model.output == "sequence":
-        real = np.arange(shape[1]) < check_lengths(lengths, *shape[:2])[:, None]
+        ends = check_lengths(lengths, *shape[:2])
+        real = np.arange(shape[1]) < ends[:, None]
+    check_finite("y", y, model.dtype, ends)
     y = y.reshape(-1, *width) if real is None else y[real]
     if model.loss == "cross_entropy":
         return as_ids("y", y, model.output_size), real

@@ -73,7 +73,7 @@ def fit(model, x, y, *, validation=None, epochs=10, batch_size=32, optimizer=Non
 
     x, y : ids (B, T) or features (B, T, I), and, as the loss asks, classes (B, T) or numbers (B, T, O), with `lengths`
         (B,) where rows differ; or two lists of arrays of different lengths; or one sequence, without the axis B.
-        For output="last" y is classes (B,) or numbers (B, O).
+        For output="last" y is classes (B,) or numbers (B, O), in any shape that has as many to a row (`data.windows`).
     validation : (x, y) or (x, y, lengths), evaluated after each epoch: no gradient, no dropout, no random number.
     epochs, batch_size : int >= 1. A last batch may be smaller.
     optimizer : SGD, Adam or AdamW, whose lr is a number or a schedule; Adam(lr=1e-3) by default.
@@ -91,10 +91,11 @@ def fit(model, x, y, *, validation=None, epochs=10, batch_size=32, optimizer=Non
     progress : a tqdm bar per epoch with loss and tokens/s.
     callbacks : callables, each called with an Event after every update and epoch; may raise StopTraining.
 
-    Returns the History. Raises TypeError or ValueError naming the argument before anything is changed; RuntimeError
-    where another thread is training the model (what others get from it meanwhile may be of weights half updated: give
-    them a copy); NonFiniteLoss when the loss, its gradients, the validation loss or, in the end, the weights stop being
-    numbers: no update follows, and the checkpoint stays as it was before.
+    Returns the History. Raises TypeError or ValueError naming the argument, and the place of a number in x or y that is
+    not finite, before anything is changed; RuntimeError where another thread is training the model (what others get
+    from it meanwhile may be of weights half updated: give them a copy); NonFiniteLoss when the loss, its gradients, the
+    validation loss or, in the end, the weights stop being numbers: no update follows, and the checkpoint stays as it
+    was before.
     """
     dataset = Dataset(model, x, y, lengths)
     held_out = None
