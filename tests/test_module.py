@@ -182,3 +182,35 @@ def test_masks_from_outside(isa, dtype, close, keep):
         dropout_masks=list(masks.swapaxes(1, 2).astype(float)))[0]  # fmt: skip
     y = module.run(x, None, None, weights.addresses(), False, None, masks, None, keep, 2)[0]
     close(y.swapaxes(0, 1), expected)
+
+
+@pytest.mark.parametrize("broken", [None, "x", "h", "dy"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_is_not_finite_gives_what_the_layer_gives(isa, broken, packed):
+    """Tiles leave such calls to the other kernels here as they do there."""
+    rng = np.random.default_rng(20264)
+    T, B, I, H = 5, 20, 40, 24
+    module, weights = Module(I, H, 2, 1, True, "float32"), Weights(I, H, 2, 1, True, "float32", rng)
+    layer = LSTM(I, H, 2)
+    for name, values in weights.parameters().items():
+        layer.parameters[name][:] = values
+    x, dy = (rng.standard_normal((B, T, n)).astype("f4") for n in (I, H))
+    h, c = rng.standard_normal((2, 2, B, H)).astype("f4")
+    lengths = np.sort(rng.integers(1, T + 1, B))[::-1].copy() if packed else None
+    if broken is not None:
+        {"x": x, "h": h, "dy": dy}[broken][1, 0, 3] = np.inf
+    y, final, tape = layer.forward(x, (h, c), lengths=lengths)
+    expected = layer.backward(tape, dy)
+    alive = [(b, t) for t in range(T) for b in range(B) if not packed or lengths[b] > t]
+
+    def given(array):
+        return np.stack([array[b, t] for b, t in alive]) if packed else np.ascontiguousarray(array.swapaxes(0, 1))
+
+    got, hn, cn, tape = module.run(given(x), h, c, weights.addresses(), False, lengths, None, None, True, 2)
+    dx, dh, dc, gradients = module.backward(tape, given(dy), None, None, True, False, 2)
+    pairs = [(got, given(y)), (hn, final.h), (cn, final.c), (dx, given(expected.x)), (dh, expected.state.h)]
+    pairs += [(dc, expected.state.c)]
+    pairs += [(values, expected.parameters[name]) for name, values in zip(weights.names, gradients, strict=True)]
+    for found, wanted in pairs:
+        np.testing.assert_array_equal(found, wanted)
+    assert np.isfinite(got).all()

@@ -9,13 +9,11 @@ import numpy
 from cylstm._edge cimport Edge
 from cylstm._interrupt cimport Interrupt, begin, finish
 from cylstm._memory cimport LARGEST
-from cylstm._network cimport (
-    Backward, backward_fits_tiles, forward_fits_tiles, run_network_backward, run_network_forward, team_size,
-)
+from cylstm._network cimport Backward, run_network_backward, run_network_forward, team_size
 from cylstm._pool cimport ALL_THREADS
 from cylstm._sequence cimport Inputs
 from cylstm._steps cimport Plan, Steps, packed_ids
-from cylstm._weights cimport Weights, any_tiles
+from cylstm._weights cimport Weights
 from cylstm._work cimport Shelf, Work
 
 from cylstm.checks import check_lengths, check_resets, describe, positive_int, real_in
@@ -145,10 +143,7 @@ cdef class Layer(Edge):
 
     cdef int _forward(self, Work work) except -1:
         cdef Interrupt interrupt
-        cdef bint fits_tiles = True
-        if any_tiles(work.choice):
-            with nogil:
-                fits_tiles = forward_fits_tiles(&work.forward)
+        cdef bint fits_tiles = work.forward_fits()
         begin(&interrupt)
         work.forward.interrupt = &interrupt
         work.lend(self._weights, fits_tiles)
@@ -275,11 +270,7 @@ cdef class Layer(Edge):
             call.dx, call.dx_row, call.dx_step = np.PyArray_DATA(dx), s.T * self.input_size, self.input_size
         flat = gradients.raw()
         call.dflat = np.PyArray_DATA(flat)
-        cdef bint fits_tiles = True
-        if any_tiles(work.used):
-            with nogil:
-                fits_tiles = backward_fits_tiles(call)
-        work.take_backward_forms(self._weights, fits_tiles, dx is not None)
+        work.take_backward_forms(self._weights, work.backward_fits(), dx is not None)
         begin(&interrupt)
         call.interrupt, work.spent = &interrupt, True
         with nogil:

@@ -16,12 +16,10 @@ import numpy
 from cylstm._interrupt cimport Interrupt, begin, finish
 from cylstm._kernels cimport ROWS, Kernels, pack_gates, real
 from cylstm._layer cimport Layer, Tape
-from cylstm._network cimport (
-    Backward, Forward, backward_fits_tiles, forward_fits_tiles, run_network_backward, run_network_forward, team_size,
-)
+from cylstm._network cimport Backward, Forward, run_network_backward, run_network_forward, team_size
 from cylstm._sequence cimport Cell
 from cylstm._steps cimport Steps
-from cylstm._weights cimport Weights, any_tiles
+from cylstm._weights cimport Weights
 from cylstm._work cimport Work
 
 from cylstm.locks import Lock
@@ -117,10 +115,7 @@ cdef class Module(Layer):
         """Point the call at the weights of now; what is returned holds a part of them."""
         if plain:
             return self._lend_rows(work, addresses)
-        cdef bint fits_tiles = True
-        if any_tiles(work.choice):
-            with nogil:
-                fits_tiles = forward_fits_tiles(&work.forward)
+        cdef bint fits_tiles = work.forward_fits()
         with self.lock.held:
             self._follow(work.cells, addresses)
             self._weights.most = most
@@ -231,12 +226,8 @@ cdef class Module(Layer):
         cdef np.npy_intp length = size + self.bias * 4 * self.hidden_size * cell_count
         cdef np.ndarray flat = np.PyArray_EMPTY(1, &length, self.type_number, 0)
         call.dflat = np.PyArray_DATA(flat)
-        cdef bint fits_tiles = True
-        if any_tiles(work.used):
-            with nogil:
-                fits_tiles = backward_fits_tiles(call)
         work.weights.most = most
-        work.take_backward_forms(work.weights, fits_tiles, input_gradient)
+        work.take_backward_forms(work.weights, work.backward_fits(), input_gradient)
         cdef Interrupt interrupt
         begin(&interrupt)
         call.interrupt, work.spent = &interrupt, True

@@ -70,10 +70,6 @@ cdef extern from * nogil:
     void publish "cylstm_publish"(const void** place, const void* value)
 
 
-cdef inline bint is_tiled(Factor factor) noexcept nogil:
-    return factor.form == TILES
-
-
 cdef class Packed:
     def __cinit__(self, Py_ssize_t cells):
         self.k, self.version, self.users = active(), -1, 0
@@ -158,7 +154,7 @@ cdef class Weights:
             cells[n].W = self.factor(packed, &cells[n], n, W, tiled)
             cells[n].R = self.factor(packed, &cells[n], n, R, choice.steps)
             cells[n].b = self.factor(packed, &cells[n], n, BIAS, False).packed
-            as_chosen = as_chosen and is_tiled(cells[n].W) == tiled and is_tiled(cells[n].R) == choice.steps
+            as_chosen = as_chosen and (cells[n].W.form == TILES) == tiled and (cells[n].R.form == TILES) == choice.steps
         return as_chosen
 
     cdef int fill_backward(self, Packed packed, Cell* cells, Choice choice, bint to_inputs) except -1:
@@ -168,10 +164,10 @@ cdef class Weights:
         cdef bint as_chosen = True
         for n in range(self.L * self.D):
             cells[n].R_back = self.factor(packed, &cells[n], n, R_BACK, choice.steps)
-            as_chosen = as_chosen and is_tiled(cells[n].R_back) == choice.steps
+            as_chosen = as_chosen and (cells[n].R_back.form == TILES) == choice.steps
             if to_inputs or n >= self.D:
                 cells[n].W_back = self.factor(packed, &cells[n], n, W_BACK, choice.rows)
-                as_chosen = as_chosen and is_tiled(cells[n].W_back) == choice.rows
+                as_chosen = as_chosen and (cells[n].W_back.form == TILES) == choice.rows
         return as_chosen
 
     cdef Factor factor(self, Packed packed, const Cell* cell, Py_ssize_t n, int kind, bint tiled) except *:

@@ -27,6 +27,8 @@ cdef class Work:
     cdef int lay_out(self, Weights weights, Plan plan, bint has_ids, bint keep, bint masked, bint packs) except -1
     cdef int lay_out_backward(self, Weights weights, int members) except -1
     cdef int lend(self, Weights weights, bint fits_tiles) except -1
+    cdef bint forward_fits(self) noexcept
+    cdef bint backward_fits(self) noexcept
     cdef int take_forms(self, Weights weights, bint fits_tiles) except -1
     cdef int take_backward_forms(self, Weights weights, bint fits_tiles, bint to_inputs) except -1
     cdef void give_back(self) noexcept

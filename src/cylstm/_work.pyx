@@ -10,11 +10,11 @@ from libc.string cimport memset
 
 from cylstm._kernels cimport Kernels, active, tile_bytes
 from cylstm._memory cimport TOO_MANY, fitting
-from cylstm._network cimport Backward, Forward
+from cylstm._network cimport Backward, Forward, backward_fits_tiles, forward_fits_tiles
 from cylstm._pool cimport ALL_THREADS
 from cylstm._sequence cimport DX_ROWS, GRADIENT_ROWS, GRADIENT_UNITS, ROWS_EACH, Cell, chunk_rows
 from cylstm._steps cimport Plan, Steps
-from cylstm._weights cimport Choice, Weights, choose
+from cylstm._weights cimport Choice, Weights, any_tiles, choose
 
 cdef enum:
     LINE = 64         # bytes: pieces begin on a cache line
@@ -56,6 +56,22 @@ cdef class Work:
         self.spent = False
         self.packed = weights.borrow()
         return self.take_forms(weights, fits_tiles)
+
+    cdef bint forward_fits(self) noexcept:
+        """Whether tiles, where there are to be any, hold what the forward call is given."""
+        cdef bint fits = True
+        if any_tiles(self.choice):
+            with nogil:
+                fits = forward_fits_tiles(&self.forward)
+        return fits
+
+    cdef bint backward_fits(self) noexcept:
+        """The same of the backward call."""
+        cdef bint fits = True
+        if any_tiles(self.used):
+            with nogil:
+                fits = backward_fits_tiles(&self.backward)
+        return fits
 
     cdef int take_forms(self, Weights weights, bint fits_tiles) except -1:
         """fits_tiles: whether tiles hold what the call is given (or nobody has asked, where it takes none). All of a
