@@ -29,7 +29,8 @@ INLINE VECTOR NAME(dots)(ptrdiff_t used, ptrdiff_t K, const REAL *x, const REAL 
     for (; k + LANES <= K; k += LANES) {
         const VECTOR part = NAME(load)(x + k);
         UNROLL
-        for (ptrdiff_t n = 0; n < LANES; n++) sums[n] = NAME(add_product)(sums[n], NAME(load)(w + (n < used ? n : 0) * K + k), part);
+        for (ptrdiff_t n = 0; n < LANES; n++)
+            sums[n] = NAME(add_product)(sums[n], NAME(load)(w + (n < used ? n : 0) * K + k), part);
     }
     if (k < K) { /* what is read behind a row belongs to the next one, if there is as much */
         const VECTOR part = NAME(load_part)(x + k, K - k, 0);
