@@ -56,7 +56,7 @@ def letters():
 def run():
     flair.set_seed(0)
     rng = np.random.default_rng(0)
-    corpus = Corpus(list(sentences(240, rng)), list(sentences(20, rng)), list(sentences(20, rng)))
+    corpus = Corpus(list(sentences(160, rng)), list(sentences(20, rng)), list(sentences(20, rng)))
     embeddings = StackedEmbeddings([
         OneHotEmbeddings.from_corpus(corpus, embedding_length=50, min_freq=1),
         CharacterEmbeddings(letters(), hidden_size_char=25),
@@ -66,7 +66,7 @@ def run():
     losses = Losses()
     with tempfile.TemporaryDirectory() as folder:
         ModelTrainer(tagger, corpus).train(
-            folder, learning_rate=0.2, mini_batch_size=8, max_epochs=3, save_final_model=False,
+            folder, learning_rate=0.2, mini_batch_size=8, max_epochs=2, save_final_model=False,
             plugins=[losses])  # fmt: skip
     asked = list(sentences(40, np.random.default_rng(1)))
     tagger.predict(asked, mini_batch_size=8)

@@ -23,7 +23,7 @@ def run():
     data = ListDataset([{"start": "2026-01-01", "target": rhythm.astype("float32")} for rhythm in rhythms], freq="h")
     losses = Losses()
     estimator = DeepAREstimator(
-        freq="h", prediction_length=24, context_length=72, num_layers=2, hidden_size=40, dropout_rate=0.0,
+        freq="h", prediction_length=24, context_length=72, num_layers=2, hidden_size=40,
         num_batches_per_epoch=10, lags_seq=[1, 2, 24, 168],
         trainer_kwargs={"max_epochs": 3, "accelerator": "cpu", "callbacks": [losses], "logger": False,
                         "enable_progress_bar": False})  # fmt: skip

@@ -24,8 +24,8 @@ def batch(generator, B=32):
 
 def run():
     generator = torch.Generator().manual_seed(0)
-    encoder = RNNEncoder("LSTM", True, 2, 128, 0.0, Embeddings(64, V, PADDING))
-    decoder = InputFeedRNNDecoder("LSTM", True, 2, 128, embeddings=Embeddings(64, V, PADDING), dropout=0.0)
+    encoder = RNNEncoder("LSTM", True, 2, 128, 0.1, Embeddings(64, V, PADDING))
+    decoder = InputFeedRNNDecoder("LSTM", True, 2, 128, embeddings=Embeddings(64, V, PADDING), dropout=0.1)
     model = swap.accelerate(NMTModel(encoder, decoder))
     generate = torch.nn.Linear(128, V)
     parameters = [*model.parameters(), *generate.parameters()]
@@ -40,6 +40,7 @@ def run():
         torch.nn.utils.clip_grad_norm_(parameters, 5.0)
         optimizer.step()
         losses.append(loss.item())
+    model.eval()
     source, lengths, _ = batch(generator)
     with torch.no_grad():  # greedy
         encoded, final, _ = model.encoder(source, lengths)

@@ -23,7 +23,7 @@ def run():
     data = TimeSeriesDataSet(
         known, "time_idx", "value", max_encoder_length=60, max_prediction_length=20,
         time_varying_known_reals=["time_idx"], **columns)  # fmt: skip
-    model = DeepAR.from_dataset(data, hidden_size=32, rnn_layers=2, dropout=0.0, learning_rate=0.01, log_interval=-1)
+    model = DeepAR.from_dataset(data, hidden_size=32, rnn_layers=2, learning_rate=0.01, log_interval=-1)
     swap.accelerate(model)
     losses = Losses()
     trainer = Trainer(
