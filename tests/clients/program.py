@@ -25,6 +25,7 @@ def load(name):
     path = pathlib.Path(__file__).parent / "programs" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"program_{name}", path)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module  # for pickle
     spec.loader.exec_module(module)
     return functools.partial(module.run, variant) if variant else module.run
 

@@ -35,16 +35,16 @@ def run(variant=None):
     policy = swap.accelerate(ProbabilisticTensorDictSequential(lstm, logits, choice))
     transforms = Compose(InitTracker(), lstm.make_tensordict_primer())
     environment = TransformedEnv(
-        SerialEnv(4, lambda: GymEnv("CartPole-v1", categorical_action_encoding=True)), transforms
+        SerialEnv(8, lambda: GymEnv("CartPole-v1", categorical_action_encoding=True)), transforms
     )
     environment.set_seed(0)
     optimizer, losses = torch.optim.Adam(policy.parameters(), lr=3e-3), []
-    for _ in range(6):
+    for _ in range(3):
         with torch.no_grad():
-            played = environment.rollout(100, policy, break_when_any_done=False)
+            played = environment.rollout(128, policy, break_when_any_done=False)
         gained = reward2go(played["next", "reward"], played["next", "done"], gamma=0.98).squeeze(-1)
         weights = (gained - gained.mean()) / gained.std()
-        for _ in range(4):
+        for _ in range(10):
             with set_recurrent_mode(True):
                 chances = policy.get_dist(played.clone()).log_prob(played["action"])
             loss = -(weights * chances).mean()
