@@ -1,5 +1,6 @@
 """accelerate and restore change classes and nothing else; pickles are torch's."""
 
+import abc
 import copy
 import io
 import pickle
@@ -28,6 +29,18 @@ class Peephole(nn.LSTM):
     def forward(self, input, hx=None):
         y, state = super().forward(input, hx)
         return y * self.scale, state
+
+
+class Recurrent(abc.ABC, nn.Module):
+    """A library's common face of its layers, with a metaclass."""
+
+    @abc.abstractmethod
+    def initial(self, B): ...
+
+
+class Abstract(Recurrent, nn.LSTM):
+    def initial(self, B):
+        return (torch.zeros(self.num_layers, B, self.hidden_size),) * 2
 
 
 class Net(nn.Module):
@@ -284,3 +297,16 @@ def test_quantize_dynamic_finds_the_modules(which, spec):
     x = torch.randn(6, 2, 3)
     assert_close(parts(got[0](x)), parts(expected[0](x)), 1e-6)
     assert type(model[0]) is cylstm.torch.LSTM, "quantize_dynamic works on a copy unless told otherwise"
+
+
+def test_a_subclass_with_a_metaclass():
+    module = Abstract(3, 4)
+    x = torch.randn(5, 2, 3)
+    expected, _ = module(x, module.initial(2))
+    (change,) = accelerate(module)
+    assert isinstance(module, (Recurrent, cylstm.torch.LSTM)) and change.before is Abstract
+    assert explain(module, x).engine == "cylstm"
+    assert_close([module(x, module.initial(2))[0]], [expected], 1e-5)
+    assert type(pickle.loads(pickle.dumps(module))) is Abstract
+    restore(module)
+    assert type(module) is Abstract

@@ -65,7 +65,10 @@ def _ours(cls) -> type | None:
     if id(cls) not in _swapped:
         base = LSTM if issubclass(cls, torch.nn.LSTM) else LSTMCell
         names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "_torch_class": cls}
-        _swapped[id(cls)] = type(base)(cls.__name__, (cls, base), names)
+        meta = type(base)
+        if not issubclass(meta, type(cls)):  # the class has one of its own, as abstract classes have
+            meta = type(meta.__name__, (meta, type(cls)), {})
+        _swapped[id(cls)] = meta(cls.__name__, (cls, base), names)
     return _swapped[id(cls)]
 
 
