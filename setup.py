@@ -59,7 +59,6 @@ for header in ("kernels.h", "kernels_table.h"):
     shutil.copyfile(ROOT / "cext" / header, PACKAGE / "include" / header)
 
 
-
 def isa_flags(platform):
     """The instruction sets to build, and each one's flags, for a platform in sysconfig's words.
 
