@@ -121,6 +121,7 @@ def test_modules_of_torch_are_torchs(make, x):
     assert said.engine == "torch" and said.reason
 
 
+@pytest.mark.filterwarnings("ignore:The tensor attributes")  # as for nn.LSTM
 @pytest.mark.parametrize("make", [swapped, accelerated])
 def test_graphs_are_made_of_torchs_lstm(make, watched):
     """What traces a call is to see nn.LSTM's."""

@@ -84,15 +84,14 @@ class LSTM(_Swapped, torch.nn.LSTM, metaclass=_AsTorchs):
             return self._by_torch(call, input, hx, resets)
         if resets is not None:
             call.resets = _resets_of(self, input, resets)
-        weights = self._flat_weights
         if call.lengths is not None:
-            return _run_packed(call, input, hx, weights)
+            return _run_packed(call, input, hx)
         batched = input.dim() == 3
         if batched:
-            y, h, c = run(call, input, *(hx or (None, None)), weights)
+            y, h, c = run(call, input, *(hx or (None, None)))
             return (y.transpose(0, 1) if call.batch_first else y), (h, c)
         h, c = (None, None) if hx is None else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
-        y, h, c = run(call, input.unsqueeze(1), h, c, weights)
+        y, h, c = run(call, input.unsqueeze(1), h, c)
         return y.squeeze(1), (h.squeeze(1), c.squeeze(1))
 
     def _by_torch(self, reason, input, hx, resets):
@@ -123,13 +122,12 @@ class LSTMCell(_Swapped, torch.nn.LSTMCell):
             if isinstance(input, torch.fx.Proxy) and input.tracer.root is not self:
                 return input.tracer.create_proxy("call_module", input.tracer.path_of_module(self), (input, hx), {})
             return super().forward(input, hx)
-        weights = _weights_of_cell(self)
         batched = input.dim() == 2
         x = input.unsqueeze(0) if batched else input.view(1, 1, -1)
         h, c = (None, None) if hx is None else hx
         if h is not None:
             h, c = (h.unsqueeze(0), c.unsqueeze(0)) if batched else (h.view(1, 1, -1), c.view(1, 1, -1))
-        _, h, c = run(call, x, h, c, weights)
+        _, h, c = run(call, x, h, c)
         return (h[0], c[0]) if batched else (h[0, 0], c[0, 0])
 
     def __prepare_scriptable__(self):
@@ -155,10 +153,11 @@ def explain(module: torch.nn.Module, input, hx=None) -> Explanation:
 
     Raises TypeError for a module that is no LSTM.
     """
-    if isinstance(module, LSTM):
-        call = _call_of(module, input, hx)
-    elif isinstance(module, LSTMCell):
-        call = _call_of_cell(module, input, hx)
+    if isinstance(module, (LSTM, LSTMCell)):
+        kept = module.__dict__.get("_cylstm")
+        call = (_call_of if isinstance(module, LSTM) else _call_of_cell)(module, input, hx)
+        if kept is None:
+            module.__dict__.pop("_cylstm", None)
     elif isinstance(module, (torch.nn.LSTM, torch.nn.LSTMCell)):
         call = (
             f"the module is {type(module).__module__}.{type(module).__qualname__}: cylstm.torch.accelerate() swaps it"
@@ -265,7 +264,7 @@ def _unlike_state(hx, dtype, shape) -> str:
 
 
 def _unlike_weights(n, weights, names) -> str:
-    if len(weights) != len(names):
+    if n >= len(weights):
         return f"there are {len(weights)} weights"
     return f"{names[n]} is {_described(weights[n])}"
 
@@ -273,7 +272,8 @@ def _unlike_weights(n, weights, names) -> str:
 def _refuse_what_torch_misreads(module, input):
     """RuntimeError for shapes that torch 2.13 hands on to oneDNN unchecked, which then reads past the end of a
     tensor."""
-    if isinstance(input, PackedSequence):
+    types = {w.dtype for w in module._flat_weights if isinstance(w, Tensor)}
+    if isinstance(input, PackedSequence) and {input.data.dtype, *types} == {torch.float32}:
         module.check_input(input.data, input.batch_sizes)
     kept = module.__dict__.get("_cylstm")
     if kept is None or module.proj_size or len(kept[2]) != len(module._flat_weights):
@@ -321,13 +321,13 @@ def _resets_of(module, input, resets):
     return resets.numpy()
 
 
-def _run_packed(call, packed, hx, weights):
+def _run_packed(call, packed, hx):
     """Packed rows go in and come out as they lie; states are the caller's, in the order before packing."""
     _, sizes, order, back = packed
     h, c = hx or (None, None)
     if h is not None and order is not None:
         h, c = h.index_select(1, order), c.index_select(1, order)
-    y, h, c = run(call, packed.data, h, c, weights)
+    y, h, c = run(call, packed.data, h, c)
     if back is not None:
         h, c = h.index_select(1, back), c.index_select(1, back)
     return PackedSequence(y, sizes, order, back), (h, c)

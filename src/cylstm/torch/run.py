@@ -20,14 +20,15 @@ _making = threading.Lock()
 class Call:
     """What a call is, beside its tensors: one object for forward, backward and torch's own computation of both.
 
-    core: the layer behind the module. addresses: of its weights now. lengths: int64 (B,) of packed rows, longest
+    core: the layer behind the module. weights: the module's of now, held until they have been read (a parametrisation
+    makes new ones whenever it is asked), and their addresses. lengths: int64 (B,) of packed rows, longest
     first, and sizes: what torch has for them; or None. resets: bool (B, T) or None. dropout: 0 outside of training.
     """
 
-    __slots__ = ("addresses", "batch_first", "bias", "core", "dropout", "lengths", "resets", "sizes")
+    __slots__ = ("addresses", "batch_first", "bias", "core", "dropout", "lengths", "resets", "sizes", "weights")
 
-    def __init__(self, core, addresses, bias, batch_first=False, dropout=0.0, lengths=None, sizes=None):
-        self.core, self.addresses, self.bias = core, addresses, bias
+    def __init__(self, core, weights, addresses, bias, batch_first=False, dropout=0.0, lengths=None, sizes=None):
+        self.core, self.weights, self.addresses, self.bias = core, weights, addresses, bias
         self.batch_first, self.dropout = batch_first, dropout
         self.lengths, self.sizes, self.resets = lengths, sizes, None
 
@@ -48,17 +49,17 @@ def call_of(module, weights, dtype, I, H, L, D, bias, **options) -> Call | int:
             core = Module(I, H, L, D, bias, "float64" if dtype is torch.float64 else "float32")
             kept = module.__dict__["_cylstm"] = key, core, shapes
     addresses = addresses_of(weights, _KINDS, dtype, torch.strided, kept[2])
-    return addresses if type(addresses) is int else Call(kept[1], addresses, bias, **options)
+    return addresses if type(addresses) is int else Call(kept[1], weights, addresses, bias, **options)
 
 
-def run(call: Call, x: Tensor, h: Tensor | None, c: Tensor | None, weights: list[Tensor]):
+def run(call: Call, x: Tensor, h: Tensor | None, c: Tensor | None):
     """y, time-major or packed, and the final h and c, each (L*D, B, H)."""
     if torch.is_grad_enabled() and (
         x.requires_grad
         or (h is not None and (h.requires_grad or c.requires_grad))
-        or any([w.requires_grad for w in weights])
+        or any([w.requires_grad for w in call.weights])
     ):
-        return _Run.apply(call, x, h, c, *weights)
+        return _Run.apply(call, x, h, c, *call.weights)
     return _forward(call, x, h, c, call.addresses, False)[:3]
 
 
@@ -98,7 +99,7 @@ class _Run(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.generator = torch.get_rng_state() if call.dropout > 0 else None
         y, h_n, c_n, tape = _forward(call, x, h, c, call.addresses, True)
-        ticket = None
+        call.weights = ticket = None
         if torch._C._autograd._top_saved_tensors_default_hooks(True) is None:
             ctx.tape, ctx.hooked = tape, False
         else:  # somebody decides what is kept, as torch.utils.checkpoint does
