@@ -249,8 +249,13 @@ def main():
             key = {"program": digest(*parts), "cylstm": cylstm_digest(), "rounds": given.rounds}
             kept = json.loads(answer.read_text()) if answer.exists() and not given.again else {}
             if kept.get("key") != key:
-                python = made_environment(CLIENTS[name].environment, folder)
-                kept = {"key": key, "row": measured(name, python, folder, given.rounds)}
+                try:
+                    python = made_environment(CLIENTS[name].environment, folder)
+                    kept = {"key": key, "row": measured(name, python, folder, given.rounds)}
+                except (RuntimeError, AssertionError, subprocess.CalledProcessError) as error:
+                    print(f"{name}: {error}", file=sys.stderr)
+                    failed.append(name)
+                    continue
                 answer.write_text(json.dumps(kept))
             row = kept["row"]
             print(f"{name}: {row['apart']:.1g} apart, {row['seconds']}", file=sys.stderr)
@@ -259,7 +264,7 @@ def main():
                 failed.append(name)
     write("\n".join(table(rows)), given.out)
     if failed:
-        sys.exit(f"numbers further apart than rounding takes them: {', '.join(failed)}")
+        sys.exit(f"did not run, or numbers further apart than rounding takes them: {', '.join(failed)}")
 
 
 if __name__ == "__main__":
