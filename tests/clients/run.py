@@ -226,7 +226,7 @@ def write(text, out):
     if BEGIN in page:
         before, rest = page.split(BEGIN)
         text = f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}"
-    out.write_text(text)
+    out.write_text(text.rstrip("\n") + "\n")
 
 
 def main():
