@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch_pairs import assert_close, assert_same, loss_of, parts  # noqa: E402
+from torch_pairs import assert_close, assert_same, loss_of, parts, results  # noqa: E402
 
 import cylstm.torch  # noqa: E402
 from cylstm.torch import accelerate, explain, restore  # noqa: E402
@@ -310,3 +310,19 @@ def test_a_subclass_with_a_metaclass():
     assert type(pickle.loads(pickle.dumps(module))) is Abstract
     restore(module)
     assert type(module) is Abstract
+
+
+def test_a_parametrised_module_and_without_its_parametrisation():
+    torch.manual_seed(3)
+    ours = nn.utils.parametrizations.weight_norm(nn.LSTM(3, 4, 2), "weight_hh_l0")
+    theirs, parametrised = copy.deepcopy(ours), type(ours)
+    x = torch.randn(20, 2, 3)
+    (change,) = accelerate(ours)
+    assert change.before is parametrised and explain(ours, x).engine == "cylstm"
+    assert_close(results(ours, x, None), results(theirs, x, None), 2e-5)
+    assert [undone.after for undone in restore(ours)] == [parametrised] and type(ours) is parametrised
+    accelerate(ours)
+    for module in (ours, theirs):
+        nn.utils.parametrize.remove_parametrizations(module, "weight_hh_l0")
+    assert type(ours) is cylstm.torch.LSTM and type(theirs) is nn.LSTM
+    assert_close(results(ours, x, None), results(theirs, x, None), 2e-5)

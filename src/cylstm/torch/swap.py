@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch.nn.utils.parametrize import is_parametrized
 
 from cylstm.torch.modules import LSTM, LSTMCell
 
@@ -41,7 +42,7 @@ def accelerate(model: torch.nn.Module) -> list[Change]:
 
 def restore(model: torch.nn.Module) -> list[Change]:
     """Take `accelerate` back: each module has the class that it had, and cylstm.torch.LSTM becomes torch.nn.LSTM."""
-    return _change(model, lambda cls: cls.__dict__.get("_torch_class"))
+    return _change(model, lambda module: type(module).__dict__.get("_torch_class"))
 
 
 def _change(model, choose) -> list[Change]:
@@ -49,8 +50,7 @@ def _change(model, choose) -> list[Change]:
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     changes = []
     for name, module in model.named_modules():
-        before = type(module)
-        after = choose(before)
+        before, after = type(module), choose(module)
         if after is not None:
             module.__dict__.pop("_cylstm", None)
             module.__class__ = after
@@ -58,8 +58,18 @@ def _change(model, choose) -> list[Change]:
     return changes
 
 
-def _ours(cls) -> type | None:
+def _ours(module) -> type | None:
     """The class to take, None for what is no LSTM or is ours already."""
+    cls = type(module)
+    if not is_parametrized(module):
+        return _ours_of(cls)
+    # Its class is one that torch made for it alone, whose first base it goes back to without its parametrisations.
+    base = _ours_of(cls.__bases__[0])
+    names = {name: value for name, value in cls.__dict__.items() if name not in ("__dict__", "__weakref__")}
+    return base and type(base)(cls.__name__, (base,), {**names, "_torch_class": cls})
+
+
+def _ours_of(cls) -> type | None:
     if issubclass(cls, (LSTM, LSTMCell)) or not issubclass(cls, (torch.nn.LSTM, torch.nn.LSTMCell)):
         return None
     if id(cls) not in _swapped:
