@@ -57,8 +57,10 @@ static __attribute__((noinline)) VECTOR NAME(last_dots)(ptrdiff_t used, ptrdiff_
     return NAME(dots)(used, K, x, w, end);
 }
 
-static void NAME(product_of_rows)(ptrdiff_t rows, ptrdiff_t H, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last, const REAL *A,
-                                  ptrdiff_t lda, const REAL *W, const REAL *bias, REAL *C, ptrdiff_t ldc)
+/* Not inlined: the loops of cells have no registers to spare for it. */
+static __attribute__((noinline)) void NAME(product_of_rows)(ptrdiff_t rows, ptrdiff_t H, ptrdiff_t K, ptrdiff_t first,
+                                                           ptrdiff_t last, const REAL *A, ptrdiff_t lda, const REAL *W,
+                                                           const REAL *bias, REAL *C, ptrdiff_t ldc)
 {
     const REAL *end = W + 4 * H * K;
     for (ptrdiff_t j = first; j < last; j += LANES)

@@ -134,7 +134,7 @@ cdef class Module(Layer):
         for n in range(cell_count):
             cells[n].W.packed, cells[n].W.form = address(addresses, n * each), ROWS
             cells[n].R.packed, cells[n].R.form = address(addresses, n * each + 1), ROWS
-            cells[n].b = target
+            cells[n].b.packed = target
             if not self.bias:
                 memset(target, 0, 4 * cells[0].Hp * self.item)
             elif work.doubles:

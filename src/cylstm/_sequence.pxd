@@ -41,7 +41,7 @@ cdef struct Cell:
     Py_ssize_t at_b     # bias, -1 without
     Factor W            # forward: x W', h R' + b
     Factor R
-    const void* b
+    Factor b
     Factor W_back       # backward: dgates W, dgates R
     Factor R_back
 

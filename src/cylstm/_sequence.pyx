@@ -165,7 +165,7 @@ cdef void input_gates(const Kernels* k, const Steps* s, const Cell* cell, const 
     cdef char* own = <char*>scratch.inputs + 16 * tiles_before(who) * scratch.input_bytes
     if inputs.ids != NULL:
         gather(k, rows, cell.H, cell.I, who.first, who.last, inputs.ids + packed, <const real*>cell.W.packed,
-               <const real*>cell.b, gates)
+               <const real*>cell.b.packed, gates)
         return
     if inputs.caller == NULL or inputs.whole:
         x = <real*>inputs.packed + packed * inputs.ld
@@ -183,10 +183,10 @@ cdef void input_gates(const Kernels* k, const Steps* s, const Cell* cell, const 
         meet_by_units(who)
     if cell.W.form == ROWS:
         product_of_rows(k, rows, cell.H, cell.I, who.first, who.last, <const real*>operand, inputs.ld,
-                        <const real*>cell.W.packed, <const real*>cell.b, gates, G)
+                        <const real*>cell.W.packed, <const real*>cell.b.packed, gates, G)
         return
     product(k, cell.W.form == TILES, rows, cell.I, G, 4 * who.first, 4 * who.last, operand, inputs.ld, cell.W.packed,
-            <const real*>cell.b, gates, G)
+            <const real*>cell.b.packed, gates, G)
 
 
 cdef void pack_inputs(const Steps* s, const Inputs* inputs, Py_ssize_t t0, Py_ssize_t t1, Py_ssize_t first,

@@ -37,7 +37,7 @@ cdef class Weights:
     cdef bint in_use(self)
     cdef int fill_forward(self, Packed packed, Cell* cells, Choice choice, bint ids) except -1
     cdef int fill_backward(self, Packed packed, Cell* cells, Choice choice, bint to_inputs) except -1
-    cdef Factor factor(self, Packed packed, const Cell* cell, Py_ssize_t n, int kind, bint tiled) except *
+    cdef int take(self, Packed packed, const Cell* cell, Py_ssize_t n, int kind, bint tiled, Factor* factor) except -1
     cdef int _pack(self, Packed packed, const Cell* cell, Py_ssize_t n, int kind, bint tiled) except -1
 
 cdef Choice choose(const Kernels* k, bint doubles, Py_ssize_t H, Py_ssize_t B, Py_ssize_t N) noexcept nogil

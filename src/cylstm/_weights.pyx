@@ -151,9 +151,9 @@ cdef class Weights:
         for n in range(self.L * self.D):
             gathered = ids and n < self.D
             tiled = choice.inputs and not gathered and cells[n].I >= TILED_INPUTS
-            cells[n].W = self.factor(packed, &cells[n], n, W, tiled)
-            cells[n].R = self.factor(packed, &cells[n], n, R, choice.steps)
-            cells[n].b = self.factor(packed, &cells[n], n, BIAS, False).packed
+            self.take(packed, &cells[n], n, W, tiled, &cells[n].W)
+            self.take(packed, &cells[n], n, R, choice.steps, &cells[n].R)
+            self.take(packed, &cells[n], n, BIAS, False, &cells[n].b)
             as_chosen = as_chosen and (cells[n].W.form == TILES) == tiled and (cells[n].R.form == TILES) == choice.steps
         return as_chosen
 
@@ -163,24 +163,24 @@ cdef class Weights:
         cdef Py_ssize_t n
         cdef bint as_chosen = True
         for n in range(self.L * self.D):
-            cells[n].R_back = self.factor(packed, &cells[n], n, R_BACK, choice.steps)
+            self.take(packed, &cells[n], n, R_BACK, choice.steps, &cells[n].R_back)
             as_chosen = as_chosen and (cells[n].R_back.form == TILES) == choice.steps
             if to_inputs or n >= self.D:
-                cells[n].W_back = self.factor(packed, &cells[n], n, W_BACK, choice.rows)
+                self.take(packed, &cells[n], n, W_BACK, choice.rows, &cells[n].W_back)
                 as_chosen = as_chosen and (cells[n].W_back.form == TILES) == choice.rows
         return as_chosen
 
-    cdef Factor factor(self, Packed packed, const Cell* cell, Py_ssize_t n, int kind, bint tiled) except *:
+    cdef int take(self, Packed packed, const Cell* cell, Py_ssize_t n, int kind, bint tiled, Factor* factor) except -1:
+        """One factor, packed now unless it is already."""
         cdef Py_ssize_t slot = (n * KINDS + kind) * 2 + tiled
-        cdef Factor factor
         if look_up(&packed.at[slot]) == NULL:
             with self.lock.held:
                 if packed.at[slot] == NULL:
                     self._pack(packed, cell, n, kind, tiled)
         factor.packed, factor.form = packed.at[slot], TILES if tiled else PANELS
         if factor.packed == &too_much:
-            return self.factor(packed, cell, n, kind, False)
-        return factor
+            return self.take(packed, cell, n, kind, False, factor)
+        return 0
 
     cdef int _pack(self, Packed packed, const Cell* cell, Py_ssize_t n, int kind, bint tiled) except -1:
         cdef Packing packing
