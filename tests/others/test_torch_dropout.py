@@ -246,14 +246,16 @@ MEMORY = """if True:
     lstm, x = LSTM(64, 128, batch_first=True), torch.randn(32, 100, 64)
     run = lambda x: checkpoint(lambda x: lstm(x)[0], x, use_reentrant=False) if {checkpointed} else lstm(x)[0]
     run(x).sum().backward()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # not the peak of getrusage, in which a process begins where its parent was
+    resident = lambda: int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 2**20
+    before = resident()
     kept = [run(x) for _ in range(15)]
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print(resident() - before)
 """
 
 
 def held(module, checkpointed):
-    """MB that fifteen forward passes add to the peak of a process of its own."""
+    """MB that fifteen forward passes add to a process of its own."""
     code = MEMORY.format(module=module, checkpointed=checkpointed)
     return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
 
