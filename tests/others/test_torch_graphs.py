@@ -287,3 +287,25 @@ def test_numbers_are_as_before_after_graphs_were_made(copied):
     for each in (net, theirs):
         each.lstm.weight_hh_l0.data.mul_(0.5)
     assert_close(gradients(net, (x,)), gradients(theirs, (x,)))
+
+
+@pytest.mark.parametrize("wrong", ["h", "c", "resets", "a weight's type", "a weight's shape", "a weight too few"])
+def test_the_operator_refuses_what_does_not_fit(wrong):
+    """Nothing before it has looked: the graph may be run with other tensors than it was traced with."""
+    lstm = torch.nn.LSTM(3, 9, 2).requires_grad_(False)
+    x, h, c = torch.randn(5, 2, 3), torch.randn(2, 2, 9), torch.randn(2, 2, 9)
+    resets, weights = torch.zeros(5, 2, dtype=torch.bool), list(lstm._flat_weights)
+    options = None, resets, True, 2, False, False
+    torch.testing.assert_close(torch.ops.cylstm.lstm(x, h, c, weights, *options)[0], lstm(x, (h, c))[0])
+    if wrong == "h":
+        h = h.double()
+    elif wrong == "c":
+        c = c[:, :1]
+    elif wrong == "resets":
+        options = None, resets.T, True, 2, False, False
+    elif wrong == "a weight too few":
+        weights.pop()
+    else:
+        weights[4] = weights[4].double() if wrong == "a weight's type" else weights[4][:, :5]
+    with pytest.raises(RuntimeError, match=f"^{wrong if 'weight' not in wrong else 'weights'}: expected"):
+        torch.ops.cylstm.lstm(x, h, c, weights, *options)

@@ -9,7 +9,8 @@ import sys
 import torch
 from torch import Tensor
 
-from cylstm._module import Module
+from cylstm._module import Module, addresses_of
+from cylstm.torch.run import KINDS, shapes_of
 
 __all__ = ["forward"]
 
@@ -118,16 +119,29 @@ def _array(tensor):
 
 
 def _run(x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_first, keep):
-    columns = [part.contiguous() for part in weights]
+    weights = [part.contiguous() for part in weights]
     core = _core(x, weights, bias, layers, bidirectional)
+    shapes = shapes_of(x.shape[-1], core.hidden_size, layers, core.num_directions, bias)
+    addresses = addresses_of(weights, KINDS, x.dtype, torch.strided, shapes)
+    if type(addresses) is int:
+        raise RuntimeError(f"weights: expected an LSTM's for this input in {x.dtype}, got others at place {addresses}")
+    B = x.shape[0 if batch_first else 1]
+    for name, part in (("h", h), ("c", c)):
+        _expect(name, part, (layers * core.num_directions, B, core.hidden_size), x.dtype)
+    _expect("resets", resets, tuple(x.shape[:2]), torch.bool)
     cuts = _array(resets)
     if cuts is not None and not batch_first:
         cuts = cuts.swapaxes(0, 1)
     results = core.run(
-        _array(x), _array(h), _array(c), [part.data_ptr() for part in columns], batch_first, None,
+        _array(x), _array(h), _array(c), addresses, batch_first, None,
         _array(None if masks is None else masks.contiguous()), cuts, keep, torch.get_num_threads(),
     )  # fmt: skip
     return core, results
+
+
+def _expect(name, tensor, shape, dtype):
+    if tensor is not None and (tensor.shape != shape or tensor.dtype is not dtype):
+        raise RuntimeError(f"{name}: expected {shape} in {dtype}, got {tuple(tensor.shape)} in {tensor.dtype}")
 
 
 def _lstm(x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_first):

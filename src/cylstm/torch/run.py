@@ -11,9 +11,9 @@ from torch import Tensor
 
 from cylstm._module import Module, addresses_of
 
-__all__ = ["Call", "call_of", "is_eager", "is_plain", "run"]
+__all__ = ["KINDS", "Call", "call_of", "is_eager", "is_plain", "run", "shapes_of"]
 
-_KINDS = (Tensor, torch.nn.Parameter)
+KINDS = (Tensor, torch.nn.Parameter)
 _making = threading.Lock()
 
 
@@ -41,15 +41,18 @@ def call_of(module, weights, dtype, I, H, L, D, bias, **options) -> Call | int:
     key = dtype, I, H, L, D, bias
     kept = module.__dict__.get("_cylstm")
     if kept is None or kept[0] != key or kept[1] is None:  # None: a copy of somebody's own making
-        shapes = []
-        for layer in range(L):
-            biases = [(4 * H, 0)] * 2 if bias else []
-            shapes += [(4 * H, D * H if layer else I), (4 * H, H), *biases] * D
+        shapes = shapes_of(I, H, L, D, bias)
         with _making:
             core = Module(I, H, L, D, bias, "float64" if dtype is torch.float64 else "float32")
             kept = module.__dict__["_cylstm"] = key, core, shapes
-    addresses = addresses_of(weights, _KINDS, dtype, torch.strided, kept[2])
+    addresses = addresses_of(weights, KINDS, dtype, torch.strided, kept[2])
     return addresses if type(addresses) is int else Call(kept[1], weights, addresses, bias, **options)
+
+
+def shapes_of(I, H, L, D, bias) -> list[tuple[int, int]]:
+    """Rows and columns of each weight in nn.LSTM's order, 0 columns for a bias."""
+    biases = [(4 * H, 0)] * 2 if bias else []
+    return [shape for n in range(L) for shape in [(4 * H, D * H if n else I), (4 * H, H), *biases] * D]
 
 
 def run(call: Call, x: Tensor, h: Tensor | None, c: Tensor | None):
@@ -165,7 +168,7 @@ def _tape_of(ticket):
 def is_plain(tensor) -> bool:
     """Whether it is numbers in memory, and nothing that stands for some: no subclass, no other layout or device."""
     return (
-        type(tensor) in _KINDS
+        type(tensor) in KINDS
         and tensor.is_cpu
         and tensor.layout is torch.strided
         and not tensor.is_neg()
