@@ -100,7 +100,7 @@ dispatch = ("cylstm_dispatch", {"sources": ["cext/dispatch.c"], "cflags": flags,
 
 def extension(name, **options):
     options.setdefault("extra_link_args", link_flags)
-    sources = [f"src/cylstm/{name}.pyx"]
+    sources = [f"src/cylstm/{name.replace('.', '/')}.pyx"]
     options.setdefault("define_macros", []).append(("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"))
     include = ["cext", numpy.get_include()]
     depends = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "cext").iterdir())]  # libraries are linked in
@@ -126,6 +126,7 @@ MODULES = (
     "calls",
     "_head",
     "_ops",
+    "torch._call",
 )
 
 

@@ -2,7 +2,6 @@ import numpy as np
 
 from cylstm._layer import Layer, Tape
 
-def addresses_of(weights, kinds, dtype, layout, shapes: list[tuple[int, int]]) -> list[int] | int: ...
 def packed_lengths(sizes: np.ndarray, N: int) -> np.ndarray | None: ...
 
 class Module(Layer):

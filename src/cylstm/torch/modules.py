@@ -12,7 +12,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from cylstm._module import packed_lengths
 from cylstm.torch import graphs
-from cylstm.torch.run import Call, call_of, is_eager, is_plain, run
+from cylstm.torch._call import Call, form_of, has_shape, is_eager, is_plain, weights_moved
+from cylstm.torch.run import call_of, run
 
 __all__ = ["LSTM", "Explanation", "LSTMCell", "explain"]
 
@@ -86,13 +87,8 @@ class LSTM(_Swapped, torch.nn.LSTM, metaclass=_AsTorchs):
             call.resets = _resets_of(self, input, resets)
         if call.lengths is not None:
             return _run_packed(call, input, hx)
-        batched = input.dim() == 3
-        if batched:
-            y, h, c = run(call, input, *(hx or (None, None)))
-            return (y.transpose(0, 1) if call.batch_first else y), (h, c)
-        h, c = (None, None) if hx is None else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
-        y, h, c = run(call, input.unsqueeze(1), h, c)
-        return y.squeeze(1), (h.squeeze(1), c.squeeze(1))
+        y, h, c = run(call, input, *(hx or (None, None)))
+        return (y.transpose(0, 1) if call.batch_first else y), (h, c)
 
     def _by_torch(self, reason, input, hx, resets):
         if resets is not None:
@@ -122,13 +118,7 @@ class LSTMCell(_Swapped, torch.nn.LSTMCell):
             if isinstance(input, torch.fx.Proxy) and input.tracer.root is not self:
                 return input.tracer.create_proxy("call_module", input.tracer.path_of_module(self), (input, hx), {})
             return super().forward(input, hx)
-        batched = input.dim() == 2
-        x = input.unsqueeze(0) if batched else input.view(1, 1, -1)
-        h, c = (None, None) if hx is None else hx
-        if h is not None:
-            h, c = (h.unsqueeze(0), c.unsqueeze(0)) if batched else (h.view(1, 1, -1), c.view(1, 1, -1))
-        _, h, c = run(call, x, h, c)
-        return (h[0], c[0]) if batched else (h[0, 0], c[0, 0])
+        return run(call, input, *(hx or (None, None)))[1:]
 
     def __prepare_scriptable__(self):
         """What torch.jit.script compiles instead: a torch.nn.LSTMCell of the same parameters."""
@@ -171,56 +161,50 @@ def _call_of(module: LSTM, input, hx) -> Call | str:
     """The call, or why torch computes it: also wherever torch has an error to raise."""
     packed = isinstance(input, PackedSequence)
     x = input.data if packed else input
-    reason = _unlike(x)
-    if reason:
-        return reason
-    if module.proj_size:
-        return f"proj_size is {module.proj_size}"
     I, H, L, D = module.input_size, module.hidden_size, module.num_layers, 2 if module.bidirectional else 1
+    form = form_of(x, I)
+    if form is None or module.proj_size:
+        return _unlike(x) or (
+            f"proj_size is {module.proj_size}" if module.proj_size else f"the input is {tuple(x.shape)}"
+        )
+    batch_first = module.batch_first and len(form) == 4
     lengths = sizes = None
-    rank = x.dim()
     if packed:
         sizes = input.batch_sizes
-        if rank == 2 and is_plain(sizes) and sizes.dtype is torch.int64 and sizes.dim() == 1:
-            lengths = packed_lengths(sizes.contiguous().numpy(), x.size(0))
+        if len(form) == 3 and is_plain(sizes) and sizes.dtype is torch.int64 and sizes.dim() == 1:
+            lengths = packed_lengths(sizes.contiguous().numpy(), form[1])
         if lengths is None:
             return "the packed sequence is not one"
         state = L * D, len(lengths), H
-    elif rank == 3:
-        state = L * D, x.size(0 if module.batch_first else 1), H
-    elif rank == 2:
+    elif len(form) == 4:
+        state = L * D, form[1 if batch_first else 2], H
+    elif len(form) == 3:
         state = L * D, H
     else:
-        return f"the input has {rank} dimensions"
-    if x.size(rank - 1) != I or x.numel() == 0:
         return f"the input is {tuple(x.shape)}"
     if hx is not None:
-        reason = _unlike_state(hx, x.dtype, state)
+        reason = _unlike_state(hx, form[0], state)
         if reason:
             return reason
-    if _weights_moved(module):
+    if weights_moved(module._parameters, module._flat_weights_names, module._flat_weight_refs):
         module._update_flat_weights()
-    call = call_of(
-        module, module._flat_weights, x.dtype, I, H, L, D, module.bias,
-        batch_first=rank == 3 and module.batch_first, dropout=module.dropout if module.training and L > 1 else 0.0,
-        lengths=lengths, sizes=sizes,
-    )  # fmt: skip
-    return _unlike_weights(call, module._flat_weights, module._flat_weights_names) if type(call) is int else call
+    weights, dropout = module._flat_weights, module.dropout if module.training and L > 1 else 0.0
+    key, rank = (form[0], I, H, L, D, module.bias), len(form) - 1
+    call = call_of(module, weights, key, rank, -1 if packed else 1, batch_first, dropout, lengths, sizes)
+    return _unlike_weights(call, weights, module._flat_weights_names) if type(call) is int else call
 
 
 def _call_of_cell(module: LSTMCell, input, hx) -> Call | str:
-    reason = _unlike(input)
-    if reason:
-        return reason
-    I, H, bias, rank = module.input_size, module.hidden_size, module.bias, input.dim()
-    if rank not in (1, 2) or input.size(rank - 1) != I or input.numel() == 0:
-        return f"the input is {tuple(input.shape)}"
+    I, H, bias = module.input_size, module.hidden_size, module.bias
+    form = form_of(input, I)
+    if form is None or len(form) == 4:
+        return _unlike(input) or f"the input is {tuple(input.shape)}"
     if hx is not None:
-        reason = _unlike_state(hx, input.dtype, (input.size(0), H) if rank == 2 else (H,))
+        reason = _unlike_state(hx, form[0], (*form[1:-1], H))
         if reason:
             return reason
     weights = _weights_of_cell(module)
-    call = call_of(module, weights, input.dtype, I, H, 1, 1, bias)
+    call = call_of(module, weights, (form[0], I, H, 1, 1, bias), len(form) - 1, 0)
     return _unlike_weights(call, weights, _CELL_WEIGHTS) if type(call) is int else call
 
 
@@ -233,16 +217,11 @@ def _weights_of_cell(module):
     return [getattr(module, name) if w is None else w for name, w in zip(_CELL_WEIGHTS, found, strict=False)]
 
 
-_TYPES = torch.float32, torch.float64
-
-
 def _unlike(x) -> str:
     """Why a tensor, or the state that torch is in, is nothing that cylstm computes with; "" where it is."""
-    if is_plain(x) and x.dtype in _TYPES and is_eager() and not torch.is_autocast_enabled("cpu"):
-        return ""
     if not isinstance(x, Tensor):
         return f"a {type(x).__name__} stands for the input"
-    if x.dtype not in _TYPES:
+    if x.dtype not in (torch.float32, torch.float64):
         return f"its type is {x.dtype}"
     if not x.is_cpu:
         return f"it is on {x.device}"
@@ -250,15 +229,15 @@ def _unlike(x) -> str:
         return "autocast is on"
     if not is_eager():
         return "torch traces or transforms the call"
-    return f"a {type(x).__name__} is not laid out as numbers in memory"
+    return "" if is_plain(x) else f"a {type(x).__name__} is not laid out as numbers in memory"
 
 
-def _unlike_state(hx, dtype, shape) -> str:
+def _unlike_state(hx, bits, shape) -> str:
     """The same of an initial state."""
     if not isinstance(hx, (tuple, list)) or len(hx) != 2:
         return "hx is not a pair"
     for part in hx:
-        if not (is_plain(part) and part.dtype is dtype and part.shape == shape):
+        if not has_shape(part, bits, shape):
             return f"hx holds {_described(part)}"
     return ""
 
@@ -288,16 +267,6 @@ def _described(w) -> str:
     if not isinstance(w, Tensor):
         return type(w).__name__
     return f"a {type(w).__name__} {tuple(w.shape)} in {w.dtype} on {w.device}, strides {w.stride()}"
-
-
-def _weights_moved(module) -> bool:
-    """Whether other tensors have taken the place of the module's weights: what nn.LSTM asks before each call."""
-    own = module._parameters
-    for ref, name in zip(module._flat_weight_refs, module._flat_weights_names, strict=True):
-        weight = own.get(name)
-        if weight is None or ref is None or ref() is not weight:
-            return True
-    return False
 
 
 def _resets_of(module, input, resets):

@@ -9,44 +9,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cylstm._module import Module, addresses_of
+from cylstm._module import Module
+from cylstm.torch._call import Call, addresses_of
 
-__all__ = ["KINDS", "Call", "call_of", "is_eager", "is_plain", "run", "shapes_of"]
+__all__ = ["call_of", "run", "shapes_of"]
 
-KINDS = (Tensor, torch.nn.Parameter)
 _making = threading.Lock()
 
 
-class Call:
-    """What a call is, beside its tensors: one object for forward, backward and torch's own computation of both.
-
-    core: the layer behind the module. weights: the module's of now, held until they have been read (a parametrisation
-    makes new ones whenever it is asked), and their addresses. lengths: int64 (B,) of packed rows, longest
-    first, and sizes: what torch has for them; or None. resets: bool (B, T) or None. dropout: 0 outside of training.
-    """
-
-    __slots__ = ("addresses", "batch_first", "bias", "core", "dropout", "lengths", "resets", "sizes", "weights")
-
-    def __init__(self, core, weights, addresses, bias, batch_first=False, dropout=0.0, lengths=None, sizes=None):
-        self.core, self.weights, self.addresses, self.bias = core, weights, addresses, bias
-        self.batch_first, self.dropout = batch_first, dropout
-        self.lengths, self.sizes, self.resets = lengths, sizes, None
-
-
-def call_of(module, weights, dtype, I, H, L, D, bias, **options) -> Call | int:
+def call_of(module, weights, key, rank, lift, batch_first=False, dropout=0.0, lengths=None, sizes=None) -> Call | int:
     """The call with these weights, or the number of the first that cylstm does not read where it lies.
 
-    The layer behind a module is made when it is first needed, and again where its sizes or type are others.
+    key: bits of a number, I, H, L, D, and whether there are biases. The layer behind a module is made when it is first
+    needed, and again where its key is another.
     """
-    key = dtype, I, H, L, D, bias
     kept = module.__dict__.get("_cylstm")
     if kept is None or kept[0] != key or kept[1] is None:  # None: a copy of somebody's own making
-        shapes = shapes_of(I, H, L, D, bias)
+        bits, *sizes_of_layer = key
         with _making:
-            core = Module(I, H, L, D, bias, "float64" if dtype is torch.float64 else "float32")
-            kept = module.__dict__["_cylstm"] = key, core, shapes
-    addresses = addresses_of(weights, KINDS, dtype, torch.strided, kept[2])
-    return addresses if type(addresses) is int else Call(kept[1], weights, addresses, bias, **options)
+            core = Module(*sizes_of_layer, "float64" if bits == 64 else "float32")
+            kept = module.__dict__["_cylstm"] = key, core, shapes_of(*sizes_of_layer)
+    addresses = addresses_of(weights, key[0], kept[2])
+    if type(addresses) is int:
+        return addresses
+    return Call(kept[1], weights, addresses, key[5], rank, lift, batch_first, dropout, lengths, sizes)
 
 
 def shapes_of(I, H, L, D, bias) -> list[tuple[int, int]]:
@@ -56,29 +42,19 @@ def shapes_of(I, H, L, D, bias) -> list[tuple[int, int]]:
 
 
 def run(call: Call, x: Tensor, h: Tensor | None, c: Tensor | None):
-    """y, time-major or packed, and the final h and c, each (L*D, B, H)."""
-    if torch.is_grad_enabled() and (
-        x.requires_grad
-        or (h is not None and (h.requires_grad or c.requires_grad))
-        or any([w.requires_grad for w in call.weights])
-    ):
-        return _Run.apply(call, x, h, c, *call.weights)
+    """y, time-major or packed, and the final h and c, each (L*D, B, H); of a cell no y."""
+    if call.is_recorded(x, h, c):
+        return _apply(call, x, h, c, *call.weights)
     return _forward(call, x, h, c, call.addresses, False)[:3]
 
 
 def _forward(call, x, h, c, addresses, keep):
     masks = _masks(call, x) if call.dropout > 0 else None
     y, h_n, c_n, tape = call.core.run(
-        _array(x), _array(h), _array(c), addresses, call.batch_first, call.lengths, masks, call.resets, keep,
+        *call.arrays(x, h, c), addresses, call.batch_first, call.lengths, masks, call.resets, keep,
         torch.get_num_threads(),
     )  # fmt: skip
-    return torch.from_numpy(y), torch.from_numpy(h_n), torch.from_numpy(c_n), tape
-
-
-def _array(tensor):
-    if tensor is None:
-        return None
-    return (tensor.detach() if tensor.requires_grad else tensor).numpy()
+    return None if call.lift == 0 else call.tensor(y), call.tensor(h_n), call.tensor(c_n), tape
 
 
 def _masks(call, x):
@@ -113,35 +89,41 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dy, dh, dc):
         call, needed = ctx.call, ctx.needs_input_grad
-        given = [gradient for gradient in (dy, dh, dc) if gradient is not None]
-        if not given:
+        if dy is None and dh is None and dc is None:
             return (None,) * len(needed)
-        if torch.is_grad_enabled() or not is_eager() or not all([is_plain(gradient) for gradient in given]):
+        arrays = call.gradients(dy, dh, dc)
+        if arrays is None:
             return None, *_torch_backward(ctx, dy, dh, dc)
-        x, h, c, ticket, *weights = ctx.saved_tensors
-        tape, ctx.tape = ctx.tape if ticket is None else _tape_of(ticket), None
+        saved = ctx.saved_tensors  # torch looks here whether they are what they were
+        tape, ctx.tape = ctx.tape if saved[3] is None else _tape_of(saved[3]), None
         threads = torch.get_num_threads()
-        arrays = [_array(gradient) for gradient in (dy, dh, dc)]
-        gradients = tape and call.core.backward(tape, *arrays, needed[1], call.batch_first, threads)
+        gradients = None if tape is None else call.core.backward(tape, *arrays, needed[1], call.batch_first, threads)
         if gradients is None:
-            addresses = [w.data_ptr() for w in weights]
-            if not ctx.hooked and addresses != call.addresses:
-                raise RuntimeError(
-                    "weights: expected those of the forward call, but other memory has taken their place"
-                )
-            with torch.random.fork_rng(devices=[], enabled=ctx.generator is not None):
-                if ctx.generator is not None:
-                    torch.set_rng_state(ctx.generator)
-                tape = _forward(call, x, h, c, addresses, True)[3]
+            tape = _forward_again(ctx, *saved)
             gradients = call.core.backward(tape, *arrays, needed[1], call.batch_first, threads)
         dx, dh_0, dc_0, parts = gradients
         return (
             None,
-            torch.from_numpy(dx) if needed[1] else None,
-            torch.from_numpy(dh_0) if needed[2] else None,
-            torch.from_numpy(dc_0) if needed[3] else None,
+            call.tensor(dx) if needed[1] else None,
+            call.tensor(dh_0) if needed[2] else None,
+            call.tensor(dc_0) if needed[3] else None,
             *[torch.from_numpy(part) if need else None for part, need in zip(parts, needed[4:], strict=True)],
         )
+
+
+# As Function.apply without its look at the arguments, 3 us long: none of them belongs to a transform of torch.func.
+_apply = super(torch.autograd.Function, _Run).apply
+
+
+def _forward_again(ctx, x, h, c, _, *weights):
+    """The tape of the same forward call."""
+    addresses = [w.data_ptr() for w in weights]
+    if not ctx.hooked and addresses != ctx.call.addresses:
+        raise RuntimeError("weights: expected those of the forward call, but other memory has taken their place")
+    with torch.random.fork_rng(devices=[], enabled=ctx.generator is not None):
+        if ctx.generator is not None:
+            torch.set_rng_state(ctx.generator)
+        return _forward(ctx.call, x, h, c, addresses, True)[3]
 
 
 class _Ticket(np.ndarray):
@@ -163,27 +145,6 @@ def _tape_of(ticket):
     """None where the tensor has been copied meanwhile."""
     found = _tickets.get(ticket.data_ptr())
     return None if found is None else found.tape
-
-
-def is_plain(tensor) -> bool:
-    """Whether it is numbers in memory, and nothing that stands for some: no subclass, no other layout or device."""
-    return (
-        type(tensor) in KINDS
-        and tensor.is_cpu
-        and tensor.layout is torch.strided
-        and not tensor.is_neg()
-        and not torch._C._functorch.is_legacy_batchedtensor(tensor)
-    )
-
-
-def is_eager() -> bool:
-    """Whether torch computes as it goes: nothing traces or transforms what happens."""
-    return (
-        torch._C._functorch.peek_interpreter_stack() is None
-        and torch._C._len_torch_dispatch_stack() == 0
-        and torch._C._get_tracing_state() is None
-        and torch.autograd.forward_ad._current_level < 0
-    )
 
 
 def _torch_backward(ctx, dy, dh, dc):
@@ -214,7 +175,9 @@ def _torch_backward(ctx, dy, dh, dc):
 
 def _torch_forward(call: Call, x, h, c, weights):
     """What `run` gives, computed by torch."""
-    core, both = call.core, call.core.num_directions == 2
+    core, both, less = call.core, call.core.num_directions == 2, range(3 - call.rank if call.lift >= 0 else 0)
+    for _ in less:
+        x, h, c = [None if part is None else part.unsqueeze(call.lift) for part in (x, h, c)]
     if h is None:
         B = len(call.lengths) if call.lengths is not None else x.shape[0 if call.batch_first else 1]
         h = c = x.new_zeros(core.num_layers * core.num_directions, B, core.hidden_size)
@@ -222,4 +185,6 @@ def _torch_forward(call: Call, x, h, c, weights):
     if call.sizes is not None:
         return torch._VF.lstm(x, call.sizes, (h, c), weights, *options)
     y, h_n, c_n = torch._VF.lstm(x, (h, c), weights, *options, call.batch_first)
+    for _ in less:
+        y, h_n, c_n = y.squeeze(call.lift), h_n.squeeze(call.lift), c_n.squeeze(call.lift)
     return y.transpose(0, 1) if call.batch_first else y, h_n, c_n
