@@ -1,6 +1,7 @@
 """What is compiled, and with which flags. Everything else about the project stands in pyproject.toml."""
 
 import os
+import runpy
 import shutil
 import sys
 import sysconfig
@@ -25,6 +26,8 @@ if EMULATE not in ("", "amx"):
     raise SystemExit(f"CYLSTM_EMULATE: expected 'amx', got {EMULATE!r}")
 checks += ["-DCYLSTM_EMULATED_TILES"] if EMULATE else []
 flags = ["-std=gnu11", "-O1" if DEBUG else "-O3", "-g" if DEBUG else "-g0", "-fno-math-errno", *checks]
+# A kernel whose arguments are not those of kernels.def must not compile.
+flags.append("-Werror=incompatible-pointer-types")
 # cext/vector.h says where a multiply and an add are one instruction: compilers differ, by version and by loop.
 flags.append("-ffp-contract=off")
 if sys.platform == "linux":
@@ -55,8 +58,10 @@ else:
     }
 
 # The kernels' contract goes along for C code of others (cylstm.get_include()).
-for header in ("kernels.h", "kernels_table.h"):
+for header in ("kernels.h", "kernels.def"):
     shutil.copyfile(ROOT / "cext" / header, PACKAGE / "include" / header)
+
+runpy.run_path(str(ROOT / "cext" / "declarations.py"))["write"](PACKAGE / "_kernels_declared.pxi")
 
 
 def isa_flags(platform):
@@ -89,13 +94,14 @@ stamp.write_text(switches)
 
 def kernel_library(isa):
     """A static library of the kernels for one instruction set, with that set's flags and no other's."""
-    headers = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "cext").glob("*.h"))]
+    headers = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "cext").glob("*.[hd]*"))]
     source = f"cext/kernels_{isa}.c"
     return f"cylstm_{isa}", {"sources": [source], "cflags": flags + ISA_FLAGS[isa], "obj_deps": {"": headers}}
 
 
 pool = ("cylstm_pool", {"sources": ["cext/pool.c"], "cflags": flags, "obj_deps": {"": ["cext/pool.h"]}})
-dispatch = ("cylstm_dispatch", {"sources": ["cext/dispatch.c"], "cflags": flags, "obj_deps": {"": ["cext/kernels.h"]}})
+table = ["cext/kernels.h", "cext/kernels.def"]
+dispatch = ("cylstm_dispatch", {"sources": ["cext/dispatch.c"], "cflags": flags, "obj_deps": {"": table}})
 
 
 def extension(name, **options):

@@ -2,7 +2,7 @@
  *
  * Nothing here allocates, fails, locks, or keeps state: every buffer, scratch included, is the caller's, every size
  * has been checked before. Each kernel exists once as source, is compiled per instruction set and for float and
- * double, and is reached through the tables below.
+ * double, and is reached through the tables below; kernels.def says what each one does.
  *
  * Letters: B rows of a batch, H hidden units, K inner dimension of a product, V classes of a softmax,
  * N rows of a packed sequence. `lanes` is the number of reals in one vector; Hp is H rounded up to a multiple of it.
@@ -43,16 +43,22 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define KERNEL(result, name, arguments) result (*name) arguments;
+#define TILE_KERNEL KERNEL
 #define CYLSTM_REAL float
-#define CYLSTM_NAME(name) name##_f32
-#include "kernels_table.h"
+typedef struct {
+    ptrdiff_t lanes;
+#include "kernels.def"
+} cylstm_table_f32;
 #undef CYLSTM_REAL
-#undef CYLSTM_NAME
 #define CYLSTM_REAL double
-#define CYLSTM_NAME(name) name##_f64
-#include "kernels_table.h"
+typedef struct {
+    ptrdiff_t lanes;
+#include "kernels.def"
+} cylstm_table_f64;
 #undef CYLSTM_REAL
-#undef CYLSTM_NAME
+#undef KERNEL
+#undef TILE_KERNEL
 
 /* Forms of the weights in a product: packed in panels, packed in tiles, or (4H, K) row-major as their owner has them. */
 enum { CYLSTM_PANELS, CYLSTM_TILES, CYLSTM_ROWS };

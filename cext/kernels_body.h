@@ -36,19 +36,6 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-#ifdef WITH_TILES
-#define TILE_KERNELS_f32 largest, split_rows, split_columns, weight_gradients
-#else
-#define TILE_KERNELS_f32 NULL, NULL, NULL, NULL
-#endif
-#define TILE_KERNELS_f64 NULL, NULL, NULL, NULL
-
-#define TABLE(NAME, TYPE)                                                                                          \
-    {LANES_OF(NAME), NAME(pack_gates), NAME(pack_columns), NAME(unpack_rows), NAME(unpack_columns), NAME(product),   \
-     NAME(gather), NAME(scatter_add), NAME(cell_forward), NAME(cell_backward), NAME(column_sums), NAME(product_of_rows), \
-     TILE_KERNELS_##TYPE, NAME(map_exp), NAME(map_sigmoid), NAME(map_tanh), NAME(softmax_cross_entropy), NAME(squared_error),             \
-     NAME(binary_cross_entropy), NAME(sum_squares), NAME(sgd), NAME(adam)}
-
 /* 1 / k! */
 static const double inverse_factorials[] = {1.0, 1.0, 1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040,
     1.0 / 40320, 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
@@ -89,8 +76,25 @@ static const double inverse_factorials[] = {1.0, 1.0, 1.0 / 2, 1.0 / 6, 1.0 / 24
 #define NEON_VECTOR float64x2_t
 #include "kernels_real.h"
 
-#define F32(name) name##_f32
-#define F64(name) name##_f64
-#define LANES_OF(NAME) (ptrdiff_t)(VECTOR_BYTES / sizeof(NAME(real)))
-
-const cylstm_kernels CONCATENATE_EXPANDED(cylstm_, ISA) = {ISA_NAME, TABLE(F32, f32), TABLE(F64, f64)};
+#define KERNEL(result, name, arguments) .name = NAME(name),
+#ifdef WITH_TILES
+#define TILE_KERNEL KERNEL
+#else
+#define TILE_KERNEL(result, name, arguments) .name = NULL,
+#endif
+const cylstm_kernels CONCATENATE_EXPANDED(cylstm_, ISA) = {
+    .isa = ISA_NAME,
+    .f32 = {
+#define NAME(name) name##_f32
+        .lanes = VECTOR_BYTES / sizeof(float),
+#include "kernels.def"
+#undef NAME
+#undef TILE_KERNEL
+#define TILE_KERNEL(result, name, arguments) .name = NULL,
+#define NAME(name) name##_f64
+    },
+    .f64 = {
+        .lanes = VECTOR_BYTES / sizeof(double),
+#include "kernels.def"
+    },
+};

@@ -97,7 +97,7 @@ static void split_16_rows(ptrdiff_t K, ptrdiff_t used, const REAL *B, ptrdiff_t 
     }
 }
 
-static void split_columns(int transposed, ptrdiff_t K, ptrdiff_t columns, const REAL *B, ptrdiff_t ldb, void *tiles)
+static void NAME(split_columns)(int transposed, ptrdiff_t K, ptrdiff_t columns, const REAL *B, ptrdiff_t ldb, void *tiles)
 {
     const ptrdiff_t k_tiles = (K + 31) / 32, wide = (columns + 15) / 16;
     for (ptrdiff_t c = 0; c < wide; c++) {
@@ -136,7 +136,7 @@ static void split_transposed(ptrdiff_t rows, ptrdiff_t K, const REAL *A, ptrdiff
     }
 }
 
-static void split_rows(int transposed, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last, const REAL *A,
+static void NAME(split_rows)(int transposed, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last, const REAL *A,
                        ptrdiff_t lda, void *tiles)
 {
     if (transposed)
@@ -145,7 +145,7 @@ static void split_rows(int transposed, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t fi
         split_plain(rows, K, first, last, A, lda, tiles);
 }
 
-static REAL largest(ptrdiff_t rows, ptrdiff_t columns, const REAL *A, ptrdiff_t lda)
+static REAL NAME(largest)(ptrdiff_t rows, ptrdiff_t columns, const REAL *A, ptrdiff_t lda)
 {
     INTEGERS most = {0}; /* the bits of numbers without their sign are in order, those of NaN behind infinity */
     if (lda == columns) columns *= rows, rows = 1;
@@ -338,7 +338,7 @@ static void product_of_tiles(int *now, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t co
     }
 }
 
-static void weight_gradients(ptrdiff_t N, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const REAL *dgates, ptrdiff_t inputs,
+static void NAME(weight_gradients)(ptrdiff_t N, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const REAL *dgates, ptrdiff_t inputs,
                              const void *x, REAL *dW, const void *h, REAL *dR, REAL *db, void *scratch)
 {
     const ptrdiff_t Hp = (H + 15) / 16 * 16, tile_of_rows = (N + 31) / 32 * TILE;

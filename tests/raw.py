@@ -7,11 +7,14 @@ from pathlib import Path
 import cylstm
 from cylstm import _kernels
 
-HEADER = re.sub(r"/\*.*?\*/", "", Path(cylstm.get_include(), "kernels_table.h").read_text(), flags=re.DOTALL)
+HEADER = re.sub(r"/\*.*?\*/", "", Path(cylstm.get_include(), "kernels.def").read_text(), flags=re.DOTALL)
+
+KERNELS = re.findall(r"KERNEL\(\w+, (\w+),", HEADER)
+TILE_KERNELS = set(re.findall(r"TILE_KERNEL\(\w+, (\w+),", HEADER))
 
 
 class Table(ctypes.Structure):
-    _fields_ = [("lanes", ctypes.c_ssize_t), *((name, ctypes.c_void_p) for name in re.findall(r"\(\*(\w+)\)", HEADER))]
+    _fields_ = [("lanes", ctypes.c_ssize_t), *((name, ctypes.c_void_p) for name in KERNELS)]
 
 
 class Kernels(ctypes.Structure):
@@ -25,6 +28,12 @@ select = ctypes.CFUNCTYPE(ctypes.POINTER(Kernels), ctypes.c_char_p)(pointer(_ker
 
 def lanes(isa, dtype):
     return getattr(select(isa.encode()).contents, dtype).lanes
+
+
+def addresses(isa, dtype):
+    """Of each kernel, by its name; None for NULL."""
+    table = getattr(select(isa.encode()).contents, dtype)
+    return {name: getattr(table, name) for name, _ in Table._fields_[1:]}
 
 
 def call(isa, dtype, name, *arguments):

@@ -183,7 +183,7 @@ def test_c_code_takes_the_kernels_from_the_header(streams, isa, rng):
 
 
 def test_the_headers_are_installed():
-    assert {"cylstm.h", "kernels.h", "kernels_table.h"} <= set(os.listdir(cylstm.get_include()))
+    assert {"cylstm.h", "kernels.h", "kernels.def"} <= set(os.listdir(cylstm.get_include()))
 
 
 def test_a_call_made_for_another_instruction_set_is_not_refreshed(streams, rng):

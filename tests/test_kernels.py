@@ -6,10 +6,11 @@ import sys
 
 import numpy as np
 import pytest
+import raw
 
 from cylstm import LSTM, _kernels, oracle
 
-# In units of the last place, as stated in cext/kernels_table.h.
+# In units of the last place, as stated in cext/kernels.def.
 LARGEST_ERROR = {"exp": 1.1, "sigmoid": 2.5, "tanh": 2.5}
 EXACT = {
     "exp": np.exp,
@@ -147,3 +148,12 @@ def test_every_nan_passes_through(isa, bits):
     y, _ = LSTM(24, 20, seed=1)(x)
     assert np.isnan(y[3]).all()
     assert np.isfinite(np.delete(y, 3, axis=0)).all()
+
+
+def test_every_name_in_a_table_is_a_kernel_of_its_own():
+    for isa in _kernels.available():
+        for dtype in ("float32", "float64"):
+            found = raw.addresses(isa, dtype)
+            missing = {name for name, address in found.items() if address is None}
+            assert missing == (set() if (isa, dtype) == ("amx", "float32") else raw.TILE_KERNELS)
+            assert len(set(found.values()) - {None}) == len(found) - len(missing)

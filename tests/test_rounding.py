@@ -64,7 +64,7 @@ def test_every_tile_multiplies_and_adds_in_one_way(isa, dtype, rng, K):
 
 def mapped(isa, dtype, function, x):
     y = np.empty_like(x)
-    raw.call(isa, dtype, function, len(x), x, y)
+    raw.call(isa, dtype, f"map_{function}", len(x), x, y)
     return y
 
 
@@ -75,7 +75,7 @@ def test_a_function_has_the_same_bits_wherever_its_argument_lies(isa, dtype, rng
     np.testing.assert_array_equal(mapped(isa, dtype, function, x), np.concatenate(alone))
 
 
-# Moments kept, and the numbers behind them in kernels_table.h: such that what is rounded early reaches the last bits.
+# Moments kept, and the numbers behind them in kernels.def: such that what is rounded early reaches the last bits.
 OPTIMISERS = {
     "sgd": (0, (1.3, 0.0, 0, 0.9, 0.7)),
     "sgd momentum": (1, (1.3, 0.9, 0, 0.9, 0.7)),

@@ -24,8 +24,8 @@ def check_wheel(path):
     assert len(blas) == 1, blas
     assert not [name for name in names if "gomp" in name or "iomp" in name], names
     assert not [name for name in names if name.endswith((".c", ".pyx"))], names
-    for needed in ("cylstm/calls.pxd", "cylstm/include/cylstm.h", "cylstm/include/kernels.h", "cylstm/py.typed"):
-        assert needed in names, needed
+    for needed in ("calls.pxd", "include/cylstm.h", "include/kernels.h", "include/kernels.def", "py.typed"):
+        assert f"cylstm/{needed}" in names, needed
     assert Path(path).stat().st_size <= MOST, Path(path).stat().st_size
     with tempfile.TemporaryDirectory() as folder:
         zipfile.ZipFile(path).extractall(folder)

@@ -51,11 +51,11 @@ def elementwise(str function, real[::1] x):
     if x.shape[0] == 0:
         return y
     if function == "exp":
-        exp(in_use, x.shape[0], &x[0], &out[0])
+        map_exp(in_use, x.shape[0], &x[0], &out[0])
     elif function == "sigmoid":
-        sigmoid(in_use, x.shape[0], &x[0], &out[0])
+        map_sigmoid(in_use, x.shape[0], &x[0], &out[0])
     elif function == "tanh":
-        tanh(in_use, x.shape[0], &x[0], &out[0])
+        map_tanh(in_use, x.shape[0], &x[0], &out[0])
     else:
         raise ValueError(f"function: expected 'exp', 'sigmoid' or 'tanh', got {function!r}")
     return y

@@ -131,9 +131,9 @@ static void NAME(map)(const char *isa, const TABLE *k, int members)
 {
     const ptrdiff_t n = (ptrdiff_t)lengths[NUMBERS];
     REAL *x = NAME(reals)(NUMBERS), *y = zeros(n, sizeof(REAL));
-    k->exp(n, x, y), NAME(put)(isa, members, "exp", n, y);
-    k->sigmoid(n, x, y), NAME(put)(isa, members, "sigmoid", n, y);
-    k->tanh(n, x, x), NAME(put)(isa, members, "tanh", n, x);
+    k->map_exp(n, x, y), NAME(put)(isa, members, "exp", n, y);
+    k->map_sigmoid(n, x, y), NAME(put)(isa, members, "sigmoid", n, y);
+    k->map_tanh(n, x, x), NAME(put)(isa, members, "tanh", n, x);
     free(x), free(y);
 }
 

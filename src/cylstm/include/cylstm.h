@@ -1,10 +1,10 @@
-/* cylstm's kernels for C extensions of other packages; kernels.h and kernels_table.h beside it say what each one does.
+/* cylstm's kernels for C extensions of other packages; kernels.h and kernels.def beside it say what each one does.
  *
  *     #include <cylstm.h>      (-I from cylstm.get_include())
  *
  *     const cylstm_kernels *k = cylstm_import(NULL);   // once, with the GIL; then anywhere without
  *     if (!k) return NULL;                             // a Python exception is set
- *     k->f32.sigmoid(n, x, y);
+ *     k->f32.map_sigmoid(n, x, y);
  *
  * The tables may change with every release of cylstm before 1.0: build against the version that you run with. */
 #ifndef CYLSTM_H
