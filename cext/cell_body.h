@@ -1,13 +1,20 @@
 /* One LSTM step, forward and backward, panel by panel. */
 
-/* n vectors of hidden units, `apart` reals from each other, from their pre-activations on: gates, c and h.
+/* n vectors of hidden units, `apart` reals from each other, from their pre-activations on: gates, c and h. `unit` is the first
+ * one's place in a row, `shift` reals from the next one's, 0 where they are the same units of several rows.
  * A division takes as long as twenty other operations, and a group of two sigmoids, or of one and a tanh, has one. */
-INLINE void NAME(units)(const int n, ptrdiff_t apart, REAL *gates, const REAL *c_prev, REAL *c, REAL *h)
+INLINE void NAME(units)(const int n, const int flags, const cylstm_step *step, ptrdiff_t apart, REAL *gates, const REAL *c_prev,
+                        REAL *c, REAL *h, ptrdiff_t Hp, ptrdiff_t unit, ptrdiff_t shift)
 {
     VECTOR x[4 * UNITS_ABREAST], scale[4 * UNITS_ABREAST], p[4 * UNITS_ABREAST], cell[UNITS_ABREAST];
     UNROLL
     for (int i = 0; i < 4 * n; i++) {
-        const VECTOR a = NAME(load)(gates + i / 4 * 4 * apart + i % 4 * LANES);
+        VECTOR a = NAME(load)(gates + i / 4 * 4 * apart + i % 4 * LANES);
+        if (flags & CYLSTM_PEEPHOLES && i % 4 < 2) {
+            const REAL *peephole = (const REAL *)step->peepholes + i % 4 * Hp + unit + i / 4 * shift;
+            a = NAME(add_product)(a, NAME(load)(peephole), NAME(load)(c_prev + i / 4 * apart));
+        }
+        if (flags & CYLSTM_COUPLED && i % 4 == 1) a = NAME(splat)(0); /* whatever it is */
         x[i] = i % 4 == 2 ? NAME(clamp)(a + a, -TANH_LIMIT, TANH_LIMIT) : -NAME(clamp)(a, -PAIRED_LIMIT, PAIRED_LIMIT);
     }
     NAME(exp_parts)(4 * n, x, scale, p);
@@ -15,13 +22,23 @@ INLINE void NAME(units)(const int n, ptrdiff_t apart, REAL *gates, const REAL *c
     for (int i = 0; i < 4 * n; i++)
         x[i] = i % 4 == 2 ? NAME(tanh_numerator)(scale[i], p[i]) : NAME(sigmoid_denominator)(scale[i], p[i]);
     ABREAST {
-        const VECTOR both = (REAL)1 / (x[4 * i] * x[4 * i + 1]), in = both * x[4 * i + 1], forget = both * x[4 * i];
+        const VECTOR both = (REAL)1 / (x[4 * i] * x[4 * i + 1]), in = both * x[4 * i + 1];
+        const VECTOR forget = flags & CYLSTM_COUPLED ? (REAL)1 - in : both * x[4 * i];
         const VECTOR g = x[4 * i + 2] / (x[4 * i + 2] + (REAL)2);
         cell[i] = NAME(add_product)(in * g, forget, NAME(load)(c_prev + i * apart));
+        if (flags & CYLSTM_CLIPPED) cell[i] = NAME(clamp)(cell[i], (REAL)-step->clip, (REAL)step->clip);
         NAME(store)(gates + i * 4 * apart, in);
         NAME(store)(gates + i * 4 * apart + LANES, forget);
         NAME(store)(gates + i * 4 * apart + 2 * LANES, g);
         NAME(store)(c + i * apart, cell[i]);
+        if (flags & CYLSTM_PEEPHOLES) { /* o has waited for c */
+            const REAL *peephole = (const REAL *)step->peepholes + 2 * Hp + unit + i * shift;
+            VECTOR a = NAME(load)(gates + i * 4 * apart + 3 * LANES), o_scale, o_p;
+            a = NAME(add_product)(a, NAME(load)(peephole), cell[i]);
+            a = -NAME(clamp)(a, -PAIRED_LIMIT, PAIRED_LIMIT);
+            NAME(exp_parts)(1, &a, &o_scale, &o_p);
+            x[4 * i + 3] = NAME(sigmoid_denominator)(o_scale, o_p);
+        }
         cell[i] = NAME(clamp)(cell[i] + cell[i], -TANH_LIMIT, TANH_LIMIT);
     }
     NAME(exp_parts)(n, cell, scale, p);
@@ -33,38 +50,52 @@ INLINE void NAME(units)(const int n, ptrdiff_t apart, REAL *gates, const REAL *c
     }
 }
 
-static void NAME(cell_forward)(int form, ptrdiff_t B, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const void *R,
-                               const void *h_prev, const REAL *c_prev, REAL *gates, REAL *c, REAL *h)
+/* The units first..last: vectors of one panel in every row, or those of the only row. */
+INLINE void NAME(activations)(const int flags, const cylstm_step *step, ptrdiff_t first, ptrdiff_t last, ptrdiff_t Hp)
 {
-    const ptrdiff_t Hp = (H + LANES - 1) / LANES * LANES, group = B == 1 ? 2 * LANES : LANES;
+    const int alone = step->B == 1;
+    const ptrdiff_t count = alone ? (last - first + LANES - 1) / LANES : step->B, apart = alone ? LANES : Hp, shift = alone ? LANES : 0;
+    REAL *gates = (REAL *)step->gates + 4 * first, *c = (REAL *)step->c + first, *h = (REAL *)step->h + first;
+    const REAL *c_prev = (const REAL *)step->c_prev + first;
+    ptrdiff_t done = 0;
+    for (; done + UNITS_ABREAST <= count; done += UNITS_ABREAST)
+        NAME(units)(UNITS_ABREAST, flags, step, apart, gates + done * 4 * apart, c_prev + done * apart, c + done * apart,
+                    h + done * apart, Hp, first + done * shift, shift);
+    for (; done < count; done++)
+        NAME(units)(1, flags, step, apart, gates + done * 4 * apart, c_prev + done * apart, c + done * apart, h + done * apart, Hp,
+                    first + done * shift, shift);
+}
+
+/* A function of its own, so that the plain cell's code is the same as without variants. */
+static __attribute__((noinline)) void NAME(activations_of_variant)(const cylstm_step *step, ptrdiff_t first, ptrdiff_t last, ptrdiff_t Hp)
+{
+    NAME(activations)(step->flags, step, first, last, Hp);
+}
+
+static void NAME(cell_forward)(const cylstm_step *step)
+{
+    const ptrdiff_t B = step->B, H = step->H, Hp = (H + LANES - 1) / LANES * LANES, group = B == 1 ? 2 * LANES : LANES;
 #if HAVE_TILES
     int now = 0;
 #endif
-    for (ptrdiff_t j0 = first; j0 < last; j0 += group) {
-        const ptrdiff_t width = last - j0 < group ? last - j0 : group;
+    for (ptrdiff_t j0 = step->first; j0 < step->last; j0 += group) {
+        const ptrdiff_t j1 = step->last - j0 < group ? step->last : j0 + group;
 #if HAVE_TILES
-        if (form == CYLSTM_TILES)
-            product_of_tiles(&now, B, H, 4 * Hp, 4 * j0, 4 * (j0 + width), h_prev, R, NULL, gates, 4 * Hp, 64 * Hp);
+        if (step->form == CYLSTM_TILES)
+            product_of_tiles(&now, B, H, 4 * Hp, 4 * j0, 4 * j1, step->h_prev, step->R, NULL, step->gates, 4 * Hp, 64 * Hp);
         else
 #endif
-        if (form == CYLSTM_ROWS)
-            NAME(product_of_rows)(B, H, H, j0, j0 + width, h_prev, Hp, R, NULL, gates, 4 * Hp);
+        if (step->form == CYLSTM_ROWS)
+            NAME(product_of_rows)(B, H, H, j0, j1, step->h_prev, Hp, step->R, NULL, step->gates, 4 * Hp);
         else
-            NAME(product_of_panels)(B, H, 4 * Hp, 4 * j0, 4 * (j0 + width), h_prev, Hp, R, NULL, gates, 4 * Hp);
-        /* Vectors of units: one of each row, or those of the only one. */
-        const ptrdiff_t count = B == 1 ? (width + LANES - 1) / LANES : B, apart = B == 1 ? LANES : Hp;
-        REAL *gate = gates + 4 * j0, *c_to = c + j0, *h_to = h + j0;
-        const REAL *c_from = c_prev + j0;
-        ptrdiff_t done = 0;
-        for (; done + UNITS_ABREAST <= count; done += UNITS_ABREAST)
-            NAME(units)(UNITS_ABREAST, apart, gate + done * 4 * apart, c_from + done * apart, c_to + done * apart,
-                        h_to + done * apart);
-        for (; done < count; done++)
-            NAME(units)(1, apart, gate + done * 4 * apart, c_from + done * apart, c_to + done * apart,
-                        h_to + done * apart);
+            NAME(product_of_panels)(B, H, 4 * Hp, 4 * j0, 4 * j1, step->h_prev, Hp, step->R, NULL, step->gates, 4 * Hp);
+        if (step->flags == 0)
+            NAME(activations)(0, step, j0, j1, Hp);
+        else
+            NAME(activations_of_variant)(step, j0, j1, Hp);
     }
 #if HAVE_TILES
-    if (form == CYLSTM_TILES) _tile_release();
+    if (step->form == CYLSTM_TILES) _tile_release();
 #endif
 }
 
@@ -77,31 +108,86 @@ static __attribute__((noinline)) void NAME(clear_padding)(ptrdiff_t padding, REA
     }
 }
 
-static void NAME(cell_backward)(ptrdiff_t B, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const REAL *c_prev, const REAL *c,
-                                const REAL *dh, REAL *gates, REAL *dc)
+/* One vector of units of row b, at n = b * Hp + unit. */
+INLINE void NAME(unit_gradients)(const int flags, const cylstm_step *step, ptrdiff_t n, ptrdiff_t unit, ptrdiff_t Hp)
+{
+    REAL *gate = (REAL *)step->gates + 4 * n, *dc = (REAL *)step->dc + n;
+    const REAL *peephole = (const REAL *)step->peepholes;
+    const VECTOR i = NAME(load)(gate), f = NAME(load)(gate + LANES);
+    const VECTOR g = NAME(load)(gate + 2 * LANES), o = NAME(load)(gate + 3 * LANES);
+    const VECTOR c_prev = NAME(load)((const REAL *)step->c_prev + n), one = NAME(splat)(1);
+    const VECTOR tanh_c = NAME(vtanh)(NAME(load)((const REAL *)step->c + n)), dh_t = NAME(load)((const REAL *)step->dh + n);
+    /* h = o tanh(c), sigmoid' = s (1 - s), tanh' = 1 - tanh^2 */
+    const VECTOR dz_o = dh_t * tanh_c * o * (one - o);
+    VECTOR d_c = NAME(add_product)(NAME(load)(dc), dh_t * o, NAME(subtract_product)(one, tanh_c, tanh_c));
+    /* z_o = ... + p_o c */
+    if (flags & CYLSTM_PEEPHOLES) d_c = NAME(add_product)(d_c, dz_o, NAME(load)(peephole + 2 * Hp + unit));
+    /* c = f c_prev + i g; 0 where it was clipped, which its own value tells: computed again, it has the same bits */
+    if (flags & CYLSTM_CLIPPED) {
+        const VECTOR free = NAME(add_product)(i * g, f, c_prev), clip = NAME(splat)((REAL)step->clip);
+        d_c = NAME(select)(free > clip, NAME(splat)(0), NAME(select)(free < -clip, NAME(splat)(0), d_c));
+    }
+    /* f = 1 - i */
+    const VECTOR d_i = flags & CYLSTM_COUPLED ? d_c * (g - c_prev) : d_c * g;
+    const VECTOR dz_f = flags & CYLSTM_COUPLED ? NAME(splat)(0) : d_c * c_prev * f * (one - f);
+    const VECTOR dz_i = d_i * i * (one - i);
+    VECTOR dc_prev = d_c * f;
+    /* z_i = ... + p_i c_prev, z_f = ... + p_f c_prev */
+    if (flags & CYLSTM_PEEPHOLES) {
+        dc_prev = NAME(add_product)(dc_prev, dz_i, NAME(load)(peephole + unit));
+        dc_prev = NAME(add_product)(dc_prev, dz_f, NAME(load)(peephole + Hp + unit));
+    }
+    NAME(store)(dc, dc_prev);
+    NAME(store)(gate, dz_i);
+    NAME(store)(gate + LANES, dz_f);
+    NAME(store)(gate + 2 * LANES, d_c * i * NAME(subtract_product)(one, g, g));
+    NAME(store)(gate + 3 * LANES, dz_o);
+}
+
+INLINE void NAME(gradients)(const int flags, const cylstm_step *step)
+{
+    const ptrdiff_t H = step->H, Hp = (H + LANES - 1) / LANES * LANES;
+    REAL *gates = step->gates, *dc = step->dc;
+    for (ptrdiff_t b = 0; b < step->B; b++) {
+        for (ptrdiff_t unit = step->first; unit < step->last; unit += LANES)
+            NAME(unit_gradients)(flags, step, b * Hp + unit, unit, Hp);
+        /* An infinite input times the zeros of the padding is NaN there, of which the row's own gradients know nothing. */
+        const ptrdiff_t end = b * Hp + step->last;
+        if (step->last > H && gates[4 * end - 1] != gates[4 * end - 1]) NAME(clear_padding)(Hp - H, gates + 4 * end, dc + end);
+    }
+}
+
+static __attribute__((noinline)) void NAME(gradients_of_variant)(const cylstm_step *step)
+{
+    NAME(gradients)(step->flags, step);
+}
+
+static void NAME(cell_backward)(const cylstm_step *step)
+{
+    if (step->flags == 0)
+        NAME(gradients)(0, step);
+    else
+        NAME(gradients_of_variant)(step);
+}
+
+static void NAME(peephole_gradients)(ptrdiff_t B, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const REAL *dgates, const REAL *c_prev,
+                                     const REAL *c, REAL *dpeepholes)
 {
     const ptrdiff_t Hp = (H + LANES - 1) / LANES * LANES;
-    for (ptrdiff_t b = 0; b < B; b++) {
-        for (ptrdiff_t n = b * Hp + first; n < b * Hp + last; n += LANES) {
-            REAL *gate = gates + 4 * n;
-            const VECTOR i = NAME(load)(gate), f = NAME(load)(gate + LANES);
-            const VECTOR g = NAME(load)(gate + 2 * LANES), o = NAME(load)(gate + 3 * LANES);
-            const VECTOR tanh_c = NAME(vtanh)(NAME(load)(c + n)), dh_t = NAME(load)(dh + n), one = NAME(splat)(1);
-            /* h = o tanh(c) */
-            const VECTOR d_o = dh_t * tanh_c;
-            const VECTOR d_c = NAME(add_product)(NAME(load)(dc + n), dh_t * o,
-                                                 NAME(subtract_product)(one, tanh_c, tanh_c));
-            /* c = f c_prev + i g */
-            const VECTOR d_i = d_c * g, d_f = d_c * NAME(load)(c_prev + n), d_g = d_c * i;
-            NAME(store)(dc + n, d_c * f);
-            /* sigmoid' = s (1 - s), tanh' = 1 - g^2 */
-            NAME(store)(gate, d_i * i * (one - i));
-            NAME(store)(gate + LANES, d_f * f * (one - f));
-            NAME(store)(gate + 2 * LANES, d_g * NAME(subtract_product)(one, g, g));
-            NAME(store)(gate + 3 * LANES, d_o * o * (one - o));
+    for (ptrdiff_t unit = first; unit < last; unit += LANES) {
+        const ptrdiff_t inside = H - unit < LANES ? H - unit : LANES;
+        REAL *d = dpeepholes + unit;
+        VECTOR d_i = NAME(load_part)(d, inside, 0), d_f = NAME(load_part)(d + H, inside, 0);
+        VECTOR d_o = NAME(load_part)(d + 2 * H, inside, 0);
+        for (ptrdiff_t b = 0; b < B; b++) {
+            const REAL *dz = dgates + 4 * (b * Hp + unit);
+            const VECTOR before = NAME(load)(c_prev + b * Hp + unit);
+            d_i = NAME(add_product)(d_i, NAME(load)(dz), before);
+            d_f = NAME(add_product)(d_f, NAME(load)(dz + LANES), before);
+            d_o = NAME(add_product)(d_o, NAME(load)(dz + 3 * LANES), NAME(load)(c + b * Hp + unit));
         }
-        /* An infinite input times the zeros of the padding is NaN there, of which the row's own gradients know nothing. */
-        const ptrdiff_t end = b * Hp + last;
-        if (last > H && gates[4 * end - 1] != gates[4 * end - 1]) NAME(clear_padding)(Hp - H, gates + 4 * end, dc + end);
+        NAME(store_part)(d, inside, d_i);
+        NAME(store_part)(d + H, inside, d_f);
+        NAME(store_part)(d + 2 * H, inside, d_o);
     }
 }

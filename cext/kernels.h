@@ -43,6 +43,35 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Forms of the weights in a product: packed in panels, packed in tiles, or (4H, K) row-major as their owner has them. */
+enum { CYLSTM_PANELS, CYLSTM_TILES, CYLSTM_ROWS };
+
+/* Variants of the cell, bits of `flags`; 0 is the plain one. */
+enum {
+    CYLSTM_PEEPHOLES = 1, /* i and f see c_prev, o sees c (Gers, Schraudolph & Schmidhuber 2002) */
+    CYLSTM_COUPLED = 2,   /* f = 1 - i, whatever f's own weights are (Greff et al. 2017) */
+    CYLSTM_CLIPPED = 4,   /* c within -clip..clip, before anybody sees it */
+};
+
+/* One step of one direction of one layer, for cell_forward and cell_backward. Arrays hold numbers of the table's type, and
+ * their rows are Hp, of gates 4*Hp, apart. */
+typedef struct {
+    ptrdiff_t B, H;        /* rows that are alive, hidden units */
+    ptrdiff_t first, last; /* the units to be computed, multiples of lanes */
+    int flags;
+    int form;              /* of R */
+    const void *R;         /* weight_hh, as `form` says; forward only */
+    const void *peepholes; /* (3, Hp): of i, f, o; zeros in the padding */
+    double clip;
+    const void *h_prev;    /* (B, Hp), tiles where R is; forward only */
+    const void *c_prev;    /* (B, Hp) */
+    void *gates;           /* (B, 4*Hp) */
+    void *c;               /* (B, Hp) */
+    void *h;               /* (B, Hp); forward only */
+    const void *dh;        /* (B, Hp); backward only, as dc is */
+    void *dc;              /* (B, Hp) */
+} cylstm_step;
+
 #define KERNEL(result, name, arguments) result (*name) arguments;
 #define TILE_KERNEL KERNEL
 #define CYLSTM_REAL float
@@ -59,9 +88,6 @@ typedef struct {
 #undef CYLSTM_REAL
 #undef KERNEL
 #undef TILE_KERNEL
-
-/* Forms of the weights in a product: packed in panels, packed in tiles, or (4H, K) row-major as their owner has them. */
-enum { CYLSTM_PANELS, CYLSTM_TILES, CYLSTM_ROWS };
 
 typedef struct {
     const char *isa; /* "baseline", "avx2", "avx512" or "amx" */

@@ -43,10 +43,32 @@ LAYER_MUTATIONS = {
     "h[t-1] for h[t]: R trained on the wrong step's state": ("        dR += dz.T @ h_prev\n",
                                                              "        dR += dz.T @ h[t - 1]\n"),
     "W trained on the wrong step's input": ("        dW += dz.T @ x[t]\n", "        dW += dz.T @ x[t - 1]\n"),
-    "no gradient through the next step's c": ("        dc = keep[t] * (dc_t * f[t]) + (1 - alive[t]) * dc\n",
+    "no gradient through the next step's c": ("        dc = keep[t] * dc_prev + (1 - alive[t]) * dc\n",
                                               "        dc = np.zeros_like(dc)\n"),
     "no gradient through the next step's h": ("        dh = keep[t] * (dz @ R) + (1 - alive[t]) * dh\n",
                                               "        dh = np.zeros_like(dh)\n"),
+}  # fmt: skip
+VARIANT_MUTATIONS = {  # of a cell with peepholes and clip, and of one that is coupled as well
+    "a peephole's gradient from the state after the step": (
+        "(dz_i * c_prev).sum(axis=0)", "(dz_i * c[t + 1]).sum(axis=0)"),
+    "f's from i's": ("(dz_f * c_prev).sum(axis=0)", "(dz_i * c_prev).sum(axis=0)"),
+    "o's from the state before the step": ("(dz_o * c[t + 1]).sum(axis=0)", "(dz_o * c_prev).sum(axis=0)"),
+    "no gradient through o's peephole": ("            dc_t = dc_t + dz_o * variant.P[2]\n", "            pass\n"),
+    "o's peephole with another gate's weight": ("dc_t + dz_o * variant.P[2]", "dc_t + dz_o * variant.P[1]"),
+    "no gradient through i's peephole": ("dc_prev + dz_i * variant.P[0] + dz_f", "dc_prev + dz_f"),
+    "no gradient through f's peephole": (" + dz_f * variant.P[1]\n", "\n"),
+    "forward, i's and f's peepholes changed over": (
+        "z_i + variant.P[0] * c_prev, z_f + variant.P[1] * c_prev",
+        "z_i + variant.P[1] * c_prev, z_f + variant.P[0] * c_prev"),
+    "forward, o sees the state before the step": ("z_o + variant.P[2] * c\n", "z_o + variant.P[2] * c_prev\n"),
+    "a gradient through what was clipped": (
+        "            dc_t = dc_t * (np.abs(f[t] * c_prev + i[t] * g[t]) <= variant.clip)\n", "            pass\n"),
+    "clipping tanh(c) in the place of c": ("c = np.clip(c, -", "c = np.clip(np.tanh(c), -"),
+    "clipped above only": ("np.clip(c, -variant.clip, variant.clip)", "np.minimum(c, variant.clip)"),
+    "coupled: i has no gradient from f": ("            di, df = di - df, 0 * df\n", "            df = 0 * df\n"),
+    "coupled: the gradient from f with the wrong sign": ("di - df, 0 * df", "di + df, 0 * df"),
+    "coupled: f's own weights have a gradient": ("di - df, 0 * df", "di - df, df"),
+    "coupled the other way round": ("        f = 1 - i\n    # c =", "        i = 1 - f\n    # c ="),
 }  # fmt: skip
 LOSS_MUTATIONS = {
     "log without the log-sum-exp": ("    log_p = logits - log_sum\n", "    log_p = np.log(np.abs(logits))\n"),
@@ -67,18 +89,19 @@ def mutated(line, mistake):
     return module
 
 
-def worst_gradient_error(module):
+def worst_gradient_error(module, peepholes=False, **cell):
     """The largest relative error of any gradient of one layer, with every step and the final state in the loss."""
     rng = np.random.default_rng(5)
-    params = {name: rng.standard_normal(shape) * 0.6 for name, shape in LSTM.layout(5, 3).items()}
+    layout = LSTM.layout(5, 3, peepholes=peepholes)
+    params = {name: rng.standard_normal(shape) * 0.6 for name, shape in layout.items()}
     x, h0, c0 = rng.standard_normal((2, 4, 5)), rng.standard_normal((1, 2, 3)), rng.standard_normal((1, 2, 3))
     dy, dh, dc = rng.standard_normal((2, 4, 3)), rng.standard_normal((1, 2, 3)), rng.standard_normal((1, 2, 3))
 
     def loss():
-        y, (h, c), _ = module.forward(x, params, (h0, c0))
+        y, (h, c), _ = module.forward(x, params, (h0, c0), **cell)
         return (dy * y).sum() + (dh * h).sum() + (dc * c).sum()
 
-    _, _, tape = module.forward(x, params, (h0, c0))
+    _, _, tape = module.forward(x, params, (h0, c0), **cell)
     dx, (dh0, dc0), dparams = module.backward(tape, dy, (dh, dc))
     pairs = [(params[name], gradient) for name, gradient in dparams.items()]
     return max(gradient_error(loss, *pair) for pair in [*pairs, (x, dx), (h0, dh0), (c0, dc0)])
@@ -91,6 +114,24 @@ def test_the_unchanged_oracle_passes():
 @pytest.mark.parametrize("mistake", LAYER_MUTATIONS)
 def test_a_mistake_in_the_layer_fails_the_gradient_check(mistake):
     assert worst_gradient_error(mutated(*LAYER_MUTATIONS[mistake])) > 1000 * RTOL
+
+
+VARIANTS = {
+    "peepholes, clip": dict(peepholes=True, cell_clip=0.7),
+    "all": dict(peepholes=True, cell_clip=0.7, coupled=True),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_unchanged_variants_pass(variant):
+    assert worst_gradient_error(oracle, **VARIANTS[variant]) <= RTOL
+
+
+@pytest.mark.parametrize("mistake", VARIANT_MUTATIONS)
+def test_a_mistake_in_a_variant_fails_the_gradient_check(mistake):
+    """Those of forward are seen where backward goes back through the right one."""
+    module = mutated(*VARIANT_MUTATIONS[mistake])
+    assert max(worst_gradient_error(module, **cell) for cell in VARIANTS.values()) > 1000 * RTOL
 
 
 def loss_check(module):

@@ -8,9 +8,20 @@ ctypedef fused real:
     float
     double
 
-include "_kernels_declared.pxi"
-
 cdef extern from "kernels.h" nogil:
+    ctypedef struct Step "cylstm_step":
+        Py_ssize_t B, H, first, last
+        int flags, form
+        const void* R
+        const void* peepholes
+        double clip
+        const void* h_prev
+        const void* c_prev
+        void* gates
+        void* c
+        void* h
+        const void* dh
+        void* dc
     enum:
         PANELS "CYLSTM_PANELS"
         TILES "CYLSTM_TILES"
@@ -20,6 +31,9 @@ cdef extern from "kernels.h" nogil:
     const float TILES_LOW "CYLSTM_TILES_LOW"
     const float TILES_HIGH "CYLSTM_TILES_HIGH"
     Py_ssize_t tile_bytes "cylstm_tile_bytes"(Py_ssize_t rows_or_columns, Py_ssize_t K)
+
+
+include "_kernels_declared.pxi"
 
 
 cdef inline Py_ssize_t lanes_of(const Kernels* k, const real* of_type) noexcept nogil:

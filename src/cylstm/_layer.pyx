@@ -40,14 +40,13 @@ cdef class Tape:
 cdef class Layer(Edge):
     """The running part of `LSTM`, which has the constructor and the documentation."""
 
-    def __init__(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t L, Py_ssize_t D, bint bias, dropout, dtype,
-                 parameters, rng):
+    def __init__(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t L, Py_ssize_t D, cell, dropout, dtype, parameters, rng):
         if self._weights is not None:
             raise RuntimeError(f"{type(self).__name__}: expected __init__ to run once")
         self.set_up(I, H, L, D, dtype, parameters)
         self.generator = rng
         self.dropout = dropout
-        self._weights = Weights(I, H, L, D, bias, self.item == 8, parameters)
+        self._weights = Weights(I, H, L, D, cell, self.item == 8, parameters)
         self.shelf = Shelf()
 
     @property

@@ -22,8 +22,8 @@ from cylstm._steps cimport Steps
 from cylstm._weights cimport Weights
 from cylstm._work cimport Work
 
+from cylstm.cell import CellType, layout
 from cylstm.locks import Lock
-from cylstm.lstm import LSTM
 from cylstm.params import Parameters
 
 np.import_array()
@@ -48,8 +48,9 @@ cdef class Module(Layer):
     cdef bint bias
 
     def __init__(self, I, H, L, D, bias, dtype):
-        layout = LSTM.layout(I, H, L, bidirectional=D == 2, bias=bias)
-        Layer.__init__(self, I, H, L, D, bias, 0.0, numpy.dtype(dtype), Parameters(layout, dtype), None)
+        cell = CellType(bias=bias)
+        Layer.__init__(self, I, H, L, D, cell, 0.0, numpy.dtype(dtype), Parameters(layout(I, H, L, D, cell), dtype),
+                       None)
         self.lock, self.bias = Lock(), bias
 
     def run(self, x, h, c, addresses, bint batch_first, lengths, masks, resets, bint keep, int most):
@@ -153,7 +154,7 @@ cdef class Module(Layer):
             if self._weights.in_use():
                 self.parameters = Parameters(self.parameters.layout, self.dtype)
                 self._weights = Weights(self.input_size, self.hidden_size, self.num_layers, self.num_directions,
-                                        self.bias, self.item == 8, self.parameters)
+                                        self._weights.cell, self.item == 8, self.parameters)
             self._copy(cells, addresses, False)
             self.parameters.touch()
         return 0

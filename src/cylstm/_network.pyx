@@ -226,7 +226,7 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
             fetch_states(s, d, True, True, &who, H, Hp, <const real*>dc, <real*>call.dc0 + n * state)
             meet(team)
             weight_gradients(call.k, s, cell, d, &summing, &call.scratch, call.tiled, beat, <const real*>gates,
-                             &inputs, h, <real*>call.dflat)
+                             &inputs, h, c, <real*>call.dflat)
             beat += sums
             if dinputs != NULL and not by_steps:
                 input_gradients(call.k, s, cell, &summing, &call.scratch, beat - 1, <const real*>gates, dinputs)

@@ -39,9 +39,13 @@ cdef struct Cell:
     Py_ssize_t at_W     # where the parameters lie in the flat buffer: weight_ih, ...
     Py_ssize_t at_R     # weight_hh
     Py_ssize_t at_b     # bias, -1 without
+    Py_ssize_t at_P     # peephole, -1 without
+    int flags           # of the cell (cext/kernels.h)
+    double clip
     Factor W            # forward: x W', h R' + b
     Factor R
     Factor b
+    Factor P            # peepholes (3, Hp), where there are some
     Factor W_back       # backward: dgates W, dgates R
     Factor R_back
 
@@ -116,6 +120,6 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Cell* cell, bint 
 cdef bint inputs_by_steps(const Steps* s, const Cell* cell) noexcept nogil
 cdef void weight_gradients(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, const Member* who,
                            const Scratch* scratch, bint tiled, Py_ssize_t beat, const real* dgates,
-                           const Inputs* inputs, const real* h, real* d) noexcept nogil
+                           const Inputs* inputs, const real* h, const real* c, real* d) noexcept nogil
 cdef void input_gradients(const Kernels* k, const Steps* s, const Cell* cell, const Member* who, const Scratch* scratch,
                           Py_ssize_t beat, const real* dgates, real* dx) noexcept nogil

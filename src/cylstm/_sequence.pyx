@@ -10,8 +10,9 @@ from libc.string cimport memcpy, memset
 from cylstm._blas cimport gemm
 from cylstm._interrupt cimport Interrupt, beats_between, goes_on, goes_on_alone
 from cylstm._kernels cimport (
-    ROWS, TILES, Kernels, cell_backward, cell_forward, column_sums, gather, lanes_of, product, product_of_rows, real,
-    scatter_add, split_columns, split_rows, unpack_columns, unpack_rows, weight_gradients as tiled_gradients,
+    ROWS, TILES, Kernels, Step, cell_backward, cell_forward, column_sums, gather, lanes_of, peephole_gradients, product,
+    product_of_rows, real, scatter_add, split_columns, split_rows, unpack_columns, unpack_rows,
+    weight_gradients as tiled_gradients,
 )
 from cylstm._pool cimport Team, meet
 from cylstm._steps cimport Steps, alive, caller_row, is_cut, length, offset, slot
@@ -98,10 +99,10 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Cell* cell, bint r
     cdef Py_ssize_t Hp = cell.Hp, G = 4 * cell.Hp, T = s.T, t0, t1, t, n, first, source, target, rows, done = 0
     cdef Py_ssize_t steps = chunk_rows(s, G * <Py_ssize_t>sizeof(real)) // s.B, row = who.first_row
     cdef Py_ssize_t every = step_beats(s, cell)
-    cdef const void* h_prev
     cdef const real* c_prev
     cdef real* chunk
     cdef bint cut
+    cdef Step step = step_of(cell, who)
     if who.by_rows:
         steps = 1  # the rows of one member lie together only within a step
     while done < T:
@@ -118,19 +119,28 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Cell* cell, bint r
             source, target = slot(s, t + 1 if reverse else t) + row, slot(s, t if reverse else t + 1) + row
             rows = last_alive(s, who, t) - row
             cut = has_cut(s, t, reverse)
-            h_prev = carry(k, s, t, reverse, cut, cell.R.form == TILES, who, who.first, who.last, cell.H, Hp,
-                           h + (source - row) * Hp, <char*>scratch.carried[(done + n) % 2], <real*>scratch.rows)
+            step.h_prev = carry(k, s, t, reverse, cut, cell.R.form == TILES, who, who.first, who.last, cell.H, Hp,
+                                h + (source - row) * Hp, <char*>scratch.carried[(done + n) % 2], <real*>scratch.rows)
             c_prev = c + source * Hp if keep else c + row * Hp
             if cut:
                 copy_uncut(s, t, reverse, who, who.first, who.last, Hp, c_prev - row * Hp, <real*>scratch.states)
                 c_prev = <real*>scratch.states + row * Hp
             meet_by_units(who)
-            cell_forward(k, cell.R.form, rows, cell.H, who.first, who.last, cell.R.packed, h_prev, c_prev,
-                         chunk + (offset(s, t) + row - first) * G, c + target * Hp if keep else c + row * Hp,
-                         h + target * Hp)
+            step.B, step.c_prev, step.gates = rows, c_prev, chunk + (offset(s, t) + row - first) * G
+            step.c, step.h = c + target * Hp if keep else c + row * Hp, h + target * Hp
+            cell_forward(k, real is double, &step)
             if outputs.y != NULL:
                 copy_outputs(s, t, who, cell.H, Hp, h + target * Hp, outputs)
         done += t1 - t0
+
+
+cdef Step step_of(const Cell* cell, const Member* who) noexcept nogil:
+    """What is the same in all steps."""
+    cdef Step step
+    memset(&step, 0, sizeof(Step))
+    step.H, step.first, step.last, step.flags, step.clip = cell.H, who.first, who.last, cell.flags, cell.clip
+    step.form, step.R, step.peepholes = cell.R.form, cell.R.packed, cell.P.packed
+    return step
 
 
 cdef Py_ssize_t step_beats(const Steps* s, const Cell* cell) noexcept nogil:
@@ -272,8 +282,9 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Cell* cell, bint 
     cdef const real* c_prev
     cdef const void* operand
     cdef real* dx_t
-    cdef real* step
+    cdef real* dgates
     cdef bint cut
+    cdef Step step = step_of(cell, who)
     if not who.by_rows:
         first = part(cell.Ip // lanes, who.me, who.count) * lanes
         last = part(cell.Ip // lanes, who.me + 1, who.count) * lanes
@@ -284,20 +295,21 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Cell* cell, bint 
         source, target = slot(s, t + 1 if reverse else t) + row, slot(s, t if reverse else t + 1) + row
         rows = last_alive(s, who, t) - row
         c_prev = c + source * Hp
-        step = gates + (offset(s, t) + row) * G
+        dgates = gates + (offset(s, t) + row) * G
         cut = has_cut(s, t, reverse)
         if cut:
             copy_uncut(s, t, reverse, who, who.first, who.last, Hp, c_prev - row * Hp, <real*>scratch.states)
             c_prev = <real*>scratch.states + row * Hp
-        cell_backward(k, rows, cell.H, who.first, who.last, c_prev, c + target * Hp, dh + target * Hp, step,
-                      dc + row * Hp)
+        step.B, step.c_prev, step.c, step.gates = rows, c_prev, <void*>(c + target * Hp), dgates
+        step.dh, step.dc = dh + target * Hp, dc + row * Hp
+        cell_backward(k, real is double, &step)
         if cut:
             for b in range(row, row + rows):
                 if is_cut(s, t + 1 if reverse else t, b):
                     memset(dc + b * Hp + who.first, 0, (who.last - who.first) * sizeof(real))
             copy_cut(s, t, reverse, who, Hp, dh + (source - row) * Hp, <real*>scratch.states)
         operand = carry(k, s, t, reverse, False, cell.R_back.form == TILES, who, 4 * who.first, 4 * who.last, G, G,
-                        <const real*>step - row * G, <char*>scratch.carried[n % 2], <real*>NULL)
+                        <const real*>dgates - row * G, <char*>scratch.carried[n % 2], <real*>NULL)
         meet_by_units(who)
         product(k, cell.R_back.form == TILES, rows, G, Hp, who.first, who.last, operand, G, cell.R_back.packed,
                 <const real*>NULL, dh + source * Hp, Hp)
@@ -313,7 +325,7 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Cell* cell, bint 
 
 cdef void weight_gradients(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, const Member* who,
                            const Scratch* scratch, bint tiled, Py_ssize_t beat, const real* dgates,
-                           const Inputs* inputs, const real* h, real* d) noexcept nogil:
+                           const Inputs* inputs, const real* h, const real* c, real* d) noexcept nogil:
     """dW = dgates' x, dR = dgates' h_prev, db = column sums, each over all N rows at once, into the flat gradients d.
 
     `who` is a member by units. All members come with dgates, inputs and h complete.
@@ -324,6 +336,8 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Cell* cell, b
     cdef real* previous = <real*>scratch.previous
     cdef const real* x = <const real*>inputs.packed
     cdef const int64_t* ids = inputs.ids
+    if cell.at_P >= 0:
+        sum_peephole_gradients(k, s, cell, reverse, who, scratch, dgates, c, d + cell.at_P)
     if s.cut == NULL and (reverse or s.sizes == NULL):
         h += s.B * Hp if reverse else 0  # packed row n starts from state row n (or B + n): no copy needed
     else:
@@ -347,6 +361,22 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Cell* cell, b
         elif n >= pieces:
             gradients_of_piece(k, s.N, cell, who, scratch, beat, n - pieces, pieces, dgates, cell.H, h, Hp,
                                d + cell.at_R, d + cell.at_b if cell.at_b >= 0 else <real*>NULL)
+
+
+cdef void sum_peephole_gradients(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, const Member* who,
+                                 const Scratch* scratch, const real* dgates, const real* c, real* d) noexcept nogil:
+    """Of `who`'s units, step by step, into d (3, H)."""
+    cdef Py_ssize_t Hp = cell.Hp, t, gate
+    cdef const real* c_prev
+    for gate in range(3):
+        memset(d + gate * cell.H + who.first, 0, (min(who.last, cell.H) - who.first) * sizeof(real))
+    for t in range(s.T):
+        c_prev = c + slot(s, t + 1 if reverse else t) * Hp
+        if has_cut(s, t, reverse):
+            copy_uncut(s, t, reverse, who, who.first, who.last, Hp, c_prev, <real*>scratch.states)
+            c_prev = <const real*>scratch.states
+        peephole_gradients(k, alive(s, t), cell.H, who.first, who.last, dgates + offset(s, t) * 4 * Hp, c_prev,
+                           c + slot(s, t if reverse else t + 1) * Hp, d)
 
 
 cdef void gradients_of_piece(const Kernels* k, Py_ssize_t N, const Cell* cell, const Member* who,

@@ -26,9 +26,14 @@ cdef class Packed:
     cdef void give_back(self) noexcept
     cdef spare(self, Py_ssize_t n, int kind)
 
+# Columns of `offsets`.
+cdef Py_ssize_t WEIGHT_IH, WEIGHT_HH, BIASES, PEEPHOLE
+
 cdef class Weights:
     cdef readonly Py_ssize_t I, H, L, D
-    cdef readonly bint bias, doubles
+    cdef readonly bint doubles
+    cdef readonly object cell      # cylstm.cell.CellType
+    cdef const Py_ssize_t[:, ::1] offsets  # cylstm.cell.offsets()
     cdef object flat, parameters, lock
     cdef Packed now
     cdef int most            # threads that pack
@@ -38,6 +43,7 @@ cdef class Weights:
     cdef int fill_forward(self, Packed packed, Cell* cells, Choice choice, bint ids) except -1
     cdef int fill_backward(self, Packed packed, Cell* cells, Choice choice, bint to_inputs) except -1
     cdef int take(self, Packed packed, const Cell* cell, Py_ssize_t n, int kind, bint tiled, Factor* factor) except -1
+    cdef int _pad(self, Packed packed, const Cell* cell, Py_ssize_t slot) except -1
     cdef int _pack(self, Packed packed, const Cell* cell, Py_ssize_t n, int kind, bint tiled) except -1
 
 cdef Choice choose(const Kernels* k, bint doubles, Py_ssize_t H, Py_ssize_t B, Py_ssize_t N) noexcept nogil

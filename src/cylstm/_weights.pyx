@@ -1,7 +1,7 @@
 """Packing weights for the kernels (cext/kernels.h shows the forms), once per update and only as calls need them."""
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from cylstm._kernels cimport (
     PANELS, TILES, Kernels, active, has_tiles, largest, pack_columns, pack_gates, real, split_columns, tile_bytes,
@@ -11,6 +11,7 @@ from cylstm._memory cimport fitting
 from cylstm._pool cimport ALL_THREADS, Team, run, threads_for
 from cylstm._sequence cimport Cell, Factor, part
 
+from cylstm.cell import PARAMETERS, offsets
 from cylstm.locks import Lock
 from cylstm.params import aligned_empty
 
@@ -25,11 +26,15 @@ cdef enum:
     TILED_INPUTS = 17          # I, or H
 
 cdef enum Kind:
-    W, R, BIAS, W_BACK, R_BACK, KINDS
+    W, R, BIAS, W_BACK, R_BACK, PEEPHOLES, KINDS
 
 cdef enum:
     LINE = 64                  # bytes of a cache line
     SHARED = 1048576           # bytes, from which on the forms of forward and backward share memory
+
+_names = [row.name for row in PARAMETERS]
+WEIGHT_IH, WEIGHT_HH = _names.index("weight_ih"), _names.index("weight_hh")
+BIASES, PEEPHOLE = _names.index("bias"), _names.index("peephole")
 
 cdef char too_much           # whose address stands for weights that tiles do not hold
 
@@ -95,7 +100,7 @@ cdef class Packed:
         once more, beside the other, and both stay.
         """
         cdef Py_ssize_t slot, form
-        if kind == BIAS:
+        if kind == BIAS or kind == PEEPHOLES:
             return None
         for form in range(2):
             slot = (n * KINDS + (kind + W_BACK if kind < BIAS else kind - W_BACK)) * 2 + form
@@ -108,10 +113,11 @@ cdef class Packed:
 
 
 cdef class Weights:
-    """I, H, L, D as everywhere; bias: whether there is one; parameters: where they lie, as LSTM.layout says."""
+    """I, H, L, D as everywhere; cell: a cylstm.cell.CellType; parameters: of the layout that this makes."""
 
-    def __init__(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t L, Py_ssize_t D, bint bias, bint doubles, parameters):
-        self.I, self.H, self.L, self.D, self.bias, self.doubles = I, H, L, D, bias, doubles
+    def __init__(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t L, Py_ssize_t D, cell, bint doubles, parameters):
+        self.I, self.H, self.L, self.D, self.cell, self.doubles = I, H, L, D, cell, doubles
+        self.offsets = offsets(I, H, L, D, cell)
         self.parameters, self.flat, self.lock = parameters, parameters.raw(), Lock()
         self.now, self.most = None, ALL_THREADS
 
@@ -154,6 +160,8 @@ cdef class Weights:
             self.take(packed, &cells[n], n, W, tiled, &cells[n].W)
             self.take(packed, &cells[n], n, R, choice.steps, &cells[n].R)
             self.take(packed, &cells[n], n, BIAS, False, &cells[n].b)
+            if cells[n].at_P >= 0:
+                self.take(packed, &cells[n], n, PEEPHOLES, False, &cells[n].P)
             as_chosen = as_chosen and (cells[n].W.form == TILES) == tiled and (cells[n].R.form == TILES) == choice.steps
         return as_chosen
 
@@ -197,6 +205,8 @@ cdef class Weights:
         packing.rows = 4 * cell.Hp if packing.backward else packing.K
         packing.columns = (cell.Ip if kind == W_BACK else cell.Hp) if packing.backward else 4 * cell.Hp
         start = cell.at_W if kind in (W, W_BACK) else cell.at_b if kind == BIAS else cell.at_R
+        if kind == PEEPHOLES:
+            return self._pad(packed, cell, slot)
         if packed.arrays[slot] is None:
             size = tile_bytes(packing.columns, packing.rows) if tiled else packing.rows * packing.columns * item
             memory = fitting(packed.spare(n, kind), size)
@@ -224,6 +234,19 @@ cdef class Weights:
             for member in range(threads if tiled else 0):
                 most = max(most, (<double*>(packing.scratch + (member + 1) * packing.room - LINE))[0])
         publish(&packed.at[slot], packing.target if tiles_hold(most) else &too_much)
+        return 0
+
+    cdef int _pad(self, Packed packed, const Cell* cell, Py_ssize_t slot) except -1:
+        """Peepholes (3, H) -> (3, Hp)."""
+        cdef Py_ssize_t item = 8 if self.doubles else 4, gate
+        cdef const unsigned char[::1] flat = self.flat.view("u1")
+        cdef unsigned char[::1] target
+        packed.arrays[slot] = memory = fitting(None, 3 * cell.Hp * item)
+        target = memory
+        memset(&target[0], 0, 3 * cell.Hp * item)
+        for gate in range(3):
+            memcpy(&target[gate * cell.Hp * item], &flat[(cell.at_P + gate * cell.H) * item], cell.H * item)
+        publish(&packed.at[slot], &target[0])
         return 0
 
 

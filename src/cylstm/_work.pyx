@@ -14,7 +14,9 @@ from cylstm._network cimport Backward, Forward, backward_fits_tiles, forward_fit
 from cylstm._pool cimport ALL_THREADS
 from cylstm._sequence cimport DX_ROWS, GRADIENT_ROWS, GRADIENT_UNITS, ROWS_EACH, Cell, chunk_rows
 from cylstm._steps cimport Plan, Steps
-from cylstm._weights cimport Choice, Weights, any_tiles, choose
+from cylstm._weights cimport (
+    BIASES, PEEPHOLE, WEIGHT_HH, WEIGHT_IH, Choice, Weights, any_tiles, choose,
+)
 
 cdef enum:
     LINE = 64         # bytes: pieces begin on a cache line
@@ -190,16 +192,18 @@ cdef class Work:
         return 0
 
 
-cdef void place_cells(const Kernels* k, Weights weights, Cell* cells) noexcept nogil:
-    """The sizes of each layer and direction, and where its parameters lie (LSTM.layout)."""
-    cdef Py_ssize_t lanes = k.f64.lanes if weights.doubles else k.f32.lanes, H = weights.H, flat = 0, n
+cdef int place_cells(const Kernels* k, Weights weights, Cell* cells) except -1:
+    """The sizes of each layer and direction, its variant, and where its parameters lie."""
+    cdef Py_ssize_t lanes = k.f64.lanes if weights.doubles else k.f32.lanes, H = weights.H, n
+    cdef int flags = weights.cell.flags
+    cdef double clip = weights.cell.clip or 0
     for n in range(weights.L * weights.D):
         cells[n].I, cells[n].H = weights.I if n < weights.D else weights.D * H, H
         cells[n].Ip, cells[n].Hp = (cells[n].I + lanes - 1) // lanes * lanes, (H + lanes - 1) // lanes * lanes
-        cells[n].at_W, cells[n].at_R = flat, flat + 4 * H * cells[n].I
-        flat += 4 * H * (cells[n].I + H)
-        cells[n].at_b = flat if weights.bias else -1
-        flat += 4 * H * weights.bias
+        cells[n].at_W, cells[n].at_R = weights.offsets[n, WEIGHT_IH], weights.offsets[n, WEIGHT_HH]
+        cells[n].at_b, cells[n].at_P = weights.offsets[n, BIASES], weights.offsets[n, PEEPHOLE]
+        cells[n].flags, cells[n].clip = flags, clip
+    return 0
 
 
 cdef Py_ssize_t with_gaps(Py_ssize_t rows, Py_ssize_t B) noexcept nogil:

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from cylstm import _layer, _memory
+from cylstm.cell import CellType, initialise, layout, parameters_of
 from cylstm.checks import as_float_array, as_generator, describe, positive_int, real_in
-from cylstm.init import LATER, initialise
+from cylstm.init import LATER
 from cylstm.params import Parameters
 
 __all__ = ["LSTM", "MOST_LAYERS"]
@@ -39,6 +40,13 @@ class LSTM(_layer.Layer):
         With one layer there is nothing to drop: 0.
     bias : bool
         Whether the gates have a bias.
+    peepholes : bool
+        Whether i and f see c_prev, and o sees c: each adds p * c to its sum, p being one weight per unit, 0 at first
+        (Gers, Schraudolph & Schmidhuber 2002). Gradients flow through them.
+    coupled : bool
+        f = 1 - i (Greff et al. 2017). f's rows of weight_ih, weight_hh and bias stay, unused, as ONNX has them.
+    cell_clip : float, optional
+        c stays within -cell_clip..cell_clip (Sak, Senior & Beaufays 2014). Where it is cut, no gradient flows.
     forget_bias : float
         Initial bias of the forget gate (1.0: Jozefowicz, Zaremba & Sutskever 2015). The other biases begin at 0.
     dtype : "float32" or "float64"
@@ -54,27 +62,29 @@ class LSTM(_layer.Layer):
     """
 
     def __init__(self, input_size, hidden_size, num_layers=1, *, bidirectional=False, dropout=0.0, bias=True,
-                 forget_bias=1.0, dtype="float32", seed=None, parameters=None):  # fmt: skip
+                 peepholes=False, coupled=False, cell_clip=None, forget_bias=1.0, dtype="float32", seed=None,
+                 parameters=None):  # fmt: skip
         I, H = positive_int("input_size", input_size), positive_int("hidden_size", hidden_size)
         L = positive_int("num_layers", num_layers)
         if L > MOST_LAYERS:
             raise ValueError(f"num_layers: expected at most {MOST_LAYERS}, got {L}")
         self.bidirectional = bool(bidirectional)
-        self.bias = bool(bias)
         dtype = self.check_dtype(dtype)
+        self.cell = cell = CellType.checked(bias, peepholes, coupled, cell_clip, dtype)
         largest = float(np.finfo(dtype).max)
         self.forget_bias = real_in("forget_bias", forget_bias, -largest, largest)
         rng = as_generator("seed", 0 if seed is LATER else seed)
         if max(I, 4 * (H + 16)) > _memory.LARGEST:
             raise ValueError(f"input_size, hidden_size: expected less than {_memory.LARGEST}, got {I}, {H}")
-        layout = self.layout(I, H, L, bidirectional=self.bidirectional, bias=self.bias)
-        parameters = Parameters(layout, dtype) if parameters is None else parameters
-        if parameters.layout != layout or parameters.dtype != dtype:
-            raise ValueError(f"parameters: expected {layout} in {dtype}, got {parameters!r}")
+        D = 2 if self.bidirectional else 1
+        shapes = layout(I, H, L, D, cell)
+        parameters = Parameters(shapes, dtype) if parameters is None else parameters
+        if parameters.layout != shapes or parameters.dtype != dtype:
+            raise ValueError(f"parameters: expected {shapes} in {dtype}, got {parameters!r}")
         parameters.watch()
-        super().__init__(I, H, L, 2 if self.bidirectional else 1, self.bias, dropout, dtype, parameters, rng)
+        super().__init__(I, H, L, D, cell, dropout, dtype, parameters, rng)
         if seed is not LATER:
-            initialise(parameters, self.forget_bias, rng)
+            initialise(parameters, I, H, L, D, cell, self.forget_bias, rng)
 
     @staticmethod
     def check_dtype(dtype) -> np.dtype:
@@ -88,48 +98,58 @@ class LSTM(_layer.Layer):
         return dtype
 
     @staticmethod
-    def layout(input_size, hidden_size, num_layers=1, *, bidirectional=False, bias=True) -> dict[str, tuple[int, ...]]:
+    def layout(input_size, hidden_size, num_layers=1, *, bidirectional=False, bias=True,
+               peepholes=False) -> dict[str, tuple[int, ...]]:  # fmt: skip
         """Names and shapes of the parameters in the order of the flat buffer."""
-        directions = 2 if bidirectional else 1
-        shapes = {}
-        for layer in range(num_layers):
-            width = input_size if layer == 0 else directions * hidden_size
-            for suffix in ("", "_reverse")[:directions]:
-                shapes[f"weight_ih_l{layer}{suffix}"] = (4 * hidden_size, width)
-                shapes[f"weight_hh_l{layer}{suffix}"] = (4 * hidden_size, hidden_size)
-                if bias:
-                    shapes[f"bias_l{layer}{suffix}"] = (4 * hidden_size,)
-        return shapes
+        cell = CellType(bias=bool(bias), peepholes=bool(peepholes))
+        return layout(input_size, hidden_size, num_layers, 2 if bidirectional else 1, cell)
+
+    @property
+    def bias(self) -> bool:
+        """Whether the gates have a bias."""
+        return self.cell.bias
 
     @property
     def output_size(self) -> int:
         """D*H, the width of the output."""
         return self.num_directions * self.hidden_size
 
+    @property
+    def options(self) -> dict:
+        """The arguments that make a layer of this kind, beside its sizes."""
+        cell = self.cell
+        variant = {"peepholes": cell.peepholes, "coupled": cell.coupled, "cell_clip": cell.clip}
+        return {
+            "bidirectional": self.bidirectional, "dropout": self.dropout, "bias": cell.bias,
+            **{name: value for name, value in variant.items() if value not in (False, None)},
+            "forget_bias": self.forget_bias, "dtype": str(self.dtype),
+        }  # fmt: skip
+
     def __reduce__(self):
-        options = {name: getattr(self, name) for name in ("bidirectional", "dropout", "bias", "forget_bias", "dtype")}
         sizes = (self.input_size, self.hidden_size, self.num_layers)
         flat, rng = self.parameters.raw().copy(), copy.deepcopy(self.rng)
-        return _rebuilt, (type(self), sizes, options, flat, rng, self.embedded)
+        return _rebuilt, (type(self), sizes, self.options, flat, rng, self.embedded)
 
     def __repr__(self) -> str:
-        return (
-            f"LSTM(input_size={self.input_size}, hidden_size={self.hidden_size}, num_layers={self.num_layers}, "
-            f"bidirectional={self.bidirectional}, dropout={self.dropout:g}, bias={self.bias}, dtype='{self.dtype}')"
-        )
+        options = {name: value for name, value in self.options.items() if name != "forget_bias"}
+        options["dropout"] = f"{self.dropout:g}"
+        told = ", ".join(f"{name}={value if name == 'dropout' else repr(value)}" for name, value in options.items())
+        sizes = f"input_size={self.input_size}, hidden_size={self.hidden_size}, num_layers={self.num_layers}"
+        return f"LSTM({sizes}, {told})"
 
     # --- PyTorch's names and shapes -------------------------------------------------------------------------------
+
+    def _parameters_of(self):
+        return parameters_of(self.input_size, self.hidden_size, self.num_layers, self.num_directions, self.cell)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of the weights under torch.nn.LSTM's names; its two biases are (bias, 0)."""
         weights = {}
-        for name in self.parameters:
-            values = self.parameters.raw(name)
-            if name.startswith("bias_"):
-                weights[name.replace("bias_", "bias_ih_")] = values.copy()
-                weights[name.replace("bias_", "bias_hh_")] = np.zeros_like(values)
-            else:
-                weights[name] = values.copy()
+        for parameter in self._parameters_of():
+            values = self.parameters.raw(parameter.name)
+            first, *others = parameter.torch
+            weights[first] = values.copy()
+            weights.update({name: np.zeros_like(values) for name in others})
         return weights
 
     def load_state_dict(self, weights) -> None:
@@ -139,23 +159,20 @@ class LSTM(_layer.Layer):
         """
         if not isinstance(weights, Mapping):
             raise TypeError(f"weights: expected a mapping from names to arrays, got {describe(weights)}")
-        expected = {}
-        for name, shape in self.parameters.layout.items():
-            names = [name.replace("bias_", "bias_ih_"), name.replace("bias_", "bias_hh_")]
-            expected[name] = (names if name.startswith("bias_") else [name], shape)
-        known = {torch_name for names, _ in expected.values() for torch_name in names}
+        known = {name for parameter in self._parameters_of() for name in parameter.torch}
         if set(weights) != known:
             missing, unknown = sorted(known - set(weights)), sorted(set(weights) - known, key=str)
             wrong = [f"{', '.join(map(str, names))} {what}" for names, what in
                      ((missing, "missing"), (unknown, "unknown")) if names]  # fmt: skip
             raise ValueError(f"weights: expected torch.nn.LSTM's names, got {'; '.join(wrong)}")
         arrays = {}
-        for name, (names, shape) in expected.items():
-            parts = [as_float_array(part, weights[part], self.dtype) for part in names]
-            for part, array in zip(names, parts, strict=True):
-                if array.shape != shape:
-                    raise ValueError(f"{part}: expected {shape}, got {array.shape}")
-            arrays[name] = np.array(sum(parts[1:], parts[0]))  # a copy: they may be views of this layer's own
+        for parameter in self._parameters_of():
+            parts = {name: as_float_array(name, weights[name], self.dtype) for name in parameter.torch}
+            for name, array in parts.items():
+                if array.shape != parameter.shape:
+                    raise ValueError(f"{name}: expected {parameter.shape}, got {array.shape}")
+            first, *others = parts.values()
+            arrays[parameter.name] = np.array(sum(others, first))  # a copy: they may be views of this layer's own
         for name, array in arrays.items():
             self.parameters.raw(name)[...] = array
         self.parameters.touch()

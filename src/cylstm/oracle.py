@@ -32,20 +32,44 @@ def sigmoid(z):
 # --- one step, one sequence -------------------------------------------------------------------------------------------
 
 
-def gates(x, h_prev, W, R, b):
-    """The four gates of one step, each (B, H), from x (B, I) and h_prev (B, H)."""
+class Variant(NamedTuple):
+    """What a cell has beside the plain one: peepholes P (3, H), of i, f and o; f = 1 - i; bounds of c."""
+
+    P: np.ndarray | None = None
+    coupled: bool = False
+    clip: float | None = None
+
+
+PLAIN = Variant()
+
+
+def gates(x, h_prev, c_prev, W, R, b, variant=PLAIN):
+    """The gates of one step and its new cell state, each (B, H), from x (B, I), h_prev and c_prev (B, H)."""
     # z = W x + R h + b
     z = x @ W.T + h_prev @ R.T + b
     z_i, z_f, z_g, z_o = np.split(z, 4, axis=1)
+    if variant.P is not None:
+        # z_i += p_i c_prev, z_f += p_f c_prev (Gers, Schraudolph & Schmidhuber 2002)
+        z_i, z_f = z_i + variant.P[0] * c_prev, z_f + variant.P[1] * c_prev
     # i, f, o = sigmoid(z), g = tanh(z)
-    return sigmoid(z_i), sigmoid(z_f), np.tanh(z_g), sigmoid(z_o)
-
-
-def step(x, h_prev, c_prev, W, R, b):
-    """One step: x (B, I), h_prev and c_prev (B, H) -> h, c, each (B, H)."""
-    i, f, g, o = gates(x, h_prev, W, R, b)
+    i, f, g = sigmoid(z_i), sigmoid(z_f), np.tanh(z_g)
+    if variant.coupled:
+        # f = 1 - i (Greff et al. 2017)
+        f = 1 - i
     # c = f c_prev + i g
     c = f * c_prev + i * g
+    if variant.clip is not None:
+        # -clip <= c <= clip (Sak, Senior & Beaufays 2014)
+        c = np.clip(c, -variant.clip, variant.clip)
+    if variant.P is not None:
+        # z_o += p_o c
+        z_o = z_o + variant.P[2] * c
+    return i, f, g, sigmoid(z_o), c
+
+
+def step(x, h_prev, c_prev, W, R, b, variant=PLAIN):
+    """One step: x (B, I), h_prev and c_prev (B, H) -> h, c, each (B, H)."""
+    _, _, _, o, c = gates(x, h_prev, c_prev, W, R, b, variant)
     # h = o tanh(c)
     h = o * np.tanh(c)
     return h, c
@@ -78,7 +102,7 @@ class Run(NamedTuple):
     keep: np.ndarray  # (T, B, 1): 0 where nothing reaches step t from the step before it, 1 elsewhere
 
 
-def run_forward(x, h0, c0, W, R, b, alive, keep):
+def run_forward(x, h0, c0, W, R, b, alive, keep, variant=PLAIN):
     """x (T, B, I) -> Run; its h[t+1] is the output of step t."""
     T, B, _ = x.shape
     H = R.shape[1]
@@ -87,9 +111,7 @@ def run_forward(x, h0, c0, W, R, b, alive, keep):
     h[0], c[0] = h0, c0
     for t in range(T):
         h_prev, c_prev = keep[t] * h[t], keep[t] * c[t]
-        i[t], f[t], g[t], o[t] = gates(x[t], h_prev, W, R, b)
-        # c_t = f c_{t-1} + i g
-        c_t = f[t] * c_prev + i[t] * g[t]
+        i[t], f[t], g[t], o[t], c_t = gates(x[t], h_prev, c_prev, W, R, b, variant)
         # h_t = o tanh(c_t)
         h_t = o[t] * np.tanh(c_t)
         # a row that has ended, or not yet begun, keeps its state
@@ -98,10 +120,10 @@ def run_forward(x, h0, c0, W, R, b, alive, keep):
     return Run(x, h, c, i, f, g, o, alive, keep)
 
 
-def run_backward(run, dy, dhn, dcn, W, R):
-    """dy (T, B, H), dhn, dcn (B, H): d loss / d outputs and final state -> dx, dh0, dc0, dW, dR, db."""
+def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
+    """dy (T, B, H), dhn, dcn (B, H): d loss / d outputs and final state -> dx, dh0, dc0, dW, dR, db, dP."""
     x, h, c, i, f, g, o, alive, keep = run
-    dx, dW, dR, db = (np.zeros(shape) for shape in (x.shape, W.shape, R.shape, len(W)))
+    dx, dW, dR, db, dP = (np.zeros(shape) for shape in (x.shape, W.shape, R.shape, len(W), (3, R.shape[1])))
     dh, dc = dhn, dcn
     for t in reversed(range(len(x))):
         h_prev, c_prev = keep[t] * h[t], keep[t] * c[t]
@@ -111,38 +133,54 @@ def run_backward(run, dy, dhn, dcn, W, R):
         # h_t = o tanh(c_t)
         tanh_c = np.tanh(c[t + 1])
         do = dh_t * tanh_c
+        dz_o = do * o[t] * (1 - o[t])
         dc_t = dc_t + dh_t * o[t] * (1 - tanh_c**2)
+        if variant.P is not None:
+            # z_o = ... + p_o c_t
+            dc_t = dc_t + dz_o * variant.P[2]
+        if variant.clip is not None:
+            # a constant where it was cut
+            dc_t = dc_t * (np.abs(f[t] * c_prev + i[t] * g[t]) <= variant.clip)
         # c_t = f c_{t-1} + i g
         di = dc_t * g[t]
         df = dc_t * c_prev
         dg = dc_t * i[t]
+        if variant.coupled:
+            # f = 1 - i
+            di, df = di - df, 0 * df
         # sigmoid' = s (1 - s), tanh' = 1 - tanh^2, both from the gates' values
         dz_i = di * i[t] * (1 - i[t])
         dz_f = df * f[t] * (1 - f[t])
         dz_g = dg * (1 - g[t] ** 2)
-        dz_o = do * o[t] * (1 - o[t])
         dz = np.concatenate([dz_i, dz_f, dz_g, dz_o], axis=1)
         # z = W x_t + R h_{t-1} + b
         dW += dz.T @ x[t]
         dR += dz.T @ h_prev
         db += dz.sum(axis=0)
+        dc_prev = dc_t * f[t]
+        if variant.P is not None:
+            # z_i = ... + p_i c_{t-1}, z_f = ... + p_f c_{t-1}, z_o = ... + p_o c_t
+            dP += [(dz_i * c_prev).sum(axis=0), (dz_f * c_prev).sum(axis=0), (dz_o * c[t + 1]).sum(axis=0)]
+            dc_prev = dc_prev + dz_i * variant.P[0] + dz_f * variant.P[1]
         dx[t] = dz @ W
         # what goes on to step t-1; a row that has ended passes on what it got
         dh = keep[t] * (dz @ R) + (1 - alive[t]) * dh
-        dc = keep[t] * (dc_t * f[t]) + (1 - alive[t]) * dc
-    return dx, dh, dc, dW, dR, db
+        dc = keep[t] * dc_prev + (1 - alive[t]) * dc
+    return dx, dh, dc, dW, dR, db, dP
 
 
 # --- layers, directions, lengths, resets ------------------------------------------------------------------------------
 
 
 class Tape(NamedTuple):
-    """What backward needs: a Run per layer and direction, the dropout masks, the weights, the number of directions."""
+    """What backward needs: a Run per layer and direction, the dropout masks, the weights, the number of directions, and
+    the cell: whether it is coupled, and its clip."""
 
     runs: list
     masks: list | None
     params: dict
     directions: int
+    cell: tuple
 
 
 def suffixes(layer, directions):
@@ -160,13 +198,15 @@ def alive_and_keep(B, T, lengths, resets):
     return alive[..., None] * 1.0, 1.0 - cut[..., None], 1.0 - cut_reverse[..., None]
 
 
-def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths=None, resets=None, dropout_masks=None):
+def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths=None, resets=None, dropout_masks=None,
+            coupled=False, cell_clip=None):  # fmt: skip
     """x (B, T, I), state a pair of (L*D, B, H) or None for zeros -> y (B, T, D*H), (hn, cn), tape.
 
     lengths (B,): y is 0 past a row's end; its final state is the one at its own end, where the reverse one begins.
     resets (B, T): where true, nothing flows between steps t-1 and t, in either direction; at step 0 the forward
     direction's initial state is discarded, past a row's end it means nothing.
     dropout_masks: L-1 arrays (B, T, D*H), which multiply the outputs of all layers but the last.
+    coupled, cell_clip: see Variant; peepholes where params has "peephole_l0" and so on.
     """
     x = np.asarray(x, np.float64)
     B, T, _ = x.shape
@@ -180,23 +220,24 @@ def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths
         for direction, suffix in enumerate(suffixes(layer, D)):
             W, R = params[f"weight_ih_{suffix}"], params[f"weight_hh_{suffix}"]
             b = params.get(f"bias_{suffix}", 0.0)
+            variant = Variant(params.get(f"peephole_{suffix}"), coupled, cell_clip)
             n = layer * D + direction
             # the reverse direction is the forward one on a reversed clock
             clock = slice(None, None, -1 if direction else 1)
             reached = (keep, keep_reverse)[direction]
-            run = run_forward(layer_input[clock], h0[n], c0[n], W, R, b, alive[clock], reached[clock])
+            run = run_forward(layer_input[clock], h0[n], c0[n], W, R, b, alive[clock], reached[clock], variant)
             runs.append(run)
             outputs.append((run.alive * run.h[1:])[clock])
         layer_input = np.concatenate(outputs, axis=2)
         if dropout_masks is not None and layer < num_layers - 1:
             layer_input = layer_input * dropout_masks[layer].swapaxes(0, 1)
     final = np.stack([run.h[-1] for run in runs]), np.stack([run.c[-1] for run in runs])
-    return layer_input.swapaxes(0, 1), final, Tape(runs, dropout_masks, params, D)
+    return layer_input.swapaxes(0, 1), final, Tape(runs, dropout_masks, params, D, (coupled, cell_clip))
 
 
 def backward(tape, dy, dstate=None):
     """dy (B, T, D*H), dstate a pair of (L*D, B, H) or None -> dx (B, T, I), (dh0, dc0), gradients by parameter name."""
-    runs, masks, params, D = tape
+    runs, masks, params, D, cell = tape
     _, B, H = runs[0].h.shape
     dhn, dcn = np.zeros((2, len(runs), B, H)) if dstate is None else dstate
     dh0, dc0, dparams = np.empty((len(runs), B, H)), np.empty((len(runs), B, H)), {}
@@ -209,10 +250,13 @@ def backward(tape, dy, dstate=None):
             # as in forward, what stands past a row's end is ignored
             dy_run = np.where(runs[n].alive, dlayer[clock, :, direction * H : (direction + 1) * H], 0)
             W, R = params[f"weight_ih_{suffix}"], params[f"weight_hh_{suffix}"]
-            dx, dh0[n], dc0[n], dW, dR, db = run_backward(runs[n], dy_run, dhn[n], dcn[n], W, R)
+            variant = Variant(params.get(f"peephole_{suffix}"), *cell)
+            dx, dh0[n], dc0[n], dW, dR, db, dP = run_backward(runs[n], dy_run, dhn[n], dcn[n], W, R, variant)
             dparams[f"weight_ih_{suffix}"], dparams[f"weight_hh_{suffix}"] = dW, dR
             if f"bias_{suffix}" in params:
                 dparams[f"bias_{suffix}"] = db
+            if variant.P is not None:
+                dparams[f"peephole_{suffix}"] = dP
             dinput = dinput + dx[clock]
         dlayer = dinput
         if masks is not None and layer > 0:

@@ -1,0 +1,118 @@
+"""The cell, described once: which parameters a layer has, and its variants.
+
+Layouts, offsets, initial weights, files and PyTorch's names all come from PARAMETERS: a variant that brings a parameter
+adds a row here, a bit in cext/kernels.h, and its equations in oracle.py and cext/cell_body.h.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from cylstm.checks import real_in
+from cylstm.init import forget_gate, orthogonal_gates, uniform, zeros
+
+__all__ = ["PARAMETERS", "CellType", "initialise", "layout", "offsets", "parameters_of"]
+
+SUFFIXES = "", "_reverse"  # of the names of a layer's directions
+
+
+@dataclass(frozen=True)
+class CellType:
+    """Which cell a layer has; the defaults are the plain one.
+
+    peepholes: i and f see the cell state before the step, o the one after it (Gers, Schraudolph & Schmidhuber 2002).
+    coupled: f = 1 - i, whatever f's own weights are (Greff et al. 2017). clip: the cell state stays within -clip..clip
+    (Sak, Senior & Beaufays 2014); None for no bounds.
+    """
+
+    bias: bool = True
+    peepholes: bool = False
+    coupled: bool = False
+    clip: float | None = None
+
+    @staticmethod
+    def checked(bias, peepholes, coupled, clip, dtype) -> CellType:
+        """Raises TypeError or ValueError that names cell_clip."""
+        if clip is not None:
+            info = np.finfo(dtype)
+            clip = real_in("cell_clip", clip, float(info.tiny), float(info.max))
+        return CellType(bool(bias), bool(peepholes), bool(coupled), clip)
+
+    @property
+    def flags(self) -> int:
+        """The bits of cext/kernels.h."""
+        return self.peepholes | self.coupled << 1 | (self.clip is not None) << 2
+
+
+class Row(NamedTuple):
+    """One parameter of each layer and direction.
+
+    shape: of its I inputs and H hidden units. initial: fills an array in place. torch: what torch.nn.LSTM calls it,
+    several names where its parts are summed, as its biases are.
+    """
+
+    name: str
+    shape: Callable[[int, int], tuple[int, ...]]
+    initial: Callable
+    torch: tuple[str, ...]
+    belongs: Callable[[CellType], bool] = lambda cell: True
+
+
+PARAMETERS = (
+    Row("weight_ih", lambda I, H: (4 * H, I), uniform, ("weight_ih",)),
+    Row("weight_hh", lambda I, H: (4 * H, H), orthogonal_gates, ("weight_hh",)),
+    Row("bias", lambda I, H: (4 * H,), forget_gate, ("bias_ih", "bias_hh"), lambda cell: cell.bias),
+    Row("peephole", lambda I, H: (3, H), zeros, ("peephole",), lambda cell: cell.peepholes),  # of i, f, o
+)
+
+
+class Parameter(NamedTuple):
+    """A row in one layer and direction, which `ending` names."""
+
+    name: str
+    shape: tuple[int, ...]
+    row: Row
+    ending: str
+
+    @property
+    def torch(self) -> list[str]:
+        """Under which names torch.nn.LSTM has it."""
+        return [name + self.ending for name in self.row.torch]
+
+
+def parameters_of(I, H, L, D, cell: CellType) -> Iterator[Parameter]:
+    """In the order of the flat buffer: layer by layer, direction by direction."""
+    for layer in range(L):
+        for suffix in SUFFIXES[:D]:
+            for row in PARAMETERS:
+                if row.belongs(cell):
+                    ending = f"_l{layer}{suffix}"
+                    yield Parameter(row.name + ending, row.shape(D * H if layer else I, H), row, ending)
+
+
+def layout(I, H, L, D, cell: CellType) -> dict[str, tuple[int, ...]]:
+    """Names and shapes."""
+    return {parameter.name: parameter.shape for parameter in parameters_of(I, H, L, D, cell)}
+
+
+def offsets(I, H, L, D, cell: CellType) -> np.ndarray:
+    """Where in the flat buffer each row of PARAMETERS lies, intp (L*D, rows); -1 for one that the cell has not."""
+    found = np.full((L * D, len(PARAMETERS)), -1, np.intp)
+    end, n, last = 0, -1, None
+    for parameter in parameters_of(I, H, L, D, cell):
+        n, last = n + (parameter.ending != last), parameter.ending
+        found[n, PARAMETERS.index(parameter.row)] = end
+        end += math.prod(parameter.shape)
+    return found
+
+
+def initialise(values, I, H, L, D, cell: CellType, forget_bias: float, rng) -> None:
+    """values: Parameters of this layout."""
+    for parameter in parameters_of(I, H, L, D, cell):
+        parameter.row.initial(values.raw(parameter.name), forget_bias, rng)
+    values.touch()
