@@ -1,8 +1,9 @@
 """python -m benchmarks QUESTION... [--shapes toy char] [--threads 1 2] [--seconds 1] [--rounds 9] [--out-dir FOLDER]
 
 Questions: inference, training, streaming, lm, ragged, swap, module, kernels, startup, memory; then `compare`, which
-puts the answers in FOLDER together as ratios and a picture. Each number of threads has a process of its own, bound to
-as many processors. Nothing else may run meanwhile.
+prints the answers in FOLDER as tables, with ratios, and draws them; without --out-dir those of benchmarks/results, from
+which it also writes the tables of docs/performance.md and of the README. Each number of threads has a process of its
+own, bound to as many processors. Nothing else may run meanwhile.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import compare, timer
+from benchmarks import compare, pages, timer
 from benchmarks.shapes import SHAPES
 
 QUESTIONS = ("inference", "training", "streaming", "lm", "ragged", "swap", "module", "kernels", "startup", "memory")
@@ -75,7 +76,10 @@ def main():
         return
     for question in arguments.questions:
         if question == "compare":
-            compare.main(arguments.out_dir or Path(__file__).parent / "results")
+            folder = arguments.out_dir or pages.RESULTS
+            compare.main(folder)
+            if folder.resolve() == pages.RESULTS.resolve():
+                pages.write()
             continue
         rows = ask(question, arguments)
         print(compare.table(rows))

@@ -11,11 +11,17 @@ def label(row):
     return {name: value for name, value in row.items() if not isinstance(value, dict)}
 
 
-def table(rows):
+def read(folder):
+    """Question -> what was answered, of those whose answers are rows."""
+    answers = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    return {question: data for question, data in answers.items() if "rows" in data}
+
+
+def table(rows, left_out=()):
     """Rows of one question as a Markdown table: milliseconds, MB or GFLOP/s, and the best peer's time over ours."""
     kind = next(name for name in ("seconds", "bytes", "gflops") if name in rows[0])
     labels = list(dict.fromkeys(name for row in rows for name in label(row)))
-    names = list(dict.fromkeys(name for row in rows for name in row[kind]))
+    names = list(dict.fromkeys(name for row in rows for name in row[kind] if name not in left_out))
     compared = kind == "seconds" and any(peer in names for peer in PEERS)
     heads = [*labels, *names, *(["best peer / ours"] if compared else [])]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
@@ -25,10 +31,10 @@ def table(rows):
             value = row[kind].get(name)
             value = value["median"] * 1e3 if isinstance(value, dict) else value
             value = value / 1e6 if value is not None and kind == "bytes" else value
-            cells.append("" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}")
+            cells.append("" if value is None else three_digits(value))
         if compared:
-            ratios = [ratio for peer, ratio in speedups(row).items() if peer in PEERS]
-            cells.append(f"{min(ratios):.2f}" if ratios else "")
+            best = best_peer(row, left_out)
+            cells.append(f"{best[1]:.2f}" if best else "")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -37,6 +43,21 @@ def speedups(row):
     """Contender -> its median time over ours."""
     times = {name: t["median"] for name, t in row["seconds"].items()}
     return {name: t / times["cylstm"] for name, t in times.items() if name != "cylstm" and "cylstm" in times}
+
+
+def best_peer(row, left_out=()):
+    """The fastest of the others and its time over ours, or None. NumPy is one; its import is part of ours."""
+    others = (*PEERS, *(["numpy"] if row["shape"] != "import" else []))
+    ratios = [(ratio, name) for name, ratio in speedups(row).items() if name in others and name not in left_out]
+    return min(ratios)[::-1] if ratios else None
+
+
+def milliseconds(row, name):
+    return three_digits(row["seconds"][name]["median"] * 1e3)
+
+
+def three_digits(value):
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
 def scaling(answers):
@@ -48,6 +69,13 @@ def scaling(answers):
             if threads == 1 and (shape, 2) in times:
                 gains.setdefault(shape, {})[question] = times[shape, 1] / times[shape, 2]
     return gains
+
+
+def gains(answers):
+    """The same as rows, a column for each question that is drawn."""
+    gained = scaling({question: answers[question] for question in DRAWN if question in answers})
+    return [{"shape": shape, **{q: f"{gain[q]:.2f}" if q in gain else "" for q in DRAWN}} for shape, gain in
+            gained.items()]  # fmt: skip
 
 
 def ragged_costs(rows):
@@ -68,15 +96,12 @@ def lines(rows):
 
 def main(folder):
     """Print every answer in a folder with its ratios, as Markdown, and draw them into speed.png."""
-    answers = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-    answers = {question: data["rows"] for question, data in answers.items() if "rows" in data}
+    answers = {question: data["rows"] for question, data in read(folder).items()}
     for question, rows in answers.items():
         print(f"\n{question}\n\n{table(rows)}")
     if "ragged" in answers:
         print(f"\nragged, as ratios\n\n{lines(list(ragged_costs(answers['ragged'])))}")
-    gains = scaling({question: answers[question] for question in DRAWN if question in answers})
-    shown = [{"shape": shape, **{q: f"{gain[q]:.2f}" if q in gain else "" for q in DRAWN}} for shape, gain in
-             gains.items()]  # fmt: skip
+    shown = gains(answers)
     if shown:
         print(f"\none thread / two threads\n\n{lines(shown)}")
     draw({question: answers[question] for question in DRAWN if question in answers}, folder / "speed.png")
