@@ -23,7 +23,7 @@
  *
  * TILES. Where the processor has Intel's AMX units, products of enough rows in float use them: operands are cut into
  * tiles of bfloat16, three to a float, beforehand (tiles_body.h). A matrix (rows, K) or (K, columns) of tiles takes
- * cylstm_tile_bytes(). Its largest number must be 0 or lie between CYLSTM_TILES_LOW and CYLSTM_TILES_HIGH.
+ * cylstm_left_bytes() or cylstm_right_bytes(). Its largest number must be 0 or lie between CYLSTM_TILES_LOW and CYLSTM_TILES_HIGH.
  *
  * `gates` holds pre-activations, then the gates' values, then d loss / d pre-activations: one buffer, in that order.
  *
@@ -43,8 +43,36 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Forms of the weights in a product: packed in panels, packed in tiles, or (4H, K) row-major as their owner has them. */
-enum { CYLSTM_PANELS, CYLSTM_TILES, CYLSTM_ROWS };
+/* Forms of the right operand of a product, the weights: panels (or column blocks), tiles, or (4H, K) row-major as their
+ * owner has them. The form says what the left operand has to be: rows of reals, or packed as well. */
+enum { CYLSTM_PANELS, CYLSTM_TILES, CYLSTM_ROWS, CYLSTM_FORMS };
+
+/* Of packed operands: blocks of so many rows (of the right one: columns) by so many k take so many bytes. */
+typedef struct {
+    ptrdiff_t across, k, bytes;
+} cylstm_block;
+
+static const struct {
+    cylstm_block left, right;
+} cylstm_forms[CYLSTM_FORMS] = {
+    [CYLSTM_PANELS] = {.left = {1, 1, 0}, .right = {1, 1, 1}}, /* left: as it lies; right: bytes of a real, in reals */
+    [CYLSTM_TILES] = {.left = {16, 32, 3072}, .right = {16, 32, 3072}}, /* three parts in bfloat16, 1 kB each */
+    [CYLSTM_ROWS] = {.left = {1, 1, 0}, .right = {1, 1, 0}},
+};
+
+/* Bytes of a left operand (rows, K); 0 where it is taken as it lies. Rows that fill whole blocks may be put behind each other. */
+static inline ptrdiff_t cylstm_left_bytes(int form, ptrdiff_t rows, ptrdiff_t K)
+{
+    const cylstm_block b = cylstm_forms[form].left;
+    return (rows + b.across - 1) / b.across * ((K + b.k - 1) / b.k) * b.bytes;
+}
+
+/* Bytes of a right operand (K, columns) for reals of so many bytes, likewise. */
+static inline ptrdiff_t cylstm_right_bytes(int form, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t real)
+{
+    const cylstm_block b = cylstm_forms[form].right;
+    return (columns + b.across - 1) / b.across * ((K + b.k - 1) / b.k) * (b.bytes == 1 ? real : b.bytes);
+}
 
 /* Variants of the cell, bits of `flags`; 0 is the plain one. */
 enum {
@@ -97,12 +125,6 @@ typedef struct {
 
 #define CYLSTM_TILES_LOW 0x1p-40f
 #define CYLSTM_TILES_HIGH 0x1p40f
-
-/* Tiles of 16 rows (or columns) by 32 k, three parts of 1 kB each. */
-static inline ptrdiff_t cylstm_tile_bytes(ptrdiff_t rows_or_columns, ptrdiff_t K)
-{
-    return (rows_or_columns + 15) / 16 * ((K + 31) / 32) * 3072;
-}
 
 /* The kernels for a named instruction set, NULL where this build or this processor lacks it.
  * A NULL name asks for the widest one that the processor and its operating system support. */

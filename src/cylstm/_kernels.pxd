@@ -26,11 +26,13 @@ cdef extern from "kernels.h" nogil:
         PANELS "CYLSTM_PANELS"
         TILES "CYLSTM_TILES"
         ROWS "CYLSTM_ROWS"
+        FORMS "CYLSTM_FORMS"
 
     const Kernels* cylstm_select(const char* isa)
     const float TILES_LOW "CYLSTM_TILES_LOW"
     const float TILES_HIGH "CYLSTM_TILES_HIGH"
-    Py_ssize_t tile_bytes "cylstm_tile_bytes"(Py_ssize_t rows_or_columns, Py_ssize_t K)
+    Py_ssize_t left_bytes "cylstm_left_bytes"(int form, Py_ssize_t rows, Py_ssize_t K)
+    Py_ssize_t right_bytes "cylstm_right_bytes"(int form, Py_ssize_t K, Py_ssize_t columns, Py_ssize_t real)
 
 
 include "_kernels_declared.pxi"
@@ -43,6 +45,19 @@ cdef inline Py_ssize_t lanes_of(const Kernels* k, const real* of_type) noexcept 
 # Whether there are products of tiles for this type.
 cdef inline bint has_tiles(const Kernels* k, const real* of_type) noexcept nogil:
     return k.f32.split_rows != NULL if real is float else k.f64.split_rows != NULL
+
+# The columns first..last of A (rows, K), as the left operand of a product by weights of this form: A itself, or packed
+# at `room`, which takes left_bytes(). Returns where it is.
+cdef inline const void* left_operand(const Kernels* k, int form, Py_ssize_t rows, Py_ssize_t K, Py_ssize_t first,
+                                     Py_ssize_t last, const real* A, Py_ssize_t lda, void* room) noexcept nogil:
+    if left_bytes(form, 1, 1) == 0:
+        return A
+    split_rows(k, False, rows, K, first, last, A, lda, room)
+    return room
+
+# Of either operand.
+cdef inline Py_ssize_t tile_bytes(Py_ssize_t rows_or_columns, Py_ssize_t K) noexcept nogil:
+    return left_bytes(TILES, rows_or_columns, K)
 
 # Whether tiles hold numbers of which this is the largest.
 cdef inline bint tiles_hold(double largest) noexcept nogil:

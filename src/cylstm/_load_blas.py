@@ -20,7 +20,8 @@ def _core() -> str | None:
 
 def _has_matrix_extension() -> bool:
     """Whether this is Linux on aarch64 with SME, the scalable matrix extension. OpenBLAS's kernels for it have given
-    wrong products in release after release (its issues 5414, 5763; under an emulator 0.3.34 does)."""
+    wrong products in release after release (its issues 5414, 5763); 0.3.34's in double precision do wherever streaming
+    vectors are not 512 bits wide."""
     if sys.platform != "linux" or os.uname().machine != "aarch64":
         return False
     import ctypes

@@ -133,7 +133,7 @@ cdef class Module(Layer):
         work.spent = False
         each = 4 if self.bias else 2
         for n in range(cell_count):
-            cells[n].W.packed, cells[n].W.form = address(addresses, n * each), ROWS
+            cells[n].W.packed, cells[n].W.form, cells[n].W.columns = address(addresses, n * each), ROWS, 4 * H
             cells[n].R.packed, cells[n].R.form = address(addresses, n * each + 1), ROWS
             cells[n].b.packed = target
             if not self.bias:

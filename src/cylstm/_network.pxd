@@ -49,7 +49,7 @@ cdef struct Backward:
     Py_ssize_t L, D
     Record record
     Scratch scratch
-    bint tiled          # the weights' gradients
+    int form            # of the products for the weights' gradients
     char* dh            # (B+N, Hp)
     char* dc            # (B, Hp)
     char* dinputs[2]    # (N, D*Hp) of layers above the first: the one above is read while this one is written

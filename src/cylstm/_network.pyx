@@ -225,7 +225,7 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
             fetch_states(s, d, True, False, &who, H, Hp, <const real*>dh, <real*>call.dh0 + n * state)
             fetch_states(s, d, True, True, &who, H, Hp, <const real*>dc, <real*>call.dc0 + n * state)
             meet(team)
-            weight_gradients(call.k, s, cell, d, &summing, &call.scratch, call.tiled, beat, <const real*>gates,
+            weight_gradients(call.k, s, cell, d, &summing, &call.scratch, call.form, beat, <const real*>gates,
                              &inputs, h, c, <real*>call.dflat)
             beat += sums
             if dinputs != NULL and not by_steps:

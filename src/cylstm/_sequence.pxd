@@ -29,6 +29,7 @@ cdef struct Member:
 cdef struct Factor:
     const void* packed
     int form
+    Py_ssize_t columns  # in all, as the form counts them
 
 # One direction of one layer: its sizes and weights, as one call uses them.
 cdef struct Cell:
@@ -119,7 +120,7 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Cell* cell, bint 
                        real* dx, bint add) noexcept nogil
 cdef bint inputs_by_steps(const Steps* s, const Cell* cell) noexcept nogil
 cdef void weight_gradients(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, const Member* who,
-                           const Scratch* scratch, bint tiled, Py_ssize_t beat, const real* dgates,
+                           const Scratch* scratch, int form, Py_ssize_t beat, const real* dgates,
                            const Inputs* inputs, const real* h, const real* c, real* d) noexcept nogil
 cdef void input_gradients(const Kernels* k, const Steps* s, const Cell* cell, const Member* who, const Scratch* scratch,
                           Py_ssize_t beat, const real* dgates, real* dx) noexcept nogil

@@ -10,8 +10,8 @@ from libc.string cimport memcpy, memset
 from cylstm._blas cimport gemm
 from cylstm._interrupt cimport Interrupt, beats_between, goes_on, goes_on_alone
 from cylstm._kernels cimport (
-    ROWS, TILES, Kernels, Step, cell_backward, cell_forward, column_sums, gather, lanes_of, peephole_gradients, product,
-    product_of_rows, real, scatter_add, split_columns, split_rows, unpack_columns, unpack_rows,
+    TILES, Kernels, Step, cell_backward, cell_forward, column_sums, gather, lanes_of, left_bytes, left_operand,
+    peephole_gradients, product, real, right_bytes, scatter_add, split_columns, unpack_columns, unpack_rows,
     weight_gradients as tiled_gradients,
 )
 from cylstm._pool cimport Team, meet
@@ -119,7 +119,7 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Cell* cell, bint r
             source, target = slot(s, t + 1 if reverse else t) + row, slot(s, t if reverse else t + 1) + row
             rows = last_alive(s, who, t) - row
             cut = has_cut(s, t, reverse)
-            step.h_prev = carry(k, s, t, reverse, cut, cell.R.form == TILES, who, who.first, who.last, cell.H, Hp,
+            step.h_prev = carry(k, s, t, reverse, cut, cell.R.form, who, who.first, who.last, cell.H, Hp,
                                 h + (source - row) * Hp, <char*>scratch.carried[(done + n) % 2], <real*>scratch.rows)
             c_prev = c + source * Hp if keep else c + row * Hp
             if cut:
@@ -167,11 +167,10 @@ cdef void copy_outputs(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize
 cdef void input_gates(const Kernels* k, const Steps* s, const Cell* cell, const Member* who, const Scratch* scratch,
                       const Inputs* inputs, Py_ssize_t t0, Py_ssize_t t1, Py_ssize_t rows, real* gates) noexcept nogil:
     """gates (rows, 4Hp) = x W' + b in this member's units, for the steps t0..t1-1."""
-    cdef Py_ssize_t G = 4 * cell.Hp, tiles = (rows + 15) // 16, first = 0, last = rows
+    cdef Py_ssize_t G = 4 * cell.Hp, blocks = (rows + 15) // 16, first = 0, last = rows
+    cdef bint packs_left = left_bytes(cell.W.form, 1, 1) > 0
     cdef Py_ssize_t packed = offset(s, t0) + who.first_row
-    cdef Py_ssize_t row_bytes = (cell.I + 31) // 32 * 32 * 6  # of tiles
     cdef real* x
-    cdef const void* operand
     cdef char* own = <char*>scratch.inputs + 16 * tiles_before(who) * scratch.input_bytes
     if inputs.ids != NULL:
         gather(k, rows, cell.H, cell.I, who.first, who.last, inputs.ids + packed, <const real*>cell.W.packed,
@@ -181,22 +180,17 @@ cdef void input_gates(const Kernels* k, const Steps* s, const Cell* cell, const 
         x = <real*>inputs.packed + packed * inputs.ld
     else:
         x = <real*>inputs.packed + who.first_row * inputs.ld
-    if not who.by_rows and (cell.W.form == TILES or inputs.caller != NULL):
-        first, last = 16 * part(tiles, who.me, who.count), min(rows, 16 * part(tiles, who.me + 1, who.count))
+    if not who.by_rows and (packs_left or inputs.caller != NULL):
+        first, last = 16 * part(blocks, who.me, who.count), min(rows, 16 * part(blocks, who.me + 1, who.count))
     if inputs.caller != NULL:
         pack_inputs(s, inputs, t0, t1, packed + first, packed + last, cell.I, x + first * inputs.ld)
-    operand = x
-    if cell.W.form == TILES:
-        split_rows(k, False, last - first, cell.I, 0, cell.I, x + first * inputs.ld, inputs.ld, own + first * row_bytes)
-        operand = own
-    if cell.W.form == TILES or inputs.caller != NULL:
+    left_operand(k, cell.W.form, last - first, cell.I, 0, cell.I, x + first * inputs.ld, inputs.ld,
+                 own + left_bytes(cell.W.form, first, cell.I))
+    if packs_left or inputs.caller != NULL:
         meet_by_units(who)
-    if cell.W.form == ROWS:
-        product_of_rows(k, rows, cell.H, cell.I, who.first, who.last, <const real*>operand, inputs.ld,
-                        <const real*>cell.W.packed, <const real*>cell.b.packed, gates, G)
-        return
-    product(k, cell.W.form == TILES, rows, cell.I, G, 4 * who.first, 4 * who.last, operand, inputs.ld, cell.W.packed,
-            <const real*>cell.b.packed, gates, G)
+    product(k, cell.W.form, rows, cell.I, cell.W.columns, 4 * who.first, 4 * who.last,
+            <const void*>own if packs_left else <const void*>x, inputs.ld, cell.W.packed, <const real*>cell.b.packed,
+            gates, G)
 
 
 cdef void pack_inputs(const Steps* s, const Inputs* inputs, Py_ssize_t t0, Py_ssize_t t1, Py_ssize_t first,
@@ -221,22 +215,19 @@ cdef bint has_cut(const Steps* s, Py_ssize_t t, bint reverse) noexcept nogil:
     return False
 
 
-cdef const void* carry(const Kernels* k, const Steps* s, Py_ssize_t t, bint reverse, bint cut, bint tiled,
+cdef const void* carry(const Kernels* k, const Steps* s, Py_ssize_t t, bint reverse, bint cut, int form,
                        const Member* who, Py_ssize_t first, Py_ssize_t last, Py_ssize_t K, Py_ssize_t width,
                        const real* rows, char* carried, real* scratch) noexcept nogil:
-    """This member's rows alive at step t as the left operand of its product: zero where nothing crosses, and tiles
-    where `tiled`. It adds the columns first..last of K; after a meeting the whole is there.
+    """This member's rows alive at step t as the left operand of a product by weights of this form: zero where nothing
+    crosses. It adds the columns first..last of K; after a meeting the whole is there.
     """
-    cdef real* copy = scratch if tiled else <real*>carried
+    cdef real* copy = scratch if left_bytes(form, 1, 1) else <real*>carried
     cdef Py_ssize_t row = who.first_row
     if cut:
         copy_uncut(s, t, reverse, who, first, last, width, rows, copy)
         rows = copy
-    if tiled:
-        carried += 16 * tiles_before(who) * ((K + 31) // 32 * 32 * 6)
-        split_rows(k, False, last_alive(s, who, t) - row, K, first, last, rows + row * width, width, carried)
-        return carried
-    return rows + row * width
+    carried += left_bytes(form, 16 * tiles_before(who), K)
+    return left_operand(k, form, last_alive(s, who, t) - row, K, first, last, rows + row * width, width, carried)
 
 
 cdef void copy_uncut(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t first, Py_ssize_t last,
@@ -308,10 +299,10 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Cell* cell, bint 
                 if is_cut(s, t + 1 if reverse else t, b):
                     memset(dc + b * Hp + who.first, 0, (who.last - who.first) * sizeof(real))
             copy_cut(s, t, reverse, who, Hp, dh + (source - row) * Hp, <real*>scratch.states)
-        operand = carry(k, s, t, reverse, False, cell.R_back.form == TILES, who, 4 * who.first, 4 * who.last, G, G,
+        operand = carry(k, s, t, reverse, False, cell.R_back.form, who, 4 * who.first, 4 * who.last, G, G,
                         <const real*>dgates - row * G, <char*>scratch.carried[n % 2], <real*>NULL)
         meet_by_units(who)
-        product(k, cell.R_back.form == TILES, rows, G, Hp, who.first, who.last, operand, G, cell.R_back.packed,
+        product(k, cell.R_back.form, rows, G, Hp, who.first, who.last, operand, G, cell.R_back.packed,
                 <const real*>NULL, dh + source * Hp, Hp)
         if cut:
             copy_cut(s, t, reverse, who, Hp, <const real*>scratch.states, dh + (source - row) * Hp)
@@ -319,12 +310,12 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Cell* cell, bint 
             dx_t = dx + (offset(s, t) + row) * cell.Ip
             for b in range(0 if add else rows):
                 memset(dx_t + b * cell.Ip + first, 0, (last - first) * sizeof(real))
-            product(k, cell.W_back.form == TILES, rows, G, cell.Ip, first, last, operand, G, cell.W_back.packed,
+            product(k, cell.W_back.form, rows, G, cell.Ip, first, last, operand, G, cell.W_back.packed,
                     <const real*>NULL, dx_t, cell.Ip)
 
 
 cdef void weight_gradients(const Kernels* k, const Steps* s, const Cell* cell, bint reverse, const Member* who,
-                           const Scratch* scratch, bint tiled, Py_ssize_t beat, const real* dgates,
+                           const Scratch* scratch, int form, Py_ssize_t beat, const real* dgates,
                            const Inputs* inputs, const real* h, const real* c, real* d) noexcept nogil:
     """dW = dgates' x, dR = dgates' h_prev, db = column sums, each over all N rows at once, into the flat gradients d.
 
@@ -351,7 +342,7 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Cell* cell, b
             memset(wide + t * G + first, 0, columns * sizeof(real))
         scatter_add(k, s.N, columns, ids, dgates + first, G, wide + first, G)
         unpack_columns(k, <const real*>wide, cell.H, cell.I, who.first, who.last, d + cell.at_W)
-    if tiled:
+    if form == TILES:
         gradients_of_tiles(k, s.N, cell, who, scratch, beat, dgates, x if ids == NULL else NULL, inputs.ld, h, d)
         return
     for n in range(part(2 * pieces, who.me, who.count), part(2 * pieces, who.me + 1, who.count)):
@@ -438,7 +429,7 @@ cdef void split_share(const Kernels* k, const Member* who, Py_ssize_t K, Py_ssiz
     cdef Py_ssize_t first = 64 * part(groups, who.me, who.count)
     cdef Py_ssize_t last = min(columns, 64 * part(groups, who.me + 1, who.count))
     if first < last:
-        split_columns(k, False, K, last - first, P + first, ldp, <char*>tiles + first * ((K + 31) // 32 * 32) * 6)
+        split_columns(k, False, K, last - first, P + first, ldp, <char*>tiles + right_bytes(TILES, K, first, 0))
 
 
 cdef void input_gradients(const Kernels* k, const Steps* s, const Cell* cell, const Member* who, const Scratch* scratch,
@@ -451,9 +442,7 @@ cdef void input_gradients(const Kernels* k, const Steps* s, const Cell* cell, co
             return
         start = block * DX_ROWS
         rows = min(<Py_ssize_t>DX_ROWS, s.N - start)
-        operand = dgates + start * G
-        if cell.W_back.form == TILES:
-            split_rows(k, False, rows, G, 0, G, dgates + start * G, G, scratch.own + who.me * scratch.own_bytes)
-            operand = scratch.own + who.me * scratch.own_bytes
-        product(k, cell.W_back.form == TILES, rows, G, cell.Ip, 0, cell.Ip, operand, G, cell.W_back.packed,
+        operand = left_operand(k, cell.W_back.form, rows, G, 0, G, dgates + start * G, G,
+                               scratch.own + who.me * scratch.own_bytes)
+        product(k, cell.W_back.form, rows, G, cell.Ip, 0, cell.Ip, operand, G, cell.W_back.packed,
                 <const real*>NULL, dx + start * cell.Ip, cell.Ip)

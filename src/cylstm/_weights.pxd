@@ -1,18 +1,17 @@
 """The weights of a network packed for one instruction set, in the forms that calls have asked for so far."""
 
-from cylstm._kernels cimport Kernels
+from cylstm._kernels cimport TILES, Kernels
 from cylstm._sequence cimport Cell, Factor
 
-# Which of the four products of a call are products of tiles: x W' and h R' forward, dgates R and dgates W backward,
-# and, in one go, dgates' x and dgates' h.
+# The forms of a call's products; all 0, CYLSTM_PANELS, is what every call can do.
 cdef struct Choice:
-    bint inputs      # x W'
-    bint steps       # h R', dgates R
-    bint rows        # dgates W
-    bint gradients   # dgates' x, dgates' h
+    int inputs      # x W'
+    int steps       # h R', dgates R
+    int rows        # dgates W
+    int gradients   # dgates' x, dgates' h, which one kernel makes
 
 cdef inline bint any_tiles(Choice choice) noexcept nogil:
-    return choice.inputs or choice.steps or choice.rows or choice.gradients
+    return choice.inputs == TILES or choice.steps == TILES or choice.rows == TILES or choice.gradients == TILES
 
 # What was packed from the parameters as they were at one version. A call borrows it and keeps the weights it began
 # with: with others of it still borrowed, an update packs into new memory.
@@ -42,8 +41,8 @@ cdef class Weights:
     cdef bint in_use(self)
     cdef int fill_forward(self, Packed packed, Cell* cells, Choice choice, bint ids) except -1
     cdef int fill_backward(self, Packed packed, Cell* cells, Choice choice, bint to_inputs) except -1
-    cdef int take(self, Packed packed, const Cell* cell, Py_ssize_t n, int kind, bint tiled, Factor* factor) except -1
+    cdef int take(self, Packed packed, const Cell* cell, Py_ssize_t n, int kind, int form, Factor* factor) except -1
     cdef int _pad(self, Packed packed, const Cell* cell, Py_ssize_t slot) except -1
-    cdef int _pack(self, Packed packed, const Cell* cell, Py_ssize_t n, int kind, bint tiled) except -1
+    cdef int _pack(self, Packed packed, const Cell* cell, Py_ssize_t n, int kind, int form) except -1
 
 cdef Choice choose(const Kernels* k, bint doubles, Py_ssize_t H, Py_ssize_t B, Py_ssize_t N) noexcept nogil

@@ -4,8 +4,8 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.string cimport memcpy, memset
 
 from cylstm._kernels cimport (
-    PANELS, TILES, Kernels, active, has_tiles, largest, pack_columns, pack_gates, real, split_columns, tile_bytes,
-    tiles_hold,
+    FORMS, PANELS, TILES, Kernels, active, has_tiles, largest, pack_columns, pack_gates, real, right_bytes,
+    split_columns, tiles_hold,
 )
 from cylstm._memory cimport fitting
 from cylstm._pool cimport ALL_THREADS, Team, run, threads_for
@@ -49,10 +49,10 @@ cdef Choice choose(const Kernels* k, bint doubles, Py_ssize_t H, Py_ssize_t B, P
     cdef Choice choice
     cdef bint tiles = not doubles and has_tiles(k, <const float*>NULL) and H >= TILED_INPUTS
     cdef Py_ssize_t R = 4 * H * H
-    choice.inputs = tiles and B >= TILED_ROWS
-    choice.steps = tiles and B >= (TILED_ROWS if R <= WEIGHTS_12 else 12 if R <= WEIGHTS_20 else
-                                   20 if R <= WEIGHTS_24 else 24)
-    choice.rows = choice.gradients = tiles and N >= 32
+    choice.inputs = TILES if tiles and B >= TILED_ROWS else PANELS
+    choice.steps = TILES if tiles and B >= (TILED_ROWS if R <= WEIGHTS_12 else 12 if R <= WEIGHTS_20 else
+                                            20 if R <= WEIGHTS_24 else 24) else PANELS
+    choice.rows = choice.gradients = TILES if tiles and N >= 32 else PANELS
     return choice
 
 
@@ -78,8 +78,8 @@ cdef extern from * nogil:
 cdef class Packed:
     def __cinit__(self, Py_ssize_t cells):
         self.k, self.version, self.users = active(), -1, 0
-        self.arrays = [None] * (cells * KINDS * 2)
-        self.at = <const void**>PyMem_Calloc(cells * KINDS * 2, sizeof(void*))
+        self.arrays = [None] * (cells * KINDS * FORMS)
+        self.at = <const void**>PyMem_Calloc(cells * KINDS * FORMS, sizeof(void*))
         if self.at == NULL:
             raise MemoryError
 
@@ -102,8 +102,8 @@ cdef class Packed:
         cdef Py_ssize_t slot, form
         if kind == BIAS or kind == PEEPHOLES:
             return None
-        for form in range(2):
-            slot = (n * KINDS + (kind + W_BACK if kind < BIAS else kind - W_BACK)) * 2 + form
+        for form in range(FORMS):
+            slot = (n * KINDS + (kind + W_BACK if kind < BIAS else kind - W_BACK)) * FORMS + form
             memory = self.arrays[slot]
             if memory is not None and memory.nbytes >= SHARED and (
                     self.at[slot] == NULL or (kind > BIAS and count(&self.users) == 1)):
@@ -138,7 +138,7 @@ cdef class Weights:
                     self.now.version != version and count(&self.now.users) > 0):
                 self.now = Packed(self.L * self.D)
             if self.now.version != version:
-                memset(self.now.at, 0, self.L * self.D * KINDS * 2 * sizeof(void*))
+                memset(self.now.at, 0, self.L * self.D * KINDS * FORMS * sizeof(void*))
                 self.now.version = version
             add(&self.now.users, 1)
             return self.now
@@ -153,16 +153,17 @@ cdef class Weights:
         Whether they are as `choice` has them: 0 where tiles do not hold some of the weights, which are panels then.
         """
         cdef Py_ssize_t n
-        cdef bint gathered, as_chosen = True, tiled
+        cdef bint gathered, as_chosen = True
+        cdef int form
         for n in range(self.L * self.D):
             gathered = ids and n < self.D
-            tiled = choice.inputs and not gathered and cells[n].I >= TILED_INPUTS
-            self.take(packed, &cells[n], n, W, tiled, &cells[n].W)
+            form = choice.inputs if not gathered and cells[n].I >= TILED_INPUTS else PANELS
+            self.take(packed, &cells[n], n, W, form, &cells[n].W)
             self.take(packed, &cells[n], n, R, choice.steps, &cells[n].R)
-            self.take(packed, &cells[n], n, BIAS, False, &cells[n].b)
+            self.take(packed, &cells[n], n, BIAS, PANELS, &cells[n].b)
             if cells[n].at_P >= 0:
-                self.take(packed, &cells[n], n, PEEPHOLES, False, &cells[n].P)
-            as_chosen = as_chosen and (cells[n].W.form == TILES) == tiled and (cells[n].R.form == TILES) == choice.steps
+                self.take(packed, &cells[n], n, PEEPHOLES, PANELS, &cells[n].P)
+            as_chosen = as_chosen and cells[n].W.form == form and cells[n].R.form == choice.steps
         return as_chosen
 
     cdef int fill_backward(self, Packed packed, Cell* cells, Choice choice, bint to_inputs) except -1:
@@ -172,33 +173,33 @@ cdef class Weights:
         cdef bint as_chosen = True
         for n in range(self.L * self.D):
             self.take(packed, &cells[n], n, R_BACK, choice.steps, &cells[n].R_back)
-            as_chosen = as_chosen and (cells[n].R_back.form == TILES) == choice.steps
+            as_chosen = as_chosen and cells[n].R_back.form == choice.steps
             if to_inputs or n >= self.D:
                 self.take(packed, &cells[n], n, W_BACK, choice.rows, &cells[n].W_back)
-                as_chosen = as_chosen and (cells[n].W_back.form == TILES) == choice.rows
+                as_chosen = as_chosen and cells[n].W_back.form == choice.rows
         return as_chosen
 
-    cdef int take(self, Packed packed, const Cell* cell, Py_ssize_t n, int kind, bint tiled, Factor* factor) except -1:
+    cdef int take(self, Packed packed, const Cell* cell, Py_ssize_t n, int kind, int form, Factor* factor) except -1:
         """One factor, packed now unless it is already."""
-        cdef Py_ssize_t slot = (n * KINDS + kind) * 2 + tiled
+        cdef Py_ssize_t slot = (n * KINDS + kind) * FORMS + form
         if look_up(&packed.at[slot]) == NULL:
             with self.lock.held:
                 if packed.at[slot] == NULL:
-                    self._pack(packed, cell, n, kind, tiled)
-        factor.packed, factor.form = packed.at[slot], TILES if tiled else PANELS
+                    self._pack(packed, cell, n, kind, form)
+        factor.packed, factor.form, factor.columns = packed.at[slot], form, 4 * cell.Hp
         if factor.packed == &too_much:
-            return self.take(packed, cell, n, kind, False, factor)
+            return self.take(packed, cell, n, kind, PANELS, factor)
         return 0
 
-    cdef int _pack(self, Packed packed, const Cell* cell, Py_ssize_t n, int kind, bint tiled) except -1:
+    cdef int _pack(self, Packed packed, const Cell* cell, Py_ssize_t n, int kind, int form) except -1:
         cdef Packing packing
-        cdef Py_ssize_t slot = (n * KINDS + kind) * 2 + tiled
+        cdef Py_ssize_t slot = (n * KINDS + kind) * FORMS + form
         cdef Py_ssize_t item = 8 if self.doubles else 4, start, threads, member
         cdef double most = 0
         cdef unsigned char[::1] target, scratch
         cdef const unsigned char[::1] flat
         memset(&packing, 0, sizeof(Packing))
-        packing.k, packing.H, packing.tiled = packed.k, cell.H, tiled
+        packing.k, packing.H, packing.form = packed.k, cell.H, form
         packing.K = 1 if kind == BIAS else cell.I if kind in (W, W_BACK) else cell.H
         packing.backward = kind in (W_BACK, R_BACK)
         packing.lanes = packed.k.f64.lanes if self.doubles else packed.k.f32.lanes
@@ -208,7 +209,7 @@ cdef class Weights:
         if kind == PEEPHOLES:
             return self._pad(packed, cell, slot)
         if packed.arrays[slot] is None:
-            size = tile_bytes(packing.columns, packing.rows) if tiled else packing.rows * packing.columns * item
+            size = right_bytes(form, packing.rows, packing.columns, item)
             memory = fitting(packed.spare(n, kind), size)
             if packed.at[slot] != NULL:  # a signal's handler used the layer meanwhile
                 return 0
@@ -223,15 +224,15 @@ cdef class Weights:
             packing.blocks = (packing.columns + 4 * packing.lanes - 1) // (4 * packing.lanes)
             threads = min(self.most, threads_for(<double>PACKING_COST * packing.rows * packing.columns, 1e9,
                                                  packing.blocks))
-            packing.room = packing.rows * 4 * packing.lanes * item + LINE if tiled else 0
-            if tiled:
+            packing.room = packing.rows * 4 * packing.lanes * item + LINE if form == TILES else 0
+            if form == TILES:
                 scratch = aligned_empty(packing.room * threads, "u1")
                 packing.scratch = <char*>&scratch[0]
                 for member in range(threads):
                     (<double*>(packing.scratch + (member + 1) * packing.room - LINE))[0] = 0
             with nogil:
                 run(threads, pack_f64 if self.doubles else pack_f32, &packing)
-            for member in range(threads if tiled else 0):
+            for member in range(threads if form == TILES else 0):
                 most = max(most, (<double*>(packing.scratch + (member + 1) * packing.room - LINE))[0])
         publish(&packed.at[slot], packing.target if tiles_hold(most) else &too_much)
         return 0
@@ -254,7 +255,7 @@ cdef class Weights:
 cdef struct Packing:
     const Kernels* k
     bint backward
-    bint tiled
+    int form
     Py_ssize_t H, K, lanes
     Py_ssize_t rows      # of the packed factor, and its columns
     Py_ssize_t columns
@@ -278,16 +279,16 @@ cdef void pack_share(const Packing* p, int me, int count, real* of_type) noexcep
     cdef double most = 0
     for block in range(part(p.blocks, me, count), part(p.blocks, me + 1, count)):
         start = block * width
-        target = <real*>(p.scratch + me * p.room) if p.tiled else <real*>p.target + start * p.rows
+        target = <real*>(p.scratch + me * p.room) if p.form == TILES else <real*>p.target + start * p.rows
         if p.backward:
             pack_columns(p.k, <const real*>p.source, p.H, p.K, block, target)
         else:
             pack_gates(p.k, <const real*>p.source, p.H, p.K, block, target)
-        if p.tiled:
+        if p.form == TILES:
             width = min(4 * p.lanes, p.columns - start)
             most = max(most, largest(p.k, p.rows, width, <const real*>target, width))
             split_columns(p.k, False, p.rows, width, <const real*>target, width,
-                          p.target + start * ((p.rows + 31) // 32 * 32) * 6)
+                          p.target + right_bytes(TILES, p.rows, start, 0))
             width = 4 * p.lanes
-    if p.tiled:
+    if p.form == TILES:
         (<double*>(p.scratch + (me + 1) * p.room - LINE))[0] = most

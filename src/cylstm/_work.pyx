@@ -8,7 +8,7 @@ cimport cython
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.string cimport memset
 
-from cylstm._kernels cimport Kernels, active, tile_bytes
+from cylstm._kernels cimport TILES, Kernels, active, left_bytes, right_bytes
 from cylstm._memory cimport TOO_MANY, fitting
 from cylstm._network cimport Backward, Forward, backward_fits_tiles, forward_fits_tiles
 from cylstm._pool cimport ALL_THREADS
@@ -36,7 +36,7 @@ cdef Py_ssize_t place(Pieces* pieces, double size) noexcept nogil:
 
 
 cdef double tiles(Py_ssize_t rows, Py_ssize_t columns) noexcept nogil:
-    return <double>tile_bytes(rows, 1) * tile_bytes(1, columns) / tile_bytes(1, 1)
+    return <double>left_bytes(TILES, rows, 1) * left_bytes(TILES, 1, columns) / left_bytes(TILES, 1, 1)
 
 
 cdef class Work:
@@ -90,7 +90,7 @@ cdef class Work:
         if not (fits_tiles and weights.fill_backward(self.packed, self.cells, choice, to_inputs)):
             memset(&choice, 0, sizeof(Choice))
             weights.fill_backward(self.packed, self.cells, choice, to_inputs)
-        self.backward.tiled = choice.gradients
+        self.backward.form = choice.gradients
         return 0
 
     cdef void give_back(self) noexcept:
@@ -126,11 +126,11 @@ cdef class Work:
         cdef Py_ssize_t c = place(&pieces, (<double>L * D * (B + N) if keep else B) * Hp * item)
         cdef Py_ssize_t outputs = place(&pieces, <double>(L - 1 if keep else min(2, L - 1)) * joined * N * D * H * item)
         cdef Py_ssize_t x = place(&pieces, <double>packs * (N if keep else rows) * weights.I * item)
-        cdef double row_bytes = carried(self.choice.steps, B, Hp, item) if self.choice.steps or cuts else 0
+        cdef double row_bytes = carried(self.choice.steps, B, Hp, item) if self.choice.steps == TILES or cuts else 0
         cdef Py_ssize_t carried_0 = place(&pieces, row_bytes), carried_1 = place(&pieces, row_bytes)
         cdef Py_ssize_t cut_rows = place(&pieces, <double>cuts * B * Hp * item)
         cdef Py_ssize_t states = place(&pieces, <double>cuts * B * Hp * item)
-        cdef Py_ssize_t x_tiles = place(&pieces, self.choice.inputs * tiles(with_gaps(rows, B), widest))
+        cdef Py_ssize_t x_tiles = place(&pieces, (self.choice.inputs == TILES) * tiles(with_gaps(rows, B), widest))
         self.memory = fitting(self.memory, pieces.end)
         self.nbytes = self.memory.nbytes + (0 if self.scratch is None else self.scratch.nbytes)
         cdef unsigned char[::1] view = self.memory
@@ -146,7 +146,7 @@ cdef class Work:
         call.record.inputs.whole = keep
         call.scratch.carried[0], call.scratch.carried[1] = m + carried_0, m + carried_1
         call.scratch.rows, call.scratch.states, call.scratch.inputs = m + cut_rows, m + states, m + x_tiles
-        call.scratch.input_bytes = tile_bytes(16, widest) // 16
+        call.scratch.input_bytes = left_bytes(TILES, 16, widest) // 16
         return 0
 
     cdef int lay_out_backward(self, Weights weights, int members) except -1:
@@ -164,16 +164,16 @@ cdef class Work:
         cdef Py_ssize_t above_0 = place(&pieces, above * (weights.L > 1))
         cdef Py_ssize_t above_1 = place(&pieces, above * (weights.L > 2))
         cdef Py_ssize_t dx = place(&pieces, <double>(not self.has_ids) * N * self.cells[0].Ip * item)
-        cdef double row_bytes = carried(True, B, G, item) if choice.steps else 0
+        cdef double row_bytes = carried(TILES, B, G, item) if choice.steps == TILES else 0
         cdef Py_ssize_t carried_0 = place(&pieces, row_bytes), carried_1 = place(&pieces, row_bytes)
         cdef Py_ssize_t states = place(&pieces, <double>cuts * B * Hp * item)
         cdef Py_ssize_t previous = place(&pieces, <double>(cuts or s.sizes != NULL) * N * Hp * item)
         cdef Py_ssize_t columns = place(&pieces, <double>self.has_ids * weights.I * G * item)
-        cdef Py_ssize_t x_tiles = place(&pieces, choice.gradients * tiles(inputs, rows))
-        cdef Py_ssize_t h_tiles = place(&pieces, choice.gradients * tiles(H, rows))
+        cdef Py_ssize_t x_tiles = place(&pieces, (choice.gradients == TILES) * tiles(inputs, rows))
+        cdef Py_ssize_t h_tiles = place(&pieces, (choice.gradients == TILES) * tiles(H, rows))
         cdef Py_ssize_t piece = 4 * min(Hp, <Py_ssize_t>GRADIENT_UNITS) * max(inputs, H) * item
-        cdef Py_ssize_t own_bytes = max(piece, choice.gradients * tile_bytes(64, rows),
-                                        choice.rows * tile_bytes(min(N, <Py_ssize_t>DX_ROWS), G))
+        cdef Py_ssize_t own_bytes = max(piece, right_bytes(choice.gradients, rows, 64, 0),
+                                        left_bytes(choice.rows, min(N, <Py_ssize_t>DX_ROWS), G))
         cdef Py_ssize_t own = place(&pieces, <double>members * own_bytes)
         self.scratch = fitting(self.scratch, pieces.end)
         self.nbytes, self.members = self.memory.nbytes + self.scratch.nbytes, members
@@ -211,9 +211,9 @@ cdef Py_ssize_t with_gaps(Py_ssize_t rows, Py_ssize_t B) noexcept nogil:
     return rows + 16 * (B // ROWS_EACH + 1)
 
 
-cdef double carried(bint tiled, Py_ssize_t B, Py_ssize_t width, Py_ssize_t item) noexcept nogil:
+cdef double carried(int form, Py_ssize_t B, Py_ssize_t width, Py_ssize_t item) noexcept nogil:
     """Bytes for the left operand of one step's product, (B, width)."""
-    return tiles(with_gaps(B, B), width) if tiled else <double>B * width * item
+    return tiles(with_gaps(B, B), width) if form == TILES else <double>B * width * item
 
 
 cdef class Shelf:
