@@ -80,11 +80,7 @@ def model(data):
     """Model.load, and one call of what comes out of it."""
     with contextlib.suppress(*REFUSALS):
         read = cylstm.Model.load(written("model", data))
-        x = (
-            np.zeros((1, 2), np.int64)
-            if read.loss == "cross_entropy"
-            else np.zeros((1, 2, read.input_size), read.dtype)
-        )
+        x = np.zeros((1, 2), np.int64) if read.loss.of_classes else np.zeros((1, 2, read.input_size), read.dtype)
         assert np.asarray(read(x)).shape[-1] == read.output_size
         if read.vocabulary is not None:
             read.vocabulary.decode([0])

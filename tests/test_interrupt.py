@@ -14,7 +14,7 @@ import time
 import numpy as np
 import pytest
 
-from cylstm import LSTM, Model, _head, num_threads, set_num_threads
+from cylstm import LSTM, Model, _head, losses, num_threads, set_num_threads
 from cylstm.params import Parameters
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that signals")
@@ -153,7 +153,7 @@ def head(learns, size):
     def call():
         if not learns:
             return _head.linear(h, weight, None)[::100].copy()
-        _head.loss("cross_entropy", h, weight, None, classes, scale=1.0, dh=dh, dweight=dweight)
+        _head.loss(losses.CrossEntropy(), h, weight, None, classes, scale=1.0, dh=dh, dweight=dweight)
         return dh.copy()
 
     return lambda: call

@@ -31,7 +31,7 @@ def make(variant, dtype="float64", **more):
 def some_data(rng, model, features, B=3, T=4):
     x = rng.standard_normal((B, T, V)) if features else rng.integers(0, V, (B, T))
     shape = (B,) if model.output == "last" else (B, T)
-    y = rng.integers(0, O, shape) if model.loss == "cross_entropy" else rng.random((*shape, O))
+    y = rng.integers(0, O, shape) if model.loss.of_classes else rng.random((*shape, O))
     return x, y
 
 
@@ -346,7 +346,7 @@ def test_a_list_of_arrays_is_a_ragged_batch(rng, variant):
     model, features = make(variant)
     x, _ = some_data(rng, model, features)
     rows = [x[0], x[1, :1], x[2, :3]]
-    methods = [lambda x: model(x)[0], model.predict] + [model.predict_proba] * (model.loss != "mse")
+    methods = [lambda x: model(x)[0], model.predict] + [model.predict_proba] * (model.loss.probabilities is not None)
     for method in methods:
         outputs = method(rows)
         for output, row in zip(outputs, rows, strict=True):

@@ -3,9 +3,19 @@
 import numpy as np
 import pytest
 
-from cylstm import _head, _ops, oracle
+from cylstm import _head, _ops, losses, oracle
 
+# Those of Model(loss=...), and the oracle's.
 NAMES = {"cross_entropy": "softmax_cross_entropy", "mse": "mse", "binary_cross_entropy": "binary_cross_entropy"}
+
+
+@pytest.fixture(params=NAMES)
+def kind(request):
+    return losses.by_name[request.param]
+
+
+def in_oracle(kind):
+    return getattr(oracle, NAMES[kind.name])
 
 
 def head(rng, dtype, N, F, O):
@@ -13,13 +23,24 @@ def head(rng, dtype, N, F, O):
 
 
 def some_targets(rng, kind, N, O, dtype):
-    if kind == "cross_entropy":
+    if kind.of_classes:
         return rng.integers(0, O, N)
-    return (rng.standard_normal((N, O)) if kind == "mse" else rng.random((N, O))).astype(dtype)
+    return rng.random((N, O)).astype(dtype)
+
+
+def some_hits(kind, outputs, targets):
+    """(N,), by NumPy."""
+    if kind.of_classes:
+        return outputs.argmax(axis=1) == targets
+    counted = isinstance(kind, losses.BinaryCrossEntropy)
+    return ((outputs > 0) == (targets > 0.5)).sum(axis=1) * counted
+
+
+def test_every_loss_is_tested():
+    assert list(losses.by_name) == list(NAMES)
 
 
 @pytest.mark.parametrize("with_bias", [True, False])
-@pytest.mark.parametrize("kind", NAMES)
 @pytest.mark.parametrize(("N", "F", "O"), [(1, 3, 2), (7, 5, 17), (130, 33, 65), (300, 70, 2_203), (150, 7, 40_003)])
 def test_losses_and_their_gradients(isa, dtype, rng, close, kind, with_bias, N, F, O):
     """The last two go in several chunks, the first of them in tiles where there are any."""
@@ -27,23 +48,94 @@ def test_losses_and_their_gradients(isa, dtype, rng, close, kind, with_bias, N, 
     bias = bias if with_bias else None
     targets = some_targets(rng, kind, N, O, dtype)
     outputs = h.astype(float) @ weight.astype(float).T + (bias if with_bias else 0)
-    loss, doutputs = getattr(oracle, NAMES[kind])(outputs, targets)
+    loss, doutputs = in_oracle(kind)(outputs, targets)
     dh, dweight, dbias = np.full_like(h, np.nan), np.full_like(weight, np.nan), np.full(O, np.nan, dtype)
-    total, hits = _head.loss(kind, h, weight, bias, targets, scale=0.75 / N, dh=dh, dweight=dweight,
-                            dbias=dbias if with_bias else None)  # fmt: skip
+    sums = _head.loss(kind, h, weight, bias, targets, scale=0.75 / N, dh=dh, dweight=dweight,
+                      dbias=dbias if with_bias else None)  # fmt: skip
+    total, count, hits = sums
+    assert count == N
     assert total / N == pytest.approx(loss, rel={"float32": 1e-5, "float64": 1e-12}[dtype])
     close(dh, 0.75 * doutputs @ weight, "dh")
     close(dweight, 0.75 * doutputs.T @ h, "dweight")
     if with_bias:
         close(dbias, 0.75 * doutputs.sum(axis=0), "dbias")
-    only, hits_only = _head.loss(kind, h, weight, bias, targets)
-    assert only == total and hits_only == hits
-    if kind == "cross_entropy":
-        assert hits == (_head.linear(h, weight, bias).argmax(axis=1) == targets).sum()
-    elif kind == "binary_cross_entropy":
-        assert hits == ((_head.linear(h, weight, bias) > 0) == (targets > 0.5)).sum()
-    else:
-        assert hits == 0
+    assert hits == some_hits(kind, _head.linear(h, weight, bias), targets).sum()
+    assert _head.loss(kind, h, weight, bias, targets) == sums
+
+
+@pytest.mark.parametrize(("N", "F", "O"), [(7, 5, 17), (40, 3, 1), (300, 70, 2_203)])
+def test_rows_count_by_their_weights(isa, dtype, rng, close, kind, N, F, O):
+    h, weight, bias = head(rng, dtype, N, F, O)
+    if kind.of_classes:
+        O = max(2, O)
+        h, weight, bias = head(rng, dtype, N, F, O)
+    targets, weights = some_targets(rng, kind, N, O, dtype), rng.exponential(2, N).astype(dtype)
+    weights[2::3] = 0
+    outputs = h.astype(float) @ weight.astype(float).T + bias
+    loss, doutputs = in_oracle(kind)(outputs, targets, weights)
+    dh, dweight, dbias = np.full_like(h, np.nan), np.full_like(weight, np.nan), np.full(O, np.nan, dtype)
+    whole = weights.sum(dtype=float)
+    sums = _head.loss(kind, h, weight, bias, targets, weights=weights, scale=0.75 / whole, dh=dh, dweight=dweight,
+                      dbias=dbias)  # fmt: skip
+    hits = some_hits(kind, _head.linear(h, weight, bias), targets)
+    assert sums[0] / whole == pytest.approx(loss, rel={"float32": 1e-5, "float64": 1e-12}[dtype])
+    assert sums[1:] == pytest.approx((whole, (weights * hits.astype(float)).sum()), rel=1e-12)
+    close(dh, 0.75 * doutputs @ weight, "dh")
+    close(dweight, 0.75 * doutputs.T @ h, "dweight")
+    close(dbias, 0.75 * doutputs.sum(axis=0), "dbias")
+    assert _head.loss(kind, h, weight, bias, targets, weights=weights) == sums
+
+
+def test_weights_of_one_change_no_bit(isa, dtype, rng, kind):
+    h, weight, bias = head(rng, dtype, 50, 9, 33)
+    targets, results = some_targets(rng, kind, 50, 33, dtype), []
+    for weights in (None, np.ones(50, dtype)):
+        dh, dweight, dbias = np.empty_like(h), np.empty_like(weight), np.empty_like(bias)
+        sums = _head.loss(kind, h, weight, bias, targets, weights=weights, scale=0.3, dh=dh, dweight=dweight,
+                          dbias=dbias)  # fmt: skip
+        results.append([array.tobytes() for array in (dh, dweight, dbias)] + [sums])
+    assert results[0] == results[1]
+
+
+def test_a_row_of_weight_0_may_hold_anything(isa, dtype, rng, kind):
+    """Even a class that there is not: the kernel does not look."""
+    h, weight, bias = head(rng, dtype, 20, 4, 6)
+    targets, weights, results = some_targets(rng, kind, 20, 6, dtype), np.ones(20, dtype), []
+    weights[[3, 19]] = 0
+    for other in (0, 2**40 if kind.of_classes else np.nan):
+        targets[[3, 19]] = other
+        dh, dweight = np.empty_like(h), np.empty_like(weight)
+        sums = _head.loss(kind, h, weight, bias, targets, weights=weights, scale=1.0, dh=dh, dweight=dweight)
+        assert not dh[[3, 19]].any() and np.isfinite(dweight).all()
+        results.append((sums, dh.tobytes(), dweight.tobytes()))
+    assert results[0] == results[1] and sums[1] == 18
+
+
+def changed(**attributes):
+    return type("Changed", (losses.SquaredError,), attributes)()
+
+
+def test_pieces_change_only_the_order_of_sums(dtype, rng):
+    h, weight, bias = head(rng, dtype, 300, 5, 7)
+    targets = some_targets(rng, changed(), 300, 7, dtype)
+    expected = _head.loss(changed(), h, weight, bias, targets)
+    for piece in (1, 7, 100, 1000):
+        dh, dweight = np.empty_like(h), np.empty_like(weight)
+        sums = _head.loss(changed(piece=piece), h, weight, bias, targets, scale=1.0, dh=dh, dweight=dweight)
+        assert sums == pytest.approx(expected, rel=1e-12)
+
+
+def test_what_the_head_is_given_must_fit(dtype, rng, kind):
+    h, weight, bias = head(rng, dtype, 6, 4, 3)
+    targets = some_targets(rng, kind, 6, 3, dtype)
+    other = some_targets(rng, losses.by_name["mse" if kind.of_classes else "cross_entropy"], 6, 3, dtype)
+    for wrong in (targets[1:], other):
+        with pytest.raises(ValueError, match=r"expected|Buffer"):
+            _head.loss(kind, h, weight, bias, wrong)
+    with pytest.raises(ValueError, match="targets, weights, dh, dweight, dbias: expected shapes"):
+        _head.loss(kind, h, weight, bias, targets, weights=np.ones(5, dtype))
+    with pytest.raises(ValueError, match=r"kernel: expected a loss of kernels.def, got 'sgd'"):
+        _head.loss(changed(kernel="sgd"), h, weight, bias, rng.random((6, 3)).astype(dtype))
 
 
 def test_linear(isa, dtype, rng, close):
@@ -58,25 +150,24 @@ def test_linear_in_chunks(isa, dtype, rng, close):
     close(_head.linear(h, weight, bias), h.astype(float) @ weight.T.astype(float) + bias)
 
 
-@pytest.mark.parametrize("kind", NAMES)
 def test_a_nan_reaches_the_loss(isa, dtype, rng, kind):
     h, weight, bias = head(rng, dtype, 9, 5, 35)
     h[4, 2] = np.nan
-    total, _ = _head.loss(kind, h, weight, bias, some_targets(rng, kind, 9, 35, dtype))
-    assert np.isnan(total)
+    assert np.isnan(_head.loss(kind, h, weight, bias, some_targets(rng, kind, 9, 35, dtype))[0])
 
 
 def test_equal_logits_hit_the_first_as_argmax_does(isa, dtype):
     weight = np.array([[0.5], [2.0], [2.0], [1.0]], dtype)
     h = np.array([[1.5]], dtype)
-    assert [_head.loss("cross_entropy", h, weight, None, np.array([v]))[1] for v in range(4)] == [0, 1, 0, 0]
+    kind = losses.CrossEntropy()
+    assert [_head.loss(kind, h, weight, None, np.array([v]))[2] for v in range(4)] == [0, 1, 0, 0]
 
 
 def test_large_logits_stay_finite(isa, dtype):
     weight, h = np.array([[900.0], [-900.0], [3.0]], dtype), np.array([[1.0]], dtype)
     dh, dweight = np.empty((1, 1), dtype), np.empty((3, 1), dtype)
-    total, _ = _head.loss("cross_entropy", h, weight, None, np.array([1]), scale=1.0, dh=dh, dweight=dweight)
-    assert total == 1800
+    found = _head.loss(losses.CrossEntropy(), h, weight, None, np.array([1]), scale=1.0, dh=dh, dweight=dweight)
+    assert found[0] == 1800
     np.testing.assert_allclose(dweight[:, 0], [1, -1, 0], atol=1e-30)
 
 

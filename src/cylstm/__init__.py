@@ -15,7 +15,7 @@ from cylstm.state import Gradients, State
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from cylstm import data, oracle, train
+    from cylstm import data, losses, oracle, train
     from cylstm.history import History
     from cylstm.model import Model
     from cylstm.optim import SGD, Adam, AdamW, Constant, Cosine, ReduceOnPlateau, StepDecay
@@ -42,7 +42,7 @@ _LATER = {
     "StopTraining": "train",
     "Vocabulary": "vocab",
 }
-_MODULES = ("data", "oracle", "train")
+_MODULES = ("data", "losses", "oracle", "train")
 
 __all__ = [
     "LSTM",
@@ -66,6 +66,7 @@ __all__ = [
     "data",
     "get_include",
     "instruction_set",
+    "losses",
     "num_threads",
     "oracle",
     "set_num_threads",

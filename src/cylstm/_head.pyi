@@ -1,18 +1,19 @@
 import numpy as np
 
-KINDS: dict[str, int]
+from cylstm.losses import Loss
 
 def linear(h: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray: ...
 def loss(
-    kind: str,
+    kind: Loss,
     h: np.ndarray,
     weight: np.ndarray,
     bias: np.ndarray | None,
     targets: np.ndarray,
     *,
+    weights: np.ndarray | None = None,
     spare: list | None = None,
     scale: float = 0.0,
     dh: np.ndarray | None = None,
     dweight: np.ndarray | None = None,
     dbias: np.ndarray | None = None,
-) -> tuple[float, int]: ...
+) -> tuple[float, float, float]: ...

@@ -17,19 +17,14 @@ from libc.string cimport memcpy, memset
 from cylstm._blas cimport gemm
 from cylstm._interrupt cimport Interrupt, begin, finish, goes_on, goes_on_alone
 from cylstm._kernels cimport (
-    Kernels, active, binary_cross_entropy, column_sums, has_tiles, largest, product, real, softmax_cross_entropy,
-    split_columns, split_rows, squared_error, tile_bytes, tiles_hold,
+    TILES, Kernels, RowLoss, active, column_sums, has_tiles, largest, left_bytes, product, real, right_bytes, row_loss,
+    row_loss_named, split_columns, split_rows, tiles_hold,
 )
 from cylstm._memory cimport fitting
 from cylstm._pool cimport Team, meet, run, threads_for
 from cylstm._sequence cimport part
 
 from cylstm.params import aligned_empty
-
-cdef enum Kind:
-    NONE, CROSS_ENTROPY, SQUARED_ERROR, BINARY
-
-KINDS = {"cross_entropy": CROSS_ENTROPY, "mse": SQUARED_ERROR, "binary_cross_entropy": BINARY}
 
 cdef enum:
     # A chunk's outputs stay in the second-level cache or, where rows are long, outnumber the weights enough that
@@ -39,7 +34,6 @@ cdef enum:
     CHUNK_ROWS = 64        # at least
     PIECE_ROWS = 128       # of h; of weight and its columns, so many:
     PIECE_OUTPUTS = 256
-    LOSS_ROWS = 16
     # Without a loss only the tiles of h need bounds: so many multiply-adds in a chunk.
     CHUNK_PRODUCTS = 1 << 30
     CHUNK_MANY_ROWS = 256
@@ -52,7 +46,8 @@ cdef enum:
 cdef struct Head:
     Interrupt* interrupt
     const Kernels* k
-    Kind kind
+    RowLoss loss            # NULLs: outputs are all that is wanted
+    Py_ssize_t piece        # rows that the loss gets at a time; chunks are whole pieces
     bint gradient
     bint tiled              # d outputs, which come to be within, decide chunk by chunk whether they are
     Py_ssize_t N, F, O
@@ -60,15 +55,18 @@ cdef struct Head:
     const void* h
     const void* weight
     const void* bias        # (O,), zeros where there is none
-    const int64_t* classes  # (N,)
-    const void* values      # (N, O)
+    const char* targets     # rows of so many bytes
+    Py_ssize_t target_bytes
+    const void* weights     # (N,), or NULL
+    const double* parameters
     double scale
     void* outputs           # (chunk, O); without a loss, (N, O)
     void* dh                # (N, F)
     void* dweight           # (O, F)
     void* dbias             # (O,), or NULL
-    double* losses          # of each piece of rows
-    int64_t* hits
+    double* losses          # sums of each piece of rows
+    double* counts          # of weights
+    double* hits
     double* most            # of d outputs, the largest
     const void* zeros       # (max(F, O),)
     char* h_rows            # tiles of a chunk: h as left and as right operand, DEEP columns of d outputs
@@ -88,75 +86,87 @@ def linear(const real[:, ::1] h, const real[:, ::1] weight, const real[::1] bias
     if N:
         wanted = CHUNK_PRODUCTS // (h.shape[1] * O) // PIECE_ROWS * PIECE_ROWS
         head.outputs, head.chunk = &view[0, 0], min(N, max(<Py_ssize_t>CHUNK_MANY_ROWS, wanted))
-        run_head(&head, NONE, h, weight, bias, 0, [], <real*>NULL)
+        head.k = active()
+        run_head(&head, h, weight, bias, 0, [], <real*>NULL)
     return out
 
 
-def loss(str kind, const real[:, ::1] h, const real[:, ::1] weight, const real[::1] bias, targets, *,
-         list spare=None, double scale=0.0, real[:, ::1] dh=None, real[:, ::1] dweight=None, real[::1] dbias=None):
-    """The sum over rows of a loss of h weight' + bias, and the hits among them; with dh also the gradients.
+def loss(kind, const real[:, ::1] h, const real[:, ::1] weight, const real[::1] bias, targets, *,
+         const real[::1] weights=None, list spare=None, double scale=0.0,
+         real[:, ::1] dh=None, real[:, ::1] dweight=None, real[::1] dbias=None):
+    """Sums over rows: of w times a loss of h weight' + bias, of w, of w times hits; with dh also the gradients.
 
-    h (N, F), weight (O, F), bias (O,) or None. kind "cross_entropy": targets (N,) int64 class ids, a hit is an argmax
-    that is the target; "mse" and "binary_cross_entropy" (of logits): targets (N, O), each row's loss is the mean over
-    its O outputs, a hit is an output on the right side of 1/2 (binary only).
+    kind: a losses.Loss. h (N, F), weight (O, F), bias (O,) or None; w: weights (N,), 1 where there are none.
+    targets: from kind.converted(), (N,) int64 or (N, M) reals; that they are in range is the caller's to check.
     Where dh (N, F) is given, dh, dweight and dbias receive scale * d sum / d each.
     Rows go in chunks, so that (N, O) outputs never exist at once. spare: a list in which the memory of one call waits
-    for the next. Raises ValueError for shapes that do not fit; that classes are in 0..O-1 is the caller's to check.
+    for the next. Raises ValueError for shapes that do not fit and for a kernel that there is not.
     """
-    cdef int which = KINDS[kind]
     cdef Py_ssize_t N = h.shape[0], O = weight.shape[0], F = h.shape[1], item = sizeof(real), n, wanted, pieces
-    cdef const int64_t[::1] classes = targets if which == CROSS_ENTROPY else None
-    cdef const real[:, ::1] values = targets if which != CROSS_ENTROPY else None
+    cdef tuple width = kind.width(O)
+    cdef const int64_t[::1] classes = None if width else targets
+    cdef const real[:, ::1] values = targets if width else None
+    cdef const double[::1] parameters = np.array(kind.parameters, np.float64) if kind.parameters else None
+    cdef bytes kernel = kind.kernel.encode()
     cdef Head head
     if N == 0:
         raise ValueError("h: expected at least one row, got none")
-    if (len(targets) != N or (values is not None and values.shape[1] != O)
+    if (targets.shape != (N, *width) or (weights is not None and weights.shape[0] != N)
             or (dh is not None and (dweight is None or dh.shape[0] != N or dh.shape[1] != F
                                     or dweight.shape[0] != O or dweight.shape[1] != F
                                     or (dbias is not None and dbias.shape[0] != O)))):
-        raise ValueError(f"targets, dh, dweight, dbias: expected shapes for h {(N, F)} and {O} outputs, got others")
+        raise ValueError(
+            f"targets, weights, dh, dweight, dbias: expected shapes for h {(N, F)} and {O} outputs, got others")
     memset(&head, 0, sizeof(Head))
+    head.k, head.piece = active(), kind.piece
+    head.loss = row_loss_named(head.k, kernel)
+    if head.loss.f32 == NULL:
+        raise ValueError(f"kernel: expected a loss of kernels.def, got {kind.kernel!r}")
     head.gradient, head.scale = dh is not None, scale
-    head.classes = &classes[0] if classes is not None else NULL
-    head.values = &values[0, 0] if values is not None else NULL
+    if classes is not None:
+        head.targets, head.target_bytes = <const char*>&classes[0], sizeof(int64_t)
+    else:
+        head.targets, head.target_bytes = <const char*>&values[0, 0], values.shape[1] * item
+    head.weights = &weights[0] if weights is not None else NULL
+    head.parameters = &parameters[0] if parameters is not None else NULL
     if dh is not None:
         head.dh, head.dweight = &dh[0, 0], &dweight[0, 0]
         head.dbias = &dbias[0] if dbias is not None else NULL
     wanted = min(max(<Py_ssize_t>CHUNK_BYTES // (O * item), 2 * F), <Py_ssize_t>CHUNK_MOST // (O * item))
-    head.chunk = min(N, max(<Py_ssize_t>CHUNK_ROWS, wanted // LOSS_ROWS * LOSS_ROWS))
-    pieces = (N + LOSS_ROWS - 1) // LOSS_ROWS
+    head.chunk = min(N, max(head.piece, max(<Py_ssize_t>CHUNK_ROWS, wanted) // head.piece * head.piece))
+    pieces = (N + head.piece - 1) // head.piece
     spare = [] if spare is None else spare
-    # The memory has to outlive the reading of losses and hits.
-    memory = run_head(&head, <Kind>which, h, weight, bias, pieces, spare, <real*>NULL)
-    cdef double total = 0
-    cdef int64_t hits = 0
+    # The memory has to outlive the reading of the sums.
+    memory = run_head(&head, h, weight, bias, pieces, spare, <real*>NULL)
+    cdef double total = 0, count = 0, hits = 0
     for n in range(pieces):
-        total, hits = total + head.losses[n], hits + head.hits[n]
+        total, count, hits = total + head.losses[n], count + head.counts[n], hits + head.hits[n]
     if not spare:
         spare.append(memory)
-    return total, hits
+    return total, count, hits
 
 
-cdef run_head(Head* head, Kind kind, const real[:, ::1] h, const real[:, ::1] weight, const real[::1] bias,
+cdef run_head(Head* head, const real[:, ::1] h, const real[:, ::1] weight, const real[::1] bias,
               Py_ssize_t pieces, list spare, real* of_type):
-    """pieces: of losses and hits, for which there is no room yet, nor for outputs; or 0. Returns the memory."""
+    """pieces: so many sums, for which there is no room yet, nor for outputs; or 0. Returns the memory."""
     cdef Py_ssize_t N = h.shape[0], F = h.shape[1], O = weight.shape[0], chunk = head.chunk, item = sizeof(real)
     cdef Py_ssize_t tiles_of_h = 0, tiles_of_columns = 0, tiles_of_d = 0
     if weight.shape[1] != F or (bias is not None and bias.shape[0] != O):
         raise ValueError(f"weight, bias: expected {(O, F)} and {(O,)} for h {(N, F)}, got others")
     cdef double work = <double>chunk * F * O
     cdef int members = threads_for(work * (3 if head.gradient else 1), work, 256)
-    head.k, head.kind, head.N, head.F, head.O = active(), kind, N, F, O
+    head.N, head.F, head.O = N, F, O
     head.tiled = (has_tiles(head.k, of_type) and chunk >= TILED_ROWS and F >= TILED_WIDTH and O >= TILED_WIDTH
                   and tiles_hold(largest(head.k, N, F, &h[0, 0], F))
                   and tiles_hold(largest(head.k, O, F, &weight[0, 0], F)))
     if head.tiled:
-        tiles_of_h = tile_bytes(chunk, F)
-        head.own_bytes = tile_bytes(PIECE_OUTPUTS, F)
+        tiles_of_h = left_bytes(TILES, chunk, F)
+        head.own_bytes = right_bytes(TILES, F, PIECE_OUTPUTS, 0)
         if head.gradient:
-            tiles_of_columns = tile_bytes(F, chunk)
-            tiles_of_d = tile_bytes(chunk, min(O, <Py_ssize_t>DEEP))
-            head.own_bytes = max(tile_bytes(PIECE_OUTPUTS, max(F, chunk)), tile_bytes(64, min(O, <Py_ssize_t>DEEP)))
+            tiles_of_columns = right_bytes(TILES, chunk, F, 0)
+            tiles_of_d = left_bytes(TILES, chunk, min(O, <Py_ssize_t>DEEP))
+            head.own_bytes = max(right_bytes(TILES, max(F, chunk), PIECE_OUTPUTS, 0),
+                                 right_bytes(TILES, min(O, <Py_ssize_t>DEEP), 64, 0))
     else:
         head.own_bytes = PIECE_OUTPUTS * item
     cdef const unsigned char[::1] zeros = np.zeros(max(F, O) * item, np.uint8) if head.tiled or bias is None else None
@@ -168,7 +178,7 @@ cdef run_head(Head* head, Kind kind, const real[:, ::1] h, const real[:, ::1] we
         except IndexError:
             pass  # without the GIL, another thread may have come in between
     memory = fitting(kept, outputs + tiles_of_h + tiles_of_columns + tiles_of_d + members * head.own_bytes
-                     + 24 * pieces)
+                     + 32 * pieces)
     cdef unsigned char[::1] view = memory
     head.zeros = &zeros[0] if zeros is not None else NULL
     if pieces:
@@ -178,8 +188,9 @@ cdef run_head(Head* head, Kind kind, const real[:, ::1] h, const real[:, ::1] we
     head.d_rows = head.h_columns + tiles_of_columns
     head.own = head.d_rows + tiles_of_d
     head.losses = <double*>(head.own + members * head.own_bytes)
-    head.hits = <int64_t*>(head.losses + pieces)
-    head.most = <double*>(head.hits + pieces)
+    head.counts = head.losses + pieces
+    head.hits = head.counts + pieces
+    head.most = head.hits + pieces
     head.h, head.weight = &h[0, 0], &weight[0, 0]
     head.bias = &bias[0] if bias is not None else head.zeros
     cdef Interrupt interrupt
@@ -214,7 +225,7 @@ cdef void head_member(const Head* p, int me, int count, Team* team, real* of_typ
             split_h(p, start, rows, me, count, of_type)
             meet(team)
         outputs_share(p, start, rows, me, count, of_type)
-        if p.kind != NONE:
+        if p.piece:
             meet(team)
             losses_share(p, start, rows, me, count, of_type)
         if p.gradient:
@@ -234,10 +245,11 @@ cdef void split_h(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, int 
     cdef Py_ssize_t tiles = (rows + 15) // 16, groups = (p.F + 63) // 64, first, last
     first, last = 16 * part(tiles, me, count), min(rows, 16 * part(tiles, me + 1, count))
     if first < last:
-        split_rows(p.k, False, last - first, p.F, 0, p.F, h + first * p.F, p.F, p.h_rows + tile_bytes(first, p.F))
+        split_rows(p.k, False, last - first, p.F, 0, p.F, h + first * p.F, p.F,
+                   p.h_rows + left_bytes(TILES, first, p.F))
     first, last = 64 * part(groups, me, count), min(p.F, 64 * part(groups, me + 1, count))
     if p.gradient and first < last:
-        split_columns(p.k, False, rows, last - first, h + first, p.F, p.h_columns + tile_bytes(first, rows))
+        split_columns(p.k, False, rows, last - first, h + first, p.F, p.h_columns + right_bytes(TILES, rows, first, 0))
 
 
 cdef void outputs_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, int count,
@@ -245,7 +257,7 @@ cdef void outputs_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me
     cdef const real* h = <const real*>p.h + start * p.F
     cdef const real* weight
     cdef const real* bias
-    cdef real* outputs = <real*>p.outputs + (start * p.O if p.kind == NONE else 0)
+    cdef real* outputs = <real*>p.outputs + (0 if p.piece else start * p.O)
     cdef real* z
     cdef char* own = p.own + me * p.own_bytes
     cdef Py_ssize_t down = (rows + PIECE_ROWS - 1) // PIECE_ROWS, across = (p.O + PIECE_OUTPUTS - 1) // PIECE_OUTPUTS
@@ -261,7 +273,8 @@ cdef void outputs_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me
             if cut != o:  # these outputs' weights serve all pieces of rows
                 split_columns(p.k, True, p.F, width, weight, p.F, own)
                 cut = o
-            product(p.k, True, height, p.F, width, 0, width, p.h_rows + tile_bytes(r, p.F), 0, own, bias, z, p.O)
+            product(p.k, TILES, height, p.F, width, 0, width, p.h_rows + left_bytes(TILES, r, p.F), 0, own, bias, z,
+                    p.O)
         else:
             for n in range(height):
                 memcpy(z + n * p.O, bias, width * sizeof(real))
@@ -270,21 +283,17 @@ cdef void outputs_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me
 
 cdef void losses_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, int count,
                        real* of_type) noexcept nogil:
-    cdef Py_ssize_t pieces = (rows + LOSS_ROWS - 1) // LOSS_ROWS, piece, r, height, n
+    cdef Py_ssize_t pieces = (rows + p.piece - 1) // p.piece, piece, r, height, n
     cdef real* z
-    cdef const real* values
+    cdef const real* weights
     for piece in range(part(pieces, me, count), part(pieces, me + 1, count)):
-        r = piece * LOSS_ROWS
-        height, n = min(<Py_ssize_t>LOSS_ROWS, rows - r), start // LOSS_ROWS + piece
-        z, values = <real*>p.outputs + r * p.O, <const real*>p.values + (start + r) * p.O
-        p.hits[n] = 0
-        if p.kind == CROSS_ENTROPY:
-            p.losses[n] = softmax_cross_entropy(p.k, height, p.O, z, p.classes + start + r, <real>p.scale, p.gradient,
-                                                &p.hits[n])
-        elif p.kind == SQUARED_ERROR:
-            p.losses[n] = squared_error(p.k, height, p.O, z, values, <real>p.scale, p.gradient, &p.hits[n])
-        else:
-            p.losses[n] = binary_cross_entropy(p.k, height, p.O, z, values, <real>p.scale, p.gradient, &p.hits[n])
+        r = piece * p.piece
+        height, n = min(p.piece, rows - r), start // p.piece + piece
+        z = <real*>p.outputs + r * p.O
+        weights = <const real*>p.weights + start + r if p.weights != NULL else NULL
+        p.counts[n] = p.hits[n] = 0
+        p.losses[n] = row_loss(p.loss, height, p.O, z, p.targets + (start + r) * p.target_bytes, weights, p.parameters,
+                               <real>p.scale, p.gradient, &p.counts[n], &p.hits[n])
         if p.tiled and p.gradient:
             p.most[n] = largest(p.k, height, p.O, z, p.O)
 
@@ -293,7 +302,7 @@ cdef bint d_fits_tiles(const Head* p, Py_ssize_t start, Py_ssize_t rows) noexcep
     """Whether tiles hold a chunk's d outputs: every member finds the same."""
     cdef double most = 0
     cdef Py_ssize_t n
-    for n in range(start // LOSS_ROWS, start // LOSS_ROWS + (rows + LOSS_ROWS - 1) // LOSS_ROWS):
+    for n in range(start // p.piece, start // p.piece + (rows + p.piece - 1) // p.piece):
         most = max(most, p.most[n])
     return tiles_hold(most)
 
@@ -325,14 +334,14 @@ cdef void dh_of_tiles(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, 
             meet(team)  # nobody reads the last tiles any more
         if first < last:
             split_rows(p.k, False, last - first, deep, 0, deep, z + first * p.O + o, p.O,
-                       p.d_rows + tile_bytes(first, deep))
+                       p.d_rows + left_bytes(TILES, first, deep))
         meet(team)
         for f in range(64 * part(groups, me, count), min(p.F, 64 * part(groups, me + 1, count)), 64):
             width = min(<Py_ssize_t>64, p.F - f)
             if not goes_on_alone(p.interrupt, me, start // p.chunk):
                 break  # but meet the others
             split_columns(p.k, False, deep, width, <const real*>p.weight + o * p.F + f, p.F, own)
-            product(p.k, True, rows, deep, width, 0, width, p.d_rows, 0, own,
+            product(p.k, TILES, rows, deep, width, 0, width, p.d_rows, 0, own,
                     <const real*>p.zeros if o == 0 else <const real*>NULL, dh + f, p.F)
 
 
@@ -353,7 +362,7 @@ cdef void dweight_share(const Head* p, bint tiled, Py_ssize_t start, Py_ssize_t 
         z, dweight = <const real*>p.outputs + o, <real*>p.dweight + o * p.F
         if tiled:
             split_rows(p.k, True, width, rows, 0, rows, z, p.O, own)
-            product(p.k, True, width, rows, p.F, 0, p.F, own, 0, p.h_columns,
+            product(p.k, TILES, width, rows, p.F, 0, p.F, own, 0, p.h_columns,
                     <const real*>p.zeros if start == 0 else <const real*>NULL, dweight, p.F)
         else:
             gemm[real](True, False, width, p.F, rows, 1, z, p.O, h, p.F, 0 if start == 0 else 1, dweight, p.F)

@@ -55,10 +55,6 @@ cdef inline const void* left_operand(const Kernels* k, int form, Py_ssize_t rows
     split_rows(k, False, rows, K, first, last, A, lda, room)
     return room
 
-# Of either operand.
-cdef inline Py_ssize_t tile_bytes(Py_ssize_t rows_or_columns, Py_ssize_t K) noexcept nogil:
-    return left_bytes(TILES, rows_or_columns, K)
-
 # Whether tiles hold numbers of which this is the largest.
 cdef inline bint tiles_hold(double largest) noexcept nogil:
     return largest == 0 or TILES_LOW <= largest <= TILES_HIGH

@@ -9,6 +9,7 @@ import numpy as np
 from cylstm.checks import (
     check_finite,
     check_lengths,
+    check_range,
     check_resets,
     check_state,
     describe,
@@ -18,7 +19,7 @@ from cylstm.checks import (
 from cylstm.data import batches_by_length, pad
 from cylstm.state import State
 
-__all__ = ["Dataset", "check_numbers", "in_batches", "one_row_each", "ragged_rows"]
+__all__ = ["Dataset", "in_batches", "one_row_each", "ragged_rows"]
 
 HASHED_AT_ONCE = 1 << 20  # elements: a memory map is not copied as a whole
 
@@ -111,18 +112,16 @@ class Dataset:
             raise TypeError(f"{name}: expected an array or a list of arrays, got {describe(self.y)}")
         if len(self.y) != len(self.x):
             raise ValueError(f"{name}: expected {len(self.x)} rows, as many as {self.names[0]}, got {len(self.y)}")
-        classes = model.loss == "cross_entropy"
-        width = () if classes else (model.output_size,)
+        width = model.loss.width(model.output_size)
         rows = [self.y] if not self.ragged or self.last else self.y
         rows = [plain_array(f"{name}[{n}]" if len(rows) > 1 else name, row) for n, row in enumerate(rows)]
         for n, row in enumerate(rows):
             label = f"{name}[{n}]" if len(rows) > 1 else name
-            if classes and row.dtype.kind not in "iu":
-                raise TypeError(f"{label}: expected integer classes, got {describe(row)}")
+            model.loss.check_kind(label, row)
             steps = () if self.last else (len(self.x[n]),) if self.ragged else (self.steps,)
             rank = () if self.ragged and not self.last else (len(self.x),)
             if self.last:
-                row = one_row_each(row, model)
+                row = one_row_each(row, width)
             if row.shape != (*rank, *steps, *width):
                 first = int(self.unbatched)
                 raise ValueError(f"{label}: expected {(*rank, *steps, *width)[first:]}, got {row.shape[first:]}")
@@ -132,10 +131,7 @@ class Dataset:
                 check_finite(label, row, model.dtype, None if self.last or self.ragged else self.lengths)
             if not self.last and not self.ragged and self.lengths is not None:
                 row = row[np.arange(self.steps) < self.lengths[:, None]]  # what stands past the ends is ignored
-            if classes:
-                check_range(label, row, model.output_size)
-            else:
-                check_numbers(label, row, model.loss)
+            model.loss.check_values(label, row, model.output_size)
         if self.ragged and not self.last:
             self.y = rows if len({row.dtype for row in rows}) == 1 else one_type(name, rows)
         else:
@@ -210,11 +206,11 @@ def in_batches(model, x, state, lengths, resets, at_once):
     return outputs, final
 
 
-def one_row_each(y, model) -> np.ndarray:
-    """Targets of output="last": (B, horizon, F) with as many numbers a row as the model gives as (B, O), a view where
-    one can be; others as they are."""
-    several = model.loss != "cross_entropy" and y.ndim > 2 and math.prod(y.shape[1:]) == model.output_size
-    return y.reshape(len(y), model.output_size) if several else y
+def one_row_each(y, width) -> np.ndarray:
+    """Targets of output="last": (B, horizon, F) with as many numbers a row as `width`, the shape of a target, has as
+    (B, *width), a view where one can be; others as they are."""
+    several = width and y.ndim > 2 and math.prod(y.shape[1:]) == math.prod(width)
+    return y.reshape(len(y), *width) if several else y
 
 
 def ragged_rows(x) -> list[np.ndarray] | None:
@@ -241,18 +237,3 @@ def one_type(name, rows) -> list[np.ndarray]:
         raise TypeError(f"{name}: expected rows of one kind, got integers in some and floating-point numbers in others")
     dtype = np.int64 if rows[0].dtype.kind in "iu" else np.result_type(*rows)
     return [np.asarray(row, dtype) for row in rows]
-
-
-def check_numbers(name, y, loss):
-    """TypeError unless y are real numbers; ValueError for targets of "binary_cross_entropy" outside [0, 1]."""
-    if y.dtype.kind not in "fiub":
-        raise TypeError(f"{name}: expected numbers, got {describe(y)}")
-    if loss == "binary_cross_entropy" and y.size and not (y.min() >= 0 and y.max() <= 1):
-        raise ValueError(f"{name}: expected targets in [0, 1], got {y.min():g}..{y.max():g}")
-
-
-def check_range(name, ids, size):
-    """ValueError unless all ids are in 0..size-1."""
-    low, high = int(ids.min()), int(ids.max())
-    if low < 0 or high >= size:
-        raise ValueError(f"{name}: expected ids in 0..{size - 1}, got {low if low < 0 else high}")

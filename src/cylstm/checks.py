@@ -8,8 +8,8 @@ import os
 import numpy as np
 
 __all__ = [
-    "as_float_array", "as_generator", "as_ids", "check_finite", "check_lengths", "check_resets", "check_state",
-    "describe", "described_with_way", "one_of", "path_name", "plain_array", "positive_int", "real_in",
+    "as_float_array", "as_generator", "as_ids", "check_finite", "check_lengths", "check_range", "check_resets",
+    "check_state", "describe", "described_with_way", "one_of", "path_name", "plain_array", "positive_int", "real_in",
 ]  # fmt: skip
 
 
@@ -170,11 +170,15 @@ def as_ids(name: str, value, size: int) -> np.ndarray:
     array = np.array(plain_array(name, value))
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"{name}: expected integer ids, got {describe(array)}")
-    if array.size:
-        low, high = int(array.min()), int(array.max())
-        if low < 0 or high >= size:
-            raise ValueError(f"{name}: expected ids in 0..{size - 1}, got {low if low < 0 else high}")
+    check_range(name, array, size)
     return np.asarray(array, dtype=np.int64)
+
+
+def check_range(name: str, ids: np.ndarray, size: int) -> None:
+    """ValueError unless all ids are in 0..size-1."""
+    low, high = int(ids.min(initial=0)), int(ids.max(initial=0))
+    if low < 0 or high >= size:
+        raise ValueError(f"{name}: expected ids in 0..{size - 1}, got {low if low < 0 else high}")
 
 
 def check_lengths(lengths, B: int, T: int) -> np.ndarray:

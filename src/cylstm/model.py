@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cylstm import _head, _ops, io, train
+from cylstm import _head, _ops, io, losses, train
 from cylstm.batches import Dataset, in_batches, ragged_rows
 from cylstm.checks import (
     as_generator,
@@ -28,7 +28,7 @@ from cylstm.lstm import LSTM, MOST_LAYERS
 from cylstm.params import Parameters
 from cylstm.sampling import Sampler, generate
 from cylstm.state import State
-from cylstm.tokens import last_of, metrics, of_tokens, targets_of, to_steps
+from cylstm.tokens import last_of, of_tokens, targets_of, to_steps
 from cylstm.vocab import Vocabulary
 
 __all__ = ["Model", "Result"]
@@ -69,7 +69,7 @@ class Model:
         E: ids go through a learned table (V, E) first. Without one, ids stand for one-hot rows.
     output : "sequence" or "last"
         One output per step, or one per row from the last layer's final state (of both directions).
-    loss : "cross_entropy", "mse" or "binary_cross_entropy"
+    loss : "cross_entropy", "mse", "binary_cross_entropy" or a `losses.Loss`
         Averaged over tokens (rows, for output="last"), never over padding; over the outputs of a token, too.
     head_bias : bool
     seed : int, None or numpy.random.Generator
@@ -93,7 +93,7 @@ class Model:
             raise ValueError(f"num_layers: expected at most {MOST_LAYERS}, got {self.num_layers}")
         self.embedding_size = None if embedding_size is None else positive_int("embedding_size", embedding_size)
         self.output = one_of("output", output, ("sequence", "last"))
-        self.loss = one_of("loss", loss, tuple(_head.KINDS))
+        self.loss = losses.as_loss(loss)
         self.head_bias = bool(head_bias)
         if vocabulary is not None and not isinstance(vocabulary, Vocabulary):
             raise TypeError(f"vocabulary: expected a Vocabulary, got {describe(vocabulary)}")
@@ -173,12 +173,13 @@ class Model:
         """The arguments that make a model of this shape, for JSON."""
         names = ("input_size", "hidden_size", "output_size", "num_layers", "bidirectional", "dropout", "embedding_size",
                  "output", "loss", "head_bias", "peepholes", "coupled", "cell_clip", "forget_bias")  # fmt: skip
-        return {**{name: getattr(self, name) for name in names}, "dtype": str(self.dtype)}
+        plain = {"loss": self.loss.config, "dtype": str(self.dtype)}
+        return {**{name: getattr(self, name) for name in names}, **plain}
 
     def __reduce__(self):
         return _rebuilt, (
             type(self),
-            self.config,
+            {**self.config, "loss": self.loss},
             self.vocabulary,
             self.parameters.raw().copy(),
             copy.deepcopy(self.rng),
@@ -229,29 +230,19 @@ class Model:
         """
         outputs, _ = self(x, lengths=lengths)
         if isinstance(outputs, list):
-            return [self._decide(row) for row in outputs]
-        return self._decide(outputs)
-
-    def _decide(self, outputs):
-        if self.loss == "cross_entropy":
-            return outputs.argmax(axis=-1)
-        return (outputs > 0).astype(np.int64) if self.loss == "binary_cross_entropy" else outputs
+            return [self.loss.decide(row) for row in outputs]
+        return self.loss.decide(outputs)
 
     def predict_proba(self, x, *, lengths=None) -> np.ndarray:
         """Softmax or sigmoid of `model(x)`'s outputs. Raises ValueError for a model with "mse", which has none."""
-        if self.loss == "mse":
-            raise ValueError("predict_proba: expected a model with probabilities, got one with loss='mse'")
+        if self.loss.probabilities is None:
+            raise ValueError(
+                f"predict_proba: expected a model with probabilities, got one with loss={self.loss.name!r}"
+            )
         outputs, _ = self(x, lengths=lengths)
         if isinstance(outputs, list):
-            return [self._probabilities(row) for row in outputs]
-        return self._probabilities(outputs)
-
-    def _probabilities(self, outputs):
-        if self.loss == "binary_cross_entropy":
-            e = np.exp(-np.abs(outputs))
-            return np.where(outputs >= 0, 1, e) / (1 + e)
-        e = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
-        return e / e.sum(axis=-1, keepdims=True)
+            return [self.loss.probabilities(row) for row in outputs]
+        return self.loss.probabilities(outputs)
 
     def initial_state(self, batch_size=1) -> State:
         """A state of zeros, arrays (L*D, B, H)."""
@@ -315,7 +306,7 @@ class Model:
         outputs, final, tape = self.lstm.forward(features, state, lengths=lengths, resets=resets)
         h = of_tokens(self, outputs, final, real)
         dh = np.empty_like(h)
-        total, hits = self._loss(h, targets, 1 / len(h), dh, gradients)
+        total, weight, hits = self._loss(h, targets, 1 / len(h), dh, gradients)
         dy, dstate = to_steps(self, dh, outputs.shape, real)
         embeds = self.embedding_size is not None
         dx = self.lstm.backward(tape, dy, dstate, out=gradients.child("lstm."), input_gradient=embeds).x
@@ -323,7 +314,7 @@ class Model:
             table = gradients.raw("embedding.weight")
             _ops.embedding_gradient(table, ids.ravel(), np.ascontiguousarray(dx.reshape(-1, self.embedding_size)))
         gradients.touch()
-        return Result(total / len(h), gradients, final, len(h), hits)
+        return Result(losses.mean(total, weight), gradients, final, len(h), int(hits))
 
     def _checked_gradients(self, out):
         if not isinstance(out, Parameters):
@@ -344,7 +335,7 @@ class Model:
         )
 
     def evaluate(self, x, y, *, lengths=None, batch_size=256) -> dict[str, float]:
-        """{"loss": mean per token, "tokens": how many, "perplexity": exp(loss), "accuracy": share of hits}.
+        """{"loss": mean per token, "perplexity": exp(loss), "accuracy": share of hits, "tokens": how many}.
 
         x, y, lengths: as for `fit`. Perplexity is there for "cross_entropy", accuracy for the argmax of it and for
         outputs on the right side of 1/2 ("binary_cross_entropy"). Nothing is dropped, no random number is drawn.
@@ -352,7 +343,7 @@ class Model:
         return self._evaluate(Dataset(self, x, y, lengths), positive_int("batch_size", batch_size))
 
     def _evaluate(self, dataset, batch_size=256):
-        total, hits, tokens = 0.0, 0, 0
+        sums, tokens = (0.0, 0.0, 0.0), 0
         for rows in dataset.batches(batch_size):
             # Without lengths the rows are neighbours: a slice is a view, so a memory map is never copied as a whole.
             x, y, lengths = dataset.take(rows if dataset.lengths is not None else slice(rows[0], rows[-1] + 1))
@@ -364,9 +355,9 @@ class Model:
                 targets, real = targets_of(self, x[:, part], y if self.output == "last" else y[:, part], lengths)
                 outputs, state = self.lstm(self._embed(x[:, part], lengths=lengths), state, lengths=lengths)
                 h = of_tokens(self, outputs, state, real)
-                part_total, part_hits = self._loss(h, targets)
-                total, hits, tokens = total + part_total, hits + part_hits, tokens + len(h)
-        return metrics(self, total, hits, tokens)
+                sums = [so_far + more for so_far, more in zip(sums, self._loss(h, targets), strict=True)]
+                tokens += len(h)
+        return {**self.loss.metrics(*sums, self.output_size), "tokens": tokens}
 
     def fit(self, x, y, **options) -> train.History:
         """Train on x and y: see `train.fit` for all options."""

@@ -264,18 +264,18 @@ def backward(tape, dy, dstate=None):
     return dlayer.swapaxes(0, 1), (dh0, dc0), {name: dparams[name] for name in params}
 
 
-# --- losses: the mean over real tokens, and its gradient --------------------------------------------------------------
+# --- losses: the weighted mean over tokens, and its gradient ----------------------------------------------------------
 
 
-def token_weights(count, mask):
-    """1/N for each of the N tokens that mask (count,) calls real, 0 for the others."""
-    weights = np.ones(count) if mask is None else np.asarray(mask, np.float64)
+def token_weights(count, weights):
+    """weights (count,) of tokens, a mask (1 is real, 0 padding) included, made to sum to 1; None: all alike."""
+    weights = np.ones(count) if weights is None else np.asarray(weights, np.float64)
     return weights / weights.sum()
 
 
-def softmax_cross_entropy(logits, targets, mask=None):
-    """logits (N, V), targets (N,) ids, mask (N,) bool or None -> mean loss per token, d loss / d logits."""
-    logits, weights = np.asarray(logits, np.float64), token_weights(len(logits), mask)
+def softmax_cross_entropy(logits, targets, weights=None):
+    """logits (N, V), targets (N,) ids, weights (N,) or None -> mean loss per token, d loss / d logits."""
+    logits, weights = np.asarray(logits, np.float64), token_weights(len(logits), weights)
     # log sum_v exp(z_v) = m + log sum_v exp(z_v - m), m = max(z): no overflow, no log(0)
     largest = logits.max(axis=1, keepdims=True)
     log_sum = largest + np.log(np.exp(logits - largest).sum(axis=1, keepdims=True))
@@ -289,17 +289,17 @@ def softmax_cross_entropy(logits, targets, mask=None):
     return loss, weights[:, None] * dlogits
 
 
-def mse(outputs, targets, mask=None):
+def mse(outputs, targets, weights=None):
     """outputs, targets (N, O) -> mean over tokens of the mean over outputs of (output - target)^2, its gradient."""
-    weights = token_weights(len(outputs), mask)[:, None] / outputs.shape[1]
+    weights = token_weights(len(outputs), weights)[:, None] / outputs.shape[1]
     error = np.asarray(outputs, np.float64) - targets
     return (weights * error**2).sum(), weights * 2 * error
 
 
-def binary_cross_entropy(logits, targets, mask=None):
+def binary_cross_entropy(logits, targets, weights=None):
     """logits, targets in [0, 1] (N, O) -> mean over tokens of the mean over outputs of the loss, its gradient."""
     logits = np.asarray(logits, np.float64)
-    weights = token_weights(len(logits), mask)[:, None] / logits.shape[1]
+    weights = token_weights(len(logits), weights)[:, None] / logits.shape[1]
     # -t log s(z) - (1 - t) log(1 - s(z)) = max(z, 0) - t z + log(1 + exp(-|z|))
     loss = np.maximum(logits, 0) - targets * logits + np.log1p(np.exp(-np.abs(logits)))
     return (weights * loss).sum(), weights * (sigmoid(logits) - targets)

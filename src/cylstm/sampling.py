@@ -55,7 +55,7 @@ class Sampler:
 
 def generate(model, prompt, length, sampler, stop):
     """`Model.generate` with its arguments checked: yields up to `length` ids that a model writes after a prompt."""
-    if model.bidirectional or model.output != "sequence" or model.loss != "cross_entropy":
+    if model.bidirectional or model.output != "sequence" or not model.loss.of_classes:
         raise ValueError(f"generate: expected a model of one direction with cross_entropy at every step, got {model!r}")
     if model.output_size != model.input_size:
         sizes = f"{model.output_size} and {model.input_size}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from cylstm.batches import check_numbers, one_row_each
-from cylstm.checks import as_ids, check_finite, check_lengths, plain_array
+from cylstm.batches import one_row_each
+from cylstm.checks import check_finite, check_lengths, plain_array
 
-__all__ = ["last_of", "metrics", "of_tokens", "targets_of", "to_steps"]
+__all__ = ["last_of", "of_tokens", "targets_of", "to_steps"]
 
 
 def targets_of(model, x, y, lengths):
@@ -23,9 +23,10 @@ def targets_of(model, x, y, lengths):
         raise ValueError(f"x: expected a batch, ids (B, T) or features (B, T, {model.input_size}), got {shape}")
     real = None
     rows = shape[:1] if model.output == "last" else shape[:2]
-    y, width = plain_array("y", y), () if model.loss == "cross_entropy" else (model.output_size,)
+    y, width = plain_array("y", y), model.loss.width(model.output_size)
+    model.loss.check_kind("y", y)
     if model.output == "last":
-        y = one_row_each(y, model)
+        y = one_row_each(y, width)
     if y.shape != (*rows, *width):
         raise ValueError(f"y: expected {(*rows, *width)}, got {y.shape}")
     ends = None
@@ -34,10 +35,7 @@ def targets_of(model, x, y, lengths):
         real = np.arange(shape[1]) < ends[:, None]
     check_finite("y", y, model.dtype, ends)
     y = y.reshape(-1, *width) if real is None else y[real]
-    if model.loss == "cross_entropy":
-        return as_ids("y", y, model.output_size), real
-    check_numbers("y", y, model.loss)
-    return np.ascontiguousarray(y, model.dtype), real
+    return model.loss.converted("y", y, model.output_size, model.dtype), real
 
 
 def last_of(model, state):
@@ -65,14 +63,3 @@ def to_steps(model, dh, shape, real):
     dy = np.zeros(shape, model.dtype)
     dy[real] = dh
     return dy, None
-
-
-def metrics(model, total, hits, tokens) -> dict[str, float]:
-    """The means of a loss of `total` and of `hits` over so many tokens, by name: see `Model.evaluate`."""
-    found = {"loss": total / tokens, "tokens": tokens}
-    if model.loss == "cross_entropy":
-        found["perplexity"] = float(np.exp(min(total / tokens, 700)))
-        found["accuracy"] = hits / tokens
-    elif model.loss == "binary_cross_entropy":
-        found["accuracy"] = hits / (tokens * model.output_size)
-    return found

@@ -24,7 +24,6 @@ from cylstm.io import Checkpoint
 from cylstm.optim import Adam, Optimizer, ReduceOnPlateau
 from cylstm.params import Parameters
 from cylstm.state import State
-from cylstm.tokens import metrics
 
 __all__ = ["Checkpoint", "Event", "History", "NonFiniteLoss", "StopTraining", "fit", "read_checkpoint"]
 
@@ -258,7 +257,7 @@ class Run:
             self.complain("weights: expected finite numbers, got others", self.moments.updates)
 
     def end_epoch(self, bar, batches):
-        found = metrics(self.model, self.total, self.hits, self.tokens)
+        found = self.model.loss.metrics(self.total, self.tokens, self.hits, self.model.output_size)
         held_out = None if self.held_out is None else self.model._evaluate(self.held_out)
         if held_out is not None and not math.isfinite(held_out["loss"]):
             self.complain(f"validation loss: expected a finite number, got {held_out['loss']}", self.moments.updates)

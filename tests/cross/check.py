@@ -70,6 +70,7 @@ def case(number):
         "b": rng.standard_normal(4 * H),
         "classes": rng.integers(0, H, T * B),
         "values": rng.uniform(0, 1, (T * B, H)),
+        "weights": rng.integers(0, 8, T * B) / 4,
         "numbers": np.concatenate(numbers),
     }
 
@@ -107,10 +108,13 @@ def expected(inputs, got, dtype):
     answer = dict(zip(["dx", "dh0", "dc0", "dW", "dR", "db"], back, strict=True))
     y, classes = got["y"].reshape(N, H), inputs["classes"]
     squared, answer["d squared"] = oracle.mse(y, exact["values"])
-    binary, answer["d binary"] = oracle.binary_cross_entropy(y, exact["values"])
+    whole = exact["weights"].sum()
+    binary, d_binary = oracle.binary_cross_entropy(y, exact["values"], exact["weights"])
+    answer["d binary"] = d_binary * (whole / N)  # of the sum over N
     softmax, answer["d softmax"] = oracle.softmax_cross_entropy(y, classes)
-    hits = [(y.argmax(axis=1) == classes).sum(), ((y > 0) == (exact["values"] > 0.5)).sum(), 0]
-    answer["losses"] = np.array([softmax * N, binary * N, squared * N, *hits])
+    right = ((y > 0) == (exact["values"] > 0.5)).sum(axis=1) @ exact["weights"]
+    hits = [(y.argmax(axis=1) == classes).sum(), right, 0]
+    answer["losses"] = np.array([softmax * N, binary * whole, squared * N, N, whole, N, *hits])
     answer["y"], answer["c"] = layer.h[1:], layer.c[-1]
 
     gradient, size = {"W": 0.5 * got["dW"]}, got["dW"].size

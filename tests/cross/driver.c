@@ -14,9 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SIZES, X, IDS, H0, C0, W_, R_, B_, TARGETS, VALUES, NUMBERS, INPUTS };
+enum { SIZES, X, IDS, H0, C0, W_, R_, B_, TARGETS, VALUES, WEIGHTS, NUMBERS, INPUTS };
 
-static double *inputs[INPUTS]; /* T, B, I, H; x (T,B,I) or ids (T,B); targets: classes (T,B), values (T,B,H) */
+static double *inputs[INPUTS]; /* T, B, I, H; x (T,B,I) or ids (T,B); targets: classes (T,B), values (T,B,H); weights (T,B) */
 static int64_t lengths[INPUTS];
 static FILE *output;
 

@@ -140,26 +140,26 @@ static void NAME(map)(const char *isa, const TABLE *k, int members)
     free(x), free(y);
 }
 
-/* Three losses of y (N, H), each with its gradient; that of the last goes on, in dh (N, Hp). */
+/* Three losses of y (N, H), each with its gradient, one of them with weights; that of the last goes on, in dh (N, Hp). */
 static void NAME(losses)(const char *isa, const TABLE *k, int members, const NAME(layer) *s)
 {
     const ptrdiff_t N = s->T * s->B, n = N * s->H;
-    int64_t *classes = integers(TARGETS), hits[3] = {0};
-    REAL *values = NAME(reals)(VALUES), *y = zeros(n, sizeof(REAL)), scale = (REAL)1 / (REAL)N;
-    double found[6];
+    int64_t *classes = integers(TARGETS);
+    REAL *values = NAME(reals)(VALUES), *weights = NAME(reals)(WEIGHTS), *y = zeros(n, sizeof(REAL));
+    const REAL scale = (REAL)1 / (REAL)N;
+    double found[9] = {0}, *weight = found + 3, *hits = found + 6;
     NAME(unpad)(N, s->H, s->Hp, s->h + s->B * s->Hp, y), NAME(put)(isa, members, "y", n, y);
-    found[0] = k->softmax_cross_entropy(N, s->H, y, classes, scale, 1, &hits[0]);
+    found[0] = k->softmax_cross_entropy(N, s->H, y, classes, NULL, NULL, scale, 1, &weight[0], &hits[0]);
     NAME(put)(isa, members, "d softmax", n, y);
     NAME(unpad)(N, s->H, s->Hp, s->h + s->B * s->Hp, y);
-    found[1] = k->binary_cross_entropy(N, s->H, y, values, scale, 1, &hits[1]);
+    found[1] = k->binary_cross_entropy(N, s->H, y, values, weights, NULL, scale, 1, &weight[1], &hits[1]);
     NAME(put)(isa, members, "d binary", n, y);
     NAME(unpad)(N, s->H, s->Hp, s->h + s->B * s->Hp, y);
-    found[2] = k->squared_error(N, s->H, y, values, scale, 1, &hits[2]);
+    found[2] = k->squared_error(N, s->H, y, values, NULL, NULL, scale, 1, &weight[2], &hits[2]);
     NAME(put)(isa, members, "d squared", n, y);
     NAME(pad)(N, s->H, s->Hp, y, s->dh + s->B * s->Hp);
-    for (int loss = 0; loss < 3; loss++) found[3 + loss] = (double)hits[loss];
-    put(isa, TYPE, members, "losses", 6, found);
-    free(classes), free(values), free(y);
+    put(isa, TYPE, members, "losses", 9, found);
+    free(classes), free(values), free(weights), free(y);
 }
 
 static void NAME(run)(const char *isa, const TABLE *k, int members)

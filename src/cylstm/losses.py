@@ -1,0 +1,148 @@
+"""Losses: which targets each takes, the kernel that computes it, and what its outputs and its sums say.
+
+Every token has outputs (O,), a target and a weight, 1 where there are none. Kernels give sums over tokens; means are
+made of those by `mean`, nowhere else. A new loss is an object here, with its name in `by_name`, a ROW_LOSS in
+cext/kernels.def and a body in cext/loss_body.h.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from cylstm.checks import as_ids, check_range, describe
+
+__all__ = ["BinaryCrossEntropy", "CrossEntropy", "Loss", "SquaredError", "as_loss", "by_name", "mean"]
+
+
+def mean(total: float, weight: float) -> float:
+    """The mean over tokens, from the sums of w * loss and of w."""
+    return total / weight
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What all losses have in common, as it is for one of numbers: a target (O,) to outputs (O,).
+
+    The fields of a subclass are its parameters: files hold them, and the kernel gets them as doubles.
+    """
+
+    name: ClassVar[str]  # in files, and of Model(loss=...)
+    kernel: ClassVar[str]  # its ROW_LOSS
+    # Rows that the kernel gets at a time. Sums of pieces are added in order, so this number decides the last bits.
+    piece: ClassVar[int] = 16
+    of_classes: ClassVar[bool] = False  # whether targets are class ids, and outputs their logits
+
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        """What the kernel gets."""
+        return tuple(vars(self).values())
+
+    @property
+    def config(self) -> str | dict:
+        """What files hold, for `as_loss`: the name or, where there are parameters, a dict of name and those."""
+        return {"name": self.name, **vars(self)} if vars(self) else self.name
+
+    def width(self, outputs: int) -> tuple[int, ...]:
+        """The shape of one token's target beside so many outputs."""
+        return (outputs,)
+
+    def check_kind(self, name: str, y) -> None:
+        """TypeError unless an array is of a kind that targets can be."""
+        if y.dtype.kind not in "fiub":
+            raise TypeError(f"{name}: expected numbers, got {describe(y)}")
+
+    def check_values(self, name: str, y, outputs: int) -> None:
+        """ValueError unless targets, (..., *width(outputs)) and finite, are in range."""
+
+    def converted(self, name: str, y, outputs: int, dtype) -> np.ndarray:
+        """Targets (N, *width(outputs)) as the kernel takes them, checked: contiguous int64 or `dtype`."""
+        self.check_values(name, y, outputs)
+        return np.ascontiguousarray(y, dtype)
+
+    def decide(self, outputs) -> np.ndarray:
+        """Predictions, from outputs (..., O)."""
+        return outputs
+
+    probabilities = None  # of outputs (..., O), where a loss has any
+
+    def metrics(self, total: float, weight: float, hits: float, outputs: int) -> dict[str, float]:
+        """Means by name, from the kernel's sums: "loss" and what else there is to say."""
+        return {"loss": mean(total, weight)}
+
+
+@dataclass(frozen=True)
+class CrossEntropy(Loss):
+    """-log softmax(outputs)[class]. Targets are classes, integers in 0..O-1."""
+
+    name, kernel, of_classes = "cross_entropy", "softmax_cross_entropy", True
+
+    def width(self, outputs):
+        return ()
+
+    def check_kind(self, name, y):
+        if y.dtype.kind not in "iu":
+            raise TypeError(f"{name}: expected integer classes, got {describe(y)}")
+
+    def check_values(self, name, y, outputs):
+        check_range(name, y, outputs)
+
+    def converted(self, name, y, outputs, dtype):
+        return as_ids(name, y, outputs)
+
+    def decide(self, outputs):
+        return outputs.argmax(axis=-1)
+
+    def probabilities(self, outputs):
+        e = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
+        return e / e.sum(axis=-1, keepdims=True)
+
+    def metrics(self, total, weight, hits, outputs):
+        found = super().metrics(total, weight, hits, outputs)
+        return {**found, "perplexity": float(np.exp(min(found["loss"], 700))), "accuracy": mean(hits, weight)}
+
+
+@dataclass(frozen=True)
+class SquaredError(Loss):
+    """The mean over outputs of (output - target)^2."""
+
+    name, kernel = "mse", "squared_error"
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy(Loss):
+    """The mean over outputs, logits, of -t log p - (1 - t) log(1 - p), p = sigmoid(output). Targets t are in [0, 1]."""
+
+    name, kernel = "binary_cross_entropy", "binary_cross_entropy"
+
+    def check_values(self, name, y, outputs):
+        if y.size and not (y.min() >= 0 and y.max() <= 1):
+            raise ValueError(f"{name}: expected targets in [0, 1], got {y.min():g}..{y.max():g}")
+
+    def decide(self, outputs):
+        return (outputs > 0).astype(np.int64)
+
+    def probabilities(self, outputs):
+        e = np.exp(-np.abs(outputs))
+        return np.where(outputs >= 0, 1, e) / (1 + e)
+
+    def metrics(self, total, weight, hits, outputs):
+        return {**super().metrics(total, weight, hits, outputs), "accuracy": mean(hits, weight * outputs)}
+
+
+by_name = {loss.name: loss for loss in (CrossEntropy(), SquaredError(), BinaryCrossEntropy())}
+
+
+def as_loss(given) -> Loss:
+    """A loss itself, or the one of a name or of a `config`. Raises ValueError for others, TypeError for parameters
+    that it does not have."""
+    if isinstance(given, Loss):
+        return given
+    parameters = dict(given) if isinstance(given, dict) else {"name": given}
+    name = parameters.pop("name", None)
+    if not isinstance(name, str) or name not in by_name:
+        names = ", ".join(map(repr, by_name))
+        raise ValueError(f"loss: expected one of {names}, or a Loss, got {describe(given)}")
+    return replace(by_name[name], **parameters)

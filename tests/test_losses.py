@@ -1,0 +1,137 @@
+"""The losses as objects: the table of names, what files hold of them, targets, metrics, a model that is given one."""
+
+import copy
+import dataclasses
+import pickle
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from cylstm import Model, losses
+from cylstm.losses import BinaryCrossEntropy, CrossEntropy, Loss, SquaredError
+
+V, H, O = 5, 4, 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaled(SquaredError):
+    """A loss with a parameter, which its kernel has no use for."""
+
+    name: ClassVar[str] = "scaled"
+    by: float = 2.0
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    monkeypatch.setitem(losses.by_name, "scaled", Scaled())
+
+
+def test_a_name_stands_for_an_object():
+    for name, loss in losses.by_name.items():
+        assert losses.as_loss(name) == loss and losses.as_loss(loss) is loss and loss.name == loss.config == name
+    assert [type(loss) for loss in losses.by_name.values()] == [CrossEntropy, SquaredError, BinaryCrossEntropy]
+
+
+def test_a_loss_with_parameters_is_held_with_them(registered):
+    loss = Scaled(by=3.0)
+    assert loss.config == {"name": "scaled", "by": 3.0} and loss.parameters == (3.0,)
+    assert losses.as_loss(loss.config) == loss != losses.as_loss("scaled")
+    assert SquaredError().parameters == ()
+
+
+@pytest.mark.parametrize("given", ["hinge", None, 3, [], {}, {"name": "hinge"}, {"name": ["mse"]}, SquaredError])
+def test_what_is_no_loss_is_named(given):
+    with pytest.raises(ValueError, match=r"^loss: expected one of 'cross_entropy', 'mse', .*, or a Loss, got "):
+        Model(V, H, O, loss=given)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'by'"):
+        losses.as_loss({"name": "mse", "by": 1})
+
+
+@pytest.mark.parametrize("name", losses.by_name)
+def test_a_model_takes_the_object_for_the_name(rng, name):
+    named, given = (Model(V, H, O, loss=loss, seed=1) for loss in (name, losses.by_name[name]))
+    assert given.loss is losses.by_name[name] and given.config == named.config and given.config["loss"] == name
+    assert repr(given) == repr(named)
+    x = rng.integers(0, V, (2, 6))
+    y = rng.integers(0, O, (2, 6)) if given.loss.of_classes else rng.random((2, 6, O))
+    assert given.evaluate(x, y) == named.evaluate(x, y)
+    for model in (given, named):
+        model.fit(x, y, epochs=1, progress=False)
+    np.testing.assert_array_equal(given.parameters.flat, named.parameters.flat)
+
+
+def test_a_models_loss_goes_into_files_and_copies(tmp_path, registered):
+    model = Model(V, H, O, loss=Scaled(by=4.0), seed=1)
+    model.save(tmp_path / "m.safetensors")
+    for other in (Model.load(tmp_path / "m.safetensors"), copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert other.loss == Scaled(by=4.0) and other.config == model.config
+        np.testing.assert_array_equal(other.parameters.flat, model.parameters.flat)
+
+
+def test_a_file_with_other_parameters_is_damaged(tmp_path, registered, monkeypatch):
+    Model(V, H, O, loss=Scaled(), seed=1).save(tmp_path / "m.safetensors")
+    monkeypatch.setitem(losses.by_name, "scaled", SquaredError())
+    with pytest.raises(ValueError, match="expected the header of a cylstm model, got one that is damaged"):
+        Model.load(tmp_path / "m.safetensors")
+
+
+def test_a_copied_model_may_have_a_loss_that_has_no_name():
+    assert copy.deepcopy(Model(V, H, O, loss=Scaled(by=4.0), seed=1)).loss == Scaled(by=4.0)
+
+
+@pytest.mark.parametrize(("loss", "y", "error", "message"), [
+    (CrossEntropy(), np.zeros(2), TypeError, r"y: expected integer classes, got float64 \(2,\)"),
+    (CrossEntropy(), np.zeros(2, bool), TypeError, "y: expected integer classes, got bool"),
+    (CrossEntropy(), np.array([0, O]), ValueError, "y: expected ids in 0..2, got 3"),
+    (CrossEntropy(), np.array([-2, 9]), ValueError, "y: expected ids in 0..2, got -2"),
+    (CrossEntropy(), np.array([0, 2**64 - 1], np.uint64), ValueError, "y: expected ids in 0..2, got 18446744073709551"),
+    (SquaredError(), np.zeros((2, O), complex), TypeError, "y: expected numbers, got complex128"),
+    (BinaryCrossEntropy(), np.full((2, O), "1"), TypeError, "y: expected numbers, got <U1"),
+    (BinaryCrossEntropy(), np.array([[0, 1, 1.5]]), ValueError, r"y: expected targets in \[0, 1\], got 0..1.5"),
+])  # fmt: skip
+def test_targets_that_a_loss_does_not_take_are_named(loss, y, error, message):
+    with pytest.raises(error, match=message):
+        loss.check_kind("y", y)
+        loss.converted("y", y, O, np.float32)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_targets_become_what_kernels_take(dtype):
+    classes = np.array([2, 0, 1], np.uint8)
+    got = CrossEntropy().converted("y", classes, O, dtype)
+    assert got.dtype == np.int64 and got.tolist() == [2, 0, 1]
+    numbers = np.array([[1, 0], [0, 1], [1, 1]], bool).T
+    for loss in (SquaredError(), BinaryCrossEntropy()):
+        got = loss.converted("y", numbers, O, dtype)
+        assert got.dtype == dtype and got.flags.c_contiguous and got.tolist() == [[1, 0, 1], [0, 1, 1]]
+        assert got.shape[1:] == loss.width(O)
+    assert CrossEntropy().width(O) == ()
+
+
+def test_metrics_are_means_by_weight():
+    assert SquaredError().metrics(6.0, 4.0, 0.0, O) == {"loss": 1.5}
+    assert BinaryCrossEntropy().metrics(6.0, 4.0, 9.0, O) == {"loss": 1.5, "accuracy": 0.75}
+    found = CrossEntropy().metrics(6.0, 4.0, 1.0, O)
+    assert found == {"loss": 1.5, "accuracy": 0.25, "perplexity": pytest.approx(np.exp(1.5))}
+    assert np.isfinite(CrossEntropy().metrics(1e4, 1.0, 0.0, O)["perplexity"])
+
+
+def test_decisions_and_probabilities():
+    outputs = np.array([[1.0, -800.0, 1.5], [0.0, 800.0, -1.0]])
+    np.testing.assert_array_equal(CrossEntropy().decide(outputs), [2, 1])
+    np.testing.assert_array_equal(BinaryCrossEntropy().decide(outputs), [[1, 0, 1], [0, 1, 0]])
+    assert SquaredError().decide(outputs) is outputs and SquaredError().probabilities is None
+    np.testing.assert_allclose(CrossEntropy().probabilities(outputs).sum(axis=1), 1)
+    np.testing.assert_allclose(BinaryCrossEntropy().probabilities(outputs)[1], [0.5, 1, 1 / (1 + np.e)])
+
+
+def test_only_classes_can_be_generated():
+    for loss in losses.by_name.values():
+        if not loss.of_classes:
+            with pytest.raises(ValueError, match="generate: expected a model of one direction with cross_entropy"):
+                Model(V, H, V, loss=loss).generate([1], 3)
+
+
+def test_the_base_is_a_loss_of_numbers():
+    assert Loss().width(O) == (O,) and Loss().metrics(3.0, 2.0, 0.0, O) == {"loss": 1.5}
