@@ -68,6 +68,20 @@ def test_long_sequences_run_chunk_by_chunk_to_the_same_bits(isa, rng):
     same(final.c, final_forward.c)
 
 
+@pytest.mark.parametrize("rows", [16383, 16384, 16385, 33000])
+def test_gradients_of_more_rows_than_one_product_takes(isa, rng, capfd, rows):
+    """Those of a weight are a sum over all rows, some 16384 at a time."""
+    layer = LSTM(2, 3, dtype="float64", seed=1)
+    x, dy = rng.standard_normal((rows, 1, 2)), rng.standard_normal((rows, 1, 3))
+
+    def gradients(part):
+        return layer.backward(layer.forward(x[part])[2], dy[part]).parameters.flat
+
+    parts = sum(gradients(slice(n, n + 1000)) for n in range(0, rows, 1000))
+    np.testing.assert_allclose(gradients(slice(None)), parts, rtol=1e-11, atol=1e-10)
+    assert capfd.readouterr() == ("", ""), "BLAS complains of sizes there"
+
+
 def test_a_sequence_in_two_parts_carries_its_state(dtype, rng):
     layer = LSTM(**SHAPE, dtype=dtype, seed=1)
     x = rng.standard_normal((3, 10, 5)).astype(dtype)
