@@ -123,7 +123,7 @@ class Tree:
 
     def __init__(self, folder):
         self.folder = folder
-        names = "git ls-files -z --cached --others --exclude-standard".split()
+        names = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         for name in subprocess.run(names, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.split("\0"):
             if name and (ROOT / name).is_file():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
