@@ -1,5 +1,6 @@
 """The C kernels on their own: errors of the elementwise functions, dispatch, agreement between products."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -157,3 +158,33 @@ def test_every_name_in_a_table_is_a_kernel_of_its_own():
             missing = {name for name, address in found.items() if address is None}
             assert missing == (set() if (isa, dtype) == ("amx", "float32") else raw.TILE_KERNELS)
             assert len(set(found.values()) - {None}) == len(found) - len(missing)
+
+
+def test_packed_weights_are_where_the_header_says_with_zeros_around_them(isa, dtype, rng):
+    """And back again, of some units; nothing is written past the end."""
+    lanes = raw.lanes(isa, dtype)
+    sizes = sorted({1, lanes - 1, lanes, lanes + 1, 2 * lanes + 3, 5 * lanes + 1})
+    for H, K in itertools.product(sizes, sizes):
+        Hp, Kp = (-(-size // lanes) * lanes for size in (H, K))
+        W = rng.standard_normal((4 * H, K)).astype(dtype)
+        padded = np.zeros((4, Hp, Kp), dtype)
+        padded[:, :H, :K] = W.reshape(4, H, K)
+        rows = padded.reshape(4, -1, lanes, Kp).swapaxes(0, 1).reshape(4 * Hp, Kp)
+
+        def packed(name, n, expected, W=W, H=H, K=K):
+            out = np.full(expected.size + 1, np.nan, dtype)
+            raw.call(isa, dtype, name, W, H, K, n, out)
+            np.testing.assert_array_equal(out, [*expected.ravel(), np.nan], f"{name} {H=} {K=} {n=}")
+
+        for panel in range(Hp // lanes):
+            packed("pack_gates", panel, rows[4 * lanes * panel :, :K][: 4 * lanes].T)
+        for block in range(-(-K // (4 * lanes))):
+            packed("pack_columns", block, rows[:, 4 * lanes * block :][:, : 4 * lanes])
+        for first in range(0, Hp, lanes):
+            last = first + lanes if first % (2 * lanes) else Hp
+            units = np.arange(4 * H) % H
+            expected = np.where(((first <= units) & (units < last))[:, None], W, np.nan)
+            for name, given in (("unpack_rows", rows[:, :K]), ("unpack_columns", rows[:, :K].T)):
+                got = np.full_like(W, np.nan)
+                raw.call(isa, dtype, name, np.ascontiguousarray(given), H, K, first, last, got)
+                np.testing.assert_array_equal(got, expected, f"{name} {H=} {K=} {first=}")

@@ -163,6 +163,17 @@ def test_equal_logits_hit_the_first_as_argmax_does(isa, dtype):
     assert [_head.loss(kind, h, weight, None, np.array([v]))[2] for v in range(4)] == [0, 1, 0, 0]
 
 
+def test_binary_hits_are_on_the_same_side_of_one_half(isa, dtype):
+    """Neither a logit of 0 nor a target of 1/2 is above it."""
+    logits, targets = (np.ravel(a).astype(dtype)[:, None] for a in np.meshgrid([-1, 0, 1], [0.25, 0.5, 0.75]))
+    weight = np.ones((1, 1), dtype)
+    hits = [
+        _head.loss("binary_cross_entropy", z[None], weight, None, t[None])[1]
+        for z, t in zip(logits, targets, strict=True)
+    ]
+    assert hits == [1, 1, 0, 1, 1, 0, 0, 0, 1]
+
+
 def test_large_logits_stay_finite(isa, dtype):
     weight, h = np.array([[900.0], [-900.0], [3.0]], dtype), np.array([[1.0]], dtype)
     dh, dweight = np.empty((1, 1), dtype), np.empty((3, 1), dtype)

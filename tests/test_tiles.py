@@ -107,6 +107,21 @@ def test_all_numbers_small_or_large(isa, rng, what, scale):
             assert np.isfinite(got[name]).all(), name
 
 
+@pytest.mark.parametrize(("name", "scale"), [("h", 1e-38), ("c", 1e-38), ("dh", 1e-38), ("dc", 1e-38), ("dc", 1e30)])
+def test_one_row_of_one_state(isa, rng, name, scale):
+    """The last row's of the last layer; all else is zero, and would do for tiles."""
+    layer, (x, state, dy, dstate) = layer_of(), arrays(rng)
+    layer.parameters["bias_l0"][:] = layer.parameters["bias_l1"][:] = 0
+    states = dict(h=state[0], c=state[1], dh=dstate[0], dc=dstate[1])
+    row = states[name][-1, -1] * np.float32(scale)
+    for array in (x, dy, *states.values()):
+        array[...] = 0
+    states[name][-1, -1] = row
+    got, exact = everything(layer, x, state, dy, dstate), expected_of(layer, x, state, dy, dstate)
+    for name in got:
+        same_but_for_rounding(got[name], exact[name], name)
+
+
 def break_weight(layer):
     layer.parameters["weight_hh_l0"][5, 3] = np.inf
 

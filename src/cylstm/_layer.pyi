@@ -1,15 +1,19 @@
 import numpy as np
 from numpy.typing import ArrayLike
+from typing_extensions import disjoint_base
 
+from cylstm.cell import CellType
 from cylstm.params import Parameters
 from cylstm.state import Gradients, State
 
+@disjoint_base
 class Tape:
     layer: Layer
     nbytes: int
     @property
     def masks(self) -> list[np.ndarray] | None: ...
 
+@disjoint_base
 class Layer:
     input_size: int
     hidden_size: int
@@ -20,6 +24,18 @@ class Layer:
     dropout: float
     embedded: bool
     rng: np.random.Generator
+    def __init__(
+        self,
+        I: int,
+        H: int,
+        L: int,
+        D: int,
+        cell: CellType,
+        dropout: float,
+        dtype,
+        parameters: Parameters,
+        rng: np.random.Generator,
+    ) -> None: ...
     def __call__(
         self,
         x: ArrayLike,

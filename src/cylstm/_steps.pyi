@@ -1,5 +1,7 @@
 import numpy as np
+from typing_extensions import disjoint_base
 
+@disjoint_base
 class Plan:
     cut: np.ndarray | None
     def __init__(self, B: int, T: int, lengths: np.ndarray | None = None, resets: np.ndarray | None = None) -> None: ...

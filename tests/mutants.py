@@ -1,0 +1,250 @@
+"""Puts one mistake at a time into the kernels and the Cython core, builds what contains it, and runs the tests.
+
+    python tests/mutants.py [--count 200] [--seed 1] [--minutes 600] [--only FILE ...] [--list]
+
+The share of mistakes that are found says what the tests see. All happens in a copy of the tree, with one instruction
+set. A mistake that changes no instruction is none, and another one is drawn.
+"""
+
+import argparse
+import contextlib
+import os
+import random
+import re
+import resource
+import runpy
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from pathlib import Path
+from unittest import mock
+
+ROOT = Path(__file__).parent.parent
+MEMORY = 8 << 30  # bytes of addresses: a size that went wrong shall not take the machine's
+# One thread where a test does not say how many; and what was printed before a crash is there.
+ENVIRONMENT = {"CYLSTM_EMULATE": "amx", "CYLSTM_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+# The tests that matter to a file: cheap and telling ones, and then those for who is left. ISA stands for the set.
+GRID = "tests/test_grid.py::test_agrees_with_the_oracle[ISA-{}-{}]"
+SMALL = [GRID.format(*case) for case in (("float64", 3), ("float32", 4), ("float32", 1), ("float64", 6))]
+LARGE = [GRID.format("float32", n) for n in (0, 2, 5, 8)]
+VARIANTS = "tests/test_variants.py::test_agrees_with_the_oracle"
+THREADS = ["tests/test_threads.py::test_same_bits_for_any_number_of_threads",
+           "tests/test_threads.py::test_same_bits_whichever_layer_each_thread_has_come_to",
+           "tests/test_threads.py::test_a_model_learns_the_same_bits"]  # fmt: skip
+CELLS = ["cells_stay_within_their_bounds_and_nan_shows", "a_coupled_cell_needs_no_forget_gate",
+         "steps_give_the_bits_of_the_whole_and_threads_those_of_one[ISA-float32-all]"]  # fmt: skip
+CELLS = [f"tests/test_variants.py::test_{name}" for name in CELLS]
+KERNELS, ROUNDING, OPS, MODULE, LAYER = (f"tests/test_{n}.py" for n in ("kernels", "rounding", "ops", "module", "lstm"))
+# Of the Cython core also with tiles, which are emulated: fast enough for these.
+TILED = ["tests/test_tiles.py", GRID.format("float32", 4), GRID.format("float32", 6)]
+TILED += [f"{THREADS[0]}[ISA-float32-{case}]" for case in ("rows all", "units all", "units of many rows")]
+CORE = ([*SMALL, VARIANTS, LAYER], [MODULE, *LARGE, *THREADS])
+TESTS = {
+    "cext/cell_body.h": ([*SMALL, VARIANTS], [KERNELS, LAYER, MODULE, *LARGE, *CELLS]),
+    "cext/product_body.h": ([*SMALL, ROUNDING, OPS], [KERNELS, LAYER, MODULE, *LARGE, *THREADS]),
+    "cext/rows_body.h": ([MODULE], [*SMALL, *THREADS]),
+    "cext/pack_body.h": ([KERNELS, *SMALL, VARIANTS], [OPS, LAYER, MODULE, *LARGE]),
+    "cext/math_body.h": ([KERNELS, ROUNDING], [*SMALL, OPS]),
+    "cext/loss_body.h": ([OPS], ["tests/test_model.py", "tests/test_train.py"]),
+    "cext/optim_body.h": ([OPS, "tests/test_optim.py", ROUNDING], ["tests/test_train.py"]),
+    "src/cylstm/_sequence.pyx": CORE,
+    "src/cylstm/_order.pyx": CORE,
+    "src/cylstm/_network.pyx": CORE,
+    "src/cylstm/_steps.pyx": ([*SMALL[:2], LAYER, "tests/test_model.py"], [MODULE, *THREADS]),
+}
+
+MISTAKES = [
+    (r"(?<=[\w)\]]) \+ (?=[\w(*&])", (" - ", " * ")),
+    (r"(?<=[\w)\]]) - (?=[\w(*&])", (" + ",)),
+    (r"(?<=[\w)\]]) \* (?=[\w(])", (" + ",)),
+    (r" (<|>) (?=[\w(-])", (r" \1= ",)),
+    (r" (<|>)= ", (r" \1 ",)),
+    (r"(?<=\w)\[([\w.]+(?: [-+] \w+)?)\]", (r"[\1 + 1]", r"[\1 - 1]")),
+    (r"(?<![\w.])\d+(?![\w.])", (lambda digits: str(int(digits) + 1),)),
+    (r"\bfirst(?=_row\b|\b)", ("last",)),
+    (r"\blast(?=_row\b|\b)", ("first",)),
+    (r"\bc_prev\b", ("c",)),
+    (r"(?<![\w.])c\b(?!_)", ("c_prev",)),
+    (r"\+ LANES\b", ("+ 2 * LANES",)),
+    (r"\b2 \* LANES\b", ("LANES",)),
+    (r"\b3 \* LANES\b", ("2 * LANES",)),
+    (r"(?:(?<=[=,?:] )|(?<=\())-(?=[\w(])", ("",)),
+    (r"(?<![;\w] )(?<![\w.*\[\]])\*?[\w.]+(?:\[[^\]]*\])? [-+*]= [^;,\n]+(?:;|$)", ("NOTHING",)),
+    (r"\bmin(?=\()", ("max",)),
+    (r"\bmax(?=\()", ("min",)),
+]
+# What is no code, or declares without computing; and functions whose answer decides how fast, never what.
+C_BESIDES = (
+    r"""/\*.*?\*/|"[^"\n]*"|^[ ]*\#(?:[^\n]*\\\n)*[^\n]*|^(?:static|INLINE|typedef)[^{;]*|^[ ]*[\w ]+ [^=;()]*;$"""
+)
+CYTHON_BESIDES = (
+    r'""".*?"""|"[^"\n]*"|\#[^\n]*|^(?:from|cimport|import)\ (?:[^\n(]*\([^)]*\)|[^\n]*)'
+    r"|^cdef\ \w+\ (?:chunk_rows|best_by_rows|step_beats|inputs_by_steps|team_size)\(.*?\n\n\n"
+    r"|^[ ]*(?:cdef|def)\ [\w *]+\(.*?:\n|^[ ]*cdef\ [^=\n]*$|\[::1\]|\[real\]"
+)
+
+
+def candidates(name):
+    """(line number, the line, the line with a mistake) of every mistake in a file."""
+    source = (ROOT / name).read_text()
+    besides = CYTHON_BESIDES if name.endswith(".pyx") else C_BESIDES
+    code = re.sub(besides, lambda m: re.sub(r"[^\n]", "\0", m[0]), source, flags=re.DOTALL | re.MULTILINE)
+    found = []
+    for number, (line, visible) in enumerate(zip(source.split("\n"), code.split("\n"), strict=True)):
+        for pattern, others in MISTAKES:
+            for place in re.finditer(pattern, visible):
+                for other in others:
+                    instead = other(place[0]) if callable(other) else place.expand(other)
+                    instead = instead.replace("NOTHING", "pass" if name.endswith(".pyx") else ";")
+                    found.append((number, line, line[: place.start()] + instead + line[place.end() :]))
+    return found
+
+
+def drawn(names, seed):
+    """Mistakes without end of the files in turn, as often as a file is long; those of one file in a random order."""
+    rng = random.Random(seed)
+    left = {name: rng.sample(found, len(found)) for name in names if (found := candidates(name))}
+    sizes = {name: len((ROOT / name).read_text().split("\n")) for name in left}
+    while left:
+        (name,) = rng.choices(list(left), [sizes[name] for name in left])
+        yield name, *left[name].pop()
+        if not left[name]:
+            del left[name]
+
+
+class Tree:
+    """A copy of the tree, built once, and the commands that built it, to be given again one by one."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        names = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        for name in subprocess.run(names, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.split("\0"):
+            if name and (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(ROOT / name, folder / name)
+        setup = folder / "setup.py"
+        setup.write_text(setup.read_text().replace('"-O3"', '"-O1"'))
+        build = [sys.executable, "setup.py", "build_clib", "build_ext", "--inplace"]
+        self.environment = {**os.environ, "PYTHONPATH": str(folder / "src"), **ENVIRONMENT}
+        log = self.run(build)
+        if log.returncode:
+            sys.exit(log.stdout + log.stderr)
+        lines = (log.stdout + log.stderr).splitlines()
+        self.commands = [shlex.split(line) for line in lines if re.search(r" (-o|rcs) .*\.(o|so|a)\b", line)]
+        told = {}
+        tell = mock.patch("Cython.Build.cythonize", lambda _, **options: told.update(options))
+        with tell, mock.patch("setuptools.setup"):
+            runpy.run_path(str(setup))
+        directives = (f"-X{name}={value}" for name, value in told["compiler_directives"].items())
+        self.cython = [sys.executable, "-m", "cython", "-Isrc", *directives]
+        code = "from cylstm import _kernels; print(*_kernels.available())"
+        self.sets = self.run([sys.executable, "-c", code], check=True).stdout.split()
+        self.isa = [isa for isa in self.sets if isa != "amx"][-1]
+
+    def run(self, command, **options):
+        return subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True, **options)
+
+    def module(self, name):
+        """Where a file is compiled into. Only _kernels contains kernels: the others reach them through its pointer."""
+        return "_kernels" if name.startswith("cext") else Path(name).stem
+
+    def library(self, name):
+        return self.folder / "src" / "cylstm" / (self.module(name) + sysconfig.get_config_var("EXT_SUFFIX"))
+
+    def build(self, name):
+        """The object code of what a file is compiled into, None where it does not compile, and the module's library."""
+        kernels, library = name.startswith("cext"), self.library(name)
+        source = f"cext/kernels_{self.isa}.c" if kernels else f"src/cylstm/{self.module(name)}.c"
+        compiled = next(c for c in self.commands if source in c)
+        steps = [compiled] if kernels else [[*self.cython, "-o", source, name], compiled]
+        if kernels:
+            steps.append(next(c for c in self.commands if c[-1].endswith(f"kernels_{self.isa}.o")))
+        linked = next(c for c in self.commands if c[c.index("-o") + 1 if "-o" in c else 0].endswith(f"/{library.name}"))
+        steps.append([str(library) if part.endswith(f"/{library.name}") else part for part in linked])
+        if any(self.run(step).returncode for step in steps):
+            return None, None
+        return (self.folder / compiled[compiled.index("-o") + 1]).read_bytes(), library.read_bytes()
+
+    def found_by(self, tests, limit, isa):
+        """The test that fails, hangs or crashes with one instruction set, or None."""
+        tests = [test.replace("ISA", isa) for test in tests]
+        command = [sys.executable, "-m", "pytest", "-x", "-v", "--tb=no", "-p", "no:cacheprovider", *tests]
+        command += ["-k", " and ".join(f"not {name}" for name in self.sets if name != isa)]
+
+        def alone():
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+        with tempfile.TemporaryFile("w+") as output:
+            options = dict(stdout=output, stderr=output, start_new_session=True, preexec_fn=alone)
+            process = subprocess.Popen(command, cwd=self.folder, env={**self.environment, "CYLSTM_ISA": isa}, **options)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(limit)
+            status = process.poll()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with what its tests started
+            process.wait()
+            if status == 0:
+                return None
+            how = {None: " (hangs)", 1: ""}.get(status, " (crashes)")
+            output.seek(0)
+            begun = re.findall(r"^(tests/\S+::.+?)(?: [PFES][A-Z]{4,6} .*| *Fatal.*)?$", output.read(), re.M)
+            return (begun[-1] if begun else "the first import") + how
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--count", type=int, default=200, help="how many mistakes")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=600, help="begin none after so long")
+    parser.add_argument("--only", nargs="+", default=list(TESTS), choices=list(TESTS), metavar="FILE")
+    parser.add_argument("--list", action="store_true", help="show the mistakes and change nothing")
+    options = parser.parse_args()
+    mistakes = drawn(options.only, options.seed)
+    if options.list:
+        for (name, number, line, wrong), _ in zip(mistakes, range(options.count), strict=False):
+            print(f"{name}:{number + 1}: {line.strip()}  ->  {wrong.strip()}")
+        return
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Tree(Path(folder))
+        start = time.monotonic()
+        every = dict.fromkeys(t for name in options.only for stage in TESTS[name] for t in stage)
+        tiled = [(TILED, "amx")] if "amx" in tree.sets else []
+        for tests, isa in [(every, tree.isa), *tiled]:
+            if broken := tree.found_by(tests, 3600, isa):
+                sys.exit(f"{broken} fails without any mistake")
+        whole = time.monotonic() - start
+        print(f"all tests take {whole:.0f} s", flush=True)
+        original, results = {}, []
+        for name, number, line, wrong in mistakes:
+            if len(results) == options.count or time.monotonic() - begin > 60 * options.minutes:
+                break
+            if name not in original:
+                original[name] = tree.build(name)
+            path = tree.folder / name
+            source = path.read_text()
+            before, after = source.split("\n")[:number], source.split("\n")[number + 1 :]
+            path.write_text("\n".join([*before, wrong, *after]))
+            compiled, _ = tree.build(name)
+            path.write_text(source)
+            if compiled not in (None, original[name][0]):
+                quick, rest = TESTS[name]
+                stages = [(quick, tree.isa), *(tiled if name.startswith("src") else []), (rest, tree.isa)]
+                found = next(filter(None, (tree.found_by(tests, 60 + 2 * whole, isa) for tests, isa in stages)), None)
+                results.append(found)
+                print(f"{name}:{number + 1}: {line.strip()}  ->  {wrong.strip()}  {found or 'SURVIVED'}", flush=True)
+            tree.library(name).write_bytes(original[name][1])
+        share = sum(map(bool, results)) / max(1, len(results))
+        print(f"{len(results)} mistakes, {share:.1%} found, after {(time.monotonic() - begin) / 60:.0f} minutes")
+    sys.exit(share < 0.95)
+
+
+if __name__ == "__main__":
+    main()
