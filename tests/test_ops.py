@@ -168,7 +168,7 @@ def test_binary_hits_are_on_the_same_side_of_one_half(isa, dtype):
     logits, targets = (np.ravel(a).astype(dtype)[:, None] for a in np.meshgrid([-1, 0, 1], [0.25, 0.5, 0.75]))
     weight = np.ones((1, 1), dtype)
     hits = [
-        _head.loss("binary_cross_entropy", z[None], weight, None, t[None])[1]
+        _head.loss(losses.BinaryCrossEntropy(), z[None], weight, None, t[None])[2]
         for z, t in zip(logits, targets, strict=True)
     ]
     assert hits == [1, 1, 0, 1, 1, 0, 0, 0, 1]
