@@ -48,7 +48,7 @@ CORE = ([*SMALL, VARIANTS, LAYER], [MODULE, *LARGE, *THREADS])
 TESTS = {
     "cext/cell_body.h": ([*SMALL, VARIANTS], [KERNELS, LAYER, MODULE, *LARGE, *CELLS]),
     "cext/product_body.h": ([*SMALL, ROUNDING, OPS], [KERNELS, LAYER, MODULE, *LARGE, *THREADS]),
-    "cext/rows_body.h": ([MODULE], [*SMALL, *THREADS]),
+    "cext/rows_body.h": ([MODULE, KERNELS], [*SMALL, *THREADS]),
     "cext/pack_body.h": ([KERNELS, *SMALL, VARIANTS], [OPS, LAYER, MODULE, *LARGE]),
     "cext/math_body.h": ([KERNELS, ROUNDING], [*SMALL, OPS]),
     "cext/loss_body.h": ([OPS], ["tests/test_model.py", "tests/test_train.py"]),
