@@ -80,10 +80,8 @@ MISTAKES = [
     (r"\bmax(?=\()", ("min",)),
 ]
 # What is no code, or declares without computing; and functions whose answer decides how fast, never what.
-C_BESIDES = (
-    r"""/\*.*?\*/|"[^"\n]*"|^[ ]*\#(?:[^\n]*\\\n)*[^\n]*|^(?:static|INLINE|typedef)[^{;]*|^[ ]*[\w ]+ [^=;()]*;$"""
-)
-CYTHON_BESIDES = (
+NO_C = r"""/\*.*?\*/|"[^"\n]*"|^[ ]*\#(?:[^\n]*\\\n)*[^\n]*|^(?:static|INLINE|typedef)[^{;]*|^[ ]*[\w ]+ [^=;()]*;$"""
+NO_CYTHON = (
     r'""".*?"""|"[^"\n]*"|\#[^\n]*|^(?:from|cimport|import)\ (?:[^\n(]*\([^)]*\)|[^\n]*)'
     r"|^cdef\ \w+\ (?:chunk_rows|best_by_rows|step_beats|inputs_by_steps|team_size)\(.*?\n\n\n"
     r"|^[ ]*(?:cdef|def)\ [\w *]+\(.*?:\n|^[ ]*cdef\ [^=\n]*$|\[::1\]|\[real\]"
@@ -93,7 +91,7 @@ CYTHON_BESIDES = (
 def candidates(name):
     """(line number, the line, the line with a mistake) of every mistake in a file."""
     source = (ROOT / name).read_text()
-    besides = CYTHON_BESIDES if name.endswith(".pyx") else C_BESIDES
+    besides = NO_CYTHON if name.endswith(".pyx") else NO_C
     code = re.sub(besides, lambda m: re.sub(r"[^\n]", "\0", m[0]), source, flags=re.DOTALL | re.MULTILINE)
     found = []
     for number, (line, visible) in enumerate(zip(source.split("\n"), code.split("\n"), strict=True)):
