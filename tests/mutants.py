@@ -212,6 +212,7 @@ def main():
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         tree = Tree(Path(folder))
+        print(f"built after {time.monotonic() - begin:.0f} s, for {tree.isa}", flush=True)
         start = time.monotonic()
         every = dict.fromkeys(t for name in options.only for stage in TESTS[name] for t in stage)
         tiled = [(TILED, "amx")] if "amx" in tree.sets else []
