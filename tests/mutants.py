@@ -48,7 +48,7 @@ CORE = ([*SMALL, VARIANTS, LAYER], [MODULE, *LARGE, *THREADS])
 TESTS = {
     "cext/cell_body.h": ([*SMALL, VARIANTS], [KERNELS, LAYER, MODULE, *LARGE, *CELLS]),
     "cext/product_body.h": ([*SMALL, ROUNDING, OPS], [KERNELS, LAYER, MODULE, *LARGE, *THREADS]),
-    "cext/rows_body.h": ([MODULE], [*SMALL, *THREADS]),
+    "cext/rows_body.h": ([MODULE, KERNELS], [*SMALL, *THREADS]),
     "cext/pack_body.h": ([KERNELS, *SMALL, VARIANTS], [OPS, LAYER, MODULE, *LARGE]),
     "cext/math_body.h": ([KERNELS, ROUNDING], [*SMALL, OPS]),
     "cext/loss_body.h": ([OPS], ["tests/test_model.py", "tests/test_train.py"]),
@@ -80,10 +80,8 @@ MISTAKES = [
     (r"\bmax(?=\()", ("min",)),
 ]
 # What is no code, or declares without computing; and functions whose answer decides how fast, never what.
-C_BESIDES = (
-    r"""/\*.*?\*/|"[^"\n]*"|^[ ]*\#(?:[^\n]*\\\n)*[^\n]*|^(?:static|INLINE|typedef)[^{;]*|^[ ]*[\w ]+ [^=;()]*;$"""
-)
-CYTHON_BESIDES = (
+NO_C = r"""/\*.*?\*/|"[^"\n]*"|^[ ]*\#(?:[^\n]*\\\n)*[^\n]*|^(?:static|INLINE|typedef)[^{;]*|^[ ]*[\w ]+ [^=;()]*;$"""
+NO_CYTHON = (
     r'""".*?"""|"[^"\n]*"|\#[^\n]*|^(?:from|cimport|import)\ (?:[^\n(]*\([^)]*\)|[^\n]*)'
     r"|^cdef\ \w+\ (?:chunk_rows|best_by_rows|step_beats|inputs_by_steps|team_size)\(.*?\n\n\n"
     r"|^[ ]*(?:cdef|def)\ [\w *]+\(.*?:\n|^[ ]*cdef\ [^=\n]*$|\[::1\]|\[real\]"
@@ -93,7 +91,7 @@ CYTHON_BESIDES = (
 def candidates(name):
     """(line number, the line, the line with a mistake) of every mistake in a file."""
     source = (ROOT / name).read_text()
-    besides = CYTHON_BESIDES if name.endswith(".pyx") else C_BESIDES
+    besides = NO_CYTHON if name.endswith(".pyx") else NO_C
     code = re.sub(besides, lambda m: re.sub(r"[^\n]", "\0", m[0]), source, flags=re.DOTALL | re.MULTILINE)
     found = []
     for number, (line, visible) in enumerate(zip(source.split("\n"), code.split("\n"), strict=True)):
@@ -214,6 +212,7 @@ def main():
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         tree = Tree(Path(folder))
+        print(f"built after {time.monotonic() - begin:.0f} s, for {tree.isa}", flush=True)
         start = time.monotonic()
         every = dict.fromkeys(t for name in options.only for stage in TESTS[name] for t in stage)
         tiled = [(TILED, "amx")] if "amx" in tree.sets else []

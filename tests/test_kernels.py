@@ -1,6 +1,8 @@
 """The C kernels on their own: errors of the elementwise functions, dispatch, agreement between products."""
 
+import ctypes
 import itertools
+import mmap
 import os
 import subprocess
 import sys
@@ -188,3 +190,33 @@ def test_packed_weights_are_where_the_header_says_with_zeros_around_them(isa, dt
                 got = np.full_like(W, np.nan)
                 raw.call(isa, dtype, name, np.ascontiguousarray(given), H, K, first, last, got)
                 np.testing.assert_array_equal(got, expected, f"{name} {H=} {K=} {first=}")
+
+
+def before_forbidden_memory(array):
+    """A copy, behind whose last byte nobody may read."""
+    size = -(-array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = np.frombuffer(mmap.mmap(-1, size + mmap.PAGESIZE), np.uint8)
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(memory.ctypes.data + size), mmap.PAGESIZE, 0) == 0
+    copy = memory[size - array.nbytes : size].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs mprotect")
+def test_nothing_is_read_behind_the_weights_of_others(isa, dtype, rng):
+    """The kernels that take (4H, K) as its owner has it, which is not padded; one that reads on is killed."""
+    lanes = raw.lanes(isa, dtype)
+    for H, K in itertools.product((1, lanes - 1, lanes, lanes + 1), (1, lanes - 1, lanes, 2 * lanes + 1)):
+        H, K = max(1, H), max(1, K)
+        Hp, blocks = -(-H // lanes) * lanes, -(-K // (4 * lanes))
+        W, A = (before_forbidden_memory(rng.standard_normal((n, K)).astype(dtype)) for n in (4 * H, 3))
+        C = np.zeros((3, 4 * Hp), dtype)
+        raw.call(isa, dtype, "product_of_rows", 3, H, K, 0, Hp, A, K, W, None, C, 4 * Hp)
+        got = C.reshape(3, -1, 4, lanes).swapaxes(1, 2).reshape(3, 4, Hp)
+        np.testing.assert_allclose(got[..., :H], (A @ W.T).reshape(3, 4, H), rtol=1e-4, atol=1e-4)
+        assert not got[..., H:].any()
+        out = np.empty((4 * Hp, 4 * lanes * blocks + K), dtype)
+        for panel in range(Hp // lanes):
+            raw.call(isa, dtype, "pack_gates", W, H, K, panel, out)
+        for block in range(blocks):
+            raw.call(isa, dtype, "pack_columns", W, H, K, block, out)

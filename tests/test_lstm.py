@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cylstm import LSTM, State, oracle
+from cylstm._steps import Plan
 
 SHAPE = dict(input_size=5, hidden_size=19, num_layers=2)
 
@@ -66,6 +67,20 @@ def test_long_sequences_run_chunk_by_chunk_to_the_same_bits(isa, rng):
     y_forward, final_forward, _ = layer.forward(x, lengths=lengths, resets=resets)
     same(y, y_forward)
     same(final.c, final_forward.c)
+
+
+@pytest.mark.parametrize("lengths", [None, [2, 4, 1]])
+@pytest.mark.parametrize("shape", [(), (5,), (2, 3)])
+def test_packed_rows_are_time_major_and_longest_first(rng, lengths, shape):
+    array = rng.standard_normal((3, 4, *shape))
+    plan = Plan(3, 4, None if lengths is None else np.array(lengths))
+    rows = [(b, t) for t in range(4) for b in ([0, 1, 2] if lengths is None else [1, 0, 2])]
+    there = [(b, t) for b, t in rows if lengths is None or t < lengths[b]]
+    packed, expected = plan.pack(array), np.zeros_like(array)
+    same(packed, np.array([array[place] for place in there]))
+    for place in there:
+        expected[place] = array[place]
+    same(plan.unpack(packed), expected)
 
 
 @pytest.mark.parametrize("rows", [16383, 16384, 16385, 33000])

@@ -162,6 +162,19 @@ def test_what_is_not_finite_comes_out_where_it_does_elsewhere(isa, rng, broken):
     assert "weights" in broken or all(np.isfinite(values).all() for values in again.values())
 
 
+def test_what_stands_behind_a_state_decides_nothing(isa, rng):
+    layer, (x, state, dy, dstate) = layer_of(), arrays(rng)
+
+    def before_nan(array):
+        memory = np.full((2, *array.shape), np.nan, "f4")
+        memory[0] = array
+        return memory[0]
+
+    expected = everything(layer, x, state, dy, dstate)
+    got = everything(layer, x, tuple(map(before_nan, state)), dy, tuple(map(before_nan, dstate)))
+    assert not [name for name in expected if not np.array_equal(got[name], expected[name])]
+
+
 def test_what_stands_past_a_rows_end_decides_nothing(isa, rng):
     """Not even which kernels a call takes: the bits are the same."""
     layer, (x, state, dy, dstate) = layer_of(), arrays(rng)
