@@ -51,7 +51,7 @@ TESTS = {
     "cext/rows_body.h": ([MODULE, KERNELS], [*SMALL, *THREADS]),
     "cext/pack_body.h": ([KERNELS, *SMALL, VARIANTS], [OPS, LAYER, MODULE, *LARGE]),
     "cext/math_body.h": ([KERNELS, ROUNDING], [*SMALL, OPS]),
-    "cext/loss_body.h": ([OPS], ["tests/test_model.py", "tests/test_train.py"]),
+    "cext/loss_body.h": ([OPS], ["tests/test_losses.py", "tests/test_model.py", "tests/test_train.py"]),
     "cext/optim_body.h": ([OPS, "tests/test_optim.py", ROUNDING], ["tests/test_train.py"]),
     "src/cylstm/_sequence.pyx": CORE,
     "src/cylstm/_order.pyx": CORE,

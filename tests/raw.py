@@ -9,6 +9,7 @@ from cylstm import _kernels
 
 HEADER = re.sub(r"/\*.*?\*/", "", Path(cylstm.get_include(), "kernels.def").read_text(), flags=re.DOTALL)
 
+ROWS = 2  # the form of weights as their owner has them
 KERNELS = re.findall(r"^(?:(?:TILE_)?KERNEL\(\w+, |ROW_LOSS\()(\w+)", HEADER, re.MULTILINE)
 TILE_KERNELS = set(re.findall(r"TILE_KERNEL\(\w+, (\w+),", HEADER))
 

@@ -211,7 +211,7 @@ def test_nothing_is_read_behind_the_weights_of_others(isa, dtype, rng):
         Hp, blocks = -(-H // lanes) * lanes, -(-K // (4 * lanes))
         W, A = (before_forbidden_memory(rng.standard_normal((n, K)).astype(dtype)) for n in (4 * H, 3))
         C = np.zeros((3, 4 * Hp), dtype)
-        raw.call(isa, dtype, "product_of_rows", 3, H, K, 0, Hp, A, K, W, None, C, 4 * Hp)
+        raw.call(isa, dtype, "product", raw.ROWS, 3, K, 4 * H, 0, 4 * Hp, A, K, W, None, C, 4 * Hp)
         got = C.reshape(3, -1, 4, lanes).swapaxes(1, 2).reshape(3, 4, Hp)
         np.testing.assert_allclose(got[..., :H], (A @ W.T).reshape(3, 4, H), rtol=1e-4, atol=1e-4)
         assert not got[..., H:].any()

@@ -250,6 +250,9 @@ def test_numbers_of_numpys_in_an_optimizer_reach_the_checkpoint(tmp_path, rng):
     for lr in (np.float32(1e-3), Cosine(np.float32(1e-3), epochs=np.int64(2))):
         history = model().fit(x, y, epochs=1, optimizer=Adam(lr), checkpoint=tmp_path / "c", progress=False)
         history.save(tmp_path / "h")
+        with io.open_tensors(tmp_path / "c", "checkpoint") as file:
+            assert f"rate={float(np.float32(1e-3))!r}" in file.header["options"]["optimizer"]
+            assert file.header["history"]["learning_rate"] == history.learning_rate
 
 
 def test_a_tensor_is_listed_once(tmp_path, monkeypatch):
