@@ -47,7 +47,9 @@
  * owner has them. The form says what the left operand has to be: rows of reals, or packed as well. */
 enum { CYLSTM_PANELS, CYLSTM_TILES, CYLSTM_ROWS, CYLSTM_FORMS };
 
-/* Of packed operands: blocks of so many rows (of the right one: columns) by so many k take so many bytes. */
+/* Of packed operands: blocks of so many rows (of the right one: columns) by so many k take so many bytes; 0 where an operand
+ * is taken as it lies. */
+enum { CYLSTM_A_REAL = -1 }; /* as many bytes as the table's type has */
 typedef struct {
     ptrdiff_t across, k, bytes;
 } cylstm_block;
@@ -55,7 +57,7 @@ typedef struct {
 static const struct {
     cylstm_block left, right;
 } cylstm_forms[CYLSTM_FORMS] = {
-    [CYLSTM_PANELS] = {.left = {1, 1, 0}, .right = {1, 1, 1}}, /* left: as it lies; right: bytes of a real, in reals */
+    [CYLSTM_PANELS] = {.left = {1, 1, 0}, .right = {1, 1, CYLSTM_A_REAL}},
     [CYLSTM_TILES] = {.left = {16, 32, 3072}, .right = {16, 32, 3072}}, /* three parts in bfloat16, 1 kB each */
     [CYLSTM_ROWS] = {.left = {1, 1, 0}, .right = {1, 1, 0}},
 };
@@ -71,7 +73,7 @@ static inline ptrdiff_t cylstm_left_bytes(int form, ptrdiff_t rows, ptrdiff_t K)
 static inline ptrdiff_t cylstm_right_bytes(int form, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t real)
 {
     const cylstm_block b = cylstm_forms[form].right;
-    return (columns + b.across - 1) / b.across * ((K + b.k - 1) / b.k) * (b.bytes == 1 ? real : b.bytes);
+    return (columns + b.across - 1) / b.across * ((K + b.k - 1) / b.k) * (b.bytes == CYLSTM_A_REAL ? real : b.bytes);
 }
 
 /* Variants of the cell, bits of `flags`; 0 is the plain one. */

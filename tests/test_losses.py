@@ -44,7 +44,7 @@ def test_a_loss_with_parameters_is_held_with_them(registered):
 def test_what_is_no_loss_is_named(given):
     with pytest.raises(ValueError, match=r"^loss: expected one of 'cross_entropy', 'mse', .*, or a Loss, got "):
         Model(V, H, O, loss=given)
-    with pytest.raises(TypeError, match="unexpected keyword argument 'by'"):
+    with pytest.raises(TypeError, match="loss: expected for 'mse' no parameters, got by"):
         losses.as_loss({"name": "mse", "by": 1})
 
 

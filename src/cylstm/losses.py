@@ -7,7 +7,7 @@ cext/kernels.def and a body in cext/loss_body.h.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
 import numpy as np
@@ -145,4 +145,7 @@ def as_loss(given) -> Loss:
     if not isinstance(name, str) or name not in by_name:
         names = ", ".join(map(repr, by_name))
         raise ValueError(f"loss: expected one of {names}, or a Loss, got {describe(given)}")
+    known = [field.name for field in fields(by_name[name])]
+    if unknown := [str(parameter) for parameter in parameters if parameter not in known]:
+        raise TypeError(f"loss: expected for {name!r} {', '.join(known) or 'no parameters'}, got {', '.join(unknown)}")
     return replace(by_name[name], **parameters)

@@ -6,7 +6,7 @@ import weakref
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", exc_type=ImportError)
+torch = pytest.importorskip("torch")
 
 from cylstm.torch import LSTM, explain  # noqa: E402
 from cylstm.torch._call import addresses_of, array_of, form_of, has_shape, is_plain  # noqa: E402
