@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent
 PACKAGE = ROOT / "src" / "cylstm"
 DEBUG = os.environ.get("CYLSTM_DEBUG") == "1"  # bounds checks, no optimisation
 SANITIZE = os.environ.get("CYLSTM_SANITIZE", "")  # "address,undefined" or "thread"
-EMULATE = os.environ.get("CYLSTM_EMULATE", "")  # "amx": its tiles in AVX-512 (cext/tiles_emulated.h), for tests
+EMULATE = os.environ.get("CYLSTM_EMULATE", "")  # "amx": in AVX-512 (cext/product/tiles_emulated.h), for tests
 MACOS = sys.platform == "darwin"
 
 checks = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g"] if SANITIZE else []
@@ -54,14 +54,14 @@ else:
     blas = {
         "libraries": [openblas.get_library()],
         "library_dirs": [str(vendored)],
-        "extra_link_args": [*link_flags, *([] if sys.platform == "win32" else ["-Wl,-rpath,$ORIGIN/_openblas"])],
+        "extra_link_args": [*link_flags, *([] if sys.platform == "win32" else ["-Wl,-rpath,$ORIGIN/../_openblas"])],
     }
 
 # The kernels' contract goes along for C code of others (cylstm.get_include()).
 for header in ("kernels.h", "kernels.def"):
     shutil.copyfile(ROOT / "cext" / header, PACKAGE / "include" / header)
 
-runpy.run_path(str(ROOT / "cext" / "declarations.py"))["write"](PACKAGE / "_kernels_declared.pxi")
+runpy.run_path(str(ROOT / "cext" / "declarations.py"))["write"](PACKAGE / "_core" / "kernels_declared.pxi")
 
 
 def isa_flags(platform):
@@ -94,8 +94,8 @@ stamp.write_text(switches)
 
 def kernel_library(isa):
     """A static library of the kernels for one instruction set, with that set's flags and no other's."""
-    headers = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "cext").glob("*.[hd]*"))]
-    source = f"cext/kernels_{isa}.c"
+    headers = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "cext").rglob("*.[hd]*"))]
+    source = f"cext/isa/{isa}.c"
     return f"cylstm_{isa}", {"sources": [source], "cflags": flags + ISA_FLAGS[isa], "obj_deps": {"": headers}}
 
 
@@ -109,31 +109,32 @@ def extension(name, **options):
     sources = [f"src/cylstm/{name.replace('.', '/')}.pyx"]
     options.setdefault("define_macros", []).append(("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"))
     include = ["cext", numpy.get_include()]
-    depends = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "cext").iterdir())]  # libraries are linked in
+    depends = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "cext").rglob("*.*"))]  # with the libraries
     return Extension(
         f"cylstm.{name}", sources, include_dirs=include, depends=depends, extra_compile_args=flags, **options
     )
 
 
-MODULES = (
-    "_kernels",
-    "_memory",
-    "_pool",
-    "_interrupt",
-    "_steps",
-    "_sequence",
-    "_order",
-    "_weights",
-    "_network",
-    "_work",
-    "_edge",
-    "_layer",
-    "_module",
-    "calls",
-    "_head",
-    "_ops",
-    "torch._call",
+CORE = (
+    "kernels",
+    "memory",
+    "interrupt",
+    "ragged",
+    "team",
+    "reorder",
+    "forward",
+    "backward",
+    "gradients",
+    "factors",
+    "network",
+    "arena",
+    "edge",
+    "layer",
+    "borrowed",
+    "head",
+    "flat",
 )
+MODULES = (*(f"_core.{name}" for name in CORE), "calls", "torch._call")
 
 
 class BuildLibraries(build_clib):
@@ -149,7 +150,7 @@ setup(
     options={"build_ext": {"parallel": os.cpu_count(), "force": REBUILD}, "build_clib": {"force": REBUILD}},
     libraries=[dispatch, pool, *(kernel_library(isa) for isa in ISA_FLAGS)],
     ext_modules=cythonize(
-        [extension("_blas", **blas), *(extension(n) for n in MODULES)],
+        [extension("_core.blas", **blas), *(extension(n) for n in MODULES)],
         include_path=["src"],
         force=REBUILD,
         nthreads=0 if sys.platform == "win32" else os.cpu_count(),

@@ -13,7 +13,8 @@ import numpy as np
 
 import cylstm
 from benchmarks.shapes import BY_NAME
-from cylstm import LSTM, Adam, Model, _blas, _ops
+from cylstm import LSTM, Adam, Model
+from cylstm._core import blas, flat
 
 # Each call is repeated so often before it is counted, while Python rewrites its bytecode and allocators settle, and so
 # often again to be counted. The large ones, slow where AVX2 is emulated, come after the small ones, which have warmed
@@ -64,7 +65,7 @@ def update(shape):
 
     def call():
         result = model.loss_and_gradients(ids[:, :-1], ids[:, 1:], out=gradients)
-        norm = math.sqrt(_ops.sum_squares(gradients.raw()))
+        norm = math.sqrt(flat.sum_squares(gradients.raw()))
         adam.update(model.parameters.raw(), gradients.raw(), moments, 1e-3, min(1.0, 5 / (norm + 1e-6)))
         model.parameters.touch()
         return result
@@ -105,7 +106,7 @@ def main():
         os.getppid()
     repetitions = {name: number for name, (number, _) in named.items()}
     isa = cylstm.instruction_set()
-    print(json.dumps({"repetitions": repetitions, "instruction_set": isa, "blas": _blas.description()}))
+    print(json.dumps({"repetitions": repetitions, "instruction_set": isa, "blas": blas.description()}))
 
 
 if __name__ == "__main__":

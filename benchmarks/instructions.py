@@ -20,7 +20,7 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-from cylstm import _kernels
+from cylstm._core import kernels
 
 BUDGET = Path(__file__).with_suffix(".json")
 LIMIT = 2  # percent
@@ -55,7 +55,7 @@ def count():
     valgrind = subprocess.run(["valgrind", "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
     return counts, {
         "instruction_set": ran["instruction_set"],
-        "compiler": compilers(Path(_kernels.__file__)),
+        "compiler": compilers(Path(kernels.__file__)),
         "blas": ran["blas"],
         "python": sys.version.split()[0],
         "numpy": metadata.version("numpy"),

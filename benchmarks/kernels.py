@@ -11,7 +11,7 @@ import tempfile
 import cylstm
 from benchmarks import timer, training
 from benchmarks.inference import layer_and_input
-from cylstm import _kernels
+from cylstm._core import kernels
 
 # Bytes of a vector, and how to have them. "amx" multiplies bfloat16, three parts to a float; its share is of the FMA
 # peak, which it may exceed.
@@ -43,8 +43,8 @@ def run(shapes, threads, seconds, rounds):
     cylstm.set_num_threads(1)
     chosen, rows = cylstm.instruction_set(), []
     with tempfile.TemporaryDirectory() as folder:
-        for isa in _kernels.available():
-            _kernels.use(isa)
+        for isa in kernels.available():
+            kernels.use(isa)
             peak, peak_flops = peak_call(isa, folder)
             for shape in shapes:
                 if shape.name not in SHAPES:
@@ -57,5 +57,5 @@ def run(shapes, threads, seconds, rounds):
                 rate = {name: 1e-9 * work[name] / t["median"] for name, t in times.items()}
                 rows.append({"shape": shape.name, "instruction set": isa, "gflops": rate})
                 print(isa, shape.name, {name: f"{values:.0f}" for name, values in rate.items()}, flush=True)
-    _kernels.use(chosen)
+    kernels.use(chosen)
     return rows

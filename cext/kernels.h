@@ -22,7 +22,7 @@
  * makes the gradients' 0 again.
  *
  * TILES. Where the processor has Intel's AMX units, products of enough rows in float use them: operands are cut into
- * tiles of bfloat16, three to a float, beforehand (tiles_body.h). A matrix (rows, K) or (K, columns) of tiles takes
+ * tiles of bfloat16, three to a float, beforehand (product/tiles.h). A matrix (rows, K) or (K, columns) of tiles takes
  * cylstm_left_bytes() or cylstm_right_bytes(). Its largest number must be 0 or lie between CYLSTM_TILES_LOW and CYLSTM_TILES_HIGH.
  *
  * `gates` holds pre-activations, then the gates' values, then d loss / d pre-activations: one buffer, in that order.

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 import cylstm
-from cylstm import train
 
 RAW, HEADER, CONTAINER = range(3)
 REFUSALS = (ValueError, OSError)
@@ -89,7 +88,7 @@ def model(data):
 def checkpoint(data):
     """What `cylstm train --resume` reads first."""
     with contextlib.suppress(*REFUSALS):
-        train.read_checkpoint(written("checkpoint", data))
+        cylstm.Model.from_checkpoint(written("checkpoint", data))
 
 
 def resume(data):

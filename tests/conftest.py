@@ -5,7 +5,7 @@ import signal
 import numpy as np
 import pytest
 
-from cylstm import _kernels
+from cylstm._core import kernels
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -14,14 +14,14 @@ def ctrl_c_works():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(params=_kernels.available())
+@pytest.fixture(params=kernels.available())
 def isa(request):
     """Runs the test once for each instruction set that this machine has, and asserts that it took."""
-    before = _kernels.instruction_set()
-    assert _kernels.use(request.param) == request.param == _kernels.instruction_set()
+    before = kernels.instruction_set()
+    assert kernels.use(request.param) == request.param == kernels.instruction_set()
     yield request.param
-    assert _kernels.instruction_set() == request.param
-    _kernels.use(before)
+    assert kernels.instruction_set() == request.param
+    kernels.use(before)
 
 
 @pytest.fixture(params=["float32", "float64"])

@@ -60,7 +60,7 @@ def layers():
 def models():
     """The same of models: losses, gradients, predictions, and the weights after updates of each optimiser."""
     from cylstm import Model
-    from cylstm.optim import SGD, Adam, AdamW
+    from cylstm.training.optim import SGD, Adam, AdamW
 
     optimisers = {"sgd": lambda: SGD(0.1, momentum=0.9), "adam": lambda: Adam(0.01), "adamw": lambda: AdamW(0.01)}
     for loss, dtype, D, embedding in itertools.product(
@@ -105,10 +105,10 @@ def computed():
 
 
 def main(path):
-    from cylstm import _kernels
+    from cylstm._core import kernels
 
     found = {}
-    for isa in _kernels.available():
+    for isa in kernels.available():
         environment = {**os.environ, "CYLSTM_ISA": isa}
         run = subprocess.run([sys.executable, __file__], env=environment, stdout=subprocess.PIPE, text=True, check=True)
         found |= {f"{isa} {name}": value for name, value in json.loads(run.stdout).items()}

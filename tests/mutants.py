@@ -46,17 +46,19 @@ TILED = ["tests/test_tiles.py", GRID.format("float32", 4), GRID.format("float32"
 TILED += [f"{THREADS[0]}[ISA-float32-{case}]" for case in ("rows all", "units all", "units of many rows")]
 CORE = ([*SMALL, VARIANTS, LAYER], [MODULE, *LARGE, *THREADS])
 TESTS = {
-    "cext/cell_body.h": ([*SMALL, VARIANTS], [KERNELS, LAYER, MODULE, *LARGE, *CELLS]),
-    "cext/product_body.h": ([*SMALL, ROUNDING, OPS], [KERNELS, LAYER, MODULE, *LARGE, *THREADS]),
-    "cext/rows_body.h": ([MODULE, KERNELS], [*SMALL, *THREADS]),
-    "cext/pack_body.h": ([KERNELS, *SMALL, VARIANTS], [OPS, LAYER, MODULE, *LARGE]),
-    "cext/math_body.h": ([KERNELS, ROUNDING], [*SMALL, OPS]),
-    "cext/loss_body.h": ([OPS], ["tests/test_losses.py", "tests/test_model.py", "tests/test_train.py"]),
-    "cext/optim_body.h": ([OPS, "tests/test_optim.py", ROUNDING], ["tests/test_train.py"]),
-    "src/cylstm/_sequence.pyx": CORE,
-    "src/cylstm/_order.pyx": CORE,
-    "src/cylstm/_network.pyx": CORE,
-    "src/cylstm/_steps.pyx": ([*SMALL[:2], LAYER, "tests/test_model.py"], [MODULE, *THREADS]),
+    "cext/cell/lstm.h": ([*SMALL, VARIANTS], [KERNELS, LAYER, MODULE, *LARGE, *CELLS]),
+    "cext/product/panels.h": ([*SMALL, ROUNDING, OPS], [KERNELS, LAYER, MODULE, *LARGE, *THREADS]),
+    "cext/product/rows.h": ([MODULE, KERNELS], [*SMALL, *THREADS]),
+    "cext/product/pack.h": ([KERNELS, *SMALL, VARIANTS], [OPS, LAYER, MODULE, *LARGE]),
+    "cext/activations.h": ([KERNELS, ROUNDING], [*SMALL, OPS]),
+    "cext/loss.h": ([OPS], ["tests/test_losses.py", "tests/test_model.py", "tests/test_train.py"]),
+    "cext/optim.h": ([OPS, "tests/test_optim.py", ROUNDING], ["tests/test_train.py"]),
+    "src/cylstm/_core/forward.pyx": CORE,
+    "src/cylstm/_core/backward.pyx": CORE,
+    "src/cylstm/_core/gradients.pyx": CORE,
+    "src/cylstm/_core/reorder.pyx": CORE,
+    "src/cylstm/_core/network.pyx": CORE,
+    "src/cylstm/_core/ragged.pyx": ([*SMALL[:2], LAYER, "tests/test_model.py"], [MODULE, *THREADS]),
 }
 
 MISTAKES = [
@@ -141,7 +143,7 @@ class Tree:
             runpy.run_path(str(setup))
         directives = (f"-X{name}={value}" for name, value in told["compiler_directives"].items())
         self.cython = [sys.executable, "-m", "cython", "-Isrc", *directives]
-        code = "from cylstm import _kernels; print(*_kernels.available())"
+        code = "from cylstm._core import kernels; print(*kernels.available())"
         self.sets = self.run([sys.executable, "-c", code], check=True).stdout.split()
         self.isa = [isa for isa in self.sets if isa != "amx"][-1]
 
@@ -149,20 +151,20 @@ class Tree:
         return subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True, **options)
 
     def module(self, name):
-        """Where a file is compiled into. Only _kernels contains kernels: the others reach them through its pointer."""
-        return "_kernels" if name.startswith("cext") else Path(name).stem
+        """Where a file is compiled into. Only `kernels` contains kernels: the others reach them through its pointer."""
+        return "kernels" if name.startswith("cext") else Path(name).stem
 
     def library(self, name):
-        return self.folder / "src" / "cylstm" / (self.module(name) + sysconfig.get_config_var("EXT_SUFFIX"))
+        return self.folder / "src" / "cylstm" / "_core" / (self.module(name) + sysconfig.get_config_var("EXT_SUFFIX"))
 
     def build(self, name):
         """The object code of what a file is compiled into, None where it does not compile, and the module's library."""
         kernels, library = name.startswith("cext"), self.library(name)
-        source = f"cext/kernels_{self.isa}.c" if kernels else f"src/cylstm/{self.module(name)}.c"
+        source = f"cext/isa/{self.isa}.c" if kernels else f"src/cylstm/_core/{self.module(name)}.c"
         compiled = next(c for c in self.commands if source in c)
         steps = [compiled] if kernels else [[*self.cython, "-o", source, name], compiled]
         if kernels:
-            steps.append(next(c for c in self.commands if c[-1].endswith(f"kernels_{self.isa}.o")))
+            steps.append(next(c for c in self.commands if c[-1].endswith(f"isa/{self.isa}.o")))
         linked = next(c for c in self.commands if c[c.index("-o") + 1 if "-o" in c else 0].endswith(f"/{library.name}"))
         steps.append([str(library) if part.endswith(f"/{library.name}") else part for part in linked])
         if any(self.run(step).returncode for step in steps):

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import cylstm
-from cylstm import _kernels
+from cylstm._core import kernels
 
 HEADER = re.sub(r"/\*.*?\*/", "", Path(cylstm.get_include(), "kernels.def").read_text(), flags=re.DOTALL)
 
@@ -24,7 +24,9 @@ class Kernels(ctypes.Structure):
 
 pointer = ctypes.pythonapi.PyCapsule_GetPointer
 pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-select = ctypes.CFUNCTYPE(ctypes.POINTER(Kernels), ctypes.c_char_p)(pointer(_kernels.select, b"cylstm._kernels.select"))
+select = ctypes.CFUNCTYPE(ctypes.POINTER(Kernels), ctypes.c_char_p)(
+    pointer(kernels.select, b"cylstm._core.kernels.select")
+)
 
 
 def lanes(isa, dtype):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import cylstm
-from cylstm import _pool
+from cylstm._core import team
 
 BODY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 PARALLEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
@@ -51,7 +51,7 @@ def layer_and_x():
     before = cylstm.num_threads()
     cylstm.set_num_threads(3)
     yield cylstm.LSTM(70, 150, 2, seed=1), np.random.default_rng(1).standard_normal((24, 30, 70)).astype("float32")
-    _pool.borrow(0, 0, 0)
+    team.borrow(0, 0, 0)
     cylstm.set_num_threads(before)
 
 
@@ -63,11 +63,11 @@ def run(layer, x):
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_same_bits_on_borrowed_threads(layer_and_x, size):
     expected, runtime = run(*layer_and_x), Runtime(size)
-    _pool.borrow(*runtime.addresses())
+    team.borrow(*runtime.addresses())
     for got, wanted in zip(run(*layer_and_x), expected, strict=True):
         np.testing.assert_array_equal(got, wanted)
     assert runtime.regions > 0
-    _pool.borrow(0, 0, 0)
+    team.borrow(0, 0, 0)
     regions = runtime.regions
     run(*layer_and_x)
     assert runtime.regions == regions
@@ -75,7 +75,7 @@ def test_same_bits_on_borrowed_threads(layer_and_x, size):
 
 def test_one_thread_needs_no_region(layer_and_x):
     runtime = Runtime(3)
-    _pool.borrow(*runtime.addresses())
+    team.borrow(*runtime.addresses())
     cylstm.set_num_threads(1)
     run(*layer_and_x)
     assert runtime.regions == 0
@@ -86,7 +86,7 @@ def test_one_thread_needs_no_region(layer_and_x):
 def test_a_forked_child_has_threads_of_its_own(layer_and_x):
     """What was borrowed did not come along."""
     expected, runtime = run(*layer_and_x), Runtime(3)
-    _pool.borrow(*runtime.addresses())
+    team.borrow(*runtime.addresses())
     run(*layer_and_x)
     regions = runtime.regions
     child = os.fork()

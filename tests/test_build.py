@@ -22,7 +22,8 @@ def asked(tmp_path, monkeypatch):
     """
     shutil.copy(ROOT / "setup.py", tmp_path)
     shutil.copytree(ROOT / "cext", tmp_path / "cext")
-    (tmp_path / "src" / "cylstm" / "include").mkdir(parents=True)
+    for folder in ("include", "_core"):
+        (tmp_path / "src" / "cylstm" / folder).mkdir(parents=True)
     told = {}
     monkeypatch.setattr(setuptools, "setup", lambda **arguments: told.update(arguments))
     monkeypatch.setattr(Cython.Build, "cythonize", lambda extensions, **_: extensions)

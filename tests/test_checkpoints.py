@@ -18,7 +18,7 @@ from cylstm import (
     Model,
     NonFiniteLoss,
     StopTraining,
-    train,
+    training,
 )  # fmt: skip
 
 SCRIPT = """
@@ -91,7 +91,8 @@ def test_ctrl_c_saves_and_raises(tmp_path, rng):
         model.fit(x, y, epochs=3, batch_size=4, checkpoint=Checkpoint(path, note={"corpus": "x"}), callbacks=[press],
                   progress=False)  # fmt: skip
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    saved, note = train.read_checkpoint(path)
+    read = training.read_checkpoint(path)
+    saved, note = Model.from_checkpoint(read), read.note
     assert note == {"corpus": "x"}
     np.testing.assert_array_equal(saved.parameters.flat, model.parameters.flat)
     resumed, whole = make(seed=5), make()
@@ -153,7 +154,7 @@ def test_a_loss_that_is_no_number_stops_training(tmp_path, rng):
     with pytest.raises(NonFiniteLoss, match=message):
         model.fit(x, y, batch_size=4, shuffle=False, checkpoint=Checkpoint(path, updates=3), progress=False)
     assert np.isfinite(model.parameters.flat).all()
-    saved, _ = train.read_checkpoint(path)
+    saved = Model.from_checkpoint(path)
     np.testing.assert_array_equal(saved.parameters.flat, model.parameters.flat)
     y[:] = 3e38  # whose squares are finite in double precision, but not their gradients' sum in single
     with pytest.raises(
@@ -219,7 +220,7 @@ def test_weights_that_are_no_numbers_never_replace_a_checkpoint(tmp_path, rng):
     )
     with pytest.raises(NonFiniteLoss, match=message):
         make().fit(x, y, batch_size=4, checkpoint=Checkpoint(path, updates=1), callbacks=[spoil], progress=False)
-    assert np.isfinite(train.read_checkpoint(path)[0].parameters.flat).all()
+    assert np.isfinite(Model.from_checkpoint(path).parameters.flat).all()
 
 
 @pytest.mark.parametrize("generator", ["PCG64", "MT19937", "Philox", "SFC64"])
@@ -241,7 +242,7 @@ def test_sizes_may_be_numpys(tmp_path):
     sizes = dict(tbptt=np.int64(2), batch_size=np.int32(3), seed=np.uint8(1), clip_norm=np.float32(2.5))
     x = np.arange(40).reshape(8, 5) % V
     model.fit(x, x, epochs=np.int64(1), checkpoint=tmp_path / "c", progress=False, **sizes)
-    assert train.read_checkpoint(tmp_path / "c")[0].config == model.config
+    assert Model.from_checkpoint(tmp_path / "c").config == model.config
 
 
 def test_the_best_weights_survive_a_break(tmp_path, rng):

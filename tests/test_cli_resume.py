@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from commands import TEXT, TINY, refused
 
-from cylstm import options
-from cylstm.cli import main
-from cylstm.train import read_checkpoint
+from cylstm.cli import main, options
+from cylstm.training import read_checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -23,10 +22,10 @@ def folder(tmp_path, monkeypatch):
 def note(monkeypatch, capsys):
     """What a checkpoint of the command line says of its options, to be changed at will; and its file."""
     assert main(["train", "corpus.txt", *TINY, "--quiet", "--checkpoint", "run.ckpt", "--out", "half.safetensors"]) == 0
-    model, note = read_checkpoint("run.ckpt")
-    monkeypatch.setattr(options, "read_checkpoint", lambda path: (model, note))
+    saved = read_checkpoint("run.ckpt")
+    monkeypatch.setattr(options, "read_checkpoint", lambda path: saved)
     capsys.readouterr()
-    return note
+    return saved.note
 
 
 @pytest.mark.parametrize("name", ["out", "history", "plot"])

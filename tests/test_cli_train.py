@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from commands import TEXT, TINY, press_ctrl_c, refused, start
 
-from cylstm import Adam, data, train
+from cylstm import Adam, data, training
 from cylstm.cli import main
 from cylstm.model import Model
-from cylstm.vocab import Vocabulary
+from cylstm.text.vocabulary import Vocabulary
 
 
 @pytest.fixture(autouse=True)
@@ -142,21 +142,21 @@ def test_a_new_run_leaves_an_interrupted_ones_checkpoint_alone(capsys):
     assert Path("model.ckpt").read_bytes() == b"of another run"
     assert main([*run, "--out", "other.safetensors"]) == 0
     assert main([*run, "--checkpoint", "model.ckpt"]) == 0
-    assert train.read_checkpoint("model.ckpt")[1] is not None
+    assert training.read_checkpoint("model.ckpt").note is not None
     assert main(["train", "--resume", "model.ckpt", "--out", "model.safetensors", "--quiet", "--sample", "0"]) == 0
     assert "model.ckpt" in os.listdir(), "a checkpoint that was asked for, if by its usual name, is gone"
 
 
 def test_a_loss_that_is_no_number_ends_training_and_keeps_the_last_checkpoint(capsys, monkeypatch):
     calls = []
-    original = Model.loss_and_gradients
+    original = Model.learn
 
     def sick(*arguments, **options):
         result = original(*arguments, **options)
         calls.append(1)
         return result._replace(loss=float("nan")) if len(calls) > 100 else result
 
-    monkeypatch.setattr(Model, "loss_and_gradients", sick)
+    monkeypatch.setattr(Model, "learn", sick)
     assert main(["train", "corpus.txt", *TINY, "--quiet", "--sample", "0"]) == 2
     err = capsys.readouterr().err
     assert err.splitlines()[-1].startswith(

@@ -7,8 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from cylstm import data, vocab
-from cylstm.vocab import Vocabulary
+from cylstm import data
+from cylstm.text.vocabulary import BLOCK, LEVELS, Vocabulary
 
 TEXT = "Die Größe — «naïve café», 東京タワー 🗼:\n\tx_1 = {'a': 0.5};    y  =  x_1\r\n\nThe end; the END.\n"
 
@@ -67,7 +67,7 @@ def test_an_empty_file_is_refused(write, content):
         data.encode_file(path)
 
 
-@pytest.mark.parametrize("level", vocab.LEVELS)
+@pytest.mark.parametrize("level", LEVELS)
 def test_a_file_becomes_a_map_of_ids(write, tmp_path, level):
     path = write(TEXT)
     ids, vocabulary = data.encode_file(path, level, folder=tmp_path)
@@ -98,7 +98,7 @@ def test_a_file_with_characters_outside_the_vocabulary_is_refused(write, tmp_pat
     assert os.listdir(tmp_path) == ["corpus.txt"]
 
 
-@pytest.mark.parametrize("level", vocab.LEVELS)
+@pytest.mark.parametrize("level", LEVELS)
 def test_memory_does_not_grow_with_the_file(write, level):
     text = TEXT * 2_500 + "".join(f"w{i:x} " for i in range(20_000))
     peaks = []
@@ -111,13 +111,13 @@ def test_memory_does_not_grow_with_the_file(write, level):
         tracemalloc.stop()
         assert np.shares_memory(x, ids)
         assert level != "word" or (len(vocabulary) == 10_000 and ids.dtype == np.uint16)
-    assert path.stat().st_size > 8 * vocab.BLOCK
+    assert path.stat().st_size > 8 * BLOCK
     assert peaks[1] < 1.2 * peaks[0]
 
 
 def test_a_pipe_is_refused_where_it_would_be_read_twice(write, monkeypatch):
     path = write(TEXT)
-    monkeypatch.setattr(data.stat, "S_ISFIFO", lambda mode: True)
+    monkeypatch.setattr("stat.S_ISFIFO", lambda mode: True)
     with pytest.raises(ValueError, match="expected a file, which can be read twice, got a pipe"):
         data.encode_file(path)
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import cylstm
-from cylstm import LSTM, _kernels, oracle
+from cylstm import LSTM, oracle
+from cylstm._core import kernels
 from cylstm.calls import Call
 
 COMPILER = shutil.which(os.environ.get("CC", "cc"))
@@ -187,21 +188,21 @@ def test_the_headers_are_installed():
 
 
 def test_a_call_made_for_another_instruction_set_is_not_refreshed(streams, rng):
-    names, before = _kernels.available(), _kernels.instruction_set()
+    names, before = kernels.available(), kernels.instruction_set()
     x = rng.standard_normal((6, 5, 3)).astype("f4")
     if len(names) < 2:
         pytest.skip("needs two instruction sets")
     try:
-        _kernels.use(names[0])
+        kernels.use(names[0])
         call = Call(LSTM(3, 21, seed=1), 6, 5)
         expected = streams.outputs(call, x, 21)
-        _kernels.use(names[-1])
+        kernels.use(names[-1])
         with pytest.raises(ValueError, match="refresh: expected the instruction set that the call was made for"):
             call.refresh()
         with pytest.raises(RuntimeError, match="call: expected one that is made and refreshed"):
             streams.outputs(call, x, 21)
-        _kernels.use(names[0])
+        kernels.use(names[0])
         call.refresh()
         assert np.array_equal(streams.outputs(call, x, 21), expected)
     finally:
-        _kernels.use(before)
+        kernels.use(before)

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -32,7 +34,7 @@ def test_the_layer_comes_without_what_only_models_need():
     code = "import json, sys, cylstm; cylstm.LSTM(3, 5); print(json.dumps(sorted(sys.modules)))"
     modules = set(in_fresh_interpreter(code))
     assert "cylstm.lstm" in modules
-    assert not modules & {"cylstm.model", "cylstm.train", "cylstm.data", "safetensors", "tqdm", "argparse"}
+    assert not modules & {"cylstm.model", "cylstm.training.run", "cylstm.data", "safetensors", "tqdm", "argparse"}
 
 
 @pytest.mark.parametrize("name, value", [("OPENBLAS_NUM_THREADS", "2"), ("OPENBLAS_CORETYPE", "Haswell")])
@@ -51,3 +53,45 @@ def test_importing_starts_no_thread():
         "import cylstm; print(json.dumps(len(os.listdir('/proc/self/task')) - before))"
     )
     assert in_fresh_interpreter(code) == 0
+
+
+# Every module, from the bottom up: one may import those before it. A line is a room.
+ROOMS = """
+version checks locks init oracle parameters state cell losses
+_core _core.kernels _core.blas _core.load_blas _core.memory _core.interrupt _core.ragged _core.team _core.direction \
+_core.reorder _core.forward _core.backward _core.gradients _core.factors _core.network _core.arena _core.edge \
+_core.layer _core.borrowed _core.head _core.flat
+lstm
+files sequences batches
+text text.vocabulary text.corpus text.sampling
+training.history training.schedule training.optim training.checkpoint training.dataset training.run training
+model data
+threadpool calls
+torch.threads torch._call torch.run torch.graphs torch.modules torch.swap torch
+cylstm
+cli.options cli.commands cli __main__
+"""
+ORDER = ROOMS.split()
+
+IMPORT = r"^ *from (cylstm[\w.]*) c?import (?:\(([^)]*)\)|([^\n#(]*))"
+
+
+def imports_of(path):
+    """The modules of cylstm that a file imports, anywhere in it."""
+    found = set()
+    for package, several, some in re.findall(IMPORT, path.read_text(), re.M):
+        package = package.removeprefix("cylstm").strip(".")
+        for name in re.findall(r"\w+", re.sub(r" as \w+", "", several or some)):
+            inner = f"{package}.{name}".strip(".")
+            found.add(inner if inner in ORDER else package or "cylstm")
+    return found
+
+
+def test_imports_run_downwards_only():
+    root = Path(cylstm.__file__).parent
+    for path in (path for ending in ("py", "pyx", "pxd") for path in sorted(root.rglob(f"*.{ending}"))):
+        name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+        name = "cylstm" if name == "__init__" else name
+        assert name in ORDER, f"{name}: expected a place in ORDER"
+        upwards = {other for other in imports_of(path) - {name} if ORDER.index(other) > ORDER.index(name)}
+        assert not upwards, f"{name} imports {upwards}"

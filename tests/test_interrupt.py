@@ -14,8 +14,9 @@ import time
 import numpy as np
 import pytest
 
-from cylstm import LSTM, Model, _head, losses, num_threads, set_num_threads
-from cylstm.params import Parameters
+from cylstm import LSTM, Model, losses, num_threads, set_num_threads
+from cylstm._core import head
+from cylstm.parameters import Parameters
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that signals")
 SOON = 0.03  # s until a signal comes
@@ -144,7 +145,7 @@ def backward(make, size):
     return ready
 
 
-def head(learns, size):
+def call_head(learns, size):
     """Of any size, one chunk of rows: signals are heard between its pieces."""
     rng, N, F, V = np.random.default_rng(1), 1300, 400 * size, 6_000
     h, weight, classes = rng.standard_normal((N, F)), rng.standard_normal((V, F)), rng.integers(0, V, N)
@@ -152,8 +153,8 @@ def head(learns, size):
 
     def call():
         if not learns:
-            return _head.linear(h, weight, None)[::100].copy()
-        _head.loss(losses.CrossEntropy(), h, weight, None, classes, scale=1.0, dh=dh, dweight=dweight)
+            return head.linear(h, weight, None)[::100].copy()
+        head.loss(losses.CrossEntropy(), h, weight, None, classes, scale=1.0, dh=dh, dweight=dweight)
         return dh.copy()
 
     return lambda: call
@@ -162,8 +163,8 @@ def head(learns, size):
 CASES = dict(
     wide=functools.partial(inference, wide), ragged=functools.partial(inference, ragged),
     taped=functools.partial(taped, ragged), steps_back=functools.partial(backward, wide),
-    sums=functools.partial(backward, summed), head=functools.partial(head, True),
-    outputs=functools.partial(head, False))  # fmt: skip
+    sums=functools.partial(backward, summed), head=functools.partial(call_head, True),
+    outputs=functools.partial(call_head, False))  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from cylstm import Model, Vocabulary, io, train
+from cylstm import Model, Vocabulary, files, training
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_truncated_file_is_said_so(tmp_path, model, cut):
 def rewritten(path, model, change, tensors=None):
     """A model file whose header went through `change`."""
     model.save(path)
-    with io.open_tensors(path, "model") as file:
+    with files.open_tensors(path, "model") as file:
         header = file.header
     header = change(header) or header
     tensors = dict(model.parameters) if tensors is None else tensors
@@ -183,7 +183,7 @@ def test_a_full_disk_in_training_leaves_the_old_checkpoint_and_a_model_that_work
     with pytest.raises(OSError, match=r"File too large: '.*/run.ckpt'$"), room(500):
         model.fit(ids, ids, epochs=2, checkpoint=path, progress=False)
     assert path.read_bytes() == before
-    assert train.read_checkpoint(path)[0].config == model.config
+    assert Model.from_checkpoint(path).config == model.config
     model.evaluate(ids, ids)
 
 
@@ -197,9 +197,9 @@ def test_a_folder_that_takes_no_files_is_named(model, folder):
 
 def test_a_checkpoint_that_claims_too_much_allocates_nothing(tmp_path, model):
     header = {**model.header(), "config": {**model.config, "hidden_size": 10**9}}
-    io.write_tensors(tmp_path / "c", "checkpoint", header, {"parameters": model.parameters.flat})
+    files.write_tensors(tmp_path / "c", "checkpoint", header, {"parameters": model.parameters.flat})
     with pytest.raises(ValueError, match="do not fit the sizes"):
-        train.read_checkpoint(tmp_path / "c")
+        Model.from_checkpoint(tmp_path / "c")
 
 
 def test_links_are_followed_and_devices_written_into(tmp_path, model):
@@ -236,14 +236,14 @@ def test_a_damaged_checkpoint_is_said_so_and_changes_nothing(tmp_path, rng, chan
     options = dict(epochs=2, batch_size=4, progress=False)
 
     def stop(event):
-        raise train.StopTraining
+        raise training.StopTraining
 
     make().fit(ids, ids, checkpoint=path, callbacks=[stop], **options)
     make().fit(ids, ids, resume=path, **options)
-    with io.open_tensors(path, "checkpoint") as file:
+    with files.open_tensors(path, "checkpoint") as file:
         header, tensors = file.header, {name: file.read(name, shape, "f4") for name, shape in file.shapes.items()}
     change(header)
-    io.write_tensors(path, "checkpoint", header, tensors)
+    files.write_tensors(path, "checkpoint", header, tensors)
     model = make()
     before = model.parameters.flat.copy()
     with pytest.raises(ValueError, match=r"run\.ckpt: expected a checkpoint, got one"):
@@ -253,6 +253,6 @@ def test_a_damaged_checkpoint_is_said_so_and_changes_nothing(tmp_path, rng, chan
 
 def test_numbers_beyond_all_floats_in_a_model_file_are_said_so(tmp_path, model):
     header = {**model.header(), "config": {**model.config, "dropout": 10**400}}
-    io.write_tensors(tmp_path / "m", "model", header, dict(model.parameters))
+    files.write_tensors(tmp_path / "m", "model", header, dict(model.parameters))
     with pytest.raises(ValueError, match="expected the header of a cylstm model, got one that is damaged"):
         Model.load(tmp_path / "m")

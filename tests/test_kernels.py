@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import raw
 
-from cylstm import LSTM, _kernels, oracle
+from cylstm import LSTM, oracle
+from cylstm._core import kernels
 
 # In units of the last place, as stated in cext/kernels.def.
 LARGEST_ERROR = {"exp": 1.1, "sigmoid": 2.5, "tanh": 2.5}
@@ -40,7 +41,7 @@ def awkward_numbers(rng, dtype):
 def test_elementwise_error_is_what_the_header_says(isa, dtype, rng, function):
     x = awkward_numbers(rng, dtype)
     exact = EXACT[function](x.astype(np.longdouble))
-    got = _kernels.elementwise(function, x)
+    got = kernels.elementwise(function, x)
     ulp = np.spacing(np.abs(exact).astype(dtype)).astype(np.longdouble)
     error = np.abs(got - exact) / ulp
     worst = int(error.argmax())
@@ -50,7 +51,7 @@ def test_elementwise_error_is_what_the_header_says(isa, dtype, rng, function):
 @pytest.mark.parametrize(("function", "low", "high"), [("exp", 0, None), ("sigmoid", 0, 1), ("tanh", -1, 1)])
 def test_elementwise_limits(isa, dtype, function, low, high):
     x = np.array([-np.inf, -1e5, 1e5, np.inf, np.nan, 0.5, -0.25], dtype)
-    got = _kernels.elementwise(function, x)
+    got = kernels.elementwise(function, x)
     tiny = {"float32": 2e-38, "float64": 1e-307}[dtype]
     np.testing.assert_allclose(got[:2], low, atol=tiny)
     if high is not None:
@@ -64,26 +65,26 @@ def test_elementwise_limits(isa, dtype, function, low, high):
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 15, 16, 17, 31, 33])
 def test_elementwise_of_every_length(isa, dtype, rng, n):
     x = rng.standard_normal(n + 1).astype(dtype)[1:]  # and of any alignment
-    np.testing.assert_allclose(_kernels.elementwise("tanh", x), np.tanh(x), rtol=1e-6)
+    np.testing.assert_allclose(kernels.elementwise("tanh", x), np.tanh(x), rtol=1e-6)
 
 
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match=r"isa: expected one of 'baseline'.*got 'mmx'"):
-        _kernels.use("mmx")
+        kernels.use("mmx")
     with pytest.raises(ValueError, match="function: expected"):
-        _kernels.elementwise("cosh", np.full(3, 0.5))
+        kernels.elementwise("cosh", np.full(3, 0.5))
 
 
-@pytest.mark.parametrize("name", _kernels.available())
+@pytest.mark.parametrize("name", kernels.available())
 def test_the_environment_chooses_the_instruction_set(name):
     """Of the kernels, and of BLAS."""
-    code = "import cylstm, cylstm._blas; print(cylstm.instruction_set(), cylstm._blas.description())"
+    code = "import cylstm, cylstm._core.blas; print(cylstm.instruction_set(), cylstm._core.blas.description())"
     environment = {key: value for key, value in os.environ.items() if key != "OPENBLAS_CORETYPE"}
     command, environment = [sys.executable, "-c", code], {**environment, "CYLSTM_ISA": name}
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     found, blas = answer.split(maxsplit=1)
     assert found == name
-    if "OpenBLAS" in blas and "avx2" in _kernels.available():
+    if "OpenBLAS" in blas and "avx2" in kernels.available():
         core = {"baseline": "Nehalem", "avx2": "Haswell", "avx512": "SkylakeX", "amx": "SkylakeX"}[name]
         assert core in blas
         environment["OPENBLAS_CORETYPE"] = "Sandybridge"
@@ -154,7 +155,7 @@ def test_every_nan_passes_through(isa, bits):
 
 
 def test_every_name_in_a_table_is_a_kernel_of_its_own():
-    for isa in _kernels.available():
+    for isa in kernels.available():
         for dtype in ("float32", "float64"):
             found = raw.addresses(isa, dtype)
             missing = {name for name, address in found.items() if address is None}

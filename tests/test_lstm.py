@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cylstm import LSTM, State, oracle
-from cylstm._steps import Plan
+from cylstm._core.ragged import Plan
 
 SHAPE = dict(input_size=5, hidden_size=19, num_layers=2)
 

@@ -7,7 +7,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from cylstm import LSTM, _head
+from cylstm import LSTM
+from cylstm._core import head
 from cylstm.losses import CrossEntropy
 
 
@@ -66,7 +67,7 @@ def test_other_threads_run_during_a_call(rng, what):
         "call": lambda: layer(x),
         "forward": lambda: layer.forward(x),
         "backward": lambda: layer.backward(tapes.pop(), dy),
-        "head": lambda: _head.loss(CrossEntropy(), h, weight, None, np.zeros(6000, np.int64)),
+        "head": lambda: head.loss(CrossEntropy(), h, weight, None, np.zeros(6000, np.int64)),
     }[what]
     turns = [0]  # of each call, up to the one at hand
 
@@ -98,7 +99,7 @@ def test_a_large_vocabulary_never_has_all_its_logits(rng, traced, V):
     bias = rng.standard_normal(V).astype("float32")
 
     def call():
-        _head.loss(CrossEntropy(), h, weight, bias, classes, scale=1 / N, dh=dh, dweight=dweight, dbias=dbias)
+        head.loss(CrossEntropy(), h, weight, bias, classes, scale=1 / N, dh=dh, dweight=dweight, dbias=dbias)
 
     logits = N * V * 4
     assert traced(call) < logits / 3

@@ -226,7 +226,7 @@ def test_generation_stops_at_a_stop_id():
 
 
 def test_sampling_draws_from_the_distribution_it_says():
-    from cylstm.sampling import Sampler
+    from cylstm.text.sampling import Sampler
 
     logits = np.log([0.5, 0.05, 0.25, 0.2])
     np.testing.assert_allclose(Sampler().probabilities(logits), [0.5, 0.05, 0.25, 0.2], rtol=1e-12)
@@ -371,7 +371,7 @@ def test_a_memory_map_is_evaluated_in_bounded_memory(tmp_path, rng):
     model = Model(V, 1, V, seed=1)
     steps = []
 
-    def embed(x, lengths):
+    def embed(x, plan):
         steps.append(np.shares_memory(x, mapped))
         return x
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from cylstm import _head, _ops, losses, oracle
+from cylstm import losses, oracle
+from cylstm._core import flat, head
 
 # Those of Model(loss=...), and the oracle's.
 NAMES = {"cross_entropy": "softmax_cross_entropy", "mse": "mse", "binary_cross_entropy": "binary_cross_entropy"}
@@ -18,7 +19,7 @@ def in_oracle(kind):
     return getattr(oracle, NAMES[kind.name])
 
 
-def head(rng, dtype, N, F, O):
+def random_head(rng, dtype, N, F, O):
     return (rng.standard_normal(shape).astype(dtype) for shape in ((N, F), (O, F), (O,)))
 
 
@@ -44,13 +45,13 @@ def test_every_loss_is_tested():
 @pytest.mark.parametrize(("N", "F", "O"), [(1, 3, 2), (7, 5, 17), (130, 33, 65), (300, 70, 2_203), (150, 7, 40_003)])
 def test_losses_and_their_gradients(isa, dtype, rng, close, kind, with_bias, N, F, O):
     """The last two go in several chunks, the first of them in tiles where there are any."""
-    h, weight, bias = head(rng, dtype, N, F, O)
+    h, weight, bias = random_head(rng, dtype, N, F, O)
     bias = bias if with_bias else None
     targets = some_targets(rng, kind, N, O, dtype)
     outputs = h.astype(float) @ weight.astype(float).T + (bias if with_bias else 0)
     loss, doutputs = in_oracle(kind)(outputs, targets)
     dh, dweight, dbias = np.full_like(h, np.nan), np.full_like(weight, np.nan), np.full(O, np.nan, dtype)
-    sums = _head.loss(kind, h, weight, bias, targets, scale=0.75 / N, dh=dh, dweight=dweight,
+    sums = head.loss(kind, h, weight, bias, targets, scale=0.75 / N, dh=dh, dweight=dweight,
                       dbias=dbias if with_bias else None)  # fmt: skip
     total, count, hits = sums
     assert count == N
@@ -59,39 +60,39 @@ def test_losses_and_their_gradients(isa, dtype, rng, close, kind, with_bias, N, 
     close(dweight, 0.75 * doutputs.T @ h, "dweight")
     if with_bias:
         close(dbias, 0.75 * doutputs.sum(axis=0), "dbias")
-    assert hits == some_hits(kind, _head.linear(h, weight, bias), targets).sum()
-    assert _head.loss(kind, h, weight, bias, targets) == sums
+    assert hits == some_hits(kind, head.linear(h, weight, bias), targets).sum()
+    assert head.loss(kind, h, weight, bias, targets) == sums
 
 
 @pytest.mark.parametrize(("N", "F", "O"), [(7, 5, 17), (40, 3, 1), (300, 70, 2_203)])
 def test_rows_count_by_their_weights(isa, dtype, rng, close, kind, N, F, O):
-    h, weight, bias = head(rng, dtype, N, F, O)
+    h, weight, bias = random_head(rng, dtype, N, F, O)
     if kind.of_classes:
         O = max(2, O)
-        h, weight, bias = head(rng, dtype, N, F, O)
+        h, weight, bias = random_head(rng, dtype, N, F, O)
     targets, weights = some_targets(rng, kind, N, O, dtype), rng.exponential(2, N).astype(dtype)
     weights[2::3] = 0
     outputs = h.astype(float) @ weight.astype(float).T + bias
     loss, doutputs = in_oracle(kind)(outputs, targets, weights)
     dh, dweight, dbias = np.full_like(h, np.nan), np.full_like(weight, np.nan), np.full(O, np.nan, dtype)
     whole = weights.sum(dtype=float)
-    sums = _head.loss(kind, h, weight, bias, targets, weights=weights, scale=0.75 / whole, dh=dh, dweight=dweight,
+    sums = head.loss(kind, h, weight, bias, targets, weights=weights, scale=0.75 / whole, dh=dh, dweight=dweight,
                       dbias=dbias)  # fmt: skip
-    hits = some_hits(kind, _head.linear(h, weight, bias), targets)
+    hits = some_hits(kind, head.linear(h, weight, bias), targets)
     assert sums[0] / whole == pytest.approx(loss, rel={"float32": 1e-5, "float64": 1e-12}[dtype])
     assert sums[1:] == pytest.approx((whole, (weights * hits.astype(float)).sum()), rel=1e-12)
     close(dh, 0.75 * doutputs @ weight, "dh")
     close(dweight, 0.75 * doutputs.T @ h, "dweight")
     close(dbias, 0.75 * doutputs.sum(axis=0), "dbias")
-    assert _head.loss(kind, h, weight, bias, targets, weights=weights) == sums
+    assert head.loss(kind, h, weight, bias, targets, weights=weights) == sums
 
 
 def test_weights_of_one_change_no_bit(isa, dtype, rng, kind):
-    h, weight, bias = head(rng, dtype, 50, 9, 33)
+    h, weight, bias = random_head(rng, dtype, 50, 9, 33)
     targets, results = some_targets(rng, kind, 50, 33, dtype), []
     for weights in (None, np.ones(50, dtype)):
         dh, dweight, dbias = np.empty_like(h), np.empty_like(weight), np.empty_like(bias)
-        sums = _head.loss(kind, h, weight, bias, targets, weights=weights, scale=0.3, dh=dh, dweight=dweight,
+        sums = head.loss(kind, h, weight, bias, targets, weights=weights, scale=0.3, dh=dh, dweight=dweight,
                           dbias=dbias)  # fmt: skip
         results.append([array.tobytes() for array in (dh, dweight, dbias)] + [sums])
     assert results[0] == results[1]
@@ -99,13 +100,13 @@ def test_weights_of_one_change_no_bit(isa, dtype, rng, kind):
 
 def test_a_row_of_weight_0_may_hold_anything(isa, dtype, rng, kind):
     """Even a class that there is not: the kernel does not look."""
-    h, weight, bias = head(rng, dtype, 20, 4, 6)
+    h, weight, bias = random_head(rng, dtype, 20, 4, 6)
     targets, weights, results = some_targets(rng, kind, 20, 6, dtype), np.ones(20, dtype), []
     weights[[3, 19]] = 0
     for other in (0, 2**40 if kind.of_classes else np.nan):
         targets[[3, 19]] = other
         dh, dweight = np.empty_like(h), np.empty_like(weight)
-        sums = _head.loss(kind, h, weight, bias, targets, weights=weights, scale=1.0, dh=dh, dweight=dweight)
+        sums = head.loss(kind, h, weight, bias, targets, weights=weights, scale=1.0, dh=dh, dweight=dweight)
         assert not dh[[3, 19]].any() and np.isfinite(dweight).all()
         results.append((sums, dh.tobytes(), dweight.tobytes()))
     assert results[0] == results[1] and sums[1] == 18
@@ -116,51 +117,51 @@ def changed(**attributes):
 
 
 def test_pieces_change_only_the_order_of_sums(dtype, rng):
-    h, weight, bias = head(rng, dtype, 300, 5, 7)
+    h, weight, bias = random_head(rng, dtype, 300, 5, 7)
     targets = some_targets(rng, changed(), 300, 7, dtype)
-    expected = _head.loss(changed(), h, weight, bias, targets)
+    expected = head.loss(changed(), h, weight, bias, targets)
     for piece in (1, 7, 100, 1000):
         dh, dweight = np.empty_like(h), np.empty_like(weight)
-        sums = _head.loss(changed(piece=piece), h, weight, bias, targets, scale=1.0, dh=dh, dweight=dweight)
+        sums = head.loss(changed(piece=piece), h, weight, bias, targets, scale=1.0, dh=dh, dweight=dweight)
         assert sums == pytest.approx(expected, rel=1e-12)
 
 
 def test_what_the_head_is_given_must_fit(dtype, rng, kind):
-    h, weight, bias = head(rng, dtype, 6, 4, 3)
+    h, weight, bias = random_head(rng, dtype, 6, 4, 3)
     targets = some_targets(rng, kind, 6, 3, dtype)
     other = some_targets(rng, losses.by_name["mse" if kind.of_classes else "cross_entropy"], 6, 3, dtype)
     for wrong in (targets[1:], other):
         with pytest.raises(ValueError, match=r"expected|Buffer"):
-            _head.loss(kind, h, weight, bias, wrong)
+            head.loss(kind, h, weight, bias, wrong)
     with pytest.raises(ValueError, match="targets, weights, dh, dweight, dbias: expected shapes"):
-        _head.loss(kind, h, weight, bias, targets, weights=np.ones(5, dtype))
+        head.loss(kind, h, weight, bias, targets, weights=np.ones(5, dtype))
     with pytest.raises(ValueError, match=r"kernel: expected a loss of kernels.def, got 'sgd'"):
-        _head.loss(changed(kernel="sgd"), h, weight, bias, rng.random((6, 3)).astype(dtype))
+        head.loss(changed(kernel="sgd"), h, weight, bias, rng.random((6, 3)).astype(dtype))
 
 
 def test_linear(isa, dtype, rng, close):
-    h, weight, bias = head(rng, dtype, 13, 7, 33)
-    close(_head.linear(h, weight, bias), h.astype(float) @ weight.T.astype(float) + bias)
-    close(_head.linear(h, weight, None), h.astype(float) @ weight.T.astype(float))
+    h, weight, bias = random_head(rng, dtype, 13, 7, 33)
+    close(head.linear(h, weight, bias), h.astype(float) @ weight.T.astype(float) + bias)
+    close(head.linear(h, weight, None), h.astype(float) @ weight.T.astype(float))
 
 
 def test_linear_in_chunks(isa, dtype, rng, close):
     """So much that Ctrl-C is heard on the way."""
     h, weight, bias = (rng.standard_normal(shape).astype(dtype) for shape in ((1700, 300), (3001, 300), 3001))
-    close(_head.linear(h, weight, bias), h.astype(float) @ weight.T.astype(float) + bias)
+    close(head.linear(h, weight, bias), h.astype(float) @ weight.T.astype(float) + bias)
 
 
 def test_a_nan_reaches_the_loss(isa, dtype, rng, kind):
-    h, weight, bias = head(rng, dtype, 9, 5, 35)
+    h, weight, bias = random_head(rng, dtype, 9, 5, 35)
     h[4, 2] = np.nan
-    assert np.isnan(_head.loss(kind, h, weight, bias, some_targets(rng, kind, 9, 35, dtype))[0])
+    assert np.isnan(head.loss(kind, h, weight, bias, some_targets(rng, kind, 9, 35, dtype))[0])
 
 
 def test_equal_logits_hit_the_first_as_argmax_does(isa, dtype):
     weight = np.array([[0.5], [2.0], [2.0], [1.0]], dtype)
     h = np.array([[1.5]], dtype)
     kind = losses.CrossEntropy()
-    assert [_head.loss(kind, h, weight, None, np.array([v]))[2] for v in range(4)] == [0, 1, 0, 0]
+    assert [head.loss(kind, h, weight, None, np.array([v]))[2] for v in range(4)] == [0, 1, 0, 0]
 
 
 def test_binary_hits_are_on_the_same_side_of_one_half(isa, dtype):
@@ -168,7 +169,7 @@ def test_binary_hits_are_on_the_same_side_of_one_half(isa, dtype):
     logits, targets = (np.ravel(a).astype(dtype)[:, None] for a in np.meshgrid([-1, 0, 1], [0.25, 0.5, 0.75]))
     weight = np.ones((1, 1), dtype)
     hits = [
-        _head.loss(losses.BinaryCrossEntropy(), z[None], weight, None, t[None])[2]
+        head.loss(losses.BinaryCrossEntropy(), z[None], weight, None, t[None])[2]
         for z, t in zip(logits, targets, strict=True)
     ]
     assert hits == [1, 1, 0, 1, 1, 0, 0, 0, 1]
@@ -177,7 +178,7 @@ def test_binary_hits_are_on_the_same_side_of_one_half(isa, dtype):
 def test_large_logits_stay_finite(isa, dtype):
     weight, h = np.array([[900.0], [-900.0], [3.0]], dtype), np.array([[1.0]], dtype)
     dh, dweight = np.empty((1, 1), dtype), np.empty((3, 1), dtype)
-    found = _head.loss(losses.CrossEntropy(), h, weight, None, np.array([1]), scale=1.0, dh=dh, dweight=dweight)
+    found = head.loss(losses.CrossEntropy(), h, weight, None, np.array([1]), scale=1.0, dh=dh, dweight=dweight)
     assert found[0] == 1800
     np.testing.assert_allclose(dweight[:, 0], [1, -1, 0], atol=1e-30)
 
@@ -189,17 +190,17 @@ def test_the_gradient_of_an_embedding_counts_repeated_ids(isa, dtype, rng, close
     out = np.full((V, E), np.nan, dtype)
     expected = np.zeros((V, E))
     np.add.at(expected, ids, rows)
-    _ops.embedding_gradient(out, ids, rows)
+    flat.embedding_gradient(out, ids, rows)
     close(out, expected)
 
 
 def test_sum_squares_and_scale(isa, dtype, rng):
     x = rng.standard_normal(10_007).astype(dtype)
-    assert _ops.sum_squares(x) == pytest.approx((x.astype(float) ** 2).sum(), rel=1e-14)
+    assert flat.sum_squares(x) == pytest.approx((x.astype(float) ** 2).sum(), rel=1e-14)
     expected = x * np.dtype(dtype).type(-0.3)
-    _ops.scale_inplace(x, -0.3)
+    flat.scale_inplace(x, -0.3)
     np.testing.assert_array_equal(x, expected)
-    assert _ops.sum_squares(x[:0]) == 0
+    assert flat.sum_squares(x[:0]) == 0
 
 
 @pytest.mark.parametrize("decoupled", [False, True])
@@ -210,7 +211,7 @@ def test_adam(isa, dtype, rng, close, decoupled, decay):
     expected, moments = {"p": p.astype(float)}, ({"p": np.zeros(1003)}, {"p": np.zeros(1003)})
     for t in range(1, 6):
         g = rng.standard_normal(1003).astype(dtype)
-        _ops.adam(p, g, m, v, t, 0.05, 0.85, 0.99, 1e-6, decay, decoupled, 0.5)
+        flat.adam(p, g, m, v, t, 0.05, 0.85, 0.99, 1e-6, decay, decoupled, 0.5)
         oracle.adam(expected, {"p": 0.5 * g.astype(float)}, *moments, t, lr=0.05, betas=(0.85, 0.99), eps=1e-6,
                     weight_decay=decay, decoupled=decoupled)  # fmt: skip
     close(p, expected["p"])
@@ -225,7 +226,7 @@ def test_sgd(isa, dtype, rng, close, momentum, nesterov):
     expected, buffers = {"p": p.astype(float)}, {"p": np.zeros(1003)}
     for _ in range(5):
         g = rng.standard_normal(1003).astype(dtype)
-        _ops.sgd(p, g, m, 0.05, momentum, nesterov, 0.02, 0.5)
+        flat.sgd(p, g, m, 0.05, momentum, nesterov, 0.02, 0.5)
         oracle.sgd(expected, {"p": 0.5 * g.astype(float)}, buffers, lr=0.05, momentum=momentum, nesterov=nesterov,
                    weight_decay=0.02)  # fmt: skip
     close(p, expected["p"])

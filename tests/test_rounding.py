@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import raw
 
-from cylstm import _kernels
+from cylstm._core import kernels
 
 DIGITS = {"float32": 24, "float64": 53}
-FUSED = [name for name in _kernels.available() if name != "baseline"]
+FUSED = [name for name in kernels.available() if name != "baseline"]
 
 
 def fma(a, b, c):

@@ -3,32 +3,34 @@
 import numpy as np
 import pytest
 
-from cylstm import data, text
-from cylstm.vocab import Vocabulary
+from cylstm import data
+from cylstm.text import corpus
+from cylstm.text.sampling import continue_text
+from cylstm.text.vocabulary import Vocabulary
 
 
 def test_without_a_corpus_the_manual_is_read():
-    ids, vocabulary = text.read_corpus(None, "word", max_size=100)
+    ids, vocabulary = corpus.read_corpus(None, "word", max_size=100)
     assert len(vocabulary) == 100 and ids.dtype == np.uint8
-    ids, vocabulary = text.read_corpus()
+    ids, vocabulary = corpus.read_corpus()
     assert vocabulary.decode(ids) == data.manual()
 
 
 def test_streams_become_fewer_for_a_short_text():
     ids = np.arange(100, dtype=np.uint8)
-    assert text.text_streams(ids, 7, 10)[0].shape == (7, 14)
-    assert text.text_streams(ids, 20, 10)[0].shape == (9, 11)
-    assert text.text_streams(ids, 20, 1000)[0].shape == (1, 99)
+    assert corpus.text_streams(ids, 7, 10)[0].shape == (7, 14)
+    assert corpus.text_streams(ids, 20, 10)[0].shape == (9, 11)
+    assert corpus.text_streams(ids, 20, 1000)[0].shape == (1, 99)
 
 
 def test_different_texts_have_different_fingerprints(monkeypatch):
     ids = np.random.default_rng(1).integers(0, 300, 1000).astype(np.uint16)
-    monkeypatch.setattr(text, "BLOCK", 7)
-    found = text.fingerprint(ids)
-    monkeypatch.setattr(text, "BLOCK", 999)
-    assert text.fingerprint(ids.copy()) == found
+    monkeypatch.setattr(corpus, "BLOCK", 7)
+    found = corpus.fingerprint(ids)
+    monkeypatch.setattr(corpus, "BLOCK", 999)
+    assert corpus.fingerprint(ids.copy()) == found
     ids[500] += 1
-    assert text.fingerprint(ids) != found
+    assert corpus.fingerprint(ids) != found
 
 
 class Parrot:
@@ -47,8 +49,8 @@ class Parrot:
 )
 def test_text_ends_with_its_stop(stop, expected):
     parrot = Parrot(Vocabulary("abc", end="<end>"), [0, 0, 1, 1, 2, 2, 0, 0])
-    assert "".join(text.continue_text(parrot, length=8, stop=stop)) == expected
+    assert "".join(continue_text(parrot, length=8, stop=stop)) == expected
     assert list(parrot.prompt) == [0] and parrot.stop == (3,)
     words = Parrot(Vocabulary(["go", "\n", "now"], "word"), [0, 2, 0])
-    assert "".join(text.continue_text(words, length=3, stop="on")) == "gon"
+    assert "".join(continue_text(words, length=3, stop="on")) == "gon"
     assert list(words.prompt) == [1]

@@ -4,7 +4,8 @@ for one row and for many. Tiles of AMX, which cannot hold them, leave them to th
 import numpy as np
 import pytest
 
-from cylstm import LSTM, Model, _kernels, oracle
+from cylstm import LSTM, Model, oracle
+from cylstm._core import kernels
 
 I, H, T, B = 40, 24, 5, 20  # enough of each for tiles
 
@@ -49,12 +50,12 @@ def expected_of(layer, x, state, dy, dstate):
 
 def on_another_set(layer, call):
     """What the widest instruction set without tiles gives."""
-    before = _kernels.instruction_set()
-    _kernels.use([name for name in _kernels.available() if name != "amx"][-1])
+    before = kernels.instruction_set()
+    kernels.use([name for name in kernels.available() if name != "amx"][-1])
     try:
         return call()
     finally:
-        _kernels.use(before)
+        kernels.use(before)
 
 
 def same_but_for_rounding(got, expected, what=""):

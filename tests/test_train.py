@@ -18,8 +18,8 @@ from cylstm import (
     Vocabulary,
     data,
     oracle,
-    train,
 )  # fmt: skip
+from cylstm.training.dataset import Dataset
 
 
 def test_one_epoch_is_what_the_oracle_computes(rng):
@@ -112,7 +112,7 @@ def test_same_seed_same_bits(rng, seeds):
 def test_shuffling_draws_a_new_order_each_epoch():
     model = make()
     x = y = np.arange(40).reshape(40, 1) % V
-    dataset = train.Dataset(model, x, y)
+    dataset = Dataset(model, x, y)
     orders = [np.concatenate(dataset.batches(8, [0, epoch])) for epoch in (0, 1, 0)]
     assert sorted(orders[0]) == list(range(40)) and (orders[0] != orders[1]).any()
     np.testing.assert_array_equal(orders[0], orders[2])
@@ -315,8 +315,8 @@ def full(descriptor):
 
 
 def test_fit_takes_the_rows_in_a_new_order_each_epoch(monkeypatch):
-    taken, take = [], train.Dataset.take
-    monkeypatch.setattr(train.Dataset, "take", lambda self, rows: taken.extend(rows) or take(self, rows))
+    taken, take = [], Dataset.take
+    monkeypatch.setattr(Dataset, "take", lambda self, rows: taken.extend(rows) or take(self, rows))
     make().fit(X, X, epochs=3, batch_size=3, seed=4, progress=False)
     orders = np.reshape(taken, (3, 8))
     np.testing.assert_array_equal(np.sort(orders, axis=1), np.tile(np.arange(8), (3, 1)))

@@ -6,8 +6,8 @@ import pickle
 import numpy as np
 import pytest
 
-from cylstm import vocab
-from cylstm.vocab import Vocabulary
+from cylstm.text import vocabulary as module
+from cylstm.text.vocabulary import LEVELS, LONGEST_WORD, Vocabulary, smallest_dtype
 
 TEXT = "Die Größe — «naïve café», 東京タワー 🗼:\n\tx_1 = {'a': 0.5};    y  =  x_1\r\n\nThe end; the END.\n"
 
@@ -16,7 +16,7 @@ def in_blocks(text, size):
     return [text[start : start + size] for start in range(0, len(text), size)]
 
 
-@pytest.mark.parametrize("level", vocab.LEVELS)
+@pytest.mark.parametrize("level", LEVELS)
 def test_a_text_comes_back_from_its_ids(level):
     vocabulary = Vocabulary.from_text(TEXT, level)
     ids = vocabulary.encode(TEXT)
@@ -26,7 +26,7 @@ def test_a_text_comes_back_from_its_ids(level):
     assert [vocabulary.index[token] for token in vocabulary.tokens] == list(range(len(vocabulary)))
 
 
-@pytest.mark.parametrize("level", vocab.LEVELS)
+@pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("size", [1, 2, 7, 64])
 def test_the_cut_into_blocks_changes_nothing(level, size):
     blocks = in_blocks(TEXT, size)
@@ -38,7 +38,7 @@ def test_the_cut_into_blocks_changes_nothing(level, size):
 
 
 def test_a_text_longer_than_a_block_is_encoded_whole(monkeypatch):
-    monkeypatch.setattr(vocab, "BLOCK", 13)
+    monkeypatch.setattr(module, "BLOCK", 13)
     vocabulary = Vocabulary.from_text(TEXT * 3, "word")
     assert vocabulary.decode(vocabulary.encode(TEXT * 3)) == TEXT * 3
 
@@ -99,7 +99,7 @@ def test_marks_that_stand_alone_or_behind_other_characters():
     ):
         vocabulary = Vocabulary.from_text(text, "word")
         assert vocabulary.decode(vocabulary.encode(text)) == text
-        assert max(map(len, vocabulary.tokens)) <= vocab.LONGEST_WORD
+        assert max(map(len, vocabulary.tokens)) <= LONGEST_WORD
 
 
 def test_a_vocabulary_of_an_older_file_cuts_words_as_it_did():
@@ -118,7 +118,7 @@ def test_a_vocabulary_of_an_older_file_cuts_words_as_it_did():
 def test_words_without_any_space_are_cut_so_that_memory_stays_bounded():
     text = "x" * 1000
     vocabulary = Vocabulary.from_stream(in_blocks(text, 7), "word")
-    assert max(map(len, vocabulary.tokens)) == vocab.LONGEST_WORD
+    assert max(map(len, vocabulary.tokens)) == LONGEST_WORD
     assert vocabulary.decode(vocabulary.encode(text)) == text
 
 
@@ -140,7 +140,7 @@ def test_rare_characters_get_an_unknown_token_only_where_some_were_left_out():
 
 
 def test_more_distinct_words_than_can_be_counted_lose_the_rarest(monkeypatch):
-    monkeypatch.setattr(vocab, "MOST_COUNTED", 10)
+    monkeypatch.setattr(module, "MOST_DIFFERENT", 10)
     often = "kept often "
     blocks = [f"{often} word{i} " for i in range(200)]
     vocabulary = Vocabulary.from_stream(blocks, "word")
@@ -161,7 +161,7 @@ def test_the_end_token_closes_a_sequence_and_is_silent():
 
 @pytest.mark.parametrize(("size", "dtype"), [(2, "u1"), (256, "u1"), (257, "u2"), (65536, "u2"), (65537, "u4")])
 def test_ids_are_of_the_smallest_type(size, dtype):
-    assert vocab.smallest_dtype(size) == dtype
+    assert smallest_dtype(size) == dtype
     characters = [chr(code) for code in range(0x20000, 0x20000 + size)]
     vocabulary = Vocabulary(characters)
     np.testing.assert_array_equal(vocabulary.encode(characters[-1] + characters[0]), np.array([size - 1, 0], dtype))

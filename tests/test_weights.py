@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from cylstm import LSTM, SGD, Adam, Model, Parameters, _kernels
+from cylstm import LSTM, SGD, Adam, Model, Parameters
+from cylstm._core import kernels
 
 SHAPE = dict(input_size=5, hidden_size=19, num_layers=2)
 LARGE = dict(input_size=260, hidden_size=264, num_layers=2)  # more than the 1 MB from which on memory is shared
@@ -143,12 +144,12 @@ def test_views_taken_before_a_layer_was_made_of_them_count(rng):
 def test_switching_the_instruction_set_repacks(rng):
     layer = LSTM(**SHAPE, dtype="float64", seed=1)
     x = rng.standard_normal((3, 6, 5))
-    before = _kernels.instruction_set()
+    before = kernels.instruction_set()
     results = []
-    for name in _kernels.available():
-        _kernels.use(name)
+    for name in kernels.available():
+        kernels.use(name)
         results.append(layer(x)[0])
-    _kernels.use(before)
+    kernels.use(before)
     for result in results:
         np.testing.assert_allclose(result, results[0], rtol=1e-12, atol=1e-14)
 

@@ -5,44 +5,47 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from cylstm import _load_blas  # noqa: F401 (before whatever else would load it)
-from cylstm._kernels import instruction_set
-from cylstm._pool import num_threads, set_num_threads
+from cylstm._core import load_blas  # noqa: F401 (before whatever else would load it)
+from cylstm._core.kernels import instruction_set
+from cylstm._core.team import num_threads, set_num_threads
 from cylstm.lstm import LSTM
-from cylstm.params import Parameters
+from cylstm.parameters import Parameters
 from cylstm.state import Gradients, State
-
-__version__ = "0.1.0"
+from cylstm.version import __version__  # noqa: F401
 
 if TYPE_CHECKING:
-    from cylstm import data, losses, oracle, train
-    from cylstm.history import History
+    from cylstm import data, losses, oracle, training
     from cylstm.model import Model
-    from cylstm.optim import SGD, Adam, AdamW, Constant, Cosine, ReduceOnPlateau, StepDecay
-    from cylstm.train import Checkpoint, Event, NonFiniteLoss, StopTraining
-    from cylstm.vocab import Vocabulary
+    from cylstm.text.vocabulary import Vocabulary
+    from cylstm.training import (
+        SGD,
+        Adam,
+        AdamW,
+        Checkpoint,
+        Constant,
+        Cosine,
+        Event,
+        History,
+        NonFiniteLoss,
+        ReduceOnPlateau,
+        StepDecay,
+        StopTraining,
+    )
 
 with suppress(ImportError):  # 4 ms where there is threadpoolctl: it asks no entry point, so one has to come forward
     from cylstm import threadpool  # noqa: F401
 
 # Who imports only the layer does not wait for the rest (25 ms): it comes on first use (PEP 562).
 _LATER = {
-    "History": "history",
+    **dict.fromkeys(("SGD", "Adam", "AdamW"), "training.optim"),
+    **dict.fromkeys(("Constant", "Cosine", "ReduceOnPlateau", "StepDecay"), "training.schedule"),
+    **dict.fromkeys(("Event", "NonFiniteLoss", "StopTraining"), "training.run"),
+    "Checkpoint": "training.checkpoint",
+    "History": "training.history",
     "Model": "model",
-    "SGD": "optim",
-    "Adam": "optim",
-    "AdamW": "optim",
-    "Constant": "optim",
-    "Cosine": "optim",
-    "ReduceOnPlateau": "optim",
-    "StepDecay": "optim",
-    "Checkpoint": "train",
-    "Event": "train",
-    "NonFiniteLoss": "train",
-    "StopTraining": "train",
-    "Vocabulary": "vocab",
+    "Vocabulary": "text.vocabulary",
 }
-_MODULES = ("data", "losses", "oracle", "train")
+_MODULES = ("data", "losses", "oracle", "training")
 
 __all__ = [
     "LSTM",
@@ -71,12 +74,15 @@ __all__ = [
     "oracle",
     "set_num_threads",
     "train",
+    "training",
 ]
 
 
 def __getattr__(name):
     if name in _MODULES:
         return import_module(f"cylstm.{name}")
+    if name == "train":  # its shorter name
+        return import_module("cylstm.training")
     if name not in _LATER:
         raise AttributeError(f"module 'cylstm' has no attribute {name!r}")
     return globals().setdefault(name, getattr(import_module(f"cylstm.{_LATER[name]}"), name))

@@ -1,179 +1,97 @@
-"""Data as a model takes them: checked once, cut into batches or chunks of steps, never copied as a whole."""
+"""Batches of a model: what goes in, which of its outputs a loss counts, and many rows a few at a time.
+
+Tokens are what a loss is averaged over: the real steps of all rows or, for output="last", the rows.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
-from cylstm.checks import (
-    check_finite,
-    check_lengths,
-    check_range,
-    check_resets,
-    check_state,
-    describe,
-    described_with_way,
-    plain_array,
-)
-from cylstm.data import batches_by_length, pad
+from cylstm._core.ragged import Plan, planned
+from cylstm.checks import check_finite, check_lengths, check_resets, check_state, plain_array
+from cylstm.sequences import batches_by_length, pad
 from cylstm.state import State
 
-__all__ = ["Dataset", "in_batches", "one_row_each", "ragged_rows"]
-
-HASHED_AT_ONCE = 1 << 20  # elements: a memory map is not copied as a whole
+__all__ = ["Batch", "batch_of", "checked_batch", "in_batches", "last_of", "of_tokens", "one_row_each", "to_steps"]
 
 
-class Dataset:
-    """Inputs and targets of one model.
+class Batch(NamedTuple):
+    """Inputs and targets that were checked."""
 
-    x, y : arrays (B, T, ...) with optional lengths, lists of B arrays of different lengths, or one unbatched sequence.
-        Anything that slices into NumPy arrays will do, a memory map too. For output="last", y has one entry per row, or
-        what makes O numbers of it: (B, horizon, F) as `data.windows` gives.
+    x: np.ndarray  # ids (B, T) or features (B, T, I)
+    targets: np.ndarray  # (N,) or (N, O), of the N tokens
+    real: np.ndarray | None  # (B, T) where these are; None for everywhere
+    plan: Plan | None  # of lengths and resets
 
-    Raises TypeError or ValueError, naming the argument, for whatever the model cannot take, ids out of range and
-    numbers that are not finite included.
-    """
 
-    def __init__(self, model, x, y, lengths=None, names=("x", "y")):
-        self.model, self.names = model, names
-        self.last = model.output == "last"
-        rows = ragged_rows(x)
-        self.ragged, self.unbatched = rows is not None, False
-        if self.ragged:
-            if lengths is not None:
-                raise ValueError("lengths: expected none with a list of sequences, which have their own")
-            if not self.last and not isinstance(y, (list, tuple)):
-                raise TypeError(f"{names[1]}: expected a list of arrays, as {names[0]} is one, got {describe(y)}")
-            self.x, self.y = rows, y
-            for n, row in enumerate(self.x):
-                self._check_input(f"{names[0]}[{n}]", row, batch=False)
-            if len({row.dtype for row in self.x}) > 1:
-                self.x = one_type(names[0], self.x)
-            self.lengths = np.array([len(row) for row in self.x])
-        else:
-            self.x, self.y = plain_array(names[0], x), plain_array(names[1], y)
-            self.unbatched = self.x.ndim == self._input_rank() - 1
-            if self.unbatched:
-                self._check_input(names[0], self.x, batch=False)
-                self.x, self.y = self.x[None], self.y[None]
-            self.lengths = None
-            if lengths is not None and self.x.ndim > 1:
-                self.lengths = check_lengths(lengths, *self.x.shape[:2])
-            self._check_input(names[0], self.x, batch=True)
-        self._check_targets()
+def checked_batch(model, x, y, lengths, resets) -> Batch:
+    """The arguments of `Model.loss_and_gradients`. Raises TypeError or ValueError, naming the argument."""
+    x = plain_array("x", x)  # once: what it is converted from may answer otherwise the next time
+    if x.dtype.kind not in "iuf":
+        raise TypeError(f"x: expected floating-point numbers or integer ids, got {x.dtype} {x.shape}")
+    if x.ndim != (2 if x.dtype.kind in "iu" else 3):
+        raise ValueError(f"x: expected a batch, ids (B, T) or features (B, T, {model.input_size}), got {x.shape}")
+    last, width = model.output == "last", model.loss.width(model.output_size)
+    y = plain_array("y", y)
+    model.loss.check_kind("y", y)
+    if last:
+        y = one_row_each(y, width)
+    expected = (*x.shape[: 1 if last else 2], *width)
+    if y.shape != expected:
+        raise ValueError(f"y: expected {expected}, got {y.shape}")
+    plan = planned(*x.shape[:2], lengths, resets)
+    ends = None if plan is None else plan.lengths
+    check_finite("y", y, model.dtype, None if last else ends)
+    check_finite("x", x, model.dtype, ends)
+    return batch_of(model, x, y, plan)
 
-    def __len__(self) -> int:
-        return len(self.x)
 
-    @property
-    def steps(self) -> int:
-        """T of the arrays; the longest sequence of a list."""
-        return int(self.lengths.max()) if self.ragged else self.x.shape[1]
+def batch_of(model, x, y, plan=None) -> Batch:
+    """The same of arrays that were checked."""
+    width, real = model.loss.width(model.output_size), None
+    if model.output == "last":
+        y = one_row_each(y, width)
+    elif plan is not None and plan.lengths is not None:
+        real = ~plan.past_ends()
+    y = y.reshape(-1, *width) if real is None else y[real]
+    return Batch(x, model.loss.converted("y", y, model.output_size, model.dtype), real, plan)
 
-    @property
-    def tokens(self) -> int:
-        """What losses are averaged over: all real steps, or all rows for output="last"."""
-        if self.last:
-            return len(self)
-        return len(self) * self.steps if self.lengths is None else int(self.lengths.sum())
 
-    def _input_rank(self):
-        ids = self.model.embedding_size is not None or self.x.dtype.kind in "iu"
-        return 2 if ids else 3
+def one_row_each(y, width) -> np.ndarray:
+    """Targets of output="last": (B, horizon, F) with as many numbers a row as `width`, the shape of a target, has as
+    (B, *width), a view where one can be; others as they are."""
+    several = width and y.ndim > 2 and math.prod(y.shape[1:]) == math.prod(width)
+    return y.reshape(len(y), *width) if several else y
 
-    def _check_input(self, name, x, batch):
-        model = self.model
-        if not x.size:
-            raise ValueError(f"{name}: expected at least one row, step and feature, got {x.shape}")
-        ids = x.dtype.kind in "iu"
-        shape = ("B",) * batch + ("T",) + (() if ids else (model.input_size,))
-        if model.embedding_size is not None and not ids:
-            raise TypeError(f"{name}: expected integer ids for a model with an embedding, got {describe(x)}")
-        if not ids and x.dtype.kind != "f":
-            raise TypeError(f"{name}: expected floating-point numbers or integer ids, got {described_with_way(x)}")
-        if x.ndim != len(shape) or (not ids and x.shape[-1] != model.input_size):
-            shown = f"({', '.join(map(str, shape))})"
-            if self.unbatched:
-                shown = f"(B, {shown[1:]} or {shown}"
-            shown += " (integers are ids)" * ids
-            raise ValueError(f"{name}: expected {shown}, got {x.shape}")
-        if ids:
-            real = x if not batch or self.lengths is None else x[np.arange(x.shape[1]) < self.lengths[:, None]]
-            check_range(name, real, model.input_size)
-        elif batch:
-            check_finite(name, x, model.dtype, self.lengths)
-        else:
-            check_finite(name, x, model.dtype)
 
-    def _check_targets(self):
-        name, model = self.names[1], self.model
-        if np.ndim(self.y) == 0 if not self.ragged else not hasattr(self.y, "__len__"):
-            raise TypeError(f"{name}: expected an array or a list of arrays, got {describe(self.y)}")
-        if len(self.y) != len(self.x):
-            raise ValueError(f"{name}: expected {len(self.x)} rows, as many as {self.names[0]}, got {len(self.y)}")
-        width = model.loss.width(model.output_size)
-        rows = [self.y] if not self.ragged or self.last else self.y
-        rows = [plain_array(f"{name}[{n}]" if len(rows) > 1 else name, row) for n, row in enumerate(rows)]
-        for n, row in enumerate(rows):
-            label = f"{name}[{n}]" if len(rows) > 1 else name
-            model.loss.check_kind(label, row)
-            steps = () if self.last else (len(self.x[n]),) if self.ragged else (self.steps,)
-            rank = () if self.ragged and not self.last else (len(self.x),)
-            if self.last:
-                row = one_row_each(row, width)
-            if row.shape != (*rank, *steps, *width):
-                first = int(self.unbatched)
-                raise ValueError(f"{label}: expected {(*rank, *steps, *width)[first:]}, got {row.shape[first:]}")
-            if self.unbatched and self.lengths is None:
-                check_finite(label, row[0], model.dtype)
-            else:
-                check_finite(label, row, model.dtype, None if self.last or self.ragged else self.lengths)
-            if not self.last and not self.ragged and self.lengths is not None:
-                row = row[np.arange(self.steps) < self.lengths[:, None]]  # what stands past the ends is ignored
-            model.loss.check_values(label, row, model.output_size)
-        if self.ragged and not self.last:
-            self.y = rows if len({row.dtype for row in rows}) == 1 else one_type(name, rows)
-        else:
-            self.y = rows[0]
+def last_of(model, state):
+    """The last layer's final h, both directions side by side: (B, D*H)."""
+    return np.concatenate(list(state.h[-model.lstm.num_directions :]), axis=1)
 
-    def take(self, rows):
-        """x, y of some rows (an index array), cut after the longest, and their lengths: None where all are equal."""
-        if self.lengths is None:
-            return self.x[rows], self.y[rows], None
-        lengths = self.lengths[rows]
-        shortest, longest = int(lengths.min()), int(lengths.max())
-        if not self.ragged:
-            x, y = self.x[rows, :longest], self.y[rows] if self.last else self.y[rows, :longest]
-        elif shortest == longest:
-            x = np.stack([self.x[n] for n in rows])
-            y = self.y[rows] if self.last else np.stack([self.y[n] for n in rows])
-        else:
-            x = pad([self.x[n] for n in rows])[0]
-            y = self.y[rows] if self.last else pad([self.y[n] for n in rows])[0]
-        return x, y, None if shortest == longest else lengths
 
-    def chunk(self, start, stop):
-        """x, y of all rows, steps start..stop-1."""
-        return self.x[:, start:stop], self.y[:, start:stop]
+def of_tokens(model, outputs, final, real):
+    """h (N, D*H) of the N tokens, from outputs (B, T, D*H) or, for output="last", from the final state."""
+    if model.output == "last":
+        return last_of(model, final)
+    return outputs.reshape(-1, outputs.shape[-1]) if real is None else outputs[real]
 
-    def fingerprint(self) -> str:
-        """A number that differs for different data (BLAKE2b, 128 bits, in hexadecimal)."""
-        import hashlib  # 8 ms: `import cylstm` has 15
 
-        digest = hashlib.blake2b(digest_size=16)
-        for rows in (self.x, self.y, [] if self.lengths is None else [self.lengths]):
-            for row in rows:
-                for start in range(0, max(1, row.size), HASHED_AT_ONCE):
-                    digest.update(np.ascontiguousarray(row.reshape(-1)[start : start + HASHED_AT_ONCE]))
-        return digest.hexdigest()
-
-    def batches(self, batch_size, rng=None) -> list[np.ndarray]:
-        """Index arrays that hold each row once, similar lengths together. rng: a seed, or None for no shuffling."""
-        if self.lengths is not None:
-            return batches_by_length(self.lengths, batch_size, rng)
-        order = np.arange(len(self)) if rng is None else np.random.default_rng(rng).permutation(len(self))
-        return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+def to_steps(model, dh, shape, real):
+    """The way back: dh (N, D*H) of the tokens -> dy (B, T, D*H) = shape, and dstate."""
+    if model.output == "last":
+        state = model.initial_state(shape[0])
+        D, H = model.lstm.num_directions, model.hidden_size
+        for d in range(D):
+            state.h[len(state.h) - D + d] = dh[:, d * H : (d + 1) * H]
+        return np.zeros(shape, model.dtype), state
+    if real is None:
+        return dh.reshape(shape), None
+    dy = np.zeros(shape, model.dtype)
+    dy[real] = dh
+    return dy, None
 
 
 def in_batches(model, x, state, lengths, resets, at_once):
@@ -197,43 +115,11 @@ def in_batches(model, x, state, lengths, resets, at_once):
         start = None if state is None else State(state.h[:, rows], state.c[:, rows])
         part, ends = pad([x[n] for n in rows]) if ragged else (x[rows], None if lengths is None else lengths[rows])
         cuts = None if resets is None else resets[rows, : part.shape[1]]
-        found, (final.h[:, rows], final.c[:, rows]) = model.at_once(part, start, ends, cuts)
+        plan = None if ends is None and cuts is None else Plan(*part.shape[:2], ends, cuts)
+        found, (final.h[:, rows], final.c[:, rows]) = model.at_once(part, start, plan)
         if ragged and not last:
             for n, row, end in zip(rows, found, ends, strict=True):
                 outputs[n] = row[:end]
         else:
             outputs[rows] = found
     return outputs, final
-
-
-def one_row_each(y, width) -> np.ndarray:
-    """Targets of output="last": (B, horizon, F) with as many numbers a row as `width`, the shape of a target, has as
-    (B, *width), a view where one can be; others as they are."""
-    several = width and y.ndim > 2 and math.prod(y.shape[1:]) == math.prod(width)
-    return y.reshape(len(y), *width) if several else y
-
-
-def ragged_rows(x) -> list[np.ndarray] | None:
-    """The sequences of a list of arrays, or of lists of unequal length; None for what is one array."""
-    if (
-        not isinstance(x, (list, tuple))
-        or not len(x)
-        or not all(isinstance(row, (list, tuple)) or is_array(row) for row in x)
-    ):
-        return None
-    if all(map(is_array, x)) or len({len(row) for row in x}) > 1:
-        return [plain_array(f"x[{n}]", row) for n, row in enumerate(x)]
-    return None
-
-
-def is_array(value) -> bool:
-    """Whether it is an array of any library's, with at least one axis."""
-    return hasattr(value, "__array__") and getattr(value, "ndim", 1) > 0
-
-
-def one_type(name, rows) -> list[np.ndarray]:
-    """Rows of ids, or of numbers, of several types as int64 or as the largest floating type among them."""
-    if len({row.dtype.kind in "iu" for row in rows}) > 1:
-        raise TypeError(f"{name}: expected rows of one kind, got integers in some and floating-point numbers in others")
-    dtype = np.int64 if rows[0].dtype.kind in "iu" else np.result_type(*rows)
-    return [np.asarray(row, dtype) for row in rows]

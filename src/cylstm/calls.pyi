@@ -1,7 +1,7 @@
 from numpy.typing import ArrayLike
 from typing_extensions import disjoint_base
 
-from cylstm._layer import Layer
+from cylstm._core.layer import Layer
 
 @disjoint_base
 class Call:

@@ -10,20 +10,20 @@ The methods for Cython and their shapes are in calls.pxd. They check no sizes; t
 layer is of the other type, where there is nothing to go backward from, and when Ctrl-C stops them.
 """
 
-from cylstm._interrupt cimport Interrupt, begin, finish
-from cylstm._kernels cimport active
-from cylstm._memory cimport LARGEST
-from cylstm._network cimport (
+from cylstm._core.interrupt cimport Interrupt, begin, finish
+from cylstm._core.kernels cimport active
+from cylstm._core.memory cimport LARGEST
+from cylstm._core.network cimport (
     Backward, Forward, backward_fits_tiles, forward_fits_tiles, run_network_backward, run_network_forward, team_size,
 )
-from cylstm._pool cimport ALL_THREADS
-from cylstm._steps cimport Plan
-from cylstm._weights cimport Weights, any_tiles
-from cylstm._work cimport Work
+from cylstm._core.team cimport ALL_THREADS
+from cylstm._core.ragged cimport Plan, planned
+from cylstm._core.factors cimport Weights, any_tiles
+from cylstm._core.arena cimport Work
 
-from cylstm._layer import Layer
-from cylstm.checks import check_lengths, check_resets, describe, positive_int
-from cylstm.params import aligned_empty
+from cylstm._core.layer import Layer
+from cylstm.checks import describe, positive_int
+from cylstm.parameters import aligned_empty
 
 
 cdef class Call:
@@ -46,18 +46,15 @@ cdef class Call:
         if training and layer.dropout > 0:
             raise ValueError(f"layer: expected one without dropout, got dropout={layer.dropout:g}")
         self.layer, self.batch_size, self.steps, self.training = layer, B, T, training
-        if lengths is not None:
-            lengths = check_lengths(lengths, B, T)
-        if resets is not None:
-            resets = check_resets(resets, B, T, True)
+        cdef Plan plan = planned(B, T, lengths, resets, True)
         cdef Weights weights = layer._weights
         if weights is None:
             raise RuntimeError(f"layer: expected LSTM.__init__ to have run, got {type(layer).__name__} without")
         cdef Work work = Work(weights)
         # Where the rows lie one after the other in time-major order, they are read there; a tape needs its own.
         self.packs = self.training or lengths is not None or (B > 1 and T > 1)
-        work.lay_out(weights, Plan(B, T, lengths, resets), False, self.training, False, self.packs)
-        self.members = team_size(&work.plan.steps, work.cells, weights.L * weights.D, weights.D,
+        work.lay_out(weights, Plan(B, T) if plan is None else plan, False, self.training, False, self.packs)
+        self.members = team_size(&work.plan.steps, work.directions, weights.L * weights.D, weights.D,
                                  work.k.f64.lanes if work.doubles else work.k.f32.lanes, False, ALL_THREADS)
         if self.training:
             work.lay_out_backward(weights, self.members)
@@ -138,8 +135,8 @@ cdef int forward(Call call, bint doubles, const void* x, const void* h0, const v
     check(call, doubles)
     cdef Forward* f = <Forward*>call.at_forward
     cdef Interrupt interrupt
-    cdef Py_ssize_t I = f.cells[0].I, item = 8 if doubles else 4
-    cdef Py_ssize_t state = f.L * f.D * f.s.B * f.cells[0].H * item
+    cdef Py_ssize_t I = f.directions[0].I, item = 8 if doubles else 4
+    cdef Py_ssize_t state = f.L * f.D * f.s.B * f.directions[0].H * item
     if call.packs:
         f.record.inputs.caller, f.record.inputs.row, f.record.inputs.step = x, f.s.T * I, I
     else:
@@ -168,15 +165,15 @@ cdef int backward(Call call, bint doubles, const void* dy, const void* dhn, cons
     cdef Forward* f = <Forward*>call.at_forward
     cdef Backward* b = <Backward*>call.at_backward
     cdef Interrupt interrupt
-    cdef Py_ssize_t width = f.D * f.cells[0].H, item = 8 if doubles else 4
+    cdef Py_ssize_t width = f.D * f.directions[0].H, item = 8 if doubles else 4
     if not call.taped:
         with gil:
             raise RuntimeError("backward: expected a forward call with training=True before each, got none")
     b.record = f.record
     b.dy, b.dy_row, b.dy_step, b.dhn, b.dcn = dy, f.s.T * width, width, dhn, dcn
-    b.dx, b.dx_row, b.dx_step, b.dflat = dx, f.s.T * f.cells[0].I, f.cells[0].I, dparameters
+    b.dx, b.dx_row, b.dx_step, b.dflat = dx, f.s.T * f.directions[0].I, f.directions[0].I, dparameters
     b.dh0 = dh0 if dh0 != NULL else call.at_spare
-    b.dc0 = dc0 if dc0 != NULL else <char*>call.at_spare + f.L * f.D * f.s.B * f.cells[0].H * item
+    b.dc0 = dc0 if dc0 != NULL else <char*>call.at_spare + f.L * f.D * f.s.B * f.directions[0].H * item
     cdef bint fits
     if call.tiled:
         fits = call.forward_fits and backward_fits_tiles(b)

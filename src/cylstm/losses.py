@@ -2,7 +2,7 @@
 
 Every token has outputs (O,), a target and a weight, 1 where there are none. Kernels give sums over tokens; means are
 made of those by `mean`, nowhere else. A new loss is an object here, with its name in `by_name`, a ROW_LOSS in
-cext/kernels.def and a body in cext/loss_body.h.
+cext/kernels.def and a body in cext/loss.h.
 """
 
 from __future__ import annotations

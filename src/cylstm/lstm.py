@@ -1,7 +1,7 @@
 """The layer: an LSTM over whole sequences, its state as a plain value, and its gradients.
 
-Calls come in at _layer.pyx; _edge.pyx checks everything a caller can get wrong, once, before any buffer is touched; the
-arithmetic is in _network.pyx and below. The same equations, written to be read, are in oracle.py.
+Calls come in at _core/layer.pyx; _core/edge.pyx checks everything a caller can get wrong, once, before any buffer is
+touched; the arithmetic is in _core/network.pyx and below. The same equations, written to be read, are in oracle.py.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from cylstm import _layer, _memory
+from cylstm._core import layer, memory
 from cylstm.cell import CellType, initialise, layout, parameters_of
 from cylstm.checks import as_float_array, as_generator, describe, positive_int, real_in
 from cylstm.init import LATER
-from cylstm.params import Parameters
+from cylstm.parameters import Parameters
 
 __all__ = ["LSTM", "MOST_LAYERS"]
 
@@ -23,7 +23,7 @@ __all__ = ["LSTM", "MOST_LAYERS"]
 MOST_LAYERS = 10_000
 
 
-class LSTM(_layer.Layer):
+class LSTM(layer.Layer):
     """A multi-layer, optionally bidirectional long short-term memory.
 
     i, f, o = sigmoid(W x + R h + b), g = tanh(W x + R h + b), c = f c_prev + i g, h = o tanh(c)
@@ -74,8 +74,8 @@ class LSTM(_layer.Layer):
         largest = float(np.finfo(dtype).max)
         self.forget_bias = real_in("forget_bias", forget_bias, -largest, largest)
         rng = as_generator("seed", 0 if seed is LATER else seed)
-        if max(I, 4 * (H + 16)) > _memory.LARGEST:
-            raise ValueError(f"input_size, hidden_size: expected less than {_memory.LARGEST}, got {I}, {H}")
+        if max(I, 4 * (H + 16)) > memory.LARGEST:
+            raise ValueError(f"input_size, hidden_size: expected less than {memory.LARGEST}, got {I}, {H}")
         D = 2 if self.bidirectional else 1
         shapes = layout(I, H, L, D, cell)
         parameters = Parameters(shapes, dtype) if parameters is None else parameters

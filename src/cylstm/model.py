@@ -9,27 +9,24 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cylstm import _head, _ops, io, losses, train
-from cylstm.batches import Dataset, in_batches, ragged_rows
-from cylstm.checks import (
-    as_generator,
-    as_ids,
-    check_finite,
-    check_lengths,
-    describe,
-    one_of,
-    plain_array,
-    positive_int,
-)  # fmt: skip
-from cylstm.data import as_sequences
+from cylstm import files, losses
+from cylstm._core import flat
+from cylstm._core.head import linear, loss
+from cylstm._core.ragged import planned
+from cylstm.batches import batch_of, checked_batch, in_batches, last_of, of_tokens, to_steps
+from cylstm.checks import as_generator, as_ids, describe, one_of, plain_array, positive_int
 from cylstm.init import LATER
 from cylstm.locks import Claim
 from cylstm.lstm import LSTM, MOST_LAYERS
-from cylstm.params import Parameters
-from cylstm.sampling import Sampler, generate
+from cylstm.parameters import Parameters, check_gradients
+from cylstm.sequences import as_sequences, ragged_rows
 from cylstm.state import State
-from cylstm.tokens import last_of, of_tokens, targets_of, to_steps
-from cylstm.vocab import Vocabulary
+from cylstm.text.sampling import Sampler, generate
+from cylstm.text.vocabulary import Vocabulary
+from cylstm.training.checkpoint import SavedRun, read_checkpoint
+from cylstm.training.dataset import Dataset
+from cylstm.training.history import History
+from cylstm.training.run import fit
 
 __all__ = ["Model", "Result"]
 
@@ -209,18 +206,21 @@ class Model:
         tail = () if self.embedding_size is not None or x.dtype.kind in "iu" else (self.input_size,)
         if x.ndim == 2 + len(tail) and x.shape[2:] == tail and x.shape[0] * x.shape[1] > AT_ONCE:
             return in_batches(self, x, state, lengths, resets, AT_ONCE)
-        return self.at_once(x, state, lengths, resets)
+        plan = None
+        if x.ndim in (1 + len(tail), 2 + len(tail)):
+            shape = x.shape[: x.ndim - len(tail)]
+            plan = planned(*(shape if len(shape) == 2 else (1, *shape)), lengths, resets, len(shape) == 2)
+        return self.at_once(x, state, plan)
 
-    def at_once(self, x, state, lengths, resets):
-        """`model(x)` of one array."""
-        y, final = self.lstm(self._embed(x, lengths=lengths), state, lengths=lengths, resets=resets)
+    def at_once(self, x, state, plan):
+        """`model(x)` of one array, with lengths and resets as they were checked."""
+        y, final = self.lstm(self._embed(x, plan=plan), state, lengths=plan)
         if self.output == "last":
             outputs = self._head(last_of(self, final))
             return outputs if y.ndim == 3 else outputs[0], final
         outputs = self._head(y.reshape(-1, y.shape[-1])).reshape(*y.shape[:-1], self.output_size)
-        if lengths is not None:
-            past = np.arange(y.shape[-2]) >= plain_array("lengths", lengths).reshape(*y.shape[:-2], 1)
-            outputs[past] = 0
+        if plan is not None and plan.lengths is not None:
+            outputs[plan.past_ends().reshape(y.shape[:-1])] = 0
         return outputs, final
 
     def predict(self, x, *, lengths=None) -> np.ndarray:
@@ -264,17 +264,17 @@ class Model:
         sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
         return generate(self, prompt, length, sampler, stop)
 
-    def _embed(self, x, name="x", lengths=None):
+    def _embed(self, x, name="x", plan=None):
         """x itself or, with an embedding, its rows of the table."""
         if self.embedding_size is None:
             return x
-        return self.parameters.raw("embedding.weight")[self._ids(x, name, lengths)]
+        return self.parameters.raw("embedding.weight")[self._ids(x, name, plan)]
 
-    def _ids(self, x, name="x", lengths=None):
+    def _ids(self, x, name="x", plan=None):
         """A checked copy of ids; what stands past a row's end may be any number and becomes 0."""
         ids = np.array(plain_array(name, x))
-        if lengths is not None and ids.ndim == 2:
-            ids[np.arange(ids.shape[1]) >= check_lengths(lengths, *ids.shape)[:, None]] = 0
+        if plan is not None and plan.lengths is not None:
+            ids[plan.past_ends().reshape(ids.shape)] = 0
         ids = as_ids(name, ids, self.input_size)
         if ids.ndim > 2:
             raise ValueError(f"{name}: expected ids (B, T) or (T,), got {ids.shape}")
@@ -282,7 +282,7 @@ class Model:
 
     def _head(self, h):
         bias = self.parameters.raw("head.bias") if self.head_bias else None
-        return _head.linear(h, self.parameters.raw("head.weight"), bias)
+        return linear(h, self.parameters.raw("head.weight"), bias)
 
     # --- learning -------------------------------------------------------------------------------------------------
 
@@ -295,42 +295,36 @@ class Model:
         out : Parameters of this model's layout to overwrite with the gradients, instead of new ones.
         Dropout applies. The final state carries no gradient on to a next call: truncated BPTT.
         """
-        gradients = Parameters(self.parameters.layout, self.dtype) if out is None else self._checked_gradients(out)
-        x = plain_array("x", x)  # once: what it is converted from may answer otherwise the next time
-        targets, real = targets_of(self, x, y, lengths)
-        check_finite("x", x, self.dtype, lengths)
-        features = x
-        if self.embedding_size is not None:
-            ids = self._ids(x, "x", lengths)
+        if out is not None:
+            check_gradients(out, self.parameters)
+        return self.learn(checked_batch(self, x, y, lengths, resets), state, out)
+
+    def learn(self, batch, state=None, gradients=None) -> Result:
+        """`loss_and_gradients` of a `Batch`, whose arrays were checked."""
+        if gradients is None:
+            gradients = Parameters(self.parameters.layout, self.dtype)
+        features, embeds = batch.x, self.embedding_size is not None
+        if embeds:
+            ids = self._ids(batch.x, "x", batch.plan)
             features = self.parameters.raw("embedding.weight")[ids]
-        outputs, final, tape = self.lstm.forward(features, state, lengths=lengths, resets=resets)
-        h = of_tokens(self, outputs, final, real)
+        outputs, final, tape = self.lstm.forward(features, state, lengths=batch.plan)
+        h = of_tokens(self, outputs, final, batch.real)
         dh = np.empty_like(h)
-        total, weight, hits = self._loss(h, targets, 1 / len(h), dh, gradients)
-        dy, dstate = to_steps(self, dh, outputs.shape, real)
-        embeds = self.embedding_size is not None
+        total, weight, hits = self._loss(h, batch.targets, 1 / len(h), dh, gradients)
+        dy, dstate = to_steps(self, dh, outputs.shape, batch.real)
         dx = self.lstm.backward(tape, dy, dstate, out=gradients.child("lstm."), input_gradient=embeds).x
         if embeds:
             table = gradients.raw("embedding.weight")
-            _ops.embedding_gradient(table, ids.ravel(), np.ascontiguousarray(dx.reshape(-1, self.embedding_size)))
+            flat.embedding_gradient(table, ids.ravel(), np.ascontiguousarray(dx.reshape(-1, self.embedding_size)))
         gradients.touch()
         return Result(losses.mean(total, weight), gradients, final, len(h), int(hits))
-
-    def _checked_gradients(self, out):
-        if not isinstance(out, Parameters):
-            raise TypeError(f"out: expected Parameters, got {describe(out)}")
-        if out.layout != self.parameters.layout or out.dtype != self.dtype:
-            raise ValueError(f"out: expected {self.parameters!r}, got {out!r}")
-        if np.may_share_memory(out.raw(), self.parameters.raw()):
-            raise ValueError("out: expected memory of its own to write to, got the model's parameters")
-        return out
 
     def _loss(self, h, targets, scale=0.0, dh=None, gradients=None):
         dweight = None if gradients is None else gradients.raw("head.weight")
         dbias = None if gradients is None or not self.head_bias else gradients.raw("head.bias")
         bias = self.parameters.raw("head.bias") if self.head_bias else None
         weight = self.parameters.raw("head.weight")
-        return _head.loss(
+        return loss(
             self.loss, h, weight, bias, targets, spare=self._spare, scale=scale, dh=dh, dweight=dweight, dbias=dbias
         )
 
@@ -346,29 +340,29 @@ class Model:
         sums, tokens = (0.0, 0.0, 0.0), 0
         for rows in dataset.batches(batch_size):
             # Without lengths the rows are neighbours: a slice is a view, so a memory map is never copied as a whole.
-            x, y, lengths = dataset.take(rows if dataset.lengths is not None else slice(rows[0], rows[-1] + 1))
-            whole = self.bidirectional or self.output == "last" or lengths is not None
+            x, y, plan = dataset.take(rows if dataset.lengths is not None else slice(rows[0], rows[-1] + 1))
+            whole = self.bidirectional or self.output == "last" or plan is not None
             steps = x.shape[1] if whole else max(1, AT_ONCE // len(rows))
             state = None
             for start in range(0, x.shape[1], steps):
                 part = slice(start, start + steps)
-                targets, real = targets_of(self, x[:, part], y if self.output == "last" else y[:, part], lengths)
-                outputs, state = self.lstm(self._embed(x[:, part], lengths=lengths), state, lengths=lengths)
-                h = of_tokens(self, outputs, state, real)
-                sums = [so_far + more for so_far, more in zip(sums, self._loss(h, targets), strict=True)]
+                batch = batch_of(self, x[:, part], y if self.output == "last" else y[:, part], plan)
+                outputs, state = self.lstm(self._embed(batch.x, plan=plan), state, lengths=plan)
+                h = of_tokens(self, outputs, state, batch.real)
+                sums = [so_far + more for so_far, more in zip(sums, self._loss(h, batch.targets), strict=True)]
                 tokens += len(h)
         return {**self.loss.metrics(*sums, self.output_size), "tokens": tokens}
 
-    def fit(self, x, y, **options) -> train.History:
-        """Train on x and y: see `train.fit` for all options."""
-        return train.fit(self, x, y, **options)
+    def fit(self, x, y, **options) -> History:
+        """Train on x and y: see `training.fit` for all options."""
+        return fit(self, x, y, **options)
 
     # --- files ----------------------------------------------------------------------------------------------------
 
     def save(self, path) -> None:
         """Write weights, sizes and vocabulary to a safetensors file, atomically. Raises OSError."""
         weights = {name: self.parameters.raw(name) for name in self.parameters}
-        io.write_tensors(path, "model", self.header(), weights)
+        files.write_tensors(path, "model", self.header(), weights)
 
     def header(self) -> dict:
         """What a file says of the model besides its weights."""
@@ -378,10 +372,23 @@ class Model:
     @classmethod
     def load(cls, path) -> Model:
         """Read a model written by `save`. Raises OSError, or ValueError for a file that is anything else."""
-        with io.open_tensors(path, "model") as file:
+        with files.open_tensors(path, "model") as file:
             model = cls.from_header(path, file.header, file.shapes)
             for name, shape in model.parameters.layout.items():
                 model.parameters.raw(name)[:] = file.read(name, shape, model.dtype)
+        model.parameters.touch()
+        return model
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint) -> Model:
+        """The model of a training run as a checkpoint holds it: a path, or what `training.read_checkpoint` has read.
+
+        Raises OSError, or ValueError for a file that is anything else.
+        """
+        saved = checkpoint if isinstance(checkpoint, SavedRun) else read_checkpoint(checkpoint)
+        model = cls.from_header(saved.path, saved.header, saved.tensors.shapes)
+        values = model.parameters.raw()
+        values[:] = saved.tensors.read("parameters", values.shape, values.dtype)
         model.parameters.touch()
         return model
 

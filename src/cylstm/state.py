@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cylstm.params import Parameters
+from cylstm.parameters import Parameters
 
 __all__ = ["Gradients", "State"]
 

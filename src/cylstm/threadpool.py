@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threadpoolctl
 
-from cylstm import __version__, _kernels, _pool
+from cylstm._core import kernels, team
+from cylstm.version import __version__
 
 __all__ = ["Controller"]
 
@@ -14,20 +15,20 @@ class Controller(threadpoolctl.LibController):
 
     user_api = "cylstm"
     internal_api = "cylstm"
-    filename_prefixes = ("_pool.",)
+    filename_prefixes = ("team.",)
     check_symbols = ("cylstm_run", "cylstm_meet")
 
     def get_num_threads(self):
-        return _pool.num_threads()
+        return team.num_threads()
 
     def set_num_threads(self, num_threads):
-        _pool.set_num_threads(num_threads)
+        team.set_num_threads(num_threads)
 
     def get_version(self):
         return __version__
 
     def set_additional_attributes(self):
-        self.instruction_set = _kernels.instruction_set()
+        self.instruction_set = kernels.instruction_set()
 
 
 threadpoolctl.register(Controller)

@@ -41,7 +41,7 @@ CASES = [(9, 1, 5, 70, False), (5, 7, 11, 37, False), (6, 29, 23, 33, True), (3,
 def build(target, folder):
     """The driver for one target, each file with its own flags as in setup.py."""
     compiler, flags, _, sets = TARGETS[target]
-    kernels = [(CEXT / f"kernels_{isa}.c", X86_FLAGS.get(isa, [])) for isa in ["baseline", *sets]]
+    kernels = [(CEXT / "isa" / f"{isa}.c", X86_FLAGS.get(isa, [])) for isa in ["baseline", *sets]]
     objects = []
     for source, more in [*kernels, (CEXT / "dispatch.c", []), (CEXT / "pool.c", []), (HERE / "driver.c", [])]:
         objects.append(folder / f"{target}_{source.stem}.o")

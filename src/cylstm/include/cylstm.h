@@ -22,7 +22,7 @@ static inline const cylstm_kernels *cylstm_import(const char *isa)
         void *pointer;
         const cylstm_kernels *(*function)(const char *isa);
     } select;
-    select.pointer = PyCapsule_Import("cylstm._kernels.select", 0);
+    select.pointer = PyCapsule_Import("cylstm._core.kernels.select", 0);
     if (!select.pointer) return NULL;
     const cylstm_kernels *kernels = select.function(isa);
     if (!kernels) PyErr_Format(PyExc_ValueError, "isa: expected an instruction set of this processor, got %s", isa);

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from cylstm._module import packed_lengths
+from cylstm._core.borrowed import packed_lengths
 from cylstm.torch import graphs
 from cylstm.torch._call import Call, form_of, has_shape, is_eager, is_plain, weights_moved
 from cylstm.torch.run import call_of, run

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cylstm._module import Module
+from cylstm._core.borrowed import Module
 from cylstm.torch._call import Call, addresses_of
 
 __all__ = ["call_of", "run", "shapes_of"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from cylstm import _pool
+from cylstm._core import team
 
 __all__ = ["borrow_torchs"]
 
@@ -22,6 +22,6 @@ def borrow_torchs() -> bool:
     for library in (Path(torch.__file__).parent / "lib").glob("libgomp*.so*"):
         openmp = ctypes.CDLL(str(library))  # loaded already, by torch
         functions = openmp.GOMP_parallel, openmp.omp_get_thread_num, openmp.omp_get_num_threads
-        _pool.borrow(*(ctypes.cast(function, ctypes.c_void_p).value for function in functions))
+        team.borrow(*(ctypes.cast(function, ctypes.c_void_p).value for function in functions))
         return True
     return False

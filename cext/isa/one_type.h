@@ -1,0 +1,53 @@
+/* Every body, for one real type; and the end of that type's macros. */
+typedef REAL NAME(real);
+#include "../vector.h"
+
+#include "../activations.h"
+
+#include "../product/pack.h"
+
+#if defined(WITH_TILES) && REAL_BITS == 32
+#define HAVE_TILES 1
+#include "../product/tiles.h"
+#else
+#define HAVE_TILES 0
+#endif
+
+#include "../product/panels.h"
+
+#include "../product/rows.h"
+
+#include "../cell/lstm.h"
+
+#include "../loss.h"
+
+#include "../optim.h"
+
+#undef NAME
+#undef REAL
+#undef INTEGER
+#undef REAL_BITS
+#undef MANTISSA_BITS
+#undef ROUNDING
+#undef LN2_HIGH
+#undef LN2_LOW
+#undef EXP_DEGREE
+#undef TANH_LIMIT
+#undef ABREAST
+#undef EXP_LOW
+#undef EXP_HIGH
+#undef PAIRED_LIMIT
+#undef X86_TYPE
+#undef SQRT
+#undef FMA
+#undef NEON_VECTOR
+#undef VECTOR
+#undef INTEGERS
+#undef LANES
+#undef FIRST_HALVES
+#undef SHUFFLE
+#undef SECOND_HALVES
+#undef INLINE
+#undef K_BLOCK
+#undef HAVE_TILES
+#undef SUM_BLOCK

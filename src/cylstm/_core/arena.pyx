@@ -1,0 +1,264 @@
+"""Memory for calls: how much each piece takes and where it lies, and the shelf on which it waits for the next call.
+
+Fresh memory costs a page fault for each 4 kB, and working out a layout costs more than a small step: a stream of calls
+of one shape pays for both once.
+"""
+
+cimport cython
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from libc.string cimport memset
+
+from cylstm._core.kernels cimport TILES, Kernels, active, left_bytes, right_bytes
+from cylstm._core.memory cimport TOO_MANY, fitting
+from cylstm._core.network cimport Backward, Forward, backward_fits_tiles, forward_fits_tiles
+from cylstm._core.team cimport ALL_THREADS, ROWS_EACH
+from cylstm._core.direction cimport Direction
+from cylstm._core.forward cimport rows_at_once
+from cylstm._core.gradients cimport DX_ROWS, GRADIENT_ROWS, GRADIENT_UNITS
+from cylstm._core.ragged cimport Plan, Steps
+from cylstm._core.factors cimport (
+    BIASES, PEEPHOLE, WEIGHT_HH, WEIGHT_IH, Choice, Weights, any_tiles, choose,
+)
+
+cdef enum:
+    LINE = 64         # bytes: pieces begin on a cache line
+    SHELVED = 8       # works that wait, if they are small:
+    SMALL = 1048576   # bytes
+
+# Pieces of one allocation. Sizes are worked out in double precision, where no product can wrap around.
+cdef struct Pieces:
+    double end
+
+cdef Py_ssize_t place(Pieces* pieces, double size) noexcept nogil:
+    """Where a piece of so many bytes begins."""
+    cdef Py_ssize_t start = <Py_ssize_t>min(pieces.end, TOO_MANY)
+    if size > 0:
+        pieces.end = <double>((<Py_ssize_t>min(pieces.end + size, TOO_MANY) + LINE - 1) // LINE * LINE)
+    return start
+
+
+cdef double tiles(Py_ssize_t rows, Py_ssize_t columns) noexcept nogil:
+    return <double>left_bytes(TILES, rows, 1) * left_bytes(TILES, 1, columns) / left_bytes(TILES, 1, 1)
+
+
+cdef class Work:
+    """Memory and pointers for calls of one shape, one call at a time."""
+
+    def __cinit__(self, Weights weights):
+        cdef Py_ssize_t directions = weights.L * weights.D
+        self.directions = <Direction*>PyMem_Calloc(directions, sizeof(Direction))
+        if self.directions == NULL:
+            raise MemoryError
+        self.doubles, self.item = weights.doubles, 8 if weights.doubles else 4
+
+    def __dealloc__(self):
+        self.give_back()
+        PyMem_Free(self.directions)
+
+    cdef int lend(self, Weights weights, bint fits_tiles) except -1:
+        """Borrow the weights as they are now and point the directions at what a forward call needs of them."""
+        self.spent = False
+        self.packed = weights.borrow()
+        return self.take_forms(weights, fits_tiles)
+
+    cdef bint forward_fits(self) noexcept:
+        """Whether tiles, where there are to be any, hold what the forward call is given."""
+        cdef bint fits = True
+        if any_tiles(self.choice):
+            with nogil:
+                fits = forward_fits_tiles(&self.forward)
+        return fits
+
+    cdef bint backward_fits(self) noexcept:
+        """The same of the backward call."""
+        cdef bint fits = True
+        if any_tiles(self.used):
+            with nogil:
+                fits = backward_fits_tiles(&self.backward)
+        return fits
+
+    cdef int take_forms(self, Weights weights, bint fits_tiles) except -1:
+        """fits_tiles: whether tiles hold what the call is given (or nobody has asked, where it takes none). All of a
+        call is tiles or nothing: what weights that tiles do not hold make of its inputs may not fit either."""
+        self.used = self.choice
+        if not (fits_tiles and weights.fill_forward(self.packed, self.directions, self.used, self.has_ids)):
+            memset(&self.used, 0, sizeof(Choice))
+            weights.fill_forward(self.packed, self.directions, self.used, self.has_ids)
+        return 0
+
+    cdef int take_backward_forms(self, Weights weights, bint fits_tiles, bint to_inputs) except -1:
+        """Tiles where the forward call had them, too, whose inputs go into the weights' gradients."""
+        cdef Choice choice = self.used
+        if not (fits_tiles and weights.fill_backward(self.packed, self.directions, choice, to_inputs)):
+            memset(&choice, 0, sizeof(Choice))
+            weights.fill_backward(self.packed, self.directions, choice, to_inputs)
+        self.backward.form = choice.gradients
+        return 0
+
+    cdef void give_back(self) noexcept:
+        if self.packed is not None:
+            self.packed.give_back()
+            self.packed = self.weights = None
+
+    cdef bint fits(self, const Kernels* k, Py_ssize_t B, Py_ssize_t T, bint has_ids, bint keep, bint masked,
+                   bint packs) noexcept:
+        """Whether it is laid out for a call of this kind on B rows of T steps each, without resets."""
+        cdef const Steps* s = &self.plan.steps
+        return (s.B == B and s.T == T and s.sizes == NULL and s.cut == NULL and self.k == k and self.has_ids == has_ids
+                and self.keep == keep and self.masked == masked and self.packs == packs)
+
+    cdef int lay_out(self, Weights weights, Plan plan, bint has_ids, bint keep, bint masked, bint packs) except -1:
+        """masked: with dropout; packs: the inputs are to be packed."""
+        self.plan, self.has_ids, self.keep, self.masked, self.packs = plan, has_ids, keep, masked, packs
+        self.k, self.members = active(), 0
+        describe_directions(self.k, weights, self.directions)
+        cdef Direction* directions = self.directions
+        cdef Py_ssize_t L = weights.L, D = weights.D, H = weights.H, Hp = directions[0].Hp, B = plan.steps.B
+        cdef Py_ssize_t N = plan.steps.N
+        cdef Py_ssize_t item = self.item, widest = max(0 if has_ids else weights.I, D * H if L > 1 else 0)
+        self.choice = choose(self.k, self.doubles, H, B, N)
+        cdef Py_ssize_t rows = rows_at_once(&plan.steps, 4 * Hp * item)
+        cdef bint joined = D == 2 or masked, cuts = plan.steps.cut != NULL
+        cdef Pieces pieces
+        pieces.end = 0
+        cdef double all_rows = L * D * N if keep else rows
+        cdef Py_ssize_t gates = place(&pieces, all_rows * 4 * Hp * item)
+        cdef Py_ssize_t h = place(&pieces, <double>(L if keep else min(2, L - 1)) * D * (B + N) * Hp * item)
+        cdef Py_ssize_t last_h = place(&pieces, <double>(not keep) * D * 2 * B * Hp * item)
+        cdef Py_ssize_t c = place(&pieces, (<double>L * D * (B + N) if keep else B) * Hp * item)
+        cdef Py_ssize_t outputs = place(&pieces, <double>(L - 1 if keep else min(2, L - 1)) * joined * N * D * H * item)
+        cdef Py_ssize_t x = place(&pieces, <double>packs * (N if keep else rows) * weights.I * item)
+        cdef double row_bytes = carried(self.choice.steps, B, Hp, item) if self.choice.steps == TILES or cuts else 0
+        cdef Py_ssize_t carried_0 = place(&pieces, row_bytes), carried_1 = place(&pieces, row_bytes)
+        cdef Py_ssize_t cut_rows = place(&pieces, <double>cuts * B * Hp * item)
+        cdef Py_ssize_t states = place(&pieces, <double>cuts * B * Hp * item)
+        cdef Py_ssize_t x_tiles = place(&pieces, (self.choice.inputs == TILES) * tiles(with_gaps(rows, B), widest))
+        self.memory = fitting(self.memory, pieces.end)
+        self.nbytes = self.memory.nbytes + (0 if self.scratch is None else self.scratch.nbytes)
+        cdef unsigned char[::1] view = self.memory
+        cdef char* m = <char*>&view[0]
+        cdef Forward* call = &self.forward
+        memset(call, 0, sizeof(Forward))
+        call.k, call.s, call.directions, call.L, call.D = self.k, &self.plan.steps, directions, L, D
+        call.y_row, call.y_step, call.most = plan.steps.T * D * H, D * H, ALL_THREADS
+        call.record.keep, call.record.joined = keep, joined
+        call.record.last_h = NULL if keep else m + last_h
+        call.record.gates, call.record.h, call.record.c, call.record.outputs = m + gates, m + h, m + c, m + outputs
+        call.record.inputs.packed, call.record.inputs.ld = m + x if packs else NULL, weights.I
+        call.record.inputs.whole = keep
+        call.scratch.carried[0], call.scratch.carried[1] = m + carried_0, m + carried_1
+        call.scratch.rows, call.scratch.states, call.scratch.inputs = m + cut_rows, m + states, m + x_tiles
+        call.scratch.input_bytes = left_bytes(TILES, 16, widest) // 16
+        return 0
+
+    cdef int lay_out_backward(self, Weights weights, int members) except -1:
+        """For so many threads, or fewer."""
+        cdef const Steps* s = &self.plan.steps
+        cdef Choice choice = self.choice
+        cdef Py_ssize_t D = weights.D, H = weights.H, Hp = self.directions[0].Hp, G = 4 * Hp, B = s.B, N = s.N
+        cdef Py_ssize_t item = self.item, last = weights.L * D - 1, rows = min(N, <Py_ssize_t>GRADIENT_ROWS)
+        cdef Py_ssize_t inputs = max(0 if self.has_ids else weights.I, D * H if weights.L > 1 else 0)
+        cdef bint cuts = s.cut != NULL
+        cdef Pieces pieces
+        pieces.end = 0
+        cdef Py_ssize_t dh = place(&pieces, <double>(B + N) * Hp * item), dc = place(&pieces, <double>B * Hp * item)
+        cdef double above = <double>N * self.directions[last].Ip * item
+        cdef Py_ssize_t above_0 = place(&pieces, above * (weights.L > 1))
+        cdef Py_ssize_t above_1 = place(&pieces, above * (weights.L > 2))
+        cdef Py_ssize_t dx = place(&pieces, <double>(not self.has_ids) * N * self.directions[0].Ip * item)
+        cdef double row_bytes = carried(TILES, B, G, item) if choice.steps == TILES else 0
+        cdef Py_ssize_t carried_0 = place(&pieces, row_bytes), carried_1 = place(&pieces, row_bytes)
+        cdef Py_ssize_t states = place(&pieces, <double>cuts * B * Hp * item)
+        cdef Py_ssize_t previous = place(&pieces, <double>(cuts or s.sizes != NULL) * N * Hp * item)
+        cdef Py_ssize_t columns = place(&pieces, <double>self.has_ids * weights.I * G * item)
+        cdef Py_ssize_t x_tiles = place(&pieces, (choice.gradients == TILES) * tiles(inputs, rows))
+        cdef Py_ssize_t h_tiles = place(&pieces, (choice.gradients == TILES) * tiles(H, rows))
+        cdef Py_ssize_t piece = 4 * min(Hp, <Py_ssize_t>GRADIENT_UNITS) * max(inputs, H) * item
+        cdef Py_ssize_t own_bytes = max(piece, right_bytes(choice.gradients, rows, 64, 0),
+                                        left_bytes(choice.rows, min(N, <Py_ssize_t>DX_ROWS), G))
+        cdef Py_ssize_t own = place(&pieces, <double>members * own_bytes)
+        self.scratch = fitting(self.scratch, pieces.end)
+        self.nbytes, self.members = self.memory.nbytes + self.scratch.nbytes, members
+        cdef unsigned char[::1] view = self.scratch
+        cdef char* m = <char*>&view[0]
+        cdef Backward* call = &self.backward
+        memset(call, 0, sizeof(Backward))
+        call.k, call.s, call.directions, call.L, call.D = self.k, s, self.directions, weights.L, D
+        call.dh, call.dc, call.dinputs[0], call.dinputs[1] = m + dh, m + dc, m + above_0, m + above_1
+        call.dx_packed = m + dx if not self.has_ids else NULL
+        call.scratch.carried[0], call.scratch.carried[1] = m + carried_0, m + carried_1
+        call.scratch.states, call.scratch.previous = m + states, m + previous
+        call.scratch.columns = m + columns
+        call.scratch.x_tiles, call.scratch.h_tiles = m + x_tiles, m + h_tiles
+        call.scratch.own, call.scratch.own_bytes = m + own, own_bytes
+        return 0
+
+
+cdef int describe_directions(const Kernels* k, Weights weights, Direction* directions) except -1:
+    """The sizes of each layer and direction, its variant, and where its parameters lie."""
+    cdef Py_ssize_t lanes = k.f64.lanes if weights.doubles else k.f32.lanes, H = weights.H, n
+    cdef int flags = weights.cell.flags
+    cdef double clip = weights.cell.clip or 0
+    for n in range(weights.L * weights.D):
+        directions[n].I, directions[n].H = weights.I if n < weights.D else weights.D * H, H
+        directions[n].Ip = (directions[n].I + lanes - 1) // lanes * lanes
+        directions[n].Hp = (H + lanes - 1) // lanes * lanes
+        directions[n].at_W, directions[n].at_R = weights.offsets[n, WEIGHT_IH], weights.offsets[n, WEIGHT_HH]
+        directions[n].at_b, directions[n].at_P = weights.offsets[n, BIASES], weights.offsets[n, PEEPHOLE]
+        directions[n].flags, directions[n].clip = flags, clip
+    return 0
+
+
+cdef Py_ssize_t with_gaps(Py_ssize_t rows, Py_ssize_t B) noexcept nogil:
+    """Each member that has rows of its own begins a tile of its own."""
+    return rows + 16 * (B // ROWS_EACH + 1)
+
+
+cdef double carried(int form, Py_ssize_t B, Py_ssize_t width, Py_ssize_t item) noexcept nogil:
+    """Bytes for the left operand of one step's product, (B, width)."""
+    return tiles(with_gaps(B, B), width) if form == TILES else <double>B * width * item
+
+
+cdef class Shelf:
+    """Works between calls. A call takes one off, so that no two calls share one, and puts it back when it is done."""
+
+    def __init__(self):
+        self.works = []
+
+    cdef Work take(self, Weights weights, Py_ssize_t B, Py_ssize_t T, Plan plan, bint has_ids, bint keep,
+                   bint masked, bint packs):
+        """plan: None without lengths and resets."""
+        cdef Py_ssize_t n
+        cdef Work work
+        cdef const Kernels* k = active()
+        with cython.critical_section(self):  # where there is no GIL
+            if plan is None or (plan.steps.sizes == NULL and plan.steps.cut == NULL):
+                for n in range(len(self.works) - 1, -1, -1):
+                    work = self.works[n]
+                    if work.fits(k, B, T, has_ids, keep, masked, packs):
+                        self.works.pop(n)
+                        return work
+            work = self.works.pop(0) if len(self.works) >= SHELVED else None
+            for n in range(len(self.works)):  # another of its kind: its memory may fit
+                if (<Work>self.works[n]).keep == keep:
+                    work = self.works.pop(n)
+                    break
+        if work is None:
+            work = Work(weights)
+        work.lay_out(weights, Plan(B, T) if plan is None else plan, has_ids, keep, masked, packs)
+        return work
+
+    cdef int put(self, Work work) except -1:
+        """The newest ones stay: SHELVED of them, or what is less than twice the largest one's memory."""
+        cdef Py_ssize_t total = 0, largest = SMALL
+        cdef Work waiting
+        work.give_back()
+        work.x = work.ids = work.masks = None
+        with cython.critical_section(self):
+            self.works.append(work)
+            for waiting in self.works:
+                total, largest = total + waiting.nbytes, max(largest, waiting.nbytes)
+            while len(self.works) > SHELVED or (len(self.works) > 1 and total > 2 * largest):
+                total -= (<Work>self.works[0]).nbytes
+                self.works.pop(0)
+        return 0

@@ -1,0 +1,78 @@
+"""One direction of one layer over all steps, backward: the gates' gradients, and those of the states. See forward.pyx;
+the weights' gradients, sums over all steps, are in gradients.pyx.
+
+Every function is called by all members of a team at once and does its member's part.
+"""
+
+from libc.string cimport memset
+
+from cylstm._core.direction cimport SMALL_WEIGHTS, Direction, Scratch, step_beats, step_of
+from cylstm._core.interrupt cimport goes_on
+from cylstm._core.kernels cimport Kernels, Step, cell_backward, lanes_of, product, real
+from cylstm._core.ragged cimport Steps, is_cut, offset, slot
+from cylstm._core.reorder cimport carry, copy_cut, copy_uncut, has_cut
+from cylstm._core.team cimport Member, last_alive, meet_by_units, part
+
+cdef enum:
+    DX_BATCH = 8         # rows, from which on their product by W_back needs no others beside them
+
+
+cdef bint inputs_by_steps(const Steps* s, const Direction* direction) noexcept nogil:
+    """Whether dx is computed step by step, from the operand that dgates R has there already: where both weights stay in
+    the second-level cache."""
+    return (s.B >= DX_BATCH and direction.W_back.form == direction.R_back.form
+            and 4 * direction.H * (direction.H + direction.I) <= SMALL_WEIGHTS)
+
+
+cdef void run_backward(const Kernels* k, const Steps* s, const Direction* direction, bint reverse, const Member* who,
+                       const Scratch* scratch, Py_ssize_t beat, real* gates, const real* c, real* dh, real* dc,
+                       real* dx, bint add) noexcept nogil:
+    """Gate values -> gate gradients. dh (B+N, Hp) comes with d loss / d h from above at each boundary and zero
+    elsewhere; dc (B, Hp) with d loss / d (final c). Both end as the gradients of the initial state, at its boundary.
+
+    dx (N, Ip) = dgates W, or += where `add`; NULL where input_gradients() does that (inputs_by_steps).
+    """
+    cdef Py_ssize_t Hp = direction.Hp, G = 4 * direction.Hp, n, t, b, source, target, rows, row = who.first_row
+    cdef Py_ssize_t lanes = lanes_of(k, dh), first = 0, last = direction.Ip, every = step_beats(s, direction)
+    cdef const real* c_prev
+    cdef const void* operand
+    cdef real* dx_t
+    cdef real* dgates
+    cdef bint cut
+    cdef Step step = step_of(direction, who)
+    if not who.by_rows:
+        first = part(direction.Ip // lanes, who.me, who.count) * lanes
+        last = part(direction.Ip // lanes, who.me + 1, who.count) * lanes
+    for n in range(s.T):
+        if not goes_on(who.interrupt, who.me, beat + n, every):
+            return
+        t = n if reverse else s.T - 1 - n
+        source, target = slot(s, t + 1 if reverse else t) + row, slot(s, t if reverse else t + 1) + row
+        rows = last_alive(s, who, t) - row
+        c_prev = c + source * Hp
+        dgates = gates + (offset(s, t) + row) * G
+        cut = has_cut(s, t, reverse)
+        if cut:
+            copy_uncut(s, t, reverse, who, who.first, who.last, Hp, c_prev - row * Hp, <real*>scratch.states)
+            c_prev = <real*>scratch.states + row * Hp
+        step.B, step.c_prev, step.c, step.gates = rows, c_prev, <void*>(c + target * Hp), dgates
+        step.dh, step.dc = dh + target * Hp, dc + row * Hp
+        cell_backward(k, real is double, &step)
+        if cut:
+            for b in range(row, row + rows):
+                if is_cut(s, t + 1 if reverse else t, b):
+                    memset(dc + b * Hp + who.first, 0, (who.last - who.first) * sizeof(real))
+            copy_cut(s, t, reverse, who, Hp, dh + (source - row) * Hp, <real*>scratch.states)
+        operand = carry(k, s, t, reverse, False, direction.R_back.form, who, 4 * who.first, 4 * who.last, G, G,
+                        <const real*>dgates - row * G, <char*>scratch.carried[n % 2], <real*>NULL)
+        meet_by_units(who)
+        product(k, direction.R_back.form, rows, G, Hp, who.first, who.last, operand, G, direction.R_back.packed,
+                <const real*>NULL, dh + source * Hp, Hp)
+        if cut:
+            copy_cut(s, t, reverse, who, Hp, <const real*>scratch.states, dh + (source - row) * Hp)
+        if dx != NULL:
+            dx_t = dx + (offset(s, t) + row) * direction.Ip
+            for b in range(0 if add else rows):
+                memset(dx_t + b * direction.Ip + first, 0, (last - first) * sizeof(real))
+            product(k, direction.W_back.form, rows, G, direction.Ip, first, last, operand, G, direction.W_back.packed,
+                    <const real*>NULL, dx_t, direction.Ip)

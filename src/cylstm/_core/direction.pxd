@@ -1,0 +1,86 @@
+"""One direction of one layer: its sizes and weights, what goes into its steps, and where what comes out goes."""
+
+from libc.stdint cimport int64_t
+from libc.string cimport memset
+
+from cylstm._core.interrupt cimport beats_between
+from cylstm._core.kernels cimport Step
+from cylstm._core.ragged cimport Steps
+from cylstm._core.team cimport Member
+
+# The right operand of a product in one of the forms of cext/kernels.h: PANELS (or column blocks) and TILES are packed,
+# ROWS are the weights themselves, as only forward calls read them.
+cdef struct Factor:
+    const void* packed
+    int form
+    Py_ssize_t columns  # in all, as the form counts them
+
+# Its sizes and weights, as one call uses them.
+cdef struct Direction:
+    Py_ssize_t I        # inputs
+    Py_ssize_t H        # hidden units
+    Py_ssize_t Hp       # H rounded up to whole vectors
+    Py_ssize_t Ip       # I likewise
+    Py_ssize_t at_W     # where the parameters lie in the flat buffer: weight_ih, ...
+    Py_ssize_t at_R     # weight_hh
+    Py_ssize_t at_b     # bias, -1 without
+    Py_ssize_t at_P     # peephole, -1 without
+    int flags           # of the direction (cext/kernels.h)
+    double clip
+    Factor W            # forward: x W', h R' + b
+    Factor R
+    Factor b
+    Factor P            # peepholes (3, Hp), where there are some
+    Factor W_back       # backward: dgates W, dgates R
+    Factor R_back
+
+# The rows that a layer reads: packed, `ld` reals apart, or still the caller's (B, T, I), to be packed step by step into
+# `packed`, which has room for all N rows (`whole`) or for those of the steps whose gates one product makes.
+cdef struct Inputs:
+    void* packed        # (N, I), or NULL where ids go in
+    Py_ssize_t ld
+    const void* caller  # NULL where they are packed already
+    Py_ssize_t row      # distance between the caller's rows and steps, in reals
+    Py_ssize_t step
+    bint whole
+    const int64_t* ids  # (N,), or NULL
+
+# Where h after each step goes: packed rows `row` reals apart, or y[b * row + t * step] in the caller's order.
+cdef struct Outputs:
+    void* y             # NULL: nowhere
+    bint packed
+    Py_ssize_t row
+    Py_ssize_t step
+    const void* mask    # of packed rows, `row` reals apart, which multiplies it; or NULL
+
+# Memory of one team, cut from one allocation. Sizes in bytes are in arena.pyx, next to where it is cut.
+cdef struct Scratch:
+    void* carried[2]    # the left operand of this step's and the next step's product: tiles, or rows where some are cut
+    void* rows          # (B, Hp): rows of h, some zero, before they are cut into tiles
+    void* states        # (B, Hp): c of the step before, some zero, or dh where nothing may be added
+    void* inputs        # x of some steps, as tiles
+    Py_ssize_t input_bytes  # of a row of them in the widest layer: members that share out rows may be in different ones
+    void* previous      # (N, Hp): h before each step, packed
+    void* columns       # (I, 4Hp): dW' where ids went in
+    void* x_tiles       # tiles of (GRADIENT_ROWS, I): x and h of some steps
+    void* h_tiles
+    char* own           # one member's alone: tiles (64, GRADIENT_ROWS) or (DX_ROWS, 4Hp), or a piece of dW in panels
+    Py_ssize_t own_bytes
+
+
+cdef enum:
+    SMALL_WEIGHTS = 262144  # W and R, in all their elements, that stay in each core's second-level cache
+
+# What is the same in all steps.
+cdef inline Step step_of(const Direction* direction, const Member* who) noexcept nogil:
+    cdef Step step
+    memset(&step, 0, sizeof(Step))
+    step.H, step.first, step.last = direction.H, who.first, who.last
+    step.flags, step.clip = direction.flags, direction.clip
+    step.form, step.R, step.peepholes = direction.R.form, direction.R.packed, direction.P.packed
+    return step
+
+
+# Steps between two beats (interrupt.pxd).
+cdef inline Py_ssize_t step_beats(const Steps* s, const Direction* direction) noexcept nogil:
+    return beats_between(4.0 * direction.H * (direction.I + direction.H) * s.N / s.T)

@@ -1,0 +1,135 @@
+"""The edge between Python and the arithmetic: what a layer is given is checked here, once.
+
+What is as it should be already, an array of the layer's type in the right shape, passes after a few comparisons; the
+rest goes through checks.py, which converts it or says what is wrong with it.
+"""
+
+cimport numpy as np
+
+from cylstm._core.memory cimport LARGEST
+
+import numpy
+
+from cylstm.checks import as_float_array, describe, plain_array
+
+np.import_array()
+
+cdef extern from *:
+    """
+    #undef I  /* a letter of ours, which <complex.h>, brought in by NumPy's headers, takes */
+    """
+
+
+cdef class Edge:
+    """A layer's sizes and type, and what they ask of arrays."""
+
+    cdef void set_up(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t L, Py_ssize_t D, dtype, parameters):
+        self.input_size, self.hidden_size, self.num_layers, self.num_directions = I, H, L, D
+        self.dtype, self.parameters = dtype, parameters
+        self.type_number = np.NPY_FLOAT64 if dtype == numpy.float64 else np.NPY_FLOAT32
+        self.item = 8 if self.type_number == np.NPY_FLOAT64 else 4
+
+    cdef int expect_init(self) except -1:
+        if self.item == 0:
+            raise RuntimeError(f"{type(self).__name__}: expected LSTM.__init__ to have run")
+        return 0
+
+    cdef np.ndarray features(self, name, x, bint* has_ids):
+        """Features (..., I) of the layer's type, or integers; of a rank that a call (or, for x_t, a step) takes."""
+        cdef np.ndarray array
+        cdef Py_ssize_t rank, less = 1 if name == "x_t" else 0
+        self.expect_init()
+        if not self.is_float_array(x):
+            x = plain_array(name, x)
+            has_ids[0] = x.dtype.kind in "iu"
+            if has_ids[0] and self.embedded:
+                raise TypeError(f"{name}: expected rows of the model's embedding, {self.input_size} floating-point "
+                                f"numbers each (ids go into the model itself), got {describe(x)}")
+            if x.size > LARGEST and x.size > LARGEST * (1 if has_ids[0] else <double>self.input_size):
+                raise ValueError(f"{name}: expected at most {LARGEST} steps in all, got {x.shape}")
+            if not has_ids[0]:
+                x = self.float_array(name, x)
+        array = x
+        rank = np.PyArray_NDIM(array) + less
+        if not has_ids[0]:
+            if rank not in (2, 3) or np.PyArray_DIM(array, rank - less - 1) != self.input_size:
+                expected = f"(B, {self.input_size}) or ({self.input_size},)" if less else \
+                    f"(B, T, {self.input_size}) or (T, {self.input_size})"
+                raise ValueError(f"{name}: expected {expected}, got {x.shape}")
+        elif rank not in (1, 2):
+            if less:
+                raise ValueError(f"x_t: expected ids (B,) or a single id, got {x.shape}")
+            raise ValueError(f"{name}: expected ids (B, T) or (T,), or features in floating point, got {describe(x)}")
+        return array
+
+    cdef bint is_float_array(self, x):
+        """Whether x is an array of the layer's type that C can read along its last axis."""
+        cdef np.ndarray array
+        cdef Py_ssize_t rank, n
+        if type(x) is not numpy.ndarray:
+            return False
+        array = x
+        rank = np.PyArray_NDIM(array)
+        if np.PyArray_TYPE(array) != self.type_number or not np.PyArray_ISBEHAVED_RO(array) or rank == 0:
+            return False
+        if np.PyArray_STRIDE(array, rank - 1) != self.item and np.PyArray_DIM(array, rank - 1) != 1:
+            return False
+        for n in range(rank - 1):
+            if np.PyArray_STRIDE(array, n) % self.item:
+                return False
+        return True
+
+    cdef np.ndarray float_array(self, name, x):
+        if not self.is_float_array(x):
+            x = as_float_array(name, x, self.dtype)
+            x = numpy.ascontiguousarray(x).reshape(x.shape)
+        return x
+
+    cdef bint is_state_array(self, x, Py_ssize_t B):
+        """Whether x is a contiguous array (L*D, B, H) of the layer's type."""
+        cdef np.ndarray array
+        if type(x) is not numpy.ndarray:
+            return False
+        array = x
+        return (np.PyArray_TYPE(array) == self.type_number and np.PyArray_NDIM(array) == 3
+                and np.PyArray_DIM(array, 0) == self.num_layers * self.num_directions and np.PyArray_DIM(array, 1) == B
+                and np.PyArray_DIM(array, 2) == self.hidden_size and np.PyArray_ISCARRAY_RO(array))
+
+    cdef tuple state(self, name, state, Py_ssize_t B):
+        try:
+            h, c = state
+        except (TypeError, ValueError):
+            raise TypeError(f"{name}: expected a State(h, c), got {describe(state)}") from None
+        if not self.is_state_array(h, B):
+            h = self.state_array(f"{name}.h", h, B)
+        if not self.is_state_array(c, B):
+            c = self.state_array(f"{name}.c", c, B)
+        return h, c
+
+    cdef state_array(self, name, array, Py_ssize_t B):
+        array = as_float_array(name, array, self.dtype)
+        expected = (self.num_layers * self.num_directions, B, self.hidden_size)
+        if array.shape != expected:
+            raise ValueError(f"{name}: expected {expected}, got {array.shape}")
+        return numpy.ascontiguousarray(array)
+
+    cdef tuple check_out(self, out, Py_ssize_t B):
+        try:
+            h, c = out
+        except (TypeError, ValueError):
+            raise TypeError(f"out: expected a State(h, c), got {describe(out)}") from None
+        for part, array in (("h", h), ("c", c)):
+            if not self.is_state_array(array, B) or not np.PyArray_ISWRITEABLE(<np.ndarray>array):
+                expected = (self.num_layers * self.num_directions, B, self.hidden_size)
+                raise ValueError(
+                    f"out.{part}: expected a writable, contiguous {self.dtype} {expected}, got {describe(array)}")
+        cdef char* h_data = <char*>np.PyArray_DATA(<np.ndarray>h)
+        cdef char* c_data = <char*>np.PyArray_DATA(<np.ndarray>c)
+        if abs(h_data - c_data) < np.PyArray_NBYTES(<np.ndarray>h):
+            raise ValueError("out: expected two arrays, got h and c in the same memory")
+        return h, c
+
+    cdef np.ndarray empty(self, Py_ssize_t a, Py_ssize_t b, Py_ssize_t c):
+        cdef np.npy_intp shape[3]
+        shape[0], shape[1], shape[2] = a, b, c
+        return np.PyArray_EMPTY(3, shape, self.type_number, 0)

@@ -1,0 +1,49 @@
+"""The weights of a network packed for one instruction set, in the forms that calls have asked for so far."""
+
+from cylstm._core.kernels cimport TILES, Kernels
+from cylstm._core.direction cimport Direction, Factor
+
+# The forms of a call's products; all 0, CYLSTM_PANELS, is what every call can do.
+cdef struct Choice:
+    int inputs      # x W'
+    int steps       # h R', dgates R
+    int rows        # dgates W
+    int gradients   # dgates' x, dgates' h, which one kernel makes
+
+cdef inline bint any_tiles(Choice choice) noexcept nogil:
+    return choice.inputs == TILES or choice.steps == TILES or choice.rows == TILES or choice.gradients == TILES
+
+# What was packed from the parameters as they were at one version. A call borrows it and keeps the weights it began
+# with: with others of it still borrowed, an update packs into new memory.
+cdef class Packed:
+    cdef const Kernels* k
+    cdef long long version
+    cdef int users           # changed by add() alone: calls, and tapes that wait for their backward
+    cdef list arrays         # per direction, operand and form: memory, or None
+    cdef const void** at     # the same, NULL where not packed from this version, &too_much where tiles do not hold them
+    cdef void borrow_again(self) noexcept
+    cdef void give_back(self) noexcept
+    cdef spare(self, Py_ssize_t n, int operand)
+
+# Columns of `offsets`.
+cdef Py_ssize_t WEIGHT_IH, WEIGHT_HH, BIASES, PEEPHOLE
+
+cdef class Weights:
+    cdef readonly Py_ssize_t I, H, L, D
+    cdef readonly bint doubles
+    cdef readonly object cell      # cylstm.cell.CellType
+    cdef const Py_ssize_t[:, ::1] offsets  # cylstm.cell.offsets()
+    cdef object flat, parameters, lock
+    cdef Packed now
+    cdef int most            # threads that pack
+    cdef long long version(self)
+    cdef Packed borrow(self)
+    cdef bint in_use(self)
+    cdef int fill_forward(self, Packed packed, Direction* directions, Choice choice, bint ids) except -1
+    cdef int fill_backward(self, Packed packed, Direction* directions, Choice choice, bint to_inputs) except -1
+    cdef int take(self, Packed packed, const Direction* direction, Py_ssize_t n, int operand, int form,
+                  Factor* factor) except -1
+    cdef int _pad(self, Packed packed, const Direction* direction, Py_ssize_t slot) except -1
+    cdef int _pack(self, Packed packed, const Direction* direction, Py_ssize_t n, int operand, int form) except -1
+
+cdef Choice choose(const Kernels* k, bint doubles, Py_ssize_t H, Py_ssize_t B, Py_ssize_t N) noexcept nogil

@@ -1,0 +1,299 @@
+"""Packing weights for the kernels (cext/kernels.h shows the forms), once per update and only as calls need them."""
+
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from libc.string cimport memcpy, memset
+
+from cylstm._core.kernels cimport (
+    FORMS, PANELS, TILES, Kernels, active, has_tiles, largest, pack_columns, pack_gates, real, right_bytes,
+    split_columns, tiles_hold,
+)
+from cylstm._core.memory cimport fitting
+from cylstm._core.team cimport ALL_THREADS, Team, part, run, threads_for
+from cylstm._core.direction cimport Direction, Factor
+
+from cylstm.cell import PARAMETERS, offsets
+from cylstm.locks import Lock
+from cylstm.parameters import aligned_empty
+
+# Where products of tiles are faster than those of panels, measured with 1.. 48 rows and H = 32..1500: a tile has 16
+# rows and 32 k, and takes at least the time of about 8 rows in panels. Tiles of R take 6 bytes a weight, panels 4: the
+# less of R the caches hold, the more rows it takes until that does not count.
+cdef enum:
+    TILED_BATCH = 8             # rows of a batch, and with more than so many weights in R:
+    WEIGHTS_12 = 200000
+    WEIGHTS_20 = 350000
+    WEIGHTS_24 = 4000000
+    TILED_INPUTS = 17          # I, or H
+
+# What is packed of a direction.
+cdef enum Operand:
+    W, R, BIAS, W_BACK, R_BACK, PEEPHOLES, OPERANDS
+
+cdef enum:
+    LINE = 64                  # bytes of a cache line
+    SHARED = 1048576           # bytes, from which on the forms of forward and backward share memory
+
+_names = [row.name for row in PARAMETERS]
+WEIGHT_IH, WEIGHT_HH = _names.index("weight_ih"), _names.index("weight_hh")
+BIASES, PEEPHOLE = _names.index("bias"), _names.index("peephole")
+
+cdef char too_much           # whose address stands for weights that tiles do not hold
+
+# Packing is copying: a thread more pays from about so many weights on, counted as multiply-adds (team.pyx).
+cdef enum:
+    PACKING_COST = 20
+
+
+cdef Choice choose(const Kernels* k, bint doubles, Py_ssize_t H, Py_ssize_t B, Py_ssize_t N) noexcept nogil:
+    """By the batch and the layer alone, never by the number of steps in a forward product: step() and a call on the
+    whole sequence compute the same bits."""
+    cdef Choice choice
+    cdef bint tiles = not doubles and has_tiles(k, <const float*>NULL) and H >= TILED_INPUTS
+    cdef Py_ssize_t R = 4 * H * H
+    choice.inputs = TILES if tiles and B >= TILED_BATCH else PANELS
+    choice.steps = TILES if tiles and B >= (TILED_BATCH if R <= WEIGHTS_12 else 12 if R <= WEIGHTS_20 else
+                                            20 if R <= WEIGHTS_24 else 24) else PANELS
+    choice.rows = choice.gradients = TILES if tiles and N >= 32 else PANELS
+    return choice
+
+
+cdef extern from * nogil:
+    """
+    #ifdef Py_GIL_DISABLED
+    #define CYLSTM_FREE_THREADED 1
+    #else
+    #define CYLSTM_FREE_THREADED 0
+    #endif
+    #define cylstm_add(counter, n) (void)__atomic_fetch_add(counter, n, __ATOMIC_ACQ_REL)
+    #define cylstm_count(counter) __atomic_load_n(counter, __ATOMIC_ACQUIRE)
+    #define cylstm_look_up(place) __atomic_load_n(place, __ATOMIC_ACQUIRE)
+    #define cylstm_publish(place, value) __atomic_store_n(place, value, __ATOMIC_RELEASE)
+    """
+    bint FREE_THREADED "CYLSTM_FREE_THREADED"
+    void add "cylstm_add"(int* counter, int n)
+    int count "cylstm_count"(const int* counter)
+    const void* look_up "cylstm_look_up"(const void** place)
+    void publish "cylstm_publish"(const void** place, const void* value)
+
+
+cdef class Packed:
+    def __cinit__(self, Py_ssize_t directions):
+        self.k, self.version, self.users = active(), -1, 0
+        self.arrays = [None] * (directions * OPERANDS * FORMS)
+        self.at = <const void**>PyMem_Calloc(directions * OPERANDS * FORMS, sizeof(void*))
+        if self.at == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        PyMem_Free(self.at)
+
+    cdef void borrow_again(self) noexcept:
+        add(&self.users, 1)
+
+    cdef void give_back(self) noexcept:
+        add(&self.users, -1)
+
+    cdef spare(self, Py_ssize_t n, int operand):
+        """The memory of the same weights packed for the other pass, if nobody needs those now, or None.
+
+        Training packs both forms once per update and needs one at a time: large ones share memory, the backward one
+        taking the place of the forward one. If weights are used again without an update, the forward form is packed
+        once more, beside the other, and both stay.
+        """
+        cdef Py_ssize_t slot, form
+        if operand == BIAS or operand == PEEPHOLES:
+            return None
+        for form in range(FORMS):
+            slot = (n * OPERANDS + (operand + W_BACK if operand < BIAS else operand - W_BACK)) * FORMS + form
+            memory = self.arrays[slot]
+            if memory is not None and memory.nbytes >= SHARED and (
+                    self.at[slot] == NULL or (operand > BIAS and count(&self.users) == 1)):
+                self.arrays[slot], self.at[slot] = None, NULL
+                return memory
+        return None
+
+
+cdef class Weights:
+    """I, H, L, D as everywhere; cell: a cylstm.cell.CellType; parameters: of the layout that this makes."""
+
+    def __init__(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t L, Py_ssize_t D, cell, bint doubles, parameters):
+        self.I, self.H, self.L, self.D, self.cell, self.doubles = I, H, L, D, cell, doubles
+        self.offsets = offsets(I, H, L, D, cell)
+        self.parameters, self.flat, self.lock = parameters, parameters.raw(), Lock()
+        self.now, self.most = None, ALL_THREADS
+
+    cdef long long version(self):
+        return self.parameters.version()
+
+    cdef Packed borrow(self):
+        """The weights as they are now, with one user more: who borrows gives them back."""
+        cdef long long version
+        if not FREE_THREADED:  # nobody comes in between, with the GIL held
+            version = self.version()
+            if self.now is not None and self.now.version == version and self.now.k == active():
+                add(&self.now.users, 1)
+                return self.now
+        with self.lock.held:
+            version = self.version()
+            if self.now is None or self.now.k != active() or (
+                    self.now.version != version and count(&self.now.users) > 0):
+                self.now = Packed(self.L * self.D)
+            if self.now.version != version:
+                memset(self.now.at, 0, self.L * self.D * OPERANDS * FORMS * sizeof(void*))
+                self.now.version = version
+            add(&self.now.users, 1)
+            return self.now
+
+    cdef bint in_use(self):
+        """Whether a call, or a tape that waits for its backward, has borrowed the weights as they are now."""
+        return self.now is not None and count(&self.now.users) > 0
+
+    cdef int fill_forward(self, Packed packed, Direction* directions, Choice choice, bint ids) except -1:
+        """The factors that a forward call uses; ids: x W' is a row of W per id.
+
+        Whether they are as `choice` has them: 0 where tiles do not hold some of the weights, which are panels then.
+        """
+        cdef Py_ssize_t n
+        cdef bint gathered, as_chosen = True
+        cdef int form
+        for n in range(self.L * self.D):
+            gathered = ids and n < self.D
+            form = choice.inputs if not gathered and directions[n].I >= TILED_INPUTS else PANELS
+            self.take(packed, &directions[n], n, W, form, &directions[n].W)
+            self.take(packed, &directions[n], n, R, choice.steps, &directions[n].R)
+            self.take(packed, &directions[n], n, BIAS, PANELS, &directions[n].b)
+            if directions[n].at_P >= 0:
+                self.take(packed, &directions[n], n, PEEPHOLES, PANELS, &directions[n].P)
+            as_chosen = as_chosen and directions[n].W.form == form and directions[n].R.form == choice.steps
+        return as_chosen
+
+    cdef int fill_backward(self, Packed packed, Direction* directions, Choice choice, bint to_inputs) except -1:
+        """The factors that a backward call uses; to_inputs: whether gradients flow to the first layer's inputs. Whether
+        they are as `choice` has them."""
+        cdef Py_ssize_t n
+        cdef bint as_chosen = True
+        for n in range(self.L * self.D):
+            self.take(packed, &directions[n], n, R_BACK, choice.steps, &directions[n].R_back)
+            as_chosen = as_chosen and directions[n].R_back.form == choice.steps
+            if to_inputs or n >= self.D:
+                self.take(packed, &directions[n], n, W_BACK, choice.rows, &directions[n].W_back)
+                as_chosen = as_chosen and directions[n].W_back.form == choice.rows
+        return as_chosen
+
+    cdef int take(self, Packed packed, const Direction* direction, Py_ssize_t n, int operand, int form,
+                  Factor* factor) except -1:
+        """One factor, packed now unless it is already."""
+        cdef Py_ssize_t slot = (n * OPERANDS + operand) * FORMS + form
+        if look_up(&packed.at[slot]) == NULL:
+            with self.lock.held:
+                if packed.at[slot] == NULL:
+                    self._pack(packed, direction, n, operand, form)
+        factor.packed, factor.form, factor.columns = packed.at[slot], form, 4 * direction.Hp
+        if factor.packed == &too_much:
+            return self.take(packed, direction, n, operand, PANELS, factor)
+        return 0
+
+    cdef int _pack(self, Packed packed, const Direction* direction, Py_ssize_t n, int operand, int form) except -1:
+        cdef Packing packing
+        cdef Py_ssize_t slot = (n * OPERANDS + operand) * FORMS + form
+        cdef Py_ssize_t item = 8 if self.doubles else 4, start, threads, member
+        cdef double most = 0
+        cdef unsigned char[::1] target, scratch
+        cdef const unsigned char[::1] flat
+        memset(&packing, 0, sizeof(Packing))
+        packing.k, packing.H, packing.form = packed.k, direction.H, form
+        packing.K = 1 if operand == BIAS else direction.I if operand in (W, W_BACK) else direction.H
+        packing.backward = operand in (W_BACK, R_BACK)
+        packing.lanes = packed.k.f64.lanes if self.doubles else packed.k.f32.lanes
+        packing.rows = 4 * direction.Hp if packing.backward else packing.K
+        packing.columns = 4 * direction.Hp
+        if packing.backward:
+            packing.columns = direction.Ip if operand == W_BACK else direction.Hp
+        start = direction.at_W if operand in (W, W_BACK) else direction.at_b if operand == BIAS else direction.at_R
+        if operand == PEEPHOLES:
+            return self._pad(packed, direction, slot)
+        if packed.arrays[slot] is None:
+            size = right_bytes(form, packing.rows, packing.columns, item)
+            memory = fitting(packed.spare(n, operand), size)
+            if packed.at[slot] != NULL:  # a signal's handler used the layer meanwhile
+                return 0
+            packed.arrays[slot] = memory
+        target = packed.arrays[slot]
+        packing.target = <char*>&target[0]
+        if start < 0:
+            memset(packing.target, 0, target.shape[0])
+        else:
+            flat = self.flat.view("u1")
+            packing.source = <const char*>&flat[start * item]
+            packing.blocks = (packing.columns + 4 * packing.lanes - 1) // (4 * packing.lanes)
+            threads = min(self.most, threads_for(<double>PACKING_COST * packing.rows * packing.columns, 1e9,
+                                                 packing.blocks))
+            packing.room = packing.rows * 4 * packing.lanes * item + LINE if form == TILES else 0
+            if form == TILES:
+                scratch = aligned_empty(packing.room * threads, "u1")
+                packing.scratch = <char*>&scratch[0]
+                for member in range(threads):
+                    (<double*>(packing.scratch + (member + 1) * packing.room - LINE))[0] = 0
+            with nogil:
+                run(threads, pack_f64 if self.doubles else pack_f32, &packing)
+            for member in range(threads if form == TILES else 0):
+                most = max(most, (<double*>(packing.scratch + (member + 1) * packing.room - LINE))[0])
+        publish(&packed.at[slot], packing.target if tiles_hold(most) else &too_much)
+        return 0
+
+    cdef int _pad(self, Packed packed, const Direction* direction, Py_ssize_t slot) except -1:
+        """Peepholes (3, H) -> (3, Hp)."""
+        cdef Py_ssize_t item = 8 if self.doubles else 4, gate
+        cdef const unsigned char[::1] flat = self.flat.view("u1")
+        cdef unsigned char[::1] target
+        packed.arrays[slot] = memory = fitting(None, 3 * direction.Hp * item)
+        target = memory
+        memset(&target[0], 0, 3 * direction.Hp * item)
+        for gate in range(3):
+            memcpy(&target[gate * direction.Hp * item], &flat[(direction.at_P + gate * direction.H) * item],
+                   direction.H * item)
+        publish(&packed.at[slot], &target[0])
+        return 0
+
+
+# One matrix to be packed: by the team, in blocks of 4 * lanes columns.
+cdef struct Packing:
+    const Kernels* k
+    bint backward
+    int form
+    Py_ssize_t H, K, lanes
+    Py_ssize_t rows      # of the packed factor, and its columns
+    Py_ssize_t columns
+    Py_ssize_t blocks
+    const char* source
+    char* target
+    char* scratch        # of each member: one block before it is cut into tiles; in the last line, its largest weight
+    Py_ssize_t room      # bytes
+
+
+cdef void pack_f32(void* packing, int me, int count, Team* team) noexcept nogil:
+    pack_share(<const Packing*>packing, me, count, <float*>NULL)
+
+cdef void pack_f64(void* packing, int me, int count, Team* team) noexcept nogil:
+    pack_share(<const Packing*>packing, me, count, <double*>NULL)
+
+
+cdef void pack_share(const Packing* p, int me, int count, real* type_tag) noexcept nogil:
+    cdef Py_ssize_t block, width = 4 * p.lanes, start
+    cdef real* target
+    cdef double most = 0
+    for block in range(part(p.blocks, me, count), part(p.blocks, me + 1, count)):
+        start = block * width
+        target = <real*>(p.scratch + me * p.room) if p.form == TILES else <real*>p.target + start * p.rows
+        if p.backward:
+            pack_columns(p.k, <const real*>p.source, p.H, p.K, block, target)
+        else:
+            pack_gates(p.k, <const real*>p.source, p.H, p.K, block, target)
+        if p.form == TILES:
+            width = min(4 * p.lanes, p.columns - start)
+            most = max(most, largest(p.k, p.rows, width, <const real*>target, width))
+            split_columns(p.k, False, p.rows, width, <const real*>target, width,
+                          p.target + right_bytes(TILES, p.rows, start, 0))
+            width = 4 * p.lanes
+    if p.form == TILES:
+        (<double*>(p.scratch + (me + 1) * p.room - LINE))[0] = most

@@ -1,0 +1,11 @@
+"""See forward.pyx."""
+
+from cylstm._core.direction cimport Direction, Inputs, Outputs, Scratch
+from cylstm._core.kernels cimport Kernels, real
+from cylstm._core.ragged cimport Steps
+from cylstm._core.team cimport Member
+
+cdef Py_ssize_t rows_at_once(const Steps* s, Py_ssize_t row_bytes) noexcept nogil
+cdef void run_forward(const Kernels* k, const Steps* s, const Direction* direction, bint reverse, bint keep,
+                      const Member* who, const Scratch* scratch, const Inputs* inputs, const Outputs* outputs,
+                      Py_ssize_t beat, real* gates, real* h, real* c) noexcept nogil

@@ -1,0 +1,100 @@
+"""One direction of one layer over all steps, forward. Boundaries, slots and packed rows are explained in ragged.pxd,
+members in team.pxd.
+
+Every function is called by all members of a team at once and does its member's part.
+"""
+
+from cylstm._core.direction cimport Direction, Inputs, Outputs, Scratch, step_beats, step_of
+from cylstm._core.interrupt cimport goes_on
+from cylstm._core.kernels cimport Kernels, Step, cell_forward, gather, left_bytes, left_operand, product, real
+from cylstm._core.ragged cimport Steps, offset, slot
+from cylstm._core.reorder cimport carry, copy_outputs, copy_uncut, has_cut, pack_inputs
+from cylstm._core.team cimport Member, last_alive, meet_by_units, part, tiles_before
+
+# The gates' share of x is computed for several steps by one product, before these steps run: as many as fit into so
+# many bytes, and so many rows at least. Weights that no cache holds are then read once for all of them.
+cdef enum:
+    INPUT_GATES_BYTES = 524288
+    INPUT_GATES_ROWS = 256
+
+
+cdef Py_ssize_t rows_at_once(const Steps* s, Py_ssize_t row_bytes) noexcept nogil:
+    """How many packed rows of gates one product makes: whole steps where all rows are alive."""
+    return min(s.N, max(s.B, max(<Py_ssize_t>INPUT_GATES_ROWS, INPUT_GATES_BYTES // row_bytes) // s.B * s.B))
+
+
+cdef void run_forward(const Kernels* k, const Steps* s, const Direction* direction, bint reverse, bint keep,
+                      const Member* who, const Scratch* scratch, const Inputs* inputs, const Outputs* outputs,
+                      Py_ssize_t beat, real* gates, real* h, real* c) noexcept nogil:
+    """Gates, h and c of every step. Boundary 0 (or each row's last one, in reverse) of h and c holds the initial state.
+    beat: of the first step (interrupt.pxd).
+
+    Without `keep`, gates holds one chunk and c one boundary, both used again and again.
+    """
+    cdef Py_ssize_t Hp = direction.Hp, G = 4 * direction.Hp, T = s.T, t0, t1, t, n, first, source, target, rows
+    cdef Py_ssize_t done = 0
+    cdef Py_ssize_t steps = rows_at_once(s, G * <Py_ssize_t>sizeof(real)) // s.B, row = who.first_row
+    cdef Py_ssize_t every = step_beats(s, direction)
+    cdef const real* c_prev
+    cdef real* chunk
+    cdef bint cut
+    cdef Step step = step_of(direction, who)
+    if who.by_rows:
+        steps = 1  # the rows of one member lie together only within a step
+    while done < T:
+        t0 = max(0, T - done - steps) if reverse else done
+        t1 = T - done if reverse else min(T, done + steps)
+        first = offset(s, t0) + row
+        chunk = gates + first * G if keep else gates + row * G
+        rows = last_alive(s, who, t0) - row if who.by_rows else offset(s, t1) - first
+        input_gates(k, s, direction, who, scratch, inputs, t0, t1, rows, chunk)
+        for n in range(t1 - t0):
+            if not goes_on(who.interrupt, who.me, beat + done + n, every):
+                return
+            t = t1 - 1 - n if reverse else t0 + n
+            source, target = slot(s, t + 1 if reverse else t) + row, slot(s, t if reverse else t + 1) + row
+            rows = last_alive(s, who, t) - row
+            cut = has_cut(s, t, reverse)
+            step.h_prev = carry(k, s, t, reverse, cut, direction.R.form, who, who.first, who.last, direction.H, Hp,
+                                h + (source - row) * Hp, <char*>scratch.carried[(done + n) % 2], <real*>scratch.rows)
+            c_prev = c + source * Hp if keep else c + row * Hp
+            if cut:
+                copy_uncut(s, t, reverse, who, who.first, who.last, Hp, c_prev - row * Hp, <real*>scratch.states)
+                c_prev = <real*>scratch.states + row * Hp
+            meet_by_units(who)
+            step.B, step.c_prev, step.gates = rows, c_prev, chunk + (offset(s, t) + row - first) * G
+            step.c, step.h = c + target * Hp if keep else c + row * Hp, h + target * Hp
+            cell_forward(k, real is double, &step)
+            if outputs.y != NULL:
+                copy_outputs(s, t, who, direction.H, Hp, h + target * Hp, outputs)
+        done += t1 - t0
+
+
+cdef void input_gates(const Kernels* k, const Steps* s, const Direction* direction, const Member* who,
+                      const Scratch* scratch, const Inputs* inputs, Py_ssize_t t0, Py_ssize_t t1, Py_ssize_t rows,
+                      real* gates) noexcept nogil:
+    """gates (rows, 4Hp) = x W' + b in this member's units, for the steps t0..t1-1."""
+    cdef Py_ssize_t G = 4 * direction.Hp, blocks = (rows + 15) // 16, first = 0, last = rows
+    cdef bint packs_left = left_bytes(direction.W.form, 1, 1) > 0
+    cdef Py_ssize_t packed = offset(s, t0) + who.first_row
+    cdef real* x
+    cdef char* own = <char*>scratch.inputs + 16 * tiles_before(who) * scratch.input_bytes
+    if inputs.ids != NULL:
+        gather(k, rows, direction.H, direction.I, who.first, who.last, inputs.ids + packed,
+               <const real*>direction.W.packed, <const real*>direction.b.packed, gates)
+        return
+    if inputs.caller == NULL or inputs.whole:
+        x = <real*>inputs.packed + packed * inputs.ld
+    else:
+        x = <real*>inputs.packed + who.first_row * inputs.ld
+    if not who.by_rows and (packs_left or inputs.caller != NULL):
+        first, last = 16 * part(blocks, who.me, who.count), min(rows, 16 * part(blocks, who.me + 1, who.count))
+    if inputs.caller != NULL:
+        pack_inputs(s, inputs, t0, t1, packed + first, packed + last, direction.I, x + first * inputs.ld)
+    left_operand(k, direction.W.form, last - first, direction.I, 0, direction.I, x + first * inputs.ld, inputs.ld,
+                 own + left_bytes(direction.W.form, first, direction.I))
+    if packs_left or inputs.caller != NULL:
+        meet_by_units(who)
+    product(k, direction.W.form, rows, direction.I, direction.W.columns, 4 * who.first, 4 * who.last,
+            <const void*>own if packs_left else <const void*>x, inputs.ld, direction.W.packed,
+            <const real*>direction.b.packed, gates, G)

@@ -1,0 +1,159 @@
+"""What follows from the gates' gradients of all steps together: the gradients of one direction's weights, and of its
+inputs where backward.pyx has not made them step by step.
+
+Every function is called by all members of a team at once and does its member's part.
+"""
+
+from libc.stdint cimport int64_t
+from libc.string cimport memset
+
+from cylstm._core.blas cimport gemm
+from cylstm._core.direction cimport Direction, Inputs, Scratch
+from cylstm._core.interrupt cimport goes_on, goes_on_alone
+from cylstm._core.kernels cimport (
+    TILES, Kernels, column_sums, lanes_of, left_operand, peephole_gradients, product, real, right_bytes, scatter_add,
+    split_columns, unpack_columns, unpack_rows, weight_gradients as tiled_gradients,
+)
+from cylstm._core.ragged cimport Steps, alive, offset, slot
+from cylstm._core.reorder cimport copy_uncut, has_cut
+from cylstm._core.team cimport Member, meet, part
+
+cdef enum:
+    BLAS_ROWS = 16384    # rows of one product of BLAS, at most: nothing interrupts it
+
+
+cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* direction, bint reverse,
+                           const Member* who, const Scratch* scratch, int form, Py_ssize_t beat, const real* dgates,
+                           const Inputs* inputs, const real* h, const real* c, real* d) noexcept nogil:
+    """dW = dgates' x, dR = dgates' h_prev, db = column sums, each over all N rows at once, into the flat gradients d.
+
+    `who` is a member by units. All members come with dgates, inputs and h complete.
+    """
+    cdef Py_ssize_t G = 4 * direction.Hp, Hp = direction.Hp, t, first = 4 * who.first
+    cdef Py_ssize_t columns = 4 * (who.last - who.first)
+    cdef Py_ssize_t pieces = (Hp + GRADIENT_UNITS - 1) // GRADIENT_UNITS, n
+    cdef real* wide = <real*>scratch.columns
+    cdef real* previous = <real*>scratch.previous
+    cdef const real* x = <const real*>inputs.packed
+    cdef const int64_t* ids = inputs.ids
+    if direction.at_P >= 0:
+        sum_peephole_gradients(k, s, direction, reverse, who, scratch, dgates, c, d + direction.at_P)
+    if s.cut == NULL and (reverse or s.sizes == NULL):
+        h += s.B * Hp if reverse else 0  # packed row n starts from state row n (or B + n): no copy needed
+    else:
+        for t in range(part(s.T, who.me, who.count), part(s.T, who.me + 1, who.count)):
+            copy_uncut(s, t, reverse, who, 0, Hp, Hp, h + slot(s, t + 1 if reverse else t) * Hp,
+                       previous + offset(s, t) * Hp)
+        h = previous
+        meet(who.team)
+    if ids != NULL:
+        for t in range(direction.I):
+            memset(wide + t * G + first, 0, columns * sizeof(real))
+        scatter_add(k, s.N, columns, ids, dgates + first, G, wide + first, G)
+        unpack_columns(k, <const real*>wide, direction.H, direction.I, who.first, who.last, d + direction.at_W)
+    if form == TILES:
+        gradients_of_tiles(k, s.N, direction, who, scratch, beat, dgates, x if ids == NULL else NULL, inputs.ld, h, d)
+        return
+    for n in range(part(2 * pieces, who.me, who.count), part(2 * pieces, who.me + 1, who.count)):
+        if n < pieces and ids == NULL:
+            gradients_of_piece(k, s.N, direction, who, scratch, beat, n, pieces, dgates, direction.I, x, inputs.ld,
+                               d + direction.at_W, <real*>NULL)
+        elif n >= pieces:
+            gradients_of_piece(k, s.N, direction, who, scratch, beat, n - pieces, pieces, dgates, direction.H, h, Hp,
+                               d + direction.at_R, d + direction.at_b if direction.at_b >= 0 else <real*>NULL)
+
+
+cdef void sum_peephole_gradients(const Kernels* k, const Steps* s, const Direction* direction, bint reverse,
+                                 const Member* who, const Scratch* scratch, const real* dgates, const real* c,
+                                 real* d) noexcept nogil:
+    """Of `who`'s units, step by step, into d (3, H)."""
+    cdef Py_ssize_t Hp = direction.Hp, t, gate
+    cdef const real* c_prev
+    for gate in range(3):
+        memset(d + gate * direction.H + who.first, 0, (min(who.last, direction.H) - who.first) * sizeof(real))
+    for t in range(s.T):
+        c_prev = c + slot(s, t + 1 if reverse else t) * Hp
+        if has_cut(s, t, reverse):
+            copy_uncut(s, t, reverse, who, who.first, who.last, Hp, c_prev, <real*>scratch.states)
+            c_prev = <const real*>scratch.states
+        peephole_gradients(k, alive(s, t), direction.H, who.first, who.last, dgates + offset(s, t) * 4 * Hp, c_prev,
+                           c + slot(s, t if reverse else t + 1) * Hp, d)
+
+
+cdef void gradients_of_piece(const Kernels* k, Py_ssize_t N, const Direction* direction, const Member* who,
+                             const Scratch* scratch, Py_ssize_t beat, Py_ssize_t n, Py_ssize_t pieces,
+                             const real* dgates, Py_ssize_t K, const real* P, Py_ssize_t ldp, real* dweights,
+                             real* dbias) noexcept nogil:
+    """dweights = dgates' P, P (N, K), for the nth of `pieces` pieces of the units, and their dbias, or NULL.
+
+    How BLAS adds depends on the size of the product, so the pieces are the same for any number of members.
+    """
+    cdef Py_ssize_t lanes = lanes_of(k, dgates), panels = direction.Hp // lanes, G = 4 * direction.Hp
+    cdef Py_ssize_t unit = panels * n // pieces * lanes, last = panels * (n + 1) // pieces * lanes
+    cdef real* sums = <real*>(scratch.own + who.me * scratch.own_bytes)
+    cdef Py_ssize_t block, row
+    dgates += 4 * unit
+    for block in range((N + BLAS_ROWS - 1) // BLAS_ROWS):
+        row = block * BLAS_ROWS
+        if not goes_on_alone(who.interrupt, who.me, beat):
+            return
+        gemm[real](True, False, 4 * (last - unit), K, min(<Py_ssize_t>BLAS_ROWS, N - row), 1, dgates + row * G, G,
+                   P + row * ldp, ldp, 0 if row == 0 else 1, sums, K)
+    unpack_rows(k, <const real*>sums - 4 * unit * K, direction.H, K, unit, last, dweights)
+    if dbias != NULL:
+        column_sums(k, N, 4 * (last - unit), dgates, G, sums)
+        unpack_rows(k, <const real*>sums - 4 * unit, direction.H, 1, unit, last, dbias)
+
+
+cdef void gradients_of_tiles(const Kernels* k, Py_ssize_t N, const Direction* direction, const Member* who,
+                             const Scratch* scratch, Py_ssize_t beat, const real* dgates, const real* x,
+                             Py_ssize_t ldx, const real* h, real* d) noexcept nogil:
+    """dW += dgates' x, dR += dgates' h and db += sums of dgates, chunk by chunk of rows; x NULL where ids went in."""
+    cdef Py_ssize_t I = direction.I if x != NULL else 0, H = direction.H, Hp = direction.Hp, start, rows, gate
+    cdef Py_ssize_t units = min(who.last, H) - who.first, chunk
+    for gate in range(4):
+        memset(d + direction.at_W + (gate * H + who.first) * I, 0, units * I * sizeof(real))
+        memset(d + direction.at_R + (gate * H + who.first) * H, 0, units * H * sizeof(real))
+        if direction.at_b >= 0:
+            memset(d + direction.at_b + gate * H + who.first, 0, units * sizeof(real))
+    for chunk in range((N + GRADIENT_ROWS - 1) // GRADIENT_ROWS):
+        if not goes_on(who.interrupt, who.me, beat + chunk, 1):
+            return
+        start = chunk * GRADIENT_ROWS
+        rows = min(<Py_ssize_t>GRADIENT_ROWS, N - start)
+        if start > 0:
+            meet(who.team)  # nobody reads the last chunk's tiles any more
+        if I > 0:
+            split_share(k, who, rows, I, x + start * ldx, ldx, scratch.x_tiles)
+        split_share(k, who, rows, H, h + start * Hp, Hp, scratch.h_tiles)
+        meet(who.team)
+        tiled_gradients(k, rows, H, who.first, who.last, dgates + start * 4 * Hp, I, scratch.x_tiles,
+                        d + direction.at_W, scratch.h_tiles, d + direction.at_R,
+                        d + direction.at_b if direction.at_b >= 0 else <real*>NULL,
+                        scratch.own + who.me * scratch.own_bytes)
+
+
+cdef void split_share(const Kernels* k, const Member* who, Py_ssize_t K, Py_ssize_t columns, const real* P,
+                      Py_ssize_t ldp, void* tiles) noexcept nogil:
+    """This member's columns of P (K, columns) as tiles, in whole groups of 64 columns."""
+    cdef Py_ssize_t groups = (columns + 63) // 64
+    cdef Py_ssize_t first = 64 * part(groups, who.me, who.count)
+    cdef Py_ssize_t last = min(columns, 64 * part(groups, who.me + 1, who.count))
+    if first < last:
+        split_columns(k, False, K, last - first, P + first, ldp, <char*>tiles + right_bytes(TILES, K, first, 0))
+
+
+cdef void input_gradients(const Kernels* k, const Steps* s, const Direction* direction, const Member* who,
+                          const Scratch* scratch, Py_ssize_t beat, const real* dgates, real* dx) noexcept nogil:
+    """dx (N, Ip) += dgates W, this member's rows."""
+    cdef Py_ssize_t G = 4 * direction.Hp, blocks = (s.N + DX_ROWS - 1) // DX_ROWS, block, start, rows
+    cdef const void* operand
+    for block in range(part(blocks, who.me, who.count), part(blocks, who.me + 1, who.count)):
+        if not goes_on_alone(who.interrupt, who.me, beat):
+            return
+        start = block * DX_ROWS
+        rows = min(<Py_ssize_t>DX_ROWS, s.N - start)
+        operand = left_operand(k, direction.W_back.form, rows, G, 0, G, dgates + start * G, G,
+                               scratch.own + who.me * scratch.own_bytes)
+        product(k, direction.W_back.form, rows, G, direction.Ip, 0, direction.Ip, operand, G, direction.W_back.packed,
+                <const real*>NULL, dx + start * direction.Ip, direction.Ip)

@@ -1,0 +1,64 @@
+"""The C kernels (cext/kernels.h) for Cython: the two tables, and one inline function per kernel that picks the type,
+as cext/kernels.def declares them.
+"""
+
+from libc.stdint cimport int64_t
+
+ctypedef fused real:
+    float
+    double
+
+cdef extern from "kernels.h" nogil:
+    ctypedef struct Step "cylstm_step":
+        Py_ssize_t B, H, first, last
+        int flags, form
+        const void* R
+        const void* peepholes
+        double clip
+        const void* h_prev
+        const void* c_prev
+        void* gates
+        void* c
+        void* h
+        const void* dh
+        void* dc
+    enum:
+        PANELS "CYLSTM_PANELS"
+        TILES "CYLSTM_TILES"
+        ROWS "CYLSTM_ROWS"
+        FORMS "CYLSTM_FORMS"
+
+    const Kernels* cylstm_select(const char* isa)
+    const float TILES_LOW "CYLSTM_TILES_LOW"
+    const float TILES_HIGH "CYLSTM_TILES_HIGH"
+    Py_ssize_t left_bytes "cylstm_left_bytes"(int form, Py_ssize_t rows, Py_ssize_t K)
+    Py_ssize_t right_bytes "cylstm_right_bytes"(int form, Py_ssize_t K, Py_ssize_t columns, Py_ssize_t real)
+
+
+include "kernels_declared.pxi"
+
+
+cdef inline Py_ssize_t lanes_of(const Kernels* k, const real* type_tag) noexcept nogil:
+    return k.f32.lanes if real is float else k.f64.lanes
+
+
+# Whether there are products of tiles for this type.
+cdef inline bint has_tiles(const Kernels* k, const real* type_tag) noexcept nogil:
+    return k.f32.split_rows != NULL if real is float else k.f64.split_rows != NULL
+
+# The columns first..last of A (rows, K), as the left operand of a product by weights of this form: A itself, or packed
+# at `room`, which takes left_bytes(). Returns where it is.
+cdef inline const void* left_operand(const Kernels* k, int form, Py_ssize_t rows, Py_ssize_t K, Py_ssize_t first,
+                                     Py_ssize_t last, const real* A, Py_ssize_t lda, void* room) noexcept nogil:
+    if left_bytes(form, 1, 1) == 0:
+        return A
+    split_rows(k, False, rows, K, first, last, A, lda, room)
+    return room
+
+# Whether tiles hold numbers of which this is the largest.
+cdef inline bint tiles_hold(double largest) noexcept nogil:
+    return largest == 0 or TILES_LOW <= largest <= TILES_HIGH
+
+
+# The kernels in use: the widest set that the processor has, or the one that CYLSTM_ISA or use() named.
+cdef const Kernels* active() noexcept nogil

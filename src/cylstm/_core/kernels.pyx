@@ -1,0 +1,70 @@
+"""Which instruction set the kernels run on, and the elementwise kernels for the tests that measure their error."""
+
+import os
+
+import numpy as np
+
+from cpython.pycapsule cimport PyCapsule_New
+
+cdef const Kernels* in_use = NULL
+
+
+cdef const Kernels* active() noexcept nogil:
+    return in_use
+
+
+def use(isa=None):
+    """Select the kernels of one instruction set for every call from now on, and return its name.
+
+    `isa` is "baseline" (SSE2 or NEON), "avx2", "avx512" or "amx"; None takes the widest that this processor has.
+    The environment variable CYLSTM_ISA does the same at import. Raises ValueError for a set that is unknown or
+    that this processor lacks. Results differ between sets in the last bits.
+    """
+    global in_use
+    cdef bytes name
+    cdef const Kernels* found
+    if isa is None:
+        found = cylstm_select(NULL)
+    else:
+        name = str(isa).encode()
+        found = cylstm_select(name)
+    if found == NULL:
+        raise ValueError(f"isa: expected one of {', '.join(map(repr, available()))} on this processor, got {isa!r}")
+    in_use = found
+    return instruction_set()
+
+
+def available():
+    """The instruction sets that this processor can run, narrowest first."""
+    return [name for name in ("baseline", "avx2", "avx512", "amx") if cylstm_select(name.encode()) != NULL]
+
+
+def instruction_set():
+    """The name of the instruction set in use: "baseline", "avx2", "avx512" or "amx"."""
+    return in_use.isa.decode()
+
+
+def elementwise(str function, real[::1] x):
+    """exp, sigmoid or tanh of a contiguous vector, by the kernels in use."""
+    y = np.empty(x.shape[0], dtype=np.float32 if real is float else np.float64)
+    cdef real[::1] out = y
+    if x.shape[0] == 0:
+        return y
+    if function == "exp":
+        map_exp(in_use, x.shape[0], &x[0], &out[0])
+    elif function == "sigmoid":
+        map_sigmoid(in_use, x.shape[0], &x[0], &out[0])
+    elif function == "tanh":
+        map_tanh(in_use, x.shape[0], &x[0], &out[0])
+    else:
+        raise ValueError(f"function: expected 'exp', 'sigmoid' or 'tanh', got {function!r}")
+    return y
+
+
+# For include/cylstm.h: how C code of other packages gets at the kernels.
+select = PyCapsule_New(<void*>cylstm_select, "cylstm._core.kernels.select", NULL)
+
+try:
+    use(os.environ.get("CYLSTM_ISA") or None)
+except ValueError as error:
+    raise ValueError(f"CYLSTM_ISA{str(error).removeprefix('isa')}") from None

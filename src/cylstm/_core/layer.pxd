@@ -1,0 +1,33 @@
+"""See layer.pyx."""
+
+cimport numpy as np
+
+from cylstm._core.edge cimport Edge
+from cylstm._core.ragged cimport Plan
+from cylstm._core.factors cimport Weights
+from cylstm._core.arena cimport Shelf, Work
+
+cdef class Layer(Edge):
+    cdef object generator
+    cdef double dropped
+    cdef readonly Weights _weights
+    cdef Shelf shelf
+
+    cdef _run(self, x, state, lengths, resets, bint keep)
+    cdef int _forward(self, Work work) except -1
+    cdef np.ndarray _last_rows(self, np.ndarray h, Py_ssize_t B, bint batched)
+    cdef _backward(self, Work work, bint batched, np.ndarray array, dstate, gradients, bint input_gradient)
+    cdef int _check_dy(self, Tape tape, np.ndarray dy) except -1
+    cdef int _point_at(self, Work work, name, np.ndarray array, bint has_ids, bint in_order, Py_ssize_t row,
+                       Py_ssize_t step) except -1
+    cdef tuple _point_at_state(self, Work work, name, state, Py_ssize_t B)
+    cdef _masks(self, Plan plan)
+
+# What `forward` keeps for `backward`: inputs, gates, h and c of every step, and the dropout masks.
+cdef class Tape:
+    cdef readonly Layer layer
+    cdef Work work           # None once backward has used it
+    cdef bint batched
+    cdef object kept_masks
+    cdef Plan plan
+    cdef readonly Py_ssize_t nbytes

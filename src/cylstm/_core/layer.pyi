@@ -1,0 +1,65 @@
+import numpy as np
+from numpy.typing import ArrayLike
+from typing_extensions import disjoint_base
+
+from cylstm.cell import CellType
+from cylstm.parameters import Parameters
+from cylstm.state import Gradients, State
+
+@disjoint_base
+class Tape:
+    layer: Layer
+    nbytes: int
+    @property
+    def masks(self) -> list[np.ndarray] | None: ...
+
+@disjoint_base
+class Layer:
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    num_directions: int
+    dtype: np.dtype
+    parameters: Parameters
+    dropout: float
+    embedded: bool
+    rng: np.random.Generator
+    def __init__(
+        self,
+        I: int,
+        H: int,
+        L: int,
+        D: int,
+        cell: CellType,
+        dropout: float,
+        dtype,
+        parameters: Parameters,
+        rng: np.random.Generator,
+    ) -> None: ...
+    def __call__(
+        self,
+        x: ArrayLike,
+        state: State | None = None,
+        *,
+        lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
+    ) -> tuple[np.ndarray, State]: ...
+    def forward(
+        self,
+        x: ArrayLike,
+        state: State | None = None,
+        *,
+        lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
+    ) -> tuple[np.ndarray, State, Tape]: ...
+    def step(self, x_t: ArrayLike, state: State | None, *, out: State | None = None) -> tuple[np.ndarray, State]: ...
+    def initial_state(self, batch_size: int = 1) -> State: ...
+    def backward(
+        self,
+        tape: Tape,
+        dy: ArrayLike,
+        dstate: State | None = None,
+        *,
+        out: Parameters | None = None,
+        input_gradient: bool = True,
+    ) -> Gradients: ...

@@ -1,0 +1,76 @@
+"""All layers and directions of one call, forward and backward, for a team of threads; see network.pyx."""
+
+from libc.stdint cimport int64_t
+
+from cylstm._core.interrupt cimport Interrupt
+from cylstm._core.kernels cimport Kernels
+from cylstm._core.direction cimport Direction, Inputs, Scratch
+from cylstm._core.ragged cimport Steps
+
+# What a forward call leaves for a backward one: gates (N, 4Hp), h (B+N, Hp), c (B+N, Hp) of each layer and direction,
+# and the outputs (N, D*H) of layers whose output is not simply their h. Without `keep`, what serves as scratch for
+# them: the gates of one chunk of steps, c (B, Hp), two layers' h in turn, and outputs likewise; and of the last
+# layer's h two boundaries (2B, Hp), if no row ends before the others.
+# Everything is of the layer's type.
+cdef struct Record:
+    bint keep
+    bint joined         # outputs are needed: two directions, or dropout
+    Inputs inputs       # of the first layer
+    const void* masks   # of dropout, (L-1, N, D*H), or NULL
+    char* gates
+    char* h
+    char* last_h        # NULL where it is in h
+    char* c
+    char* outputs
+
+cdef struct Forward:
+    Interrupt* interrupt
+    const Kernels* k
+    const Steps* s
+    const Direction* directions   # (L*D,)
+    Py_ssize_t L, D
+    Record record
+    Scratch scratch
+    const void* h0      # (L*D, B, H), or NULL for zeros
+    const void* c0
+    void* y             # (B, T, D*H), rows and steps so many reals apart; NULL where the caller takes hn for it
+    Py_ssize_t y_row
+    Py_ssize_t y_step
+    bint packed         # y is (N, D*H) instead
+    int most            # threads
+    void* hn            # (L*D, B, H); may be h0, as cn may be c0
+    void* cn
+
+cdef struct Backward:
+    Interrupt* interrupt
+    const Kernels* k
+    const Steps* s
+    const Direction* directions
+    Py_ssize_t L, D
+    Record record
+    Scratch scratch
+    int form            # of the products for the weights' gradients
+    char* dh            # (B+N, Hp)
+    char* dc            # (B, Hp)
+    char* dinputs[2]    # (N, D*Hp) of layers above the first: the one above is read while this one is written
+    char* dx_packed     # (N, Ip) of the first layer
+    bint packed         # dy and dx are (N, D*H) and (N, I)
+    const void* dy      # (B, T, D*H): rows and steps are so many reals apart
+    Py_ssize_t dy_row
+    Py_ssize_t dy_step
+    const void* dhn     # (L*D, B, H), or NULL for zeros
+    const void* dcn
+    void* dx            # (B, T, I), rows and steps so many reals apart, or NULL, always where ids went in
+    Py_ssize_t dx_row
+    Py_ssize_t dx_step
+    void* dh0           # (L*D, B, H)
+    void* dc0
+    void* dflat         # gradients of all parameters
+
+cdef int team_size(const Steps* s, const Direction* directions, Py_ssize_t count, Py_ssize_t D, Py_ssize_t lanes,
+                   bint has_ids, int most) noexcept nogil
+# Whether tiles hold what a call is given; for float, on kernels that have tiles.
+cdef bint forward_fits_tiles(const Forward* call) noexcept nogil
+cdef bint backward_fits_tiles(const Backward* call) noexcept nogil
+cdef void run_network_forward(Forward* call, bint doubles) noexcept nogil
+cdef void run_network_backward(Backward* call, bint doubles, int members) noexcept nogil

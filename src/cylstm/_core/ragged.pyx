@@ -1,0 +1,140 @@
+"""Building a Plan, rows sorted by length and `resets` packed, and packing ids (see ragged.pxd for the picture)."""
+
+cimport numpy as np
+from libc.stdint cimport int64_t, uint8_t
+
+import numpy
+
+from cylstm.checks import check_lengths, check_resets
+
+np.import_array()
+
+
+cdef class Plan:
+    """The steps of one call, for B rows of at most T steps.
+
+    lengths: int64 (B,), each in 1..T, or None for T everywhere. resets: bool (B, T) or None. Both were checked before.
+    """
+
+    def __init__(self, Py_ssize_t B, Py_ssize_t T, lengths=None, resets=None):
+        cdef const uint8_t[::1] cut_view
+        self.steps.B, self.steps.T, self.steps.N = B, T, B * T
+        if lengths is not None:
+            self.sort(lengths)
+            if self.steps.sizes != NULL:
+                self.lengths = lengths
+        if resets is not None and resets.any():
+            self.cut = numpy.array(self.pack(resets), order="C").view(numpy.uint8)  # the caller's may change
+            cut_view = self.cut
+            self.steps.cut = &cut_view[0]
+
+    cdef int sort(self, const int64_t[::1] lengths) except -1:
+        """Sort by counting: rows of one length stay in the caller's order."""
+        cdef Py_ssize_t B = self.steps.B, T = self.steps.T, t, b, before = 0
+        cdef int64_t[::1] view
+        cdef int64_t* sizes
+        cdef int64_t* offsets
+        cdef int64_t* order
+        cdef int64_t* sorted_lengths
+        for b in range(B):
+            if lengths[b] < T:
+                break
+        else:
+            return 0
+        self.table = numpy.zeros(2 * (T + B) + 1, numpy.int64)
+        view = self.table
+        sizes, offsets = &view[0], &view[T]
+        order, sorted_lengths = offsets + T + 1, offsets + T + 1 + B
+        for b in range(B):
+            sizes[lengths[b] - 1] += 1  # rows that end with this step
+        for t in range(T - 1, -1, -1):
+            offsets[t] = before  # where these rows begin in the order, for now
+            before += sizes[t]
+            sizes[t] = before  # those alive at it
+        for b in range(B):
+            t = lengths[b] - 1
+            order[offsets[t]], sorted_lengths[offsets[t]] = b, t + 1
+            offsets[t] += 1
+        offsets[0] = 0
+        for t in range(T):
+            offsets[t + 1] = offsets[t] + sizes[t]
+        self.steps.sizes, self.steps.offsets = sizes, offsets
+        self.steps.order, self.steps.lengths, self.steps.N = order, sorted_lengths, offsets[T]
+        return 0
+
+    @property
+    def rows(self):
+        """N, the number of steps of all rows together."""
+        return self.steps.N
+
+    def order(self):
+        """(B,) the caller's row of each packed one, where they are sorted."""
+        return self.table[2 * self.steps.T + 1:][:self.steps.B]
+
+    def alive(self):
+        """(T, B) whether a packed row is alive at a step, where they are sorted."""
+        return numpy.arange(self.steps.B) < self.table[:self.steps.T, None]
+
+    def past_ends(self):
+        """(B, T) whether a step is past the end of its row, in the caller's order; None where every row has T steps."""
+        return None if self.lengths is None else numpy.arange(self.steps.T) >= self.lengths[:, None]
+
+    def pack(self, array):
+        """(B, T, ...) in the caller's order -> (N, ...) packed."""
+        if self.steps.order == NULL:
+            return numpy.swapaxes(array, 0, 1).reshape(self.steps.N, *array.shape[2:])
+        time_major = numpy.swapaxes(array, 0, 1)[:, self.order()]
+        return time_major[self.alive()]
+
+    def unpack(self, packed):
+        """(N, ...) packed -> (B, T, ...) in the caller's order, 0 past the end of each row."""
+        B, T = self.steps.B, self.steps.T
+        out = numpy.zeros((B, T, *packed.shape[1:]), packed.dtype)
+        if self.steps.order == NULL:
+            out[:] = numpy.swapaxes(packed.reshape(T, B, *packed.shape[1:]), 0, 1)
+        else:
+            step, row = numpy.nonzero(self.alive())
+            out[self.order()[row], step] = packed
+        return out
+
+
+cpdef Plan planned(Py_ssize_t B, Py_ssize_t T, lengths, resets, bint batched=True):
+    """lengths (B,) in 1..T or None; resets (B, T) or, unbatched, (T,) or None. Raises TypeError or ValueError."""
+    if (lengths is None and resets is None) or B == 0 or T == 0:
+        return None
+    if lengths is not None:
+        lengths = check_lengths(lengths, B, T)
+    if resets is not None:
+        resets = check_resets(resets, B, T, batched)
+    return Plan(B, T, lengths, resets)
+
+
+cdef packed_ids(name, ids, Steps* s, Py_ssize_t V):
+    """Ids (B, T), (T,), (B,) or () -> a packed copy (N,) of those that are no padding: each in 0..V-1, or ValueError.
+
+    A copy is checked: the kernels trust it, and so does backward.
+    """
+    cdef np.ndarray array
+    if np.PyArray_TYPE(ids) == np.NPY_UINT64:
+        ids = numpy.asarray(numpy.minimum(ids, numpy.uint64(2**63 - 1)))
+    if np.PyArray_TYPE(ids) != np.NPY_INT64 or not np.PyArray_ISBEHAVED_RO(ids):
+        ids = numpy.array(ids, numpy.int64)
+    array = ids
+    cdef np.npy_intp N = s.N
+    cdef np.ndarray packed = np.PyArray_EMPTY(1, &N, np.NPY_INT64, 0)
+    cdef int64_t* target = <int64_t*>np.PyArray_DATA(packed)
+    cdef const char* source = <const char*>np.PyArray_DATA(array)
+    # With one axis, either B or T is 1.
+    cdef Py_ssize_t rank = np.PyArray_NDIM(array), t, b, row = np.PyArray_STRIDE(array, 0) if rank else 0
+    cdef Py_ssize_t step = np.PyArray_STRIDE(array, rank - 1) if rank else 0
+    cdef int64_t n, bad = 0
+    with nogil:
+        for t in range(s.T):
+            for b in range(alive(s, t)):
+                n = (<const int64_t*>(source + caller_row(s, b) * row + t * step))[0]
+                target[offset(s, t) + b] = n
+                if not 0 <= n < V:
+                    bad = n if bad == 0 else bad
+    if bad != 0:
+        raise ValueError(f"{name}: expected ids in 0..{V - 1}, got {bad}")
+    return packed

@@ -1,0 +1,161 @@
+"""Copies between the caller's order of rows and the packed one (ragged.pxd): before and after the steps, initial and
+final states, the gradients of outputs and inputs, padding; and at each step, what goes in, what comes out, and
+what `resets` cut off.
+
+Every function is called by all members of a team at once and does its member's part.
+"""
+
+from libc.string cimport memcpy, memset
+
+from cylstm._core.direction cimport Direction, Inputs, Outputs
+from cylstm._core.kernels cimport Kernels, left_bytes, left_operand, real
+from cylstm._core.ragged cimport Steps, alive, caller_row, first_slot, is_cut, last_slot, length, offset, slot
+from cylstm._core.team cimport Member, last_alive, part, tiles_before
+
+
+cdef inline Py_ssize_t slot_of(const Steps* s, bint reverse, Boundary boundary, Py_ssize_t b) noexcept nogil:
+    """Where the state of packed row b lies."""
+    return b if boundary == ONLY else first_slot(s, reverse, b) if boundary == FIRST else last_slot(s, reverse, b)
+
+
+cdef void place_states(const Steps* s, bint reverse, Boundary boundary, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
+                       const real* state, real* rows) noexcept nogil:
+    """state (B, H) in the caller's order -> each row's boundary, zeros in the padding and for NULL."""
+    cdef Py_ssize_t b, last = min(who.last, H)
+    cdef real* row
+    for b in range(who.first_row, who.last_row):
+        row = rows + slot_of(s, reverse, boundary, b) * Hp
+        if state == NULL:
+            memset(row + who.first, 0, (who.last - who.first) * sizeof(real))
+            continue
+        memcpy(row + who.first, state + caller_row(s, b) * H + who.first, (last - who.first) * sizeof(real))
+        memset(row + last, 0, (who.last - last) * sizeof(real))
+
+
+cdef void fetch_states(const Steps* s, bint reverse, Boundary boundary, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
+                       const real* rows, real* state) noexcept nogil:
+    """Each row's boundary -> state (B, H) in the caller's order."""
+    cdef Py_ssize_t b, n, size = (min(who.last, H) - who.first) * sizeof(real)
+    for b in range(who.first_row, who.last_row):
+        n = slot_of(s, reverse, boundary, b)
+        memcpy(state + caller_row(s, b) * H + who.first, rows + n * Hp + who.first, size)
+
+
+cdef void clear_padding(const Steps* s, int me, int count, Py_ssize_t width, Py_ssize_t row, Py_ssize_t step,
+                        real* y) noexcept nogil:
+    """y (B, T, width) in the caller's order = 0 past the end of each row, this member's share of the rows."""
+    cdef Py_ssize_t b, t
+    for b in range(part(s.B, me, count), part(s.B, me + 1, count)):
+        for t in range(length(s, b), s.T):
+            memset(y + caller_row(s, b) * row + t * step, 0, width * sizeof(real))
+
+
+cdef void start_gradients(const Steps* s, bint reverse, bint packed, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
+                          const real* dy, Py_ssize_t row, Py_ssize_t step, const real* mask, Py_ssize_t mask_row,
+                          real* dh) noexcept nogil:
+    """The reverse of copying outputs: dh at each boundary = dy, and zero where no step ends."""
+    cdef Py_ssize_t t, b, j, at, last = min(who.last, H), size = (who.last - who.first) * sizeof(real)
+    cdef real* target
+    cdef const real* kept
+    for b in range(who.first_row, who.last_row):
+        memset(dh + first_slot(s, reverse, b) * Hp + who.first, 0, size)
+    for t in range(s.T):
+        target = dh + (slot(s, t if reverse else t + 1) + who.first_row) * Hp
+        for b in range(who.first_row, last_alive(s, who, t)):
+            at = (offset(s, t) + b) * row if packed else caller_row(s, b) * row + t * step
+            memcpy(target + who.first, dy + at + who.first, (last - who.first) * sizeof(real))
+            if mask != NULL:
+                kept = mask + (offset(s, t) + b) * mask_row
+                for j in range(who.first, last):
+                    target[j] *= kept[j]
+            memset(target + last, 0, (who.last - last) * sizeof(real))
+            target += Hp
+
+
+cdef void add_states(const Steps* s, bint reverse, const Member* who, Py_ssize_t H, Py_ssize_t Hp, const real* dstate,
+                     real* dh) noexcept nogil:
+    """dh at the boundary where each row ends += d loss / d (final h), (B, H) in the caller's order."""
+    cdef Py_ssize_t b, j
+    cdef real* target
+    cdef const real* source
+    for b in range(who.first_row, who.last_row):
+        target, source = dh + last_slot(s, reverse, b) * Hp, dstate + caller_row(s, b) * H
+        for j in range(who.first, min(who.last, H)):
+            target[j] += source[j]
+
+
+cdef void give_input_gradients(const Steps* s, int me, int count, const Direction* direction, const real* dx,
+                               bint packed, Py_ssize_t row, Py_ssize_t step, real* caller) noexcept nogil:
+    """dx (N, Ip) packed -> the caller's (B, T, I), or (N, I), this member's share of the steps."""
+    cdef Py_ssize_t t, b, at, I = direction.I
+    for t in range(part(s.T, me, count), part(s.T, me + 1, count)):
+        for b in range(alive(s, t)):
+            at = (offset(s, t) + b) * row if packed else caller_row(s, b) * row + t * step
+            memcpy(caller + at, dx + (offset(s, t) + b) * direction.Ip, I * sizeof(real))
+
+
+# --- step by step ---
+
+
+cdef void copy_outputs(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t H, Py_ssize_t Hp, const real* h,
+                       const Outputs* outputs) noexcept nogil:
+    """h of this member's rows after step t, while it is in the cache."""
+    cdef Py_ssize_t b, j, at, last = min(who.last, H), row = outputs.row
+    cdef real* y = <real*>outputs.y
+    cdef const real* kept
+    for b in range(who.first_row, last_alive(s, who, t)):
+        at = (offset(s, t) + b) * row if outputs.packed else caller_row(s, b) * row + t * outputs.step
+        if outputs.mask == NULL:
+            memcpy(y + at + who.first, h + who.first, (last - who.first) * sizeof(real))
+        else:
+            kept = <const real*>outputs.mask + at
+            for j in range(who.first, last):
+                y[at + j] = h[j] * kept[j]
+        h += Hp
+
+
+cdef void pack_inputs(const Steps* s, const Inputs* inputs, Py_ssize_t t0, Py_ssize_t t1, Py_ssize_t first,
+                      Py_ssize_t last, Py_ssize_t I, real* x) noexcept nogil:
+    """The packed rows first..last, which lie in the steps t0..t1-1, from the caller's (B, T, I)."""
+    cdef Py_ssize_t t, b, n
+    cdef const real* row
+    for t in range(t0, t1):
+        for n in range(max(first, offset(s, t)), min(last, offset(s, t) + alive(s, t))):
+            b = caller_row(s, n - offset(s, t))
+            row = <const real*>inputs.caller + b * inputs.row + t * inputs.step
+            memcpy(x + (n - first) * inputs.ld, row, I * sizeof(real))
+
+
+cdef void copy_uncut(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t first, Py_ssize_t last,
+                     Py_ssize_t width, const real* rows, real* copy) noexcept nogil:
+    """Columns first..last of this member's rows alive at step t, zero where the step before does not reach them."""
+    cdef Py_ssize_t b, size = (last - first) * sizeof(real)
+    for b in range(who.first_row, last_alive(s, who, t)):
+        if is_cut(s, t + 1 if reverse else t, b):
+            memset(copy + b * width + first, 0, size)
+        else:
+            memcpy(copy + b * width + first, rows + b * width + first, size)
+
+
+cdef void copy_cut(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t width, const real* rows,
+                   real* copy) noexcept nogil:
+    """This member's units of those rows which the step before does not reach."""
+    cdef Py_ssize_t b
+    for b in range(who.first_row, last_alive(s, who, t)):
+        if is_cut(s, t + 1 if reverse else t, b):
+            memcpy(copy + b * width + who.first, rows + b * width + who.first, (who.last - who.first) * sizeof(real))
+
+
+cdef const void* carry(const Kernels* k, const Steps* s, Py_ssize_t t, bint reverse, bint cut, int form,
+                       const Member* who, Py_ssize_t first, Py_ssize_t last, Py_ssize_t K, Py_ssize_t width,
+                       const real* rows, char* carried, real* scratch) noexcept nogil:
+    """This member's rows alive at step t as the left operand of a product by weights of this form: zero where nothing
+    crosses. It adds the columns first..last of K; after a meeting the whole is there.
+    """
+    cdef real* copy = scratch if left_bytes(form, 1, 1) else <real*>carried
+    cdef Py_ssize_t row = who.first_row
+    if cut:
+        copy_uncut(s, t, reverse, who, first, last, width, rows, copy)
+        rows = copy
+    carried += left_bytes(form, 16 * tiles_before(who), K)
+    return left_operand(k, form, last_alive(s, who, t) - row, K, first, last, rows + row * width, width, carried)

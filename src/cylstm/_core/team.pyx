@@ -1,0 +1,144 @@
+"""How many threads a call may use, and what each does (see team.pxd)."""
+
+import os
+
+from libc.stdint cimport uintptr_t
+
+from cylstm._core.ragged cimport length
+
+from cylstm.checks import positive_int
+
+cdef extern from "pool.h" nogil:
+    void cylstm_run(int wanted, Task task, void* context)
+    void cylstm_meet(Team* team)
+    ctypedef struct OpenMP "cylstm_openmp":
+        void* parallel
+        void* me
+        void* count
+    void cylstm_borrow(const OpenMP* openmp)
+
+cdef int allowed = 1
+
+# Waking a thread costs some microseconds, and each step a meeting of a fraction of one: measured, a thread more pays
+# from about so many multiply-adds on.
+cdef double WORTH_WAKING = 2e6
+cdef double WORTH_MEETING = 40e3
+
+cdef enum:
+    STEP_ROWS = 4  # a step takes the time of so many rows longer, however few there are
+
+
+cdef void run(int wanted, Task task, void* context) noexcept nogil:
+    cylstm_run(min(wanted, allowed), task, context)
+
+
+cdef void meet(Team* team) noexcept nogil:
+    cylstm_meet(team)
+
+
+cdef int threads_for(double work, double between, Py_ssize_t pieces) noexcept nogil:
+    cdef double most = min(work / WORTH_WAKING, between / WORTH_MEETING)
+    return <int>max(1, min(<Py_ssize_t>min(most, 256.0), min(pieces, allowed)))
+
+
+cdef Member member_by_units(int me, int count, Team* team, Interrupt* interrupt, const Steps* s, Py_ssize_t Hp,
+                            Py_ssize_t lanes) noexcept nogil:
+    cdef Member who
+    who.me, who.count, who.team, who.interrupt, who.by_rows = me, count, team, interrupt, False
+    who.first, who.last = part(Hp // lanes, me, count) * lanes, part(Hp // lanes, me + 1, count) * lanes
+    who.first_row, who.last_row = 0, s.B
+    return who
+
+
+cdef Member member_by_rows(int me, int count, Team* team, Interrupt* interrupt, const Steps* s,
+                           Py_ssize_t Hp) noexcept nogil:
+    """As much work for each, not as many rows: those of a ragged batch are sorted by length."""
+    cdef Member who
+    cdef Py_ssize_t low = (1 + STEP_ROWS) * s.T, high = s.N + STEP_ROWS * s.T, limit
+    cdef int _n
+    who.me, who.count, who.team, who.interrupt, who.by_rows = me, count, team, interrupt, True
+    who.first, who.last = 0, Hp
+    who.first_row, who.last_row = part(s.B, me, count), part(s.B, me + 1, count)
+    if s.lengths == NULL:
+        return who
+    while low < high:  # the least work of one member with which they get through all rows
+        limit = (low + high) // 2
+        who.last_row = 0
+        for _n in range(count):
+            who.last_row = rows_worth(s, limit, who.last_row)
+        if who.last_row < s.B:
+            low = limit + 1
+        else:
+            high = limit
+    who.last_row = 0
+    for _n in range(me + 1):
+        who.first_row = who.last_row
+        who.last_row = rows_worth(s, high, who.first_row)
+    return who
+
+
+cdef Py_ssize_t rows_worth(const Steps* s, Py_ssize_t work, Py_ssize_t row) noexcept nogil:
+    """Up to where rows from this one on are so much work: steps of rows, and STEP_ROWS more for each step."""
+    if row < s.B:
+        work -= STEP_ROWS * length(s, row)
+    while row < s.B and length(s, row) <= work:
+        work -= length(s, row)
+        row += 1
+    return row
+
+
+cdef void meet_by_units(const Member* who) noexcept nogil:
+    if not who.by_rows:
+        meet(who.team)
+
+
+def set_num_threads(n):
+    """Let each call use up to n threads, the calling one among them. Results are the same bits for every n.
+
+    They are started when first needed and sleep between calls; a call that finds them at work for another Python thread
+    runs on its own thread alone. At import n is the environment variable CYLSTM_NUM_THREADS or, without it,
+    OMP_NUM_THREADS (by which joblib tells its workers their share), or the number of processors that this process may
+    use. Raises TypeError or ValueError.
+    """
+    global allowed
+    allowed = min(positive_int("n", n), 256)
+
+
+def num_threads():
+    """How many threads a call may use; see set_num_threads."""
+    return allowed
+
+
+def borrow(parallel, me, count):
+    """Make teams of another library's threads from now on (cext/pool.h): the addresses of libgomp's GOMP_parallel,
+    omp_get_thread_num and omp_get_num_threads; or three zeros, for threads of our own again. Not while a call is under
+    way."""
+    cdef OpenMP openmp
+    openmp.parallel, openmp.me = <void*><uintptr_t>parallel, <void*><uintptr_t>me
+    openmp.count = <void*><uintptr_t>count
+    cylstm_borrow(&openmp if openmp.parallel != NULL else NULL)
+
+
+def processors():
+    """The number of processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def from_environment():
+    """CYLSTM_NUM_THREADS, OMP_NUM_THREADS, or as many as there are processors."""
+    named = os.environ.get("CYLSTM_NUM_THREADS")
+    if named:
+        try:
+            number = int(named)
+        except ValueError:
+            raise ValueError(f"CYLSTM_NUM_THREADS: expected an integer, got {named!r}") from None
+        return positive_int("CYLSTM_NUM_THREADS", number)
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # "4,2": of nested teams
+    if first.isdecimal() and len(first) < 9 and int(first) > 0:  # what else it may be is for others to say
+        return int(first)
+    return processors()
+
+
+set_num_threads(from_environment())

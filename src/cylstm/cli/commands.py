@@ -1,0 +1,242 @@
+"""The commands.
+
+Thin on purpose: it turns options into calls of the public functions, and errors into one line and exit code 2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import cylstm
+from cylstm._core import blas, kernels
+from cylstm.cli.options import EVALUATED, WRITTEN, parse
+from cylstm.model import Model
+from cylstm.sequences import next_token, split
+from cylstm.text import corpus
+from cylstm.text.sampling import continue_text
+from cylstm.training import optim, schedule
+from cylstm.training.checkpoint import Checkpoint
+
+__all__ = ["main"]
+
+BAD_INPUT, INTERRUPTED = 2, 130  # exit codes; 130 is what shells give for Ctrl-C
+LEAST_TOKENS = 40  # of a corpus: 5 % of it are a step and its target
+EVALUATION_STEPS = 1024  # at least, of each stream: its first steps have seen little
+
+
+def main(argv=None) -> int:
+    """Run the command line on a list of arguments (those of this process by default); returns the exit code."""
+    with contextlib.suppress(AttributeError):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without some letter gets a question mark
+    commands = {"train": run_train, "evaluate": run_evaluate, "generate": run_generate, "info": run_info}
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        args = parse(argv)
+        commands[args.command](args)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        leave_unread()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:
+        return fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error)
+    except (ArithmeticError, ImportError, MemoryError, TypeError, ValueError) as error:
+        return fail(error)
+    return 0
+
+
+def fail(message) -> int:
+    """Say in one line what is wrong; returns the exit code."""
+    note(f"error: {message}")
+    return BAD_INPUT
+
+
+def note(message) -> None:
+    """Say in one line, on stderr, what is no part of the output."""
+    if sys.stderr is not None:  # closed: nobody listens
+        print("cylstm:", " ".join(str(message).split()), file=sys.stderr, flush=True)
+
+
+def leave_unread() -> None:
+    """Let the output go nowhere: whoever read it has left (`cylstm ... | head`)."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def say(text) -> None:
+    """Print, and go on where nobody reads it: a training run is worth more than its report."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        leave_unread()
+
+
+# --- train ------------------------------------------------------------------------------------------------------------
+
+
+def run_train(args) -> None:
+    """Train on a corpus; write model, history and picture."""
+    model, ids, saved = set_up(args)
+    *seen, test = split(ids)
+    training, validation = (stream(part, args) for part in seen)
+    summary = (f"{len(ids):,} tokens, {len(model.vocabulary):,} different; {model.parameters.size:,} parameters; "
+               f"{len(training[0])} streams of {training[0].shape[1]:,} steps")  # fmt: skip
+    checkpoint = Checkpoint(args.checkpoint, note=saved)
+    try:
+        history = model.fit(*training, validation=validation, epochs=args.epochs, optimizer=optimizer(args),
+                            clip_norm=args.clip or None, tbptt=args.tbptt, seed=args.seed, patience=args.patience,
+                            checkpoint=checkpoint, resume=args.saved_run, progress=not args.quiet,
+                            callbacks=[Report(args, summary)])  # fmt: skip
+    except KeyboardInterrupt:
+        if os.path.exists(args.checkpoint):
+            files = [("--resume", args.checkpoint), *((f"--{name}", getattr(args, name)) for name in WRITTEN)]
+            needed = [files[0], *((option, path) for option, path in files[1:] if path and os.path.exists(path))]
+            note("interrupted; go on with: cylstm train "
+                 + " ".join(f"{option} {shlex.quote(path)}" for option, path in needed))  # fmt: skip
+        raise
+    model.save(args.out)
+    history.save(args.history)
+    if args.plot:
+        history.plot(args.plot)
+    if not args.keep_checkpoint:
+        os.unlink(args.checkpoint)
+    say(f"test: {evaluated(model, test, EVALUATED)}")
+    say(f"wrote {', '.join(filter(None, (args.out, args.history, args.plot)))}")
+
+
+def set_up(args):
+    """The model, the ids of its corpus, and what a checkpoint will have to say of them."""
+    saved = args.saved_run
+    vocabulary = None if saved is None else Model.from_checkpoint(saved).vocabulary
+    ids, vocabulary = corpus.read_corpus(args.corpus, args.level, vocabulary=vocabulary, max_size=args.max_vocab,
+                                         min_count=args.min_count)  # fmt: skip
+    expect_tokens(args, ids, LEAST_TOKENS, "to train, validate and test")
+    vocabulary.encode(args.prompt, name="--prompt")
+    found = corpus.fingerprint(ids)
+    if saved is not None and saved.note.get("text") != found:
+        raise ValueError(f"{args.corpus or 'manual'}: expected the text of {args.resume}, got another")
+    model = Model(len(vocabulary), args.hidden, len(vocabulary), num_layers=args.layers, dropout=args.dropout,
+                  embedding_size=args.embedding or None, seed=args.seed, vocabulary=vocabulary)  # fmt: skip
+    return model, ids, {"text": found, "options": args.remembered}
+
+
+def expect_tokens(args, ids, least, purpose):
+    """ValueError for a shorter corpus."""
+    if len(ids) < least:
+        raise ValueError(f"{args.corpus or 'manual'}: expected at least {least} tokens {purpose}, got {len(ids)}")
+
+
+def stream(ids, args):
+    """Inputs and targets of one part of the corpus."""
+    return corpus.text_streams(ids, args.streams, args.tbptt)
+
+
+def optimizer(args):
+    """The optimiser that the options describe, with its learning rate."""
+    rates = {
+        "constant": lambda: args.lr,
+        "step": lambda: schedule.StepDecay(args.lr, every=max(1, args.epochs // 3), factor=0.3),
+        "cosine": lambda: schedule.Cosine(args.lr, epochs=args.epochs),
+        "plateau": lambda: schedule.ReduceOnPlateau(args.lr),
+    }
+    rate = rates[args.schedule]()
+    return optim.SGD(rate, momentum=0.9) if args.optimizer == "sgd" else \
+        {"adam": optim.Adam, "adamw": optim.AdamW}[args.optimizer](rate)  # fmt: skip
+
+
+class Report:
+    """A callback that prints how each epoch went and, about ten times in a run, what the model writes."""
+
+    def __init__(self, args, summary):
+        self.args, self.summary = args, summary
+        self.every = max(1, args.epochs // 10)
+
+    def __call__(self, event):
+        if self.summary:  # not before the first update: until then, training may be refused with an error
+            say(self.summary)
+            self.summary = None
+        if event.kind != "epoch":
+            return
+        epoch, history, args = event.epoch + 1, event.history, self.args
+        say(f"epoch {epoch}/{args.epochs}: training {history.train_loss[-1]:.4f}, "
+            f"validation {history.validation_loss[-1]:.4f}, {history.seconds[-1]:.1f} s")  # fmt: skip
+        if args.sample and (epoch % self.every == 0 or epoch == args.epochs):
+            pieces = continue_text(event.model, args.prompt, args.sample, temperature=0.7, seed=[args.seed, epoch])
+            sample = args.prompt + "".join(pieces)
+            say("".join("    " + line for line in sample.splitlines(keepends=True)))
+
+
+# --- evaluate, generate, info -----------------------------------------------------------------------------------------
+
+
+def load(path) -> Model:
+    """A model that was trained on text."""
+    model = Model.load(path)
+    if model.vocabulary is None:
+        raise ValueError(f"{path}: expected a model with a vocabulary, trained on text, got one without")
+    writes = model.loss.of_classes and model.output == "sequence"
+    if model.output_size != len(model.vocabulary) or not writes:
+        raise ValueError(f"{path}: expected a model that writes its vocabulary's tokens, got {model!r}")
+    return model
+
+
+def evaluated(model, ids, streams) -> str:
+    """What `Model.evaluate` finds on a text, in one line."""
+    found = model.evaluate(*corpus.text_streams(ids, streams, EVALUATION_STEPS))
+    return (f"loss {found['loss']:.4f} per token, perplexity {found['perplexity']:.4g}, "
+            f"accuracy {found['accuracy']:.2%}, {found['tokens']:,} tokens")  # fmt: skip
+
+
+def run_evaluate(args) -> None:
+    """Print loss, perplexity and accuracy on a corpus and, if asked, tokens side by side."""
+    model = load(args.model)
+    ids, vocabulary = corpus.read_corpus(args.corpus, vocabulary=model.vocabulary)
+    expect_tokens(args, ids, 2, "(a step and its target)")
+    if args.part != "all":
+        expect_tokens(args, ids, LEAST_TOKENS, "to split")
+        ids = dict(zip(("train", "validation", "test"), split(ids), strict=True))[args.part]
+    print(evaluated(model, ids, args.streams))
+    if args.show:
+        x, y = next_token(np.asarray(ids[: args.show + 1]))
+        print(*corpus.side_by_side(vocabulary, x, y, model.predict(x)), sep="\n")
+
+
+def run_generate(args) -> None:
+    """Print the prompt and what the model makes of it, token by token."""
+    model = load(args.model)
+    unknown = model.vocabulary.missing(args.prompt)
+    pieces = continue_text(model, args.prompt, args.length, temperature=args.temperature, top_k=args.top_k,
+                                top_p=args.top_p, seed=args.seed, stop=args.stop)  # fmt: skip
+    if unknown:
+        note(f"prompt: read as {model.vocabulary.unknown}: {', '.join(map(repr, unknown))}")
+    print(args.prompt, end="", flush=True)
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print()
+
+
+def run_info(args) -> None:
+    """Print what is installed, or what a model file holds."""
+    if args.model is None:
+        rows = {"cylstm": cylstm.__version__, "instruction set": kernels.instruction_set(),
+                "available": ", ".join(kernels.available()), "BLAS": blas.description(), "NumPy": np.__version__,
+                "Python": f"{platform.python_version()} on {platform.platform()}"}  # fmt: skip
+    else:
+        model = Model.load(args.model)
+        rows = {"file": f"{args.model}, {Path(args.model).stat().st_size:,} bytes", **model.config,
+                "parameters": f"{model.parameters.size:,}, {model.parameters.nbytes:,} bytes",
+                **{f"  {name}": shape for name, shape in model.parameters.layout.items()},
+                "vocabulary": model.vocabulary}  # fmt: skip
+        if model.vocabulary is not None:
+            shown = " ".join(map(repr, model.vocabulary.tokens[:40]))
+            rows["tokens"] = shown + (" ..." if len(model.vocabulary) > 40 else "")
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        print(f"{name:<{width}}  {value}")

@@ -1,0 +1,1 @@
+"""Text: vocabularies, files of it as ids, and what a model writes."""

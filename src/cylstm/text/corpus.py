@@ -1,0 +1,174 @@
+"""Texts as a model takes them: from files of any size to ids, and the streams to train on.
+
+Nothing here copies a long text: ids lie in a memory map, and streams are views of it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import os
+import stat
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from cylstm.checks import describe, path_name, positive_int
+from cylstm.sequences import streams
+from cylstm.text.vocabulary import BLOCK, Vocabulary
+
+__all__ = [
+    "an_bn",
+    "encode_file",
+    "fingerprint",
+    "manual",
+    "read_corpus",
+    "read_text",
+    "side_by_side",
+    "text_streams",
+]
+
+
+def manual() -> str:
+    """The manual that ships inside every Python (`pydoc_data.topics`): about 460 kB of English prose and examples.
+
+    The topics follow each other in the order of their names, each under its own; the text depends on nothing but the
+    version of Python.
+    """
+    from pydoc_data.topics import topics
+
+    return "\n\n".join(f"{name}\n\n{topics[name].strip()}" for name in sorted(topics)) + "\n"
+
+
+def read_text(path, block: int = BLOCK) -> Iterator[str]:
+    """The text of a UTF-8 file in pieces of at most `block` bytes; a byte order mark at its start is left out.
+
+    Raises ValueError for a file that is empty or not UTF-8 (naming the offset of the first wrong byte), OSError for one
+    that cannot be read.
+    """
+    path, block = path_name("path", path), positive_int("block", block)
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    read, empty = 0, True
+    with open(path, "rb") as file:
+        while True:
+            data = file.read(block)
+            start = read - len(decoder.getstate()[0])  # the decoder may hold the first bytes of a character back
+            try:
+                text = decoder.decode(data, final=not data)
+            except UnicodeDecodeError as error:
+                byte, offset = error.object[error.start], start + error.start
+                raise ValueError(f"{path}: expected UTF-8 text, got byte 0x{byte:02x} at offset {offset}") from None
+            if start == 0:
+                text = text.removeprefix("\ufeff")
+            if text:
+                empty = False
+                yield text
+            if not data:
+                break
+            read += len(data)
+    if empty:
+        raise ValueError(f"{path}: expected text, got an empty file")
+
+
+def encode_file(path, level="char", *, vocabulary=None, max_size=None, min_count=1, folder=None):
+    """The ids of a text file of any size, in bounded memory: (ids, vocabulary).
+
+    path : a file in UTF-8 (at level "byte", any file). It is read twice, or once where `vocabulary` is given.
+    level, max_size, min_count : how the vocabulary is built where none is given (`Vocabulary.from_stream`).
+    folder : where the ids are kept, in a file without a name that vanishes with the array (default: the system's
+        folder for temporary files).
+
+    ids: read-only np.memmap (N,) of the smallest unsigned integer type.
+
+    Raises ValueError for a file that is empty, not UTF-8, a pipe where it would be read twice, a device, or has
+    characters outside the vocabulary; OSError for one that cannot be read, or where there is no room for the ids.
+    """
+    path = path_name("path", path)
+    mode = os.stat(path).st_mode
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        raise ValueError(f"{path}: expected a file, got a device")
+    if vocabulary is not None and not isinstance(vocabulary, Vocabulary):
+        raise TypeError(f"vocabulary: expected a Vocabulary or None, got {describe(vocabulary)}")
+    if vocabulary is None:
+        if stat.S_ISFIFO(mode):
+            raise ValueError(f"{path}: expected a file, which can be read twice, got a pipe")
+        blocks = () if level == "byte" else read_text(path)
+        vocabulary = Vocabulary.from_stream(blocks, level, max_size=max_size, min_count=min_count)
+    blocks = _read_bytes(path) if vocabulary.level == "byte" else read_text(path)
+    import tempfile  # 15 ms: `import cylstm` has 15
+
+    folder = tempfile.gettempdir() if folder is None else folder
+    with tempfile.TemporaryFile(dir=folder, prefix="cylstm-") as file:
+        with contextlib.closing(blocks):  # an error leaves the text's file open otherwise
+            for ids in vocabulary.encode_stream(blocks, name=path):
+                try:
+                    file.write(ids)
+                    file.flush()
+                except OSError as error:  # of a file without a name
+                    raise OSError(error.errno, error.strerror, folder) from None
+        return np.memmap(file, vocabulary.dtype, mode="r"), vocabulary
+
+
+def _read_bytes(path) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        data = file.read(BLOCK)
+        if not data:
+            raise ValueError(f"{path}: expected text, got an empty file")
+        while data:
+            yield data
+            data = file.read(BLOCK)
+
+
+def read_corpus(path=None, level="char", *, vocabulary=None, max_size=None, min_count=1):
+    """The ids (N,) and the vocabulary of a text file, or of Python's own manual where `path` is None.
+
+    The arguments, the result and the errors are those of `data.encode_file`; the manual's ids are an array in memory.
+    """
+    if path is not None:
+        return encode_file(path, level, vocabulary=vocabulary, max_size=max_size, min_count=min_count)
+    text = manual()
+    if vocabulary is None:
+        vocabulary = Vocabulary.from_text(text, level, max_size=max_size, min_count=min_count)
+    return vocabulary.encode(text, name="manual"), vocabulary
+
+
+def text_streams(ids, count: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """`data.streams`, but fewer of them for a short text: as many as have `steps` steps each, at least one.
+
+    Raises ValueError for a text with fewer than 2 tokens.
+    """
+    if len(ids) < 2:
+        raise ValueError(f"text: expected at least 2 tokens (a step and its target), got {len(ids)}")
+    return streams(ids, max(1, min(count, (len(ids) - 1) // steps)))
+
+
+def fingerprint(ids) -> str:
+    """A number that differs for different ids (BLAKE2b, 128 bits, in hexadecimal): whether a text is still the same."""
+    import hashlib  # 8 ms: `import cylstm` has 15
+
+    digest = hashlib.blake2b(digest_size=16)
+    for start in range(0, len(ids), BLOCK):
+        digest.update(np.ascontiguousarray(ids[start : start + BLOCK]))
+    return digest.hexdigest()
+
+
+def side_by_side(vocabulary: Vocabulary, inputs, targets, predicted) -> Iterator[str]:
+    """Lines that show input, target and predicted tokens beside each other, and where the prediction is right.
+
+    inputs, targets, predicted : ids (N,) each. Raises ValueError where their lengths differ.
+    """
+    yield f"{'input':<20}  {'target':<20}  {'predicted':<20}"
+    for row in zip(inputs, targets, predicted, strict=True):
+        tokens = (repr(vocabulary.tokens[i]) for i in row)
+        columns = "  ".join(f"{token if len(token) <= 20 else token[:17] + '...':<20}" for token in tokens)
+        yield columns + ("  =" if row[1] == row[2] else "")
+
+
+def an_bn(sizes) -> list[str]:
+    """The strings a^n b^n, one for each n >= 1 in `sizes`: a language that no finite automaton accepts.
+
+    From the first b on every next token is determined, the end included (Gers & Schmidhuber 2001).
+    """
+    if not isinstance(sizes, Iterable):
+        raise TypeError(f"sizes: expected a list of integers, got {describe(sizes)}")
+    return ["a" * n + "b" * n for n in (positive_int("sizes", size) for size in sizes)]

@@ -1,0 +1,25 @@
+"""Training: `fit`, which is `Model.fit`, and what goes into it and comes out of it."""
+
+from cylstm.training.checkpoint import Checkpoint, SavedRun, read_checkpoint
+from cylstm.training.history import History
+from cylstm.training.optim import SGD, Adam, AdamW
+from cylstm.training.run import Event, NonFiniteLoss, StopTraining, fit
+from cylstm.training.schedule import Constant, Cosine, ReduceOnPlateau, StepDecay
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Checkpoint",
+    "Constant",
+    "Cosine",
+    "Event",
+    "History",
+    "NonFiniteLoss",
+    "ReduceOnPlateau",
+    "SavedRun",
+    "StepDecay",
+    "StopTraining",
+    "fit",
+    "read_checkpoint",
+]

@@ -1,0 +1,354 @@
+"""Training: epochs of mini-batches or of chunks of long streams, with checkpoints that resume to the same bits.
+
+A run is a function of (initial weights, data, options, seed): the order of epoch e is drawn from (seed, e) alone, and
+what else is random, the dropout masks, comes from the model's generator, whose state is part of every checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from cylstm._core import flat
+from cylstm.batches import batch_of
+from cylstm.checks import describe, positive_int, real_in
+from cylstm.parameters import Parameters
+from cylstm.training import checkpoint as checkpoints
+from cylstm.training.checkpoint import Checkpoint, SavedRun, read_checkpoint
+from cylstm.training.dataset import Dataset
+from cylstm.training.history import History
+from cylstm.training.optim import Adam, Optimizer
+from cylstm.training.schedule import ReduceOnPlateau
+
+__all__ = ["Event", "NonFiniteLoss", "StopTraining", "fit"]
+
+
+class NonFiniteLoss(ArithmeticError):
+    """The loss, or the norm of its gradients, became NaN or infinite: the weights are those before that update. Or, at
+    the end of training, the weights themselves are no longer all numbers."""
+
+
+class StopTraining(Exception):
+    """Raised by a callback to end training after the current update or epoch, as if the epochs were over."""
+
+
+class Event(NamedTuple):
+    """What a callback is told: kind "update" or "epoch", where training stands, and the update's or epoch's loss."""
+
+    kind: str
+    model: object
+    epoch: int  # from 0
+    update: int  # so far, over all epochs
+    loss: float
+    history: History
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything but the data that decides what training computes, `epochs` excepted; the same again on resuming."""
+
+    batch_size: int
+    optimizer: str
+    clip_norm: float | None
+    clip_each: bool
+    tbptt: int | None
+    shuffle: bool
+    seed: int
+    patience: int | None
+    rows: int
+    tokens: int
+    data: str | None  # a fingerprint, where there is a checkpoint
+
+
+def fit(model, x, y, *, validation=None, epochs=10, batch_size=32, optimizer=None, clip_norm=5.0, clip_each=False,
+        tbptt=None, lengths=None, shuffle=True, seed=0, patience=None, checkpoint=None, resume=None, progress=True,
+        callbacks=()) -> History:  # fmt: skip
+    """Train a model, in place.
+
+    x, y : ids (B, T) or features (B, T, I), and, as the loss asks, classes (B, T) or numbers (B, T, O), with `lengths`
+        (B,) where rows differ; or two lists of arrays of different lengths; or one sequence, without the axis B.
+        For output="last" y is classes (B,) or numbers (B, O), in any shape that has as many to a row (`data.windows`).
+    validation : (x, y) or (x, y, lengths), evaluated after each epoch: no gradient, no dropout, no random number.
+    epochs, batch_size : int >= 1. A last batch may be smaller.
+    optimizer : SGD, Adam or AdamW, whose lr is a number or a schedule; Adam(lr=1e-3) by default.
+    clip_norm : largest norm of all gradients together (Pascanu et al. 2013), or of each parameter's with clip_each;
+        None does not clip.
+    tbptt : k cuts the steps into chunks of k: x (S, T) are S parallel streams, one update per chunk, the state is
+        carried from chunk to chunk and starts at zero each epoch (`data.streams` makes x and y; batch_size and
+        shuffle do not apply).
+    shuffle : draw a new order of the rows for each epoch, from (seed, epoch).
+    patience : stop after so many epochs without a lower validation loss (training loss, where there is no validation),
+        and go back to the best weights.
+    checkpoint : path or Checkpoint: the whole state is written there now and then, atomically.
+    resume : path of a checkpoint of the same run to go on from, or what `read_checkpoint` has read of it; the end has
+        the same bits as without the break.
+        Ctrl-C finishes the update at hand, writes the checkpoint if there is one, and raises KeyboardInterrupt.
+    progress : a tqdm bar per epoch with loss and tokens/s.
+    callbacks : callables, each called with an Event after every update and epoch; may raise StopTraining.
+
+    Returns the History. Raises TypeError or ValueError naming the argument, and the place of a number in x or y that is
+    not finite, before anything is changed; RuntimeError where another thread is training the model (what others get
+    from it meanwhile may be of weights half updated: give them a copy); NonFiniteLoss when the loss, its gradients, the
+    validation loss or, in the end, the weights stop being numbers: no update follows, and the checkpoint stays as it
+    was before.
+    """
+    dataset = Dataset(model, x, y, lengths)
+    held_out = None if validation is None else held_out_data(model, validation)
+    optimizer = Adam() if optimizer is None else optimizer
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer: expected SGD, Adam or AdamW, got {describe(optimizer)}")
+    if tbptt is not None:
+        tbptt = positive_int("tbptt", tbptt)
+        expect_streams(model, dataset)
+    options = Options(
+        batch_size=positive_int("batch_size", batch_size), optimizer=repr(optimizer),
+        clip_norm=None if clip_norm is None else real_in("clip_norm", clip_norm, 0, open_low=True),
+        clip_each=bool(clip_each), tbptt=tbptt, shuffle=bool(shuffle), seed=positive_int("seed", seed, 0),
+        patience=None if patience is None else positive_int("patience", patience), rows=len(dataset),
+        tokens=dataset.tokens, data=dataset.fingerprint() if checkpoint or resume else None)  # fmt: skip
+    if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
+        checkpoint = Checkpoint(checkpoint)
+    callbacks, epochs = as_callbacks(callbacks), positive_int("epochs", epochs)
+    me = object()
+    try:
+        if not model.in_training.take(me):
+            raise RuntimeError("model: expected one training run at a time, got a second one while another goes on")
+        run = Run(model, dataset, held_out, optimizer, options, checkpoint, progress, callbacks)
+        if resume is not None:
+            checkpoints.resume(run, resume if isinstance(resume, SavedRun) else read_checkpoint(resume, name="resume"))
+        return run.until(epochs)
+    finally:
+        model.in_training.give_back(me)
+
+
+def held_out_data(model, validation) -> Dataset:
+    """(x, y) or (x, y, lengths), checked."""
+    if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
+        raise ValueError(f"validation: expected (x, y) or (x, y, lengths), got {describe(validation)}")
+    return Dataset(model, *validation, names=("validation x", "validation y"))
+
+
+def expect_streams(model, dataset) -> None:
+    """ValueError for what tbptt cannot cut into chunks."""
+    if dataset.ragged or dataset.lengths is not None:
+        raise ValueError("tbptt: expected streams of equal length, got a list or lengths")
+    if model.bidirectional or model.output == "last":
+        raise ValueError(f"tbptt: expected a model of one direction with output='sequence', got {model}")
+
+
+def as_callbacks(callbacks) -> tuple:
+    """A tuple of callables."""
+    if callable(callbacks) or not isinstance(callbacks, Iterable):
+        raise TypeError(f"callbacks: expected a list of callables, got {describe(callbacks)}")
+    callbacks = tuple(callbacks)
+    for callback in callbacks:
+        if not callable(callback):
+            raise TypeError(f"callbacks: expected callables, got {describe(callback)}")
+    return callbacks
+
+
+class Run:
+    """One training run: where it stands, and how it goes on."""
+
+    def __init__(self, model, dataset, held_out, optimizer, options, checkpoint, progress, callbacks):
+        self.model, self.dataset, self.held_out = model, dataset, held_out
+        self.optimizer, self.options, self.checkpoint = optimizer, options, checkpoint
+        self.progress, self.callbacks = progress, callbacks
+        self.moments = optimizer.start(model.parameters.raw())
+        self.gradients = Parameters(model.parameters.layout, model.dtype)
+        self.history = History()
+        self.epoch, self.position = 0, 0  # position: batches of this epoch that are done
+        self.total, self.hits, self.tokens = 0.0, 0, 0  # of this epoch
+        self.state = None  # carried from chunk to chunk
+        self.best, self.best_weights = math.inf, None
+        self.waited, self.since_plateau, self.plateaus = 0, 0, 0
+        self.elapsed, self.started = 0.0, time.perf_counter()
+        self.saved_at, self.saved_update, self.saved_path = self.started, 0, None
+
+    # --- the loop -------------------------------------------------------------------------------------------------
+
+    def until(self, epochs) -> History:
+        """Train up to `epochs` epochs in all."""
+        self.started = self.saved_at = time.perf_counter()
+        try:
+            with deferred_interrupt() as interrupt:
+                while self.epoch < epochs and not self.out_of_patience():
+                    self.run_epoch(epochs, interrupt)
+                    self.save_now_and_then(interrupt)
+        except StopTraining:
+            if self.checkpoint is not None and self.moments.updates != self.saved_update:
+                self.save()
+        if self.options.patience is not None and self.best_weights is not None:
+            self.model.parameters.raw()[:] = self.best_weights
+            self.model.parameters.touch()
+        if interrupt.is_set():
+            raise KeyboardInterrupt
+        self.expect_finite_weights()
+        return self.history
+
+    def out_of_patience(self):
+        return self.options.patience is not None and self.waited >= self.options.patience
+
+    def run_epoch(self, epochs, interrupt):
+        from tqdm import tqdm  # 30 ms: `import cylstm` has 15
+
+        batches = self.batches()
+        bar = tqdm(total=len(batches), initial=self.position, desc=f"epoch {self.epoch + 1}/{epochs}", unit="batch",
+                   disable=not self.progress or sys.stderr is None, leave=True)  # fmt: skip
+        with bar:
+            shown, tokens_shown = time.perf_counter(), self.tokens
+            while self.position < len(batches):
+                loss = self.update(batches[self.position], self.epoch + self.position / len(batches))
+                self.position += 1
+                self.tell("update", loss)
+                self.save_now_and_then(interrupt)
+                bar.update()
+                now = time.perf_counter()
+                if self.progress and now - shown > 0.2:
+                    rate = (self.tokens - tokens_shown) / (now - shown)
+                    bar.set_postfix_str(f"loss {self.total / self.tokens:.4f}, {rate:,.0f} tokens/s", refresh=False)
+                    shown, tokens_shown = now, self.tokens
+            self.end_epoch(bar, len(batches))
+        self.save_now_and_then(interrupt, epoch_ended=True)
+        self.tell("epoch", self.history.train_loss[-1])
+
+    def batches(self):
+        """This epoch's batches in order: index arrays, or the first steps of chunks."""
+        if self.options.tbptt is not None:
+            return list(range(0, self.dataset.steps, self.options.tbptt))
+        seed = [self.options.seed, self.epoch] if self.options.shuffle else None
+        return self.dataset.batches(self.options.batch_size, seed)
+
+    def update(self, batch, progress) -> float:
+        """One update of the weights; returns the loss before it."""
+        if self.options.tbptt is None:
+            result = self.model.learn(batch_of(self.model, *self.dataset.take(batch)), None, self.gradients)
+        else:
+            chunk = self.dataset.chunk(batch, batch + self.options.tbptt)
+            result = self.model.learn(batch_of(self.model, *chunk), self.state, self.gradients)
+            self.state = result.state
+        scale = self.clip(result.loss)
+        rate = self.optimizer.lr.at(progress, self.plateaus)
+        self.optimizer.update(self.model.parameters.raw(), self.gradients.raw(), self.moments, rate, scale)
+        self.model.parameters.touch()
+        self.total += result.loss * result.tokens
+        self.hits += result.hits
+        self.tokens += result.tokens
+        return result.loss
+
+    def clip(self, loss) -> float:
+        """What the gradients are to be multiplied by; with clip_each they have been, one by one."""
+        norm = math.sqrt(flat.sum_squares(self.gradients.raw()))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            what = "loss: expected a finite number" if not math.isfinite(loss) else "gradients: expected a finite norm"
+            self.complain(f"{what}, got {norm if math.isfinite(loss) else loss}", self.moments.updates + 1)
+        limit = self.options.clip_norm
+        if limit is None:
+            return 1.0
+        if not self.options.clip_each:
+            return min(1.0, limit / (norm + 1e-6))  # PyTorch's formula
+        for name in self.gradients:
+            part = self.gradients.raw(name).reshape(-1)
+            norm = math.sqrt(flat.sum_squares(part))
+            if norm > limit:
+                flat.scale_inplace(part, limit / (norm + 1e-6))
+        return 1.0
+
+    def complain(self, what, update):
+        batch = self.position + update - self.moments.updates
+        where = f"epoch {self.epoch + 1}, batch {batch}" if batch else f"the end of epoch {self.epoch}"
+        kept = f"; {self.saved_path} holds update {self.saved_update}" if self.saved_path else ""
+        raise NonFiniteLoss(f"{what} at update {update} ({where}){kept}")
+
+    def expect_finite_weights(self):
+        if not math.isfinite(flat.sum_squares(self.model.parameters.raw())):
+            self.complain("weights: expected finite numbers, got others", self.moments.updates)
+
+    def end_epoch(self, bar, batches):
+        found = self.model.loss.metrics(self.total, self.tokens, self.hits, self.model.output_size)
+        held_out = None if self.held_out is None else self.model._evaluate(self.held_out)
+        if held_out is not None and not math.isfinite(held_out["loss"]):
+            self.complain(f"validation loss: expected a finite number, got {held_out['loss']}", self.moments.updates)
+        history = self.history
+        history.train_loss.append(found["loss"])
+        history.train_accuracy.append(found.get("accuracy"))
+        last_update = self.epoch + (batches - 1) / batches
+        history.learning_rate.append(self.optimizer.lr.at(last_update, self.plateaus))
+        history.updates.append(self.moments.updates)
+        history.seconds.append(self.elapsed + time.perf_counter() - self.started)
+        text = f"loss {found['loss']:.4f}"
+        monitored = found["loss"]
+        if held_out is not None:
+            monitored = held_out["loss"]
+            history.validation_loss.append(monitored)
+            history.validation_accuracy.append(held_out.get("accuracy"))
+            text += f", validation {monitored:.4f}"
+        bar.set_postfix_str(text)
+        self.watch(monitored)
+        self.epoch, self.position = self.epoch + 1, 0
+        self.total, self.hits, self.tokens, self.state = 0.0, 0, 0, None
+
+    def watch(self, loss):
+        """Early stopping and plateaus: both count epochs without a lower loss."""
+        if loss < self.best:
+            self.best, self.waited, self.since_plateau = loss, 0, 0
+            if self.options.patience is not None:
+                self.best_weights = self.model.parameters.raw().copy()
+            return
+        self.waited += 1
+        self.since_plateau += 1
+        if isinstance(self.optimizer.lr, ReduceOnPlateau) and self.since_plateau >= self.optimizer.lr.patience:
+            self.plateaus, self.since_plateau = self.plateaus + 1, 0
+
+    def tell(self, kind, loss):
+        for callback in self.callbacks:
+            epoch = self.epoch - 1 if kind == "epoch" else self.epoch
+            callback(Event(kind, self.model, epoch, self.moments.updates, loss, self.history))
+
+    # --- checkpoints ----------------------------------------------------------------------------------------------
+
+    def save_now_and_then(self, interrupt, epoch_ended=False):
+        if self.checkpoint is not None:
+            now = time.perf_counter()
+            every, seconds = self.checkpoint.updates, self.checkpoint.seconds
+            due = every is not None and self.moments.updates - self.saved_update >= every
+            due = due or (seconds is not None and now - self.saved_at >= seconds)
+            if due or epoch_ended or interrupt.is_set():
+                self.save()
+        if interrupt.is_set():
+            raise KeyboardInterrupt
+
+    def save(self):
+        """Write a checkpoint; NonFiniteLoss where the weights are worth nothing."""
+        self.expect_finite_weights()
+        checkpoints.save(self)
+        self.saved_at, self.saved_update = time.perf_counter(), self.moments.updates
+        self.saved_path = self.checkpoint.path
+
+
+@contextlib.contextmanager
+def deferred_interrupt():
+    """Ctrl-C sets the event instead of raising in the middle of an update; a second one raises at once."""
+    event = threading.Event()
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield event
+        return
+
+    def handler(number, frame):
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
