@@ -149,14 +149,14 @@ def test_a_new_run_leaves_an_interrupted_ones_checkpoint_alone(capsys):
 
 def test_a_loss_that_is_no_number_ends_training_and_keeps_the_last_checkpoint(capsys, monkeypatch):
     calls = []
-    original = Model.learn
+    original = training.run.learn
 
     def sick(*arguments, **options):
         result = original(*arguments, **options)
         calls.append(1)
         return result._replace(loss=float("nan")) if len(calls) > 100 else result
 
-    monkeypatch.setattr(Model, "learn", sick)
+    monkeypatch.setattr(training.run, "learn", sick)
     assert main(["train", "corpus.txt", *TINY, "--quiet", "--sample", "0"]) == 2
     err = capsys.readouterr().err
     assert err.splitlines()[-1].startswith(

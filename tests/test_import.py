@@ -62,7 +62,7 @@ _core _core.kernels _core.blas _core.load_blas _core.memory _core.interrupt _cor
 _core.reorder _core.forward _core.backward _core.gradients _core.factors _core.network _core.arena _core.edge \
 _core.layer _core.borrowed _core.head _core.flat
 lstm
-files sequences batches
+files sequences batches learning
 text text.vocabulary text.corpus text.sampling
 training.history training.schedule training.optim training.checkpoint training.dataset training.run training
 model data

@@ -168,7 +168,7 @@ def test_evaluate_by_pieces_equals_the_whole(rng, monkeypatch):
     assert whole["accuracy"] == result.hits / 350 == np.mean(model.predict(x) == y)
     assert whole["perplexity"] == pytest.approx(np.exp(whole["loss"]))
     assert whole["tokens"] == 350
-    monkeypatch.setattr("cylstm.model.AT_ONCE", 20)  # chunks of steps that carry the state
+    monkeypatch.setattr("cylstm.batches.AT_ONCE", 20)  # chunks of steps that carry the state
     assert model.evaluate(x, y, batch_size=3)["loss"] == pytest.approx(whole["loss"], rel=1e-12)
 
 
@@ -375,6 +375,6 @@ def test_a_memory_map_is_evaluated_in_bounded_memory(tmp_path, rng):
         steps.append(np.shares_memory(x, mapped))
         return x
 
-    model._embed = embed
+    model.embed = embed
     model.evaluate(x, y)
     assert len(steps) > 1 and all(steps)

@@ -93,7 +93,7 @@ def test_batches_of_rows_give_what_all_of_them_give(rng, monkeypatch, features, 
     calls = [dict(), dict(state=state), dict(lengths=lengths), dict(state=state, lengths=lengths, resets=resets)]
     whole = [model(x, **given) for given in calls]
     predicted = model.predict(x, lengths=lengths)
-    monkeypatch.setattr("cylstm.model.AT_ONCE", 30)
+    monkeypatch.setattr("cylstm.batches.AT_ONCE", 30)
     for given, (expected, final) in zip(calls, whole, strict=True):
         got, state = model(x, **given)
         np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-15)

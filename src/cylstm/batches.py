@@ -15,7 +15,24 @@ from cylstm.checks import check_finite, check_lengths, check_resets, check_state
 from cylstm.sequences import batches_by_length, pad
 from cylstm.state import State
 
-__all__ = ["Batch", "batch_of", "checked_batch", "in_batches", "last_of", "of_tokens", "one_row_each", "to_steps"]
+__all__ = [
+    "Batch",
+    "at_once",
+    "batch_of",
+    "checked_batch",
+    "in_batches",
+    "last_of",
+    "of_tokens",
+    "one_row_each",
+    "to_steps",
+]
+
+AT_ONCE = 65536  # steps: bounds the memory of evaluate() and of model(x), beside what that returns
+
+
+def at_once(size: int) -> int:
+    """How many rows of so many steps each, or steps of so many rows, to compute at a time."""
+    return max(1, AT_ONCE // size)
 
 
 class Batch(NamedTuple):
@@ -94,16 +111,16 @@ def to_steps(model, dh, shape, real):
     return dy, None
 
 
-def in_batches(model, x, state, lengths, resets, at_once):
+def in_batches(model, x, state, lengths, resets):
     """`model(x)` of an array (B, T, ...) or of a list of sequences: as many rows at a time, which know nothing of each
-    other, as have `at_once` steps."""
+    other, as have AT_ONCE steps."""
     ragged, last = isinstance(x, list), model.output == "last"
     B, T = (len(x), max(map(len, x))) if ragged else x.shape[:2]
     lengths = None if lengths is None else check_lengths(lengths, B, T)
     resets = None if resets is None else check_resets(resets, B, T, True)
     final = model.initial_state(B)
     state = None if state is None else State(*check_state("state", state, final.h.shape, model.dtype))
-    together = max(1, at_once // T)
+    together = at_once(T)
     if ragged:
         outputs = np.empty((B, model.output_size), model.dtype) if last else [None] * B
         batches = batches_by_length([len(row) for row in x], together)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 
 from cylstm import files, losses
-from cylstm._core import flat
-from cylstm._core.head import linear, loss
+from cylstm._core.head import linear
 from cylstm._core.ragged import planned
-from cylstm.batches import batch_of, checked_batch, in_batches, last_of, of_tokens, to_steps
+from cylstm.batches import at_once, checked_batch, in_batches, last_of
 from cylstm.checks import as_generator, as_ids, describe, one_of, plain_array, positive_int
 from cylstm.init import LATER
+from cylstm.learning import Result, evaluate, learn
 from cylstm.locks import Claim
 from cylstm.lstm import LSTM, MOST_LAYERS
 from cylstm.parameters import Parameters, check_gradients
@@ -30,24 +29,12 @@ from cylstm.training.run import fit
 
 __all__ = ["Model", "Result"]
 
-AT_ONCE = 65536  # steps: bounds the memory of evaluate() and of model(x), beside what that returns
-
 # What a model is made with and stays: weights, files and checks depend on it.
 FIXED = frozenset((
     "input_size", "hidden_size", "output_size", "num_layers", "bidirectional", "embedding_size", "output", "loss",
     "head_bias", "peepholes", "coupled", "cell_clip", "forget_bias", "dtype", "vocabulary", "lstm", "parameters",
     "in_training",
 ))  # fmt: skip
-
-
-class Result(NamedTuple):
-    """What `loss_and_gradients` returns: the mean loss per token, gradients by name, the final state, counts."""
-
-    loss: float
-    gradients: Parameters
-    state: State
-    tokens: int
-    hits: int
 
 
 class Model:
@@ -98,7 +85,7 @@ class Model:
             raise ValueError(f"vocabulary: expected {self.input_size} tokens, one per id, got {len(vocabulary)}")
         self.vocabulary = vocabulary
         self.dtype = LSTM.check_dtype(dtype)
-        self._spare = []  # memory of the head
+        self.spare = []  # memory of the head
         self.in_training = Claim()
         rng = as_generator("seed", 0 if seed is LATER else seed)
         layout = self.layout(
@@ -201,11 +188,11 @@ class Model:
         if rows is not None:
             if lengths is not None:
                 raise ValueError("lengths: expected none with a list of sequences, which have their own")
-            return in_batches(self, as_sequences(rows), state, None, resets, AT_ONCE)
+            return in_batches(self, as_sequences(rows), state, None, resets)
         x = plain_array("x", x)
         tail = () if self.embedding_size is not None or x.dtype.kind in "iu" else (self.input_size,)
-        if x.ndim == 2 + len(tail) and x.shape[2:] == tail and x.shape[0] * x.shape[1] > AT_ONCE:
-            return in_batches(self, x, state, lengths, resets, AT_ONCE)
+        if x.ndim == 2 + len(tail) and x.shape[2:] == tail and len(x) > at_once(max(1, x.shape[1])):
+            return in_batches(self, x, state, lengths, resets)
         plan = None
         if x.ndim in (1 + len(tail), 2 + len(tail)):
             shape = x.shape[: x.ndim - len(tail)]
@@ -214,7 +201,7 @@ class Model:
 
     def at_once(self, x, state, plan):
         """`model(x)` of one array, with lengths and resets as they were checked."""
-        y, final = self.lstm(self._embed(x, plan=plan), state, lengths=plan)
+        y, final = self.lstm(self.embed(x, plan=plan), state, lengths=plan)
         if self.output == "last":
             outputs = self._head(last_of(self, final))
             return outputs if y.ndim == 3 else outputs[0], final
@@ -250,7 +237,7 @@ class Model:
 
     def step(self, x_t, state, *, out=None):
         """One step of a stream, as `LSTM.step`: outputs (B, O) or (O,) and the next state."""
-        y, state = self.lstm.step(self._embed(x_t, "x_t"), state, out=out)
+        y, state = self.lstm.step(self.embed(x_t, "x_t"), state, out=out)
         outputs = self._head(y.reshape(-1, y.shape[-1]))
         return (outputs if y.ndim == 2 else outputs[0]), state
 
@@ -264,13 +251,13 @@ class Model:
         sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
         return generate(self, prompt, length, sampler, stop)
 
-    def _embed(self, x, name="x", plan=None):
+    def embed(self, x, name="x", plan=None):
         """x itself or, with an embedding, its rows of the table."""
         if self.embedding_size is None:
             return x
-        return self.parameters.raw("embedding.weight")[self._ids(x, name, plan)]
+        return self.parameters.raw("embedding.weight")[self.ids_of(x, name, plan)]
 
-    def _ids(self, x, name="x", plan=None):
+    def ids_of(self, x, name="x", plan=None):
         """A checked copy of ids; what stands past a row's end may be any number and becomes 0."""
         ids = np.array(plain_array(name, x))
         if plan is not None and plan.lengths is not None:
@@ -297,36 +284,7 @@ class Model:
         """
         if out is not None:
             check_gradients(out, self.parameters)
-        return self.learn(checked_batch(self, x, y, lengths, resets), state, out)
-
-    def learn(self, batch, state=None, gradients=None) -> Result:
-        """`loss_and_gradients` of a `Batch`, whose arrays were checked."""
-        if gradients is None:
-            gradients = Parameters(self.parameters.layout, self.dtype)
-        features, embeds = batch.x, self.embedding_size is not None
-        if embeds:
-            ids = self._ids(batch.x, "x", batch.plan)
-            features = self.parameters.raw("embedding.weight")[ids]
-        outputs, final, tape = self.lstm.forward(features, state, lengths=batch.plan)
-        h = of_tokens(self, outputs, final, batch.real)
-        dh = np.empty_like(h)
-        total, weight, hits = self._loss(h, batch.targets, 1 / len(h), dh, gradients)
-        dy, dstate = to_steps(self, dh, outputs.shape, batch.real)
-        dx = self.lstm.backward(tape, dy, dstate, out=gradients.child("lstm."), input_gradient=embeds).x
-        if embeds:
-            table = gradients.raw("embedding.weight")
-            flat.embedding_gradient(table, ids.ravel(), np.ascontiguousarray(dx.reshape(-1, self.embedding_size)))
-        gradients.touch()
-        return Result(losses.mean(total, weight), gradients, final, len(h), int(hits))
-
-    def _loss(self, h, targets, scale=0.0, dh=None, gradients=None):
-        dweight = None if gradients is None else gradients.raw("head.weight")
-        dbias = None if gradients is None or not self.head_bias else gradients.raw("head.bias")
-        bias = self.parameters.raw("head.bias") if self.head_bias else None
-        weight = self.parameters.raw("head.weight")
-        return loss(
-            self.loss, h, weight, bias, targets, spare=self._spare, scale=scale, dh=dh, dweight=dweight, dbias=dbias
-        )
+        return learn(self, checked_batch(self, x, y, lengths, resets), state, out)
 
     def evaluate(self, x, y, *, lengths=None, batch_size=256) -> dict[str, float]:
         """{"loss": mean per token, "perplexity": exp(loss), "accuracy": share of hits, "tokens": how many}.
@@ -334,24 +292,7 @@ class Model:
         x, y, lengths: as for `fit`. Perplexity is there for "cross_entropy", accuracy for the argmax of it and for
         outputs on the right side of 1/2 ("binary_cross_entropy"). Nothing is dropped, no random number is drawn.
         """
-        return self._evaluate(Dataset(self, x, y, lengths), positive_int("batch_size", batch_size))
-
-    def _evaluate(self, dataset, batch_size=256):
-        sums, tokens = (0.0, 0.0, 0.0), 0
-        for rows in dataset.batches(batch_size):
-            # Without lengths the rows are neighbours: a slice is a view, so a memory map is never copied as a whole.
-            x, y, plan = dataset.take(rows if dataset.lengths is not None else slice(rows[0], rows[-1] + 1))
-            whole = self.bidirectional or self.output == "last" or plan is not None
-            steps = x.shape[1] if whole else max(1, AT_ONCE // len(rows))
-            state = None
-            for start in range(0, x.shape[1], steps):
-                part = slice(start, start + steps)
-                batch = batch_of(self, x[:, part], y if self.output == "last" else y[:, part], plan)
-                outputs, state = self.lstm(self._embed(batch.x, plan=plan), state, lengths=plan)
-                h = of_tokens(self, outputs, state, batch.real)
-                sums = [so_far + more for so_far, more in zip(sums, self._loss(h, batch.targets), strict=True)]
-                tokens += len(h)
-        return {**self.loss.metrics(*sums, self.output_size), "tokens": tokens}
+        return evaluate(self, Dataset(self, x, y, lengths), positive_int("batch_size", batch_size))
 
     def fit(self, x, y, **options) -> History:
         """Train on x and y: see `training.fit` for all options."""

@@ -88,7 +88,7 @@ def sequence(x, W, R, b):
 # --- one direction of one layer ---------------------------------------------------------------------------------------
 
 
-class Run(NamedTuple):
+class Record(NamedTuple):
     """What one direction of one layer keeps for its backward pass. Time runs in the order of processing."""
 
     x: np.ndarray  # (T, B, I)
@@ -103,7 +103,7 @@ class Run(NamedTuple):
 
 
 def run_forward(x, h0, c0, W, R, b, alive, keep, variant=PLAIN):
-    """x (T, B, I) -> Run; its h[t+1] is the output of step t."""
+    """x (T, B, I) -> Record; its h[t+1] is the output of step t."""
     T, B, _ = x.shape
     H = R.shape[1]
     h, c = np.empty((T + 1, B, H)), np.empty((T + 1, B, H))
@@ -117,7 +117,7 @@ def run_forward(x, h0, c0, W, R, b, alive, keep, variant=PLAIN):
         # a row that has ended, or not yet begun, keeps its state
         c[t + 1] = np.where(alive[t], c_t, c[t])
         h[t + 1] = np.where(alive[t], h_t, h[t])
-    return Run(x, h, c, i, f, g, o, alive, keep)
+    return Record(x, h, c, i, f, g, o, alive, keep)
 
 
 def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
@@ -173,7 +173,7 @@ def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
 
 
 class Tape(NamedTuple):
-    """What backward needs: a Run per layer and direction, the dropout masks, the weights, the number of directions, and
+    """What backward needs: a Record per layer and direction, the dropout masks, the weights, the number of directions, and
     the cell: whether it is coupled, and its clip."""
 
     runs: list

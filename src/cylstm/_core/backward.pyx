@@ -14,7 +14,7 @@ from cylstm._core.reorder cimport carry, copy_cut, copy_uncut, has_cut
 from cylstm._core.team cimport Member, last_alive, meet_by_units, part
 
 cdef enum:
-    DX_BATCH = 8         # rows, from which on their product by W_back needs no others beside them
+    DX_BATCH = 8  # rows: with fewer, one product over the rows of many steps is faster than one at each step
 
 
 cdef bint inputs_by_steps(const Steps* s, const Direction* direction) noexcept nogil:

@@ -38,6 +38,8 @@ cdef extern from "kernels.h" nogil:
 include "kernels_declared.pxi"
 
 
+# A function of this package for float and double takes its type from an argument. Where none has one, it gets a NULL
+# pointer of the type, called type_tag.
 cdef inline Py_ssize_t lanes_of(const Kernels* k, const real* type_tag) noexcept nogil:
     return k.f32.lanes if real is float else k.f64.lanes
 

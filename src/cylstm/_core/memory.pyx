@@ -4,7 +4,8 @@ from cylstm.parameters import aligned_empty
 
 
 cdef fitting(memory, double size):
-    """So many bytes on a cache line: what there is, if that is large enough and not far too large, or new."""
+    """`memory` where it has `size` bytes or more, but not over twice as many; otherwise new memory, which begins on a
+    cache line. Raises MemoryError for more than any machine has."""
     if size >= TOO_MANY:
         raise MemoryError(f"expected a call of less than {TOO_MANY:.0e} bytes, got a larger one")
     size = max(1, size)

@@ -21,7 +21,8 @@ from cylstm._core.team cimport (
 from cylstm._core.ragged cimport Steps, caller_row, length
 
 cdef enum:
-    WEIGHTS_A_ROW = 16384  # weights, from which few rows take longer to read them all than many do
+    WEIGHTS_A_ROW = 16384  # with more weights than that for each row, reading them takes longer than computing: members
+                           # then share out units, so that each reads a part of them only
 
 
 cdef void run_network_forward(Forward* call, bint doubles) noexcept nogil:

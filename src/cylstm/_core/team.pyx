@@ -25,7 +25,7 @@ cdef double WORTH_WAKING = 2e6
 cdef double WORTH_MEETING = 40e3
 
 cdef enum:
-    STEP_ROWS = 4  # a step takes the time of so many rows longer, however few there are
+    STEP_ROWS = 4  # what a step costs beside its rows, in rows
 
 
 cdef void run(int wanted, Task task, void* context) noexcept nogil:
@@ -78,7 +78,8 @@ cdef Member member_by_rows(int me, int count, Team* team, Interrupt* interrupt, 
 
 
 cdef Py_ssize_t rows_worth(const Steps* s, Py_ssize_t work, Py_ssize_t row) noexcept nogil:
-    """Up to where rows from this one on are so much work: steps of rows, and STEP_ROWS more for each step."""
+    """The row up to which the rows from `row` on are so much work: one for each of their steps, and STEP_ROWS for each
+    step of the longest."""
     if row < s.B:
         work -= STEP_ROWS * length(s, row)
     while row < s.B and length(s, row) <= work:

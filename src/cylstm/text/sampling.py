@@ -77,7 +77,7 @@ def continued(model, ids, length, sampler, stops):
     """Yields up to `length` ids that a model writes after ids (T,), none of them in `stops`."""
     state = None
     if len(ids) > 1:
-        _, state = model.lstm(model._embed(ids[:-1]))
+        _, state = model.lstm(model.embed(ids[:-1]))
     token = ids[-1]
     for _ in range(length):
         logits, state = model.step(np.int64(token), state, out=state)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from cylstm._core import flat
 from cylstm.batches import batch_of
 from cylstm.checks import describe, positive_int, real_in
+from cylstm.learning import evaluate, learn
 from cylstm.parameters import Parameters
 from cylstm.training import checkpoint as checkpoints
 from cylstm.training.checkpoint import Checkpoint, SavedRun, read_checkpoint
@@ -229,10 +230,10 @@ class Run:
     def update(self, batch, progress) -> float:
         """One update of the weights; returns the loss before it."""
         if self.options.tbptt is None:
-            result = self.model.learn(batch_of(self.model, *self.dataset.take(batch)), None, self.gradients)
+            result = learn(self.model, batch_of(self.model, *self.dataset.take(batch)), None, self.gradients)
         else:
             chunk = self.dataset.chunk(batch, batch + self.options.tbptt)
-            result = self.model.learn(batch_of(self.model, *chunk), self.state, self.gradients)
+            result = learn(self.model, batch_of(self.model, *chunk), self.state, self.gradients)
             self.state = result.state
         scale = self.clip(result.loss)
         rate = self.optimizer.lr.at(progress, self.plateaus)
@@ -273,7 +274,7 @@ class Run:
 
     def end_epoch(self, bar, batches):
         found = self.model.loss.metrics(self.total, self.tokens, self.hits, self.model.output_size)
-        held_out = None if self.held_out is None else self.model._evaluate(self.held_out)
+        held_out = None if self.held_out is None else evaluate(self.model, self.held_out)
         if held_out is not None and not math.isfinite(held_out["loss"]):
             self.complain(f"validation loss: expected a finite number, got {held_out['loss']}", self.moments.updates)
         history = self.history

@@ -1,0 +1,80 @@
+"""Rows of unequal length, and resets within rows."""
+
+import numpy as np
+import pytest
+
+from cylstm import LSTM, State
+
+SHAPE = dict(input_size=5, hidden_size=19, num_layers=2)
+same = np.testing.assert_array_equal
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_lengths_equal_each_row_run_alone(isa, dtype, rng, bidirectional):
+    layer = LSTM(**SHAPE, bidirectional=bidirectional, dtype=dtype, seed=1)
+    lengths = np.array([4, 9, 1, 9, 6])
+    x = rng.standard_normal((5, 9, 5)).astype(dtype)
+    for row, end in enumerate(lengths):
+        x[row, end:] = np.nan  # padding must not be read
+    start = State(*(rng.standard_normal((layer.num_directions * 2, 5, 19)).astype(dtype) for _ in range(2)))
+    y, final = layer(x, start, lengths=lengths)
+    for row, end in enumerate(lengths):
+        alone, state = layer(x[row, :end], State(start.h[:, [row]], start.c[:, [row]]))
+        same(y[row, :end], alone)
+        same(y[row, end:], 0 * y[row, end:])
+        same(final.h[:, row], state.h[:, 0])
+        same(final.c[:, row], state.c[:, 0])
+
+
+def test_padding_gets_no_gradient_and_gives_none(isa, dtype, rng):
+    layer = LSTM(**SHAPE, bidirectional=True, dtype=dtype, seed=1)
+    lengths = np.array([4, 9, 1, 9, 6])
+    x = rng.standard_normal((5, 9, 5)).astype(dtype)
+    dy = rng.standard_normal((5, 9, 38)).astype(dtype)
+    _, _, tape = layer.forward(x, lengths=lengths)
+    reference = layer.backward(tape, dy)
+    padding = np.arange(9) >= lengths[:, None]
+    x[padding], dy[padding] = np.nan, np.nan
+    _, _, tape = layer.forward(x, lengths=lengths)
+    gradients = layer.backward(tape, dy)
+    same(gradients.x, reference.x)
+    same(gradients.x[padding], 0 * reference.x[padding])
+    same(gradients.parameters.flat, reference.parameters.flat)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_resets_cut_a_sequence_in_two(isa, dtype, rng, bidirectional):
+    """With a reset at step 4 the two halves know nothing of each other, in values and in gradients."""
+    layer = LSTM(5, 19, 1, bidirectional=bidirectional, dtype=dtype, seed=1)
+    x = rng.standard_normal((1, 9, 5)).astype(dtype)
+    dy = rng.standard_normal((1, 9, layer.output_size)).astype(dtype)
+    start = State(*(rng.standard_normal((layer.num_directions, 1, 19)).astype(dtype) for _ in range(2)))
+    zero = layer.initial_state(1)
+    y, final, tape = layer.forward(x, start, resets=np.arange(9)[None] == 4)
+    gradients = layer.backward(tape, dy)
+    # The forward direction starts the left half, the reverse direction the right one.
+    left = State(*(np.concatenate([s[:1], z[1:]]) for s, z in zip(start, zero, strict=True)))
+    right = State(*(np.concatenate([z[:1], s[1:]]) for s, z in zip(start, zero, strict=True)))
+    y_left, final_left, tape_left = layer.forward(x[:, :4], left)
+    y_right, final_right, tape_right = layer.forward(x[:, 4:], right)
+    same(y, np.concatenate([y_left, y_right], axis=1))
+    same(final.h[0], final_right.h[0])
+    same(final.h[1:], final_left.h[1:])
+    dx_left = layer.backward(tape_left, dy[:, :4])
+    dx_right = layer.backward(tape_right, dy[:, 4:])
+    same(gradients.x, np.concatenate([dx_left.x, dx_right.x], axis=1))
+    same(gradients.state.h[0], dx_left.state.h[0])
+    same(gradients.state.c[1:], dx_right.state.c[1:])
+
+
+def test_a_reset_at_the_first_step_discards_the_initial_state(dtype, rng):
+    layer = LSTM(**SHAPE, dtype=dtype, seed=1)
+    x = rng.standard_normal((2, 6, 5)).astype(dtype)
+    start = State(*(rng.standard_normal((2, 2, 19)).astype(dtype) for _ in range(2)))
+    resets = np.array([[True] + [False] * 5, [False] * 6])
+    y, _, tape = layer.forward(x, start, resets=resets)
+    same(y[0], layer(x[0])[0])
+    same(y[1], layer(x[1], State(start.h[:, 1:], start.c[:, 1:]))[0])
+    gradients = layer.backward(tape, rng.standard_normal(y.shape))
+    assert not gradients.state.h[:, 0].any() and not gradients.state.c[:, 0].any()
+    assert gradients.state.h[:, 1].all() and gradients.state.c[:, 1].all()
