@@ -173,8 +173,8 @@ def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
 
 
 class Tape(NamedTuple):
-    """What backward needs: a Record per layer and direction, the dropout masks, the weights, the number of directions, and
-    the cell: whether it is coupled, and its clip."""
+    """What backward needs: a Record per layer and direction, the dropout masks, the weights, the number of directions,
+    and the cell: whether it is coupled, and its clip."""
 
     runs: list
     masks: list | None

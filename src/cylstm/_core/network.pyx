@@ -20,9 +20,10 @@ from cylstm._core.team cimport (
 )
 from cylstm._core.ragged cimport Steps, caller_row, length
 
+# With more weights than so many for each row, reading them takes longer than computing: members then share out units,
+# so that each reads only a part of them.
 cdef enum:
-    WEIGHTS_A_ROW = 16384  # with more weights than that for each row, reading them takes longer than computing: members
-                           # then share out units, so that each reads a part of them only
+    WEIGHTS_A_ROW = 16384
 
 
 cdef void run_network_forward(Forward* call, bint doubles) noexcept nogil:
