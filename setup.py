@@ -121,18 +121,18 @@ CORE = (
     "interrupt",
     "ragged",
     "team",
-    "reorder",
+    "packed_rows",
     "forward",
     "backward",
     "gradients",
-    "factors",
+    "packed_weights",
     "network",
     "arena",
-    "edge",
+    "arguments",
     "layer",
-    "borrowed",
+    "torch_layer",
     "head",
-    "flat",
+    "updates",
 )
 MODULES = (*(f"_core.{name}" for name in CORE), "calls", "torch._call")
 

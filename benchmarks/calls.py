@@ -14,7 +14,7 @@ import numpy as np
 import cylstm
 from benchmarks.shapes import BY_NAME
 from cylstm import LSTM, Adam, Model
-from cylstm._core import blas, flat
+from cylstm._core import blas, updates
 
 # Each call is repeated so often before it is counted, while Python rewrites its bytecode and allocators settle, and so
 # often again to be counted. The large ones, slow where AVX2 is emulated, come after the small ones, which have warmed
@@ -65,7 +65,7 @@ def update(shape):
 
     def call():
         result = model.loss_and_gradients(ids[:, :-1], ids[:, 1:], out=gradients)
-        norm = math.sqrt(flat.sum_squares(gradients.raw()))
+        norm = math.sqrt(updates.sum_squares(gradients.raw()))
         adam.update(model.parameters.raw(), gradients.raw(), moments, 1e-3, min(1.0, 5 / (norm + 1e-6)))
         model.parameters.touch()
         return result

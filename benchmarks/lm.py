@@ -9,6 +9,7 @@ import numpy as np
 
 from benchmarks import peers, plain
 from cylstm import Adam, Model, Parameters
+from cylstm._core import updates
 
 VOCABULARIES = {"toy": 4, "char": 65, "char512": 65, "word": 10_000}  # word has an embedding, as wide as its I
 RATE, CLIP = 1e-3, 5.0
@@ -21,7 +22,7 @@ def update(model, x, y):
 
     def call():
         result = model.loss_and_gradients(x, y, out=gradients)
-        norm = math.sqrt(flat.sum_squares(gradients.raw()))
+        norm = math.sqrt(updates.sum_squares(gradients.raw()))
         adam.update(flat, gradients.raw(), moments, RATE, min(1.0, CLIP / (norm + 1e-6)))
         model.parameters.touch()
         return result.loss

@@ -37,23 +37,32 @@ static int tiles_granted(void)
 }
 #endif
 
-const cylstm_kernels *cylstm_select(const char *isa)
+const cylstm_kernels *cylstm_available(int n)
 {
-    const cylstm_kernels *found[4];
-    int count = 0;
 #if defined(__x86_64__)
     /* These ask for the operating system's part (saved registers) as well. */
-    const int avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
-                       __builtin_cpu_supports("fma");
-#ifdef __linux__
-    if (avx512 && tiles_granted()) found[count++] = &cylstm_amx;
+    const int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const int avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
 #endif
-    if (avx512) found[count++] = &cylstm_avx512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found[count++] = &cylstm_avx2;
+    const cylstm_kernels *sets[] = { /* the widest first, NULL for what this processor lacks */
+#if defined(__x86_64__) && defined(__linux__)
+        avx512 && tiles_granted() ? &cylstm_amx : NULL,
 #endif
-    found[count++] = &cylstm_baseline;
-    for (int n = 0; n < count; n++)
-        if (!isa || strcmp(found[n]->isa, isa) == 0) return found[n];
+#if defined(__x86_64__)
+        avx512 ? &cylstm_avx512 : NULL,
+        avx2 ? &cylstm_avx2 : NULL,
+#endif
+        &cylstm_baseline,
+    };
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
+        if (sets[i] && n-- == 0) return sets[i];
     return NULL;
+}
+
+const cylstm_kernels *cylstm_select(const char *isa)
+{
+    const cylstm_kernels *found = cylstm_available(0);
+    for (int n = 1; found && isa && strcmp(found->isa, isa) != 0; n++) found = cylstm_available(n);
+    return found;
 }

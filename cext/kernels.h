@@ -29,7 +29,7 @@
  *
  * Every element of a product is summed in the same order, k = 0, 1, 2, ..., whatever the number of rows: one row
  * alone and the same row within a batch give the same bits; and so does a product cut into pieces by its columns.
- * Tiles have an order of their own, and so have weights that are not packed (CYLSTM_ROWS).
+ * Tiles have an order of their own, and so have weights that are not packed (CYLSTM_UNPACKED).
  *
  * ROUNDING. Every operation rounds to its type, once, as it is written: compilers may not join a multiply and an add
  * (-ffp-contract=off), which each would do in other loops than the next. Where the two are to be one, in products, exp,
@@ -45,7 +45,7 @@
 
 /* Forms of the right operand of a product, the weights: panels (or column blocks), tiles, or (4H, K) row-major as their
  * owner has them. The form says what the left operand has to be: rows of reals, or packed as well. */
-enum { CYLSTM_PANELS, CYLSTM_TILES, CYLSTM_ROWS, CYLSTM_FORMS };
+enum { CYLSTM_PANELS, CYLSTM_TILES, CYLSTM_UNPACKED, CYLSTM_FORMS };
 
 /* Of packed operands: blocks of so many rows (of the right one: columns) by so many k take so many bytes; 0 where an operand
  * is taken as it lies. */
@@ -56,10 +56,11 @@ typedef struct {
 
 static const struct {
     cylstm_block left, right;
+    int cut; /* packed by pack_form() from what pack_gates() or pack_columns() have made */
 } cylstm_forms[CYLSTM_FORMS] = {
     [CYLSTM_PANELS] = {.left = {1, 1, 0}, .right = {1, 1, CYLSTM_A_REAL}},
-    [CYLSTM_TILES] = {.left = {16, 32, 3072}, .right = {16, 32, 3072}}, /* three parts in bfloat16, 1 kB each */
-    [CYLSTM_ROWS] = {.left = {1, 1, 0}, .right = {1, 1, 0}},
+    [CYLSTM_TILES] = {.left = {16, 32, 3072}, .right = {16, 32, 3072}, .cut = 1}, /* three parts in bfloat16, 1 kB each */
+    [CYLSTM_UNPACKED] = {.left = {1, 1, 0}, .right = {1, 1, 0}},
 };
 
 /* Bytes of a left operand (rows, K); 0 where it is taken as it lies. Rows that fill whole blocks may be put behind each other. */
@@ -74,6 +75,11 @@ static inline ptrdiff_t cylstm_right_bytes(int form, ptrdiff_t K, ptrdiff_t colu
 {
     const cylstm_block b = cylstm_forms[form].right;
     return (columns + b.across - 1) / b.across * ((K + b.k - 1) / b.k) * (b.bytes == CYLSTM_A_REAL ? real : b.bytes);
+}
+
+static inline int cylstm_is_cut(int form)
+{
+    return cylstm_forms[form].cut;
 }
 
 /* Variants of the cell, bits of `flags`; 0 is the plain one. */
@@ -127,6 +133,9 @@ typedef struct {
 
 #define CYLSTM_TILES_LOW 0x1p-40f
 #define CYLSTM_TILES_HIGH 0x1p40f
+
+/* The kernels that the processor and its operating system support, the widest first: number n of them, NULL past the last. */
+const cylstm_kernels *cylstm_available(int n);
 
 /* The kernels for a named instruction set, NULL where this build or this processor lacks it.
  * A NULL name asks for the widest one that the processor and its operating system support. */

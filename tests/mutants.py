@@ -48,15 +48,15 @@ CORE = ([*SMALL, VARIANTS, LAYER], [MODULE, *LARGE, *THREADS])
 TESTS = {
     "cext/cell/lstm.h": ([*SMALL, VARIANTS], [KERNELS, LAYER, MODULE, *LARGE, *CELLS]),
     "cext/product/panels.h": ([*SMALL, ROUNDING, OPS], [KERNELS, LAYER, MODULE, *LARGE, *THREADS]),
-    "cext/product/rows.h": ([MODULE, KERNELS], [*SMALL, *THREADS]),
-    "cext/product/pack.h": ([KERNELS, *SMALL, VARIANTS], [OPS, LAYER, MODULE, *LARGE]),
+    "cext/product/unpacked.h": ([MODULE, KERNELS], [*SMALL, *THREADS]),
+    "cext/product/pack_weights.h": ([KERNELS, *SMALL, VARIANTS], [OPS, LAYER, MODULE, *LARGE]),
     "cext/activations.h": ([KERNELS, ROUNDING], [*SMALL, OPS]),
     "cext/loss.h": ([OPS], ["tests/test_losses.py", "tests/test_model.py", "tests/test_train.py"]),
     "cext/optim.h": ([OPS, "tests/test_optim.py", ROUNDING], ["tests/test_train.py"]),
     "src/cylstm/_core/forward.pyx": CORE,
     "src/cylstm/_core/backward.pyx": CORE,
     "src/cylstm/_core/gradients.pyx": CORE,
-    "src/cylstm/_core/reorder.pyx": CORE,
+    "src/cylstm/_core/packed_rows.pyx": CORE,
     "src/cylstm/_core/network.pyx": CORE,
     "src/cylstm/_core/ragged.pyx": ([*SMALL[:2], LAYER, "tests/test_model.py"], [MODULE, *THREADS]),
 }

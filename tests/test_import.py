@@ -59,14 +59,14 @@ def test_importing_starts_no_thread():
 ROOMS = """
 version checks locks init oracle parameters state cell losses
 _core _core.kernels _core.blas _core.load_blas _core.memory _core.interrupt _core.ragged _core.team _core.direction \
-_core.reorder _core.forward _core.backward _core.gradients _core.factors _core.network _core.arena _core.edge \
-_core.layer _core.borrowed _core.head _core.flat
+_core.packed_rows _core.forward _core.backward _core.gradients _core.packed_weights _core.network _core.arena \
+_core.arguments _core.layer _core.torch_layer _core.head _core.updates
 lstm
-files sequences batches learning
+tensor_files sequences batches loss_and_gradients
 text text.vocabulary text.corpus text.sampling
 training.history training.schedule training.optim training.checkpoint training.dataset training.run training
 model data
-threadpool calls
+for_threadpoolctl calls
 torch.threads torch._call torch.run torch.graphs torch.modules torch.swap torch
 cylstm
 cli.options cli.commands cli __main__

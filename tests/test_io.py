@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from cylstm import Model, Vocabulary, files, training
+from cylstm import Model, Vocabulary, tensor_files, training
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_truncated_file_is_said_so(tmp_path, model, cut):
 def rewritten(path, model, change, tensors=None):
     """A model file whose header went through `change`."""
     model.save(path)
-    with files.open_tensors(path, "model") as file:
+    with tensor_files.open_tensors(path, "model") as file:
         header = file.header
     header = change(header) or header
     tensors = dict(model.parameters) if tensors is None else tensors
@@ -197,7 +197,7 @@ def test_a_folder_that_takes_no_files_is_named(model, folder):
 
 def test_a_checkpoint_that_claims_too_much_allocates_nothing(tmp_path, model):
     header = {**model.header(), "config": {**model.config, "hidden_size": 10**9}}
-    files.write_tensors(tmp_path / "c", "checkpoint", header, {"parameters": model.parameters.flat})
+    tensor_files.write_tensors(tmp_path / "c", "checkpoint", header, {"parameters": model.parameters.flat})
     with pytest.raises(ValueError, match="do not fit the sizes"):
         Model.from_checkpoint(tmp_path / "c")
 
@@ -240,10 +240,10 @@ def test_a_damaged_checkpoint_is_said_so_and_changes_nothing(tmp_path, rng, chan
 
     make().fit(ids, ids, checkpoint=path, callbacks=[stop], **options)
     make().fit(ids, ids, resume=path, **options)
-    with files.open_tensors(path, "checkpoint") as file:
+    with tensor_files.open_tensors(path, "checkpoint") as file:
         header, tensors = file.header, {name: file.read(name, shape, "f4") for name, shape in file.shapes.items()}
     change(header)
-    files.write_tensors(path, "checkpoint", header, tensors)
+    tensor_files.write_tensors(path, "checkpoint", header, tensors)
     model = make()
     before = model.parameters.flat.copy()
     with pytest.raises(ValueError, match=r"run\.ckpt: expected a checkpoint, got one"):
@@ -253,6 +253,6 @@ def test_a_damaged_checkpoint_is_said_so_and_changes_nothing(tmp_path, rng, chan
 
 def test_numbers_beyond_all_floats_in_a_model_file_are_said_so(tmp_path, model):
     header = {**model.header(), "config": {**model.config, "dropout": 10**400}}
-    files.write_tensors(tmp_path / "m", "model", header, dict(model.parameters))
+    tensor_files.write_tensors(tmp_path / "m", "model", header, dict(model.parameters))
     with pytest.raises(ValueError, match="expected the header of a cylstm model, got one that is damaged"):
         Model.load(tmp_path / "m")

@@ -14,7 +14,7 @@ import time
 import numpy as np
 import pytest
 
-from cylstm import LSTM, SGD, Adam, AdamW, Checkpoint, Cosine, Model, NonFiniteLoss, State, data, files, training
+from cylstm import LSTM, SGD, Adam, AdamW, Checkpoint, Cosine, Model, NonFiniteLoss, State, data, tensor_files, training
 from cylstm.parameters import Parameters
 from cylstm.text.vocabulary import Vocabulary
 from cylstm.training.optim import Moments
@@ -250,7 +250,7 @@ def test_numbers_of_numpys_in_an_optimizer_reach_the_checkpoint(tmp_path, rng):
     for lr in (np.float32(1e-3), Cosine(np.float32(1e-3), epochs=np.int64(2))):
         history = model().fit(x, y, epochs=1, optimizer=Adam(lr), checkpoint=tmp_path / "c", progress=False)
         history.save(tmp_path / "h")
-        with files.open_tensors(tmp_path / "c", "checkpoint") as file:
+        with tensor_files.open_tensors(tmp_path / "c", "checkpoint") as file:
             assert f"rate={float(np.float32(1e-3))!r}" in file.header["options"]["optimizer"]
             assert file.header["history"]["learning_rate"] == history.learning_rate
 

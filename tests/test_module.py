@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cylstm import LSTM, oracle
-from cylstm._core.borrowed import Module, packed_lengths
+from cylstm._core.torch_layer import Module, packed_lengths
 
 SIZES = [1, 2, 3, 5, 7, 16, 17, 33, 50, 64, 65]
 

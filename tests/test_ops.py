@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from cylstm import losses, oracle
-from cylstm._core import flat, head
+from cylstm._core import head, updates
+from cylstm._core.gradients import embedding_gradient
 
 # Those of Model(loss=...), and the oracle's.
 NAMES = {"cross_entropy": "softmax_cross_entropy", "mse": "mse", "binary_cross_entropy": "binary_cross_entropy"}
@@ -190,17 +191,17 @@ def test_the_gradient_of_an_embedding_counts_repeated_ids(isa, dtype, rng, close
     out = np.full((V, E), np.nan, dtype)
     expected = np.zeros((V, E))
     np.add.at(expected, ids, rows)
-    flat.embedding_gradient(out, ids, rows)
+    embedding_gradient(out, ids, rows)
     close(out, expected)
 
 
 def test_sum_squares_and_scale(isa, dtype, rng):
     x = rng.standard_normal(10_007).astype(dtype)
-    assert flat.sum_squares(x) == pytest.approx((x.astype(float) ** 2).sum(), rel=1e-14)
+    assert updates.sum_squares(x) == pytest.approx((x.astype(float) ** 2).sum(), rel=1e-14)
     expected = x * np.dtype(dtype).type(-0.3)
-    flat.scale_inplace(x, -0.3)
+    updates.scale_inplace(x, -0.3)
     np.testing.assert_array_equal(x, expected)
-    assert flat.sum_squares(x[:0]) == 0
+    assert updates.sum_squares(x[:0]) == 0
 
 
 @pytest.mark.parametrize("decoupled", [False, True])
@@ -211,7 +212,7 @@ def test_adam(isa, dtype, rng, close, decoupled, decay):
     expected, moments = {"p": p.astype(float)}, ({"p": np.zeros(1003)}, {"p": np.zeros(1003)})
     for t in range(1, 6):
         g = rng.standard_normal(1003).astype(dtype)
-        flat.adam(p, g, m, v, t, 0.05, 0.85, 0.99, 1e-6, decay, decoupled, 0.5)
+        updates.adam(p, g, m, v, t, 0.05, 0.85, 0.99, 1e-6, decay, decoupled, 0.5)
         oracle.adam(expected, {"p": 0.5 * g.astype(float)}, *moments, t, lr=0.05, betas=(0.85, 0.99), eps=1e-6,
                     weight_decay=decay, decoupled=decoupled)  # fmt: skip
     close(p, expected["p"])
@@ -226,7 +227,7 @@ def test_sgd(isa, dtype, rng, close, momentum, nesterov):
     expected, buffers = {"p": p.astype(float)}, {"p": np.zeros(1003)}
     for _ in range(5):
         g = rng.standard_normal(1003).astype(dtype)
-        flat.sgd(p, g, m, 0.05, momentum, nesterov, 0.02, 0.5)
+        updates.sgd(p, g, m, 0.05, momentum, nesterov, 0.02, 0.5)
         oracle.sgd(expected, {"p": 0.5 * g.astype(float)}, buffers, lr=0.05, momentum=momentum, nesterov=nesterov,
                    weight_decay=0.02)  # fmt: skip
     close(p, expected["p"])

@@ -78,3 +78,18 @@ def test_a_reset_at_the_first_step_discards_the_initial_state(dtype, rng):
     gradients = layer.backward(tape, rng.standard_normal(y.shape))
     assert not gradients.state.h[:, 0].any() and not gradients.state.c[:, 0].any()
     assert gradients.state.h[:, 1].all() and gradients.state.c[:, 1].all()
+
+
+def test_one_step_has_lengths_and_resets_too(isa, dtype, rng):
+    layer = LSTM(**SHAPE, dtype=dtype, seed=1)
+    x = rng.standard_normal((3, 1, 5)).astype(dtype)
+    start = State(*(rng.standard_normal((2, 3, 19)).astype(dtype) for _ in range(2)))
+    y, final = layer(x, start, lengths=[1, 1, 1], resets=[[False], [True], [False]])
+    whole, without = layer(x, start), layer(x)
+    for row, (expected, state) in enumerate([whole, without, whole]):
+        same(y[row], expected[row])
+        same(final.h[:, row], state.h[:, row])
+        same(final.c[:, row], state.c[:, row])
+    for lengths in ([1, 2, 1], [1, 0, 1]):
+        with pytest.raises(ValueError, match=r"lengths: expected lengths in 1\.\.1, got"):
+            layer(x, start, lengths=lengths)

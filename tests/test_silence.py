@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from cylstm import LSTM, Model, State, data, files
+from cylstm import LSTM, Model, State, data, tensor_files
 
 # --- dropout, ids, and what a model returns ---------------------------------------------------------------------------
 
@@ -28,15 +28,15 @@ def test_files_with_dropout_of_one_layer_load(tmp_path, rng):
     """As they were written when nothing refused it; a run goes on from such a checkpoint, too."""
     model, x = Model(3, 4, 5, seed=1), rng.standard_normal((4, 6, 3))
     header = {**model.header(), "config": {**model.config, "dropout": 0.9}}
-    files.write_tensors(tmp_path / "m", "model", header, dict(model.parameters))
+    tensor_files.write_tensors(tmp_path / "m", "model", header, dict(model.parameters))
     loaded = Model.load(tmp_path / "m")
     assert loaded.dropout == 0 and np.array_equal(loaded.predict(x), model.predict(x))
     y = rng.integers(0, 5, (4, 6))
     model.fit(x, y, epochs=1, checkpoint=tmp_path / "c", progress=False)
-    with files.open_tensors(tmp_path / "c", "checkpoint") as file:
+    with tensor_files.open_tensors(tmp_path / "c", "checkpoint") as file:
         tensors = {name: file.read(name, shape, np.dtype("f4")) for name, shape in file.shapes.items()}
         header = {**file.header, "config": {**file.header["config"], "dropout": 0.9}}
-    files.write_tensors(tmp_path / "old", "checkpoint", header, tensors)
+    tensor_files.write_tensors(tmp_path / "old", "checkpoint", header, tensors)
     assert Model.from_checkpoint(tmp_path / "old").dropout == 0
     resumed, whole = Model(3, 4, 5, seed=1), Model(3, 4, 5, seed=1)
     resumed.fit(x, y, epochs=2, resume=tmp_path / "old", progress=False)

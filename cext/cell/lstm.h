@@ -85,8 +85,8 @@ static void NAME(cell_forward)(const cylstm_step *step)
             product_of_tiles(&now, B, H, 4 * Hp, 4 * j0, 4 * j1, step->h_prev, step->R, NULL, step->gates, 4 * Hp, 64 * Hp);
         else
 #endif
-        if (step->form == CYLSTM_ROWS)
-            NAME(product_of_rows)(B, H, H, j0, j1, step->h_prev, Hp, step->R, NULL, step->gates, 4 * Hp);
+        if (step->form == CYLSTM_UNPACKED)
+            NAME(product_of_unpacked)(B, H, H, j0, j1, step->h_prev, Hp, step->R, NULL, step->gates, 4 * Hp);
         else
             NAME(product_of_panels)(B, H, 4 * Hp, 4 * j0, 4 * j1, step->h_prev, Hp, step->R, NULL, step->gates, 4 * Hp);
         if (step->flags == 0)

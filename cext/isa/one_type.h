@@ -4,7 +4,7 @@ typedef REAL NAME(real);
 
 #include "../activations.h"
 
-#include "../product/pack.h"
+#include "../product/pack_weights.h"
 
 #if defined(WITH_TILES) && REAL_BITS == 32
 #define HAVE_TILES 1
@@ -15,7 +15,7 @@ typedef REAL NAME(real);
 
 #include "../product/panels.h"
 
-#include "../product/rows.h"
+#include "../product/unpacked.h"
 
 #include "../cell/lstm.h"
 

@@ -1,4 +1,5 @@
-/* C = start + A . P over packed panels: the one product of the package, used for x.W', h.R', dgates.R and dgates.W.
+/* C = start + A . P over packed panels, used for x.W', h.R', dgates.R and dgates.W; and product(), which takes the one that
+ * the form of P asks for.
  *
  * A block of ROWS rows and PANELS * VECTORS vectors of columns stays in registers while k runs. The three numbers are
  * compile-time constants and each block is a function of its own: only then does the compiler unroll the block fully
@@ -112,7 +113,7 @@ static void NAME(product_of_panels)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t colum
     }
 }
 
-static void NAME(product_of_rows)(ptrdiff_t rows, ptrdiff_t H, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last, const REAL *A,
+static void NAME(product_of_unpacked)(ptrdiff_t rows, ptrdiff_t H, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last, const REAL *A,
                                   ptrdiff_t lda, const REAL *W, const REAL *bias, REAL *C, ptrdiff_t ldc);
 
 static void NAME(product)(int form, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t first, ptrdiff_t last,
@@ -127,11 +128,24 @@ static void NAME(product)(int form, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t colum
         return;
     }
 #endif
-    case CYLSTM_ROWS:
-        NAME(product_of_rows)(rows, columns / 4, K, first / 4, last / 4, A, lda, P, bias, C, ldc);
+    case CYLSTM_UNPACKED:
+        NAME(product_of_unpacked)(rows, columns / 4, K, first / 4, last / 4, A, lda, P, bias, C, ldc);
         return;
     default:
         NAME(product_of_panels)(rows, K, columns, first, last, A, lda, P, bias, C, ldc);
+    }
+}
+
+static void NAME(pack_form)(int form, ptrdiff_t K, ptrdiff_t columns, const REAL *P, ptrdiff_t ldp, void *out)
+{
+    switch (form) {
+#if HAVE_TILES
+    case CYLSTM_TILES:
+        NAME(split_columns)(0, K, columns, P, ldp, out);
+        return;
+#endif
+    default:
+        (void)K, (void)columns, (void)P, (void)ldp, (void)out;
     }
 }
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     )
 
 with suppress(ImportError):  # 4 ms where there is threadpoolctl: it asks no entry point, so one has to come forward
-    from cylstm import threadpool  # noqa: F401
+    from cylstm import for_threadpoolctl  # noqa: F401
 
 # Who imports only the layer does not wait for the rest (25 ms): it comes on first use (PEP 562).
 _LATER = {

@@ -18,7 +18,7 @@ from cylstm._core.network cimport (
 )
 from cylstm._core.team cimport ALL_THREADS
 from cylstm._core.ragged cimport Plan, planned
-from cylstm._core.factors cimport Weights, any_tiles
+from cylstm._core.packed_weights cimport Weights, any_tiles
 from cylstm._core.arena cimport Work
 
 from cylstm._core.layer import Layer

@@ -1,7 +1,7 @@
 """The layer: an LSTM over whole sequences, its state as a plain value, and its gradients.
 
-Calls come in at _core/layer.pyx; _core/edge.pyx checks everything a caller can get wrong, once, before any buffer is
-touched; the arithmetic is in _core/network.pyx and below. The same equations, written to be read, are in oracle.py.
+Calls come in at _core/layer.pyx; _core/arguments.pyx checks everything a caller can get wrong, once, before any buffer
+is touched; the arithmetic is in _core/network.pyx and below. The same equations, written to be read, are in oracle.py.
 """
 
 from __future__ import annotations

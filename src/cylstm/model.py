@@ -8,14 +8,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cylstm import files, losses
+from cylstm import losses, tensor_files
 from cylstm._core.head import linear
 from cylstm._core.ragged import planned
 from cylstm.batches import at_once, checked_batch, in_batches, last_of
 from cylstm.checks import as_generator, as_ids, describe, one_of, plain_array, positive_int
 from cylstm.init import LATER
-from cylstm.learning import Result, evaluate, learn
 from cylstm.locks import Claim
+from cylstm.loss_and_gradients import Result, evaluate, learn
 from cylstm.lstm import LSTM, MOST_LAYERS
 from cylstm.parameters import Parameters, check_gradients
 from cylstm.sequences import as_sequences, ragged_rows
@@ -303,7 +303,7 @@ class Model:
     def save(self, path) -> None:
         """Write weights, sizes and vocabulary to a safetensors file, atomically. Raises OSError."""
         weights = {name: self.parameters.raw(name) for name in self.parameters}
-        files.write_tensors(path, "model", self.header(), weights)
+        tensor_files.write_tensors(path, "model", self.header(), weights)
 
     def header(self) -> dict:
         """What a file says of the model besides its weights."""
@@ -313,7 +313,7 @@ class Model:
     @classmethod
     def load(cls, path) -> Model:
         """Read a model written by `save`. Raises OSError, or ValueError for a file that is anything else."""
-        with files.open_tensors(path, "model") as file:
+        with tensor_files.open_tensors(path, "model") as file:
             model = cls.from_header(path, file.header, file.shapes)
             for name, shape in model.parameters.layout.items():
                 model.parameters.raw(name)[:] = file.read(name, shape, model.dtype)

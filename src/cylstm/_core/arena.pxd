@@ -4,7 +4,7 @@ from cylstm._core.kernels cimport Kernels
 from cylstm._core.network cimport Backward, Forward
 from cylstm._core.direction cimport Direction
 from cylstm._core.ragged cimport Plan
-from cylstm._core.factors cimport Choice, Packed, Weights
+from cylstm._core.packed_weights cimport Choice, Packed, Weights
 
 cdef class Work:
     cdef Weights weights     # of a call whose layer may have others meanwhile; or None

@@ -16,7 +16,7 @@ from cylstm._core.direction cimport Direction
 from cylstm._core.forward cimport rows_at_once
 from cylstm._core.gradients cimport DX_ROWS, GRADIENT_ROWS, GRADIENT_UNITS
 from cylstm._core.ragged cimport Plan, Steps
-from cylstm._core.factors cimport (
+from cylstm._core.packed_weights cimport (
     BIASES, PEEPHOLE, WEIGHT_HH, WEIGHT_IH, Choice, Weights, any_tiles, choose,
 )
 
@@ -37,8 +37,9 @@ cdef Py_ssize_t place(Pieces* pieces, double size) noexcept nogil:
     return start
 
 
-cdef double tiles(Py_ssize_t rows, Py_ssize_t columns) noexcept nogil:
-    return <double>left_bytes(TILES, rows, 1) * left_bytes(TILES, 1, columns) / left_bytes(TILES, 1, 1)
+cdef double left_room(int form, Py_ssize_t rows, Py_ssize_t K) noexcept nogil:
+    """Bytes for a left operand (rows, K) beside weights of this form; 0 where it is taken as it lies."""
+    return <double>left_bytes(form, rows, 1) * left_bytes(form, 1, K) / max(1, left_bytes(form, 1, 1))
 
 
 cdef class Work:
@@ -128,11 +129,13 @@ cdef class Work:
         cdef Py_ssize_t c = place(&pieces, (<double>L * D * (B + N) if keep else B) * Hp * item)
         cdef Py_ssize_t outputs = place(&pieces, <double>(L - 1 if keep else min(2, L - 1)) * joined * N * D * H * item)
         cdef Py_ssize_t x = place(&pieces, <double>packs * (N if keep else rows) * weights.I * item)
-        cdef double row_bytes = carried(self.choice.steps, B, Hp, item) if self.choice.steps == TILES or cuts else 0
+        cdef double row_bytes = left_room(self.choice.steps, with_gaps(B, B), Hp)
+        if row_bytes == 0:
+            row_bytes = <double>cuts * B * Hp * item
         cdef Py_ssize_t carried_0 = place(&pieces, row_bytes), carried_1 = place(&pieces, row_bytes)
         cdef Py_ssize_t cut_rows = place(&pieces, <double>cuts * B * Hp * item)
         cdef Py_ssize_t states = place(&pieces, <double>cuts * B * Hp * item)
-        cdef Py_ssize_t x_tiles = place(&pieces, (self.choice.inputs == TILES) * tiles(with_gaps(rows, B), widest))
+        cdef Py_ssize_t x_tiles = place(&pieces, left_room(self.choice.inputs, with_gaps(rows, B), widest))
         self.memory = fitting(self.memory, pieces.end)
         self.nbytes = self.memory.nbytes + (0 if self.scratch is None else self.scratch.nbytes)
         cdef unsigned char[::1] view = self.memory
@@ -148,7 +151,7 @@ cdef class Work:
         call.record.inputs.whole = keep
         call.scratch.carried[0], call.scratch.carried[1] = m + carried_0, m + carried_1
         call.scratch.rows, call.scratch.states, call.scratch.inputs = m + cut_rows, m + states, m + x_tiles
-        call.scratch.input_bytes = left_bytes(TILES, 16, widest) // 16
+        call.scratch.input_bytes = left_bytes(self.choice.inputs, 16, widest) // 16
         return 0
 
     cdef int lay_out_backward(self, Weights weights, int members) except -1:
@@ -166,13 +169,13 @@ cdef class Work:
         cdef Py_ssize_t above_0 = place(&pieces, above * (weights.L > 1))
         cdef Py_ssize_t above_1 = place(&pieces, above * (weights.L > 2))
         cdef Py_ssize_t dx = place(&pieces, <double>(not self.has_ids) * N * self.directions[0].Ip * item)
-        cdef double row_bytes = carried(TILES, B, G, item) if choice.steps == TILES else 0
+        cdef double row_bytes = left_room(choice.steps, with_gaps(B, B), G)
         cdef Py_ssize_t carried_0 = place(&pieces, row_bytes), carried_1 = place(&pieces, row_bytes)
         cdef Py_ssize_t states = place(&pieces, <double>cuts * B * Hp * item)
         cdef Py_ssize_t previous = place(&pieces, <double>(cuts or s.sizes != NULL) * N * Hp * item)
         cdef Py_ssize_t columns = place(&pieces, <double>self.has_ids * weights.I * G * item)
-        cdef Py_ssize_t x_tiles = place(&pieces, (choice.gradients == TILES) * tiles(inputs, rows))
-        cdef Py_ssize_t h_tiles = place(&pieces, (choice.gradients == TILES) * tiles(H, rows))
+        cdef Py_ssize_t x_tiles = place(&pieces, (choice.gradients == TILES) * left_room(TILES, inputs, rows))
+        cdef Py_ssize_t h_tiles = place(&pieces, (choice.gradients == TILES) * left_room(TILES, H, rows))
         cdef Py_ssize_t piece = 4 * min(Hp, <Py_ssize_t>GRADIENT_UNITS) * max(inputs, H) * item
         cdef Py_ssize_t own_bytes = max(piece, right_bytes(choice.gradients, rows, 64, 0),
                                         left_bytes(choice.rows, min(N, <Py_ssize_t>DX_ROWS), G))
@@ -212,11 +215,6 @@ cdef int describe_directions(const Kernels* k, Weights weights, Direction* direc
 cdef Py_ssize_t with_gaps(Py_ssize_t rows, Py_ssize_t B) noexcept nogil:
     """Each member that has rows of its own begins a tile of its own."""
     return rows + 16 * (B // ROWS_EACH + 1)
-
-
-cdef double carried(int form, Py_ssize_t B, Py_ssize_t width, Py_ssize_t item) noexcept nogil:
-    """Bytes for the left operand of one step's product, (B, width)."""
-    return tiles(with_gaps(B, B), width) if form == TILES else <double>B * width * item
 
 
 cdef class Shelf:

@@ -10,7 +10,7 @@ from cylstm._core.direction cimport SMALL_WEIGHTS, Direction, Scratch, step_beat
 from cylstm._core.interrupt cimport goes_on
 from cylstm._core.kernels cimport Kernels, Step, cell_backward, lanes_of, product, real
 from cylstm._core.ragged cimport Steps, is_cut, offset, slot
-from cylstm._core.reorder cimport carry, copy_cut, copy_uncut, has_cut
+from cylstm._core.packed_rows cimport carry, copy_cut, copy_uncut, has_cut
 from cylstm._core.team cimport Member, last_alive, meet_by_units, part
 
 cdef enum:

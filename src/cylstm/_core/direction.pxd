@@ -9,7 +9,7 @@ from cylstm._core.ragged cimport Steps
 from cylstm._core.team cimport Member
 
 # The right operand of a product in one of the forms of cext/kernels.h: PANELS (or column blocks) and TILES are packed,
-# ROWS are the weights themselves, as only forward calls read them.
+# UNPACKED are the weights themselves, as only forward calls read them.
 cdef struct Factor:
     const void* packed
     int form

@@ -8,7 +8,7 @@ from cylstm._core.direction cimport Direction, Inputs, Outputs, Scratch, step_be
 from cylstm._core.interrupt cimport goes_on
 from cylstm._core.kernels cimport Kernels, Step, cell_forward, gather, left_bytes, left_operand, product, real
 from cylstm._core.ragged cimport Steps, offset, slot
-from cylstm._core.reorder cimport carry, copy_outputs, copy_uncut, has_cut, pack_inputs
+from cylstm._core.packed_rows cimport carry, copy_outputs, copy_uncut, has_cut, pack_inputs
 from cylstm._core.team cimport Member, last_alive, meet_by_units, part, tiles_before
 
 # The gates' share of x is computed for several steps by one product, before these steps run: as many as fit into so

@@ -1,7 +1,7 @@
 """What follows from the gates' gradients of all steps together: the gradients of one direction's weights, and of its
-inputs where backward.pyx has not made them step by step.
+inputs where backward.pyx has not made them step by step; and the gradient of an embedding.
 
-Every function is called by all members of a team at once and does its member's part.
+Every function but embedding_gradient is called by all members of a team at once and does its member's part.
 """
 
 from libc.stdint cimport int64_t
@@ -11,12 +11,12 @@ from cylstm._core.blas cimport gemm
 from cylstm._core.direction cimport Direction, Inputs, Scratch
 from cylstm._core.interrupt cimport goes_on, goes_on_alone
 from cylstm._core.kernels cimport (
-    TILES, Kernels, column_sums, lanes_of, left_operand, peephole_gradients, product, real, right_bytes, scatter_add,
-    split_columns, unpack_columns, unpack_rows, weight_gradients as tiled_gradients,
+    TILES, Kernels, active, column_sums, lanes_of, left_operand, peephole_gradients, product, real, right_bytes,
+    scatter_add, split_columns, unpack_columns, unpack_rows, weight_gradients as tiled_gradients,
 )
 from cylstm._core.ragged cimport Steps, alive, offset, slot
-from cylstm._core.reorder cimport copy_uncut, has_cut
-from cylstm._core.team cimport Member, meet, part
+from cylstm._core.packed_rows cimport copy_uncut, has_cut
+from cylstm._core.team cimport Member, Team, meet, part, run, threads_for
 
 cdef enum:
     BLAS_ROWS = 16384    # rows of one product of BLAS, at most: nothing interrupts it
@@ -157,3 +157,44 @@ cdef void input_gradients(const Kernels* k, const Steps* s, const Direction* dir
                                scratch.own + who.me * scratch.own_bytes)
         product(k, direction.W_back.form, rows, G, direction.Ip, 0, direction.Ip, operand, G, direction.W_back.packed,
                 <const real*>NULL, dx + start * direction.Ip, direction.Ip)
+
+
+# --- the gradient of an embedding -------------------------------------------------------------------------------------
+
+cdef enum:
+    COLUMNS = 64         # to one member at least
+    EMBEDDING_COST = 20  # of one element in multiply-adds (team.pyx), being read from memory
+
+# Each member takes some columns of all rows, so that nobody adds where another one does.
+cdef struct Scatter:
+    const Kernels* k
+    Py_ssize_t V, E, N
+    const int64_t* ids
+    const void* rows
+    void* out
+
+
+def embedding_gradient(real[:, ::1] out, const int64_t[::1] ids, const real[:, ::1] rows):
+    """out (V, E) = the sums of the rows (N, E)[n] with ids[n] = v, in the order of n, and 0 where there are none."""
+    cdef Scatter s
+    s.k, s.V, s.E, s.N, s.out = active(), out.shape[0], out.shape[1], ids.shape[0], &out[0, 0]
+    s.ids, s.rows = &ids[0] if s.N else NULL, &rows[0, 0] if s.N else NULL
+    with nogil:
+        run(threads_for(<double>EMBEDDING_COST * (s.V + s.N) * s.E, 1e9, (s.E + COLUMNS - 1) // COLUMNS),
+            scatter_f32 if real is float else scatter_f64, &s)
+
+
+cdef void scatter_f32(void* s, int me, int count, Team* team) noexcept nogil:
+    scatter_share(<const Scatter*>s, me, count, <float*>NULL)
+
+cdef void scatter_f64(void* s, int me, int count, Team* team) noexcept nogil:
+    scatter_share(<const Scatter*>s, me, count, <double*>NULL)
+
+
+cdef void scatter_share(const Scatter* s, int me, int count, real* type_tag) noexcept nogil:
+    cdef Py_ssize_t pieces = (s.E + COLUMNS - 1) // COLUMNS, v
+    cdef Py_ssize_t first = COLUMNS * part(pieces, me, count), last = min(s.E, COLUMNS * part(pieces, me + 1, count))
+    for v in range(s.V):
+        memset(<real*>s.out + v * s.E + first, 0, (last - first) * sizeof(real))
+    if s.N:
+        scatter_add(s.k, s.N, last - first, s.ids, <const real*>s.rows + first, s.E, <real*>s.out + first, s.E)

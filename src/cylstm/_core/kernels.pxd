@@ -25,12 +25,14 @@ cdef extern from "kernels.h" nogil:
     enum:
         PANELS "CYLSTM_PANELS"
         TILES "CYLSTM_TILES"
-        ROWS "CYLSTM_ROWS"
+        UNPACKED "CYLSTM_UNPACKED"
         FORMS "CYLSTM_FORMS"
 
+    const Kernels* cylstm_available(int n)
     const Kernels* cylstm_select(const char* isa)
     const float TILES_LOW "CYLSTM_TILES_LOW"
     const float TILES_HIGH "CYLSTM_TILES_HIGH"
+    bint is_cut "cylstm_is_cut"(int form)
     Py_ssize_t left_bytes "cylstm_left_bytes"(int form, Py_ssize_t rows, Py_ssize_t K)
     Py_ssize_t right_bytes "cylstm_right_bytes"(int form, Py_ssize_t K, Py_ssize_t columns, Py_ssize_t real)
 

@@ -36,7 +36,12 @@ def use(isa=None):
 
 def available():
     """The instruction sets that this processor can run, narrowest first."""
-    return [name for name in ("baseline", "avx2", "avx512", "amx") if cylstm_select(name.encode()) != NULL]
+    cdef int n = 0
+    found = []
+    while cylstm_available(n) != NULL:
+        found.append(cylstm_available(n).isa.decode())
+        n += 1
+    return found[::-1]
 
 
 def instruction_set():

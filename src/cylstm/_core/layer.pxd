@@ -2,12 +2,12 @@
 
 cimport numpy as np
 
-from cylstm._core.edge cimport Edge
+from cylstm._core.arguments cimport Arguments
 from cylstm._core.ragged cimport Plan
-from cylstm._core.factors cimport Weights
+from cylstm._core.packed_weights cimport Weights
 from cylstm._core.arena cimport Shelf, Work
 
-cdef class Layer(Edge):
+cdef class Layer(Arguments):
     cdef object generator
     cdef double dropped
     cdef readonly Weights _weights

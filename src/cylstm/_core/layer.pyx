@@ -1,4 +1,4 @@
-"""Calls of a layer: they come in here, are checked (edge.pyx), and go on to network.pyx."""
+"""Calls of a layer: they come in here, are checked (arguments.pyx), and go on to network.pyx."""
 
 cimport cython
 cimport numpy as np
@@ -6,14 +6,14 @@ from libc.stdint cimport int64_t
 
 import numpy
 
-from cylstm._core.edge cimport Edge
+from cylstm._core.arguments cimport Arguments
 from cylstm._core.interrupt cimport Interrupt, begin, finish
 from cylstm._core.memory cimport LARGEST
 from cylstm._core.network cimport Backward, run_network_backward, run_network_forward, team_size
 from cylstm._core.team cimport ALL_THREADS
 from cylstm._core.direction cimport Inputs
 from cylstm._core.ragged cimport Plan, Steps, packed_ids, planned
-from cylstm._core.factors cimport Weights
+from cylstm._core.packed_weights cimport Weights
 from cylstm._core.arena cimport Shelf, Work
 
 from cylstm.checks import describe, positive_int, real_in
@@ -37,7 +37,7 @@ cdef class Tape:
         return None if self.kept_masks is None else [self.plan.unpack(mask) for mask in self.kept_masks]
 
 
-cdef class Layer(Edge):
+cdef class Layer(Arguments):
     """The running part of `LSTM`, which has the constructor and the documentation."""
 
     def __init__(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t L, Py_ssize_t D, cell, dropout, dtype, parameters, rng):

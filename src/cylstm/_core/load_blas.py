@@ -14,7 +14,7 @@ def _core() -> str | None:
     if os.environ.get("OPENBLAS_CORETYPE"):
         return None
     if os.environ.get("CYLSTM_ISA") and "avx2" in kernels.available():
-        return _CORES[kernels.instruction_set()]
+        return _CORES.get(kernels.instruction_set())
     return "NEOVERSEN1" if _has_matrix_extension() else None
 
 

@@ -12,7 +12,7 @@ from cylstm._core.forward cimport run_forward
 from cylstm._core.gradients cimport GRADIENT_ROWS, input_gradients, weight_gradients
 from cylstm._core.interrupt cimport Interrupt
 from cylstm._core.kernels cimport Kernels, lanes_of, largest, real, tiles_hold
-from cylstm._core.reorder cimport (
+from cylstm._core.packed_rows cimport (
     FIRST, LAST, ONLY, add_states, clear_padding, fetch_states, give_input_gradients, place_states, start_gradients,
 )
 from cylstm._core.team cimport (

@@ -11,7 +11,7 @@ def array_of(tensor: Tensor | None, lift: int = -1) -> np.ndarray | None: ...
 def weights_moved(own: dict, names: list[str], refs: list) -> bool: ...
 
 @disjoint_base
-class Call:
+class ModuleCall:
     core: object
     weights: list[Tensor]
     addresses: list[int]

@@ -201,7 +201,7 @@ def weights_moved(dict own, list names, list refs) -> bool:
     return len(refs) != len(names)
 
 
-cdef class Call:
+cdef class ModuleCall:
     """What a call is, beside its tensors: one object for forward, backward and torch's own computation of both.
 
     core: the layer behind the module. weights: the module's of now, held until they have been read (a parametrisation

@@ -9,7 +9,7 @@ import sys
 import torch
 from torch import Tensor
 
-from cylstm._core.borrowed import Module
+from cylstm._core.torch_layer import Module
 from cylstm.torch._call import addresses_of, array_of
 from cylstm.torch.run import shapes_of
 

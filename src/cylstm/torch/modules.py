@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from cylstm._core.borrowed import packed_lengths
+from cylstm._core.torch_layer import packed_lengths
 from cylstm.torch import graphs
-from cylstm.torch._call import Call, form_of, has_shape, is_eager, is_plain, weights_moved
+from cylstm.torch._call import ModuleCall, form_of, has_shape, is_eager, is_plain, weights_moved
 from cylstm.torch.run import call_of, run
 
 __all__ = ["LSTM", "Explanation", "LSTMCell", "explain"]
@@ -157,7 +157,7 @@ def explain(module: torch.nn.Module, input, hx=None) -> Explanation:
     return Explanation("torch", call) if isinstance(call, str) else Explanation("cylstm")
 
 
-def _call_of(module: LSTM, input, hx) -> Call | str:
+def _call_of(module: LSTM, input, hx) -> ModuleCall | str:
     """The call, or why torch computes it: also wherever torch has an error to raise."""
     packed = isinstance(input, PackedSequence)
     x = input.data if packed else input
@@ -194,7 +194,7 @@ def _call_of(module: LSTM, input, hx) -> Call | str:
     return _unlike_weights(call, weights, module._flat_weights_names) if type(call) is int else call
 
 
-def _call_of_cell(module: LSTMCell, input, hx) -> Call | str:
+def _call_of_cell(module: LSTMCell, input, hx) -> ModuleCall | str:
     I, H, bias = module.input_size, module.hidden_size, module.bias
     form = form_of(input, I)
     if form is None or len(form) == 4:

@@ -9,15 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cylstm._core.borrowed import Module
-from cylstm.torch._call import Call, addresses_of
+from cylstm._core.torch_layer import Module
+from cylstm.torch._call import ModuleCall, addresses_of
 
 __all__ = ["call_of", "run", "shapes_of"]
 
 _making = threading.Lock()
 
 
-def call_of(module, weights, key, rank, lift, batch_first=False, dropout=0.0, lengths=None, sizes=None) -> Call | int:
+def call_of(
+    module, weights, key, rank, lift, batch_first=False, dropout=0.0, lengths=None, sizes=None
+) -> ModuleCall | int:
     """The call with these weights, or the number of the first that cylstm does not read where it lies.
 
     key: bits of a number, I, H, L, D, and whether there are biases. The layer behind a module is made when it is first
@@ -32,7 +34,7 @@ def call_of(module, weights, key, rank, lift, batch_first=False, dropout=0.0, le
     addresses = addresses_of(weights, key[0], kept[2])
     if type(addresses) is int:
         return addresses
-    return Call(kept[1], weights, addresses, key[5], rank, lift, batch_first, dropout, lengths, sizes)
+    return ModuleCall(kept[1], weights, addresses, key[5], rank, lift, batch_first, dropout, lengths, sizes)
 
 
 def shapes_of(I, H, L, D, bias) -> list[tuple[int, int]]:
@@ -41,7 +43,7 @@ def shapes_of(I, H, L, D, bias) -> list[tuple[int, int]]:
     return [shape for n in range(L) for shape in [(4 * H, D * H if n else I), (4 * H, H), *biases] * D]
 
 
-def run(call: Call, x: Tensor, h: Tensor | None, c: Tensor | None):
+def run(call: ModuleCall, x: Tensor, h: Tensor | None, c: Tensor | None):
     """y, time-major or packed, and the final h and c, each (L*D, B, H); of a cell no y."""
     if call.is_recorded(x, h, c):
         return _apply(call, x, h, c, *call.weights)
@@ -173,7 +175,7 @@ def _torch_backward(ctx, dy, dh, dc):
     return [None if part is None else next(found) for part in chosen]
 
 
-def _torch_forward(call: Call, x, h, c, weights):
+def _torch_forward(call: ModuleCall, x, h, c, weights):
     """What `run` gives, computed by torch."""
     core, both, less = call.core, call.core.num_directions == 2, range(3 - call.rank if call.lift >= 0 else 0)
     for _ in less:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cylstm.checks import describe, path_name, positive_int, real_in
-from cylstm.files import Tensors, open_tensors, write_tensors
 from cylstm.state import State
+from cylstm.tensor_files import Tensors, open_tensors, write_tensors
 from cylstm.training.history import History
 
 __all__ = ["Checkpoint", "SavedRun", "read_checkpoint", "resume", "save"]

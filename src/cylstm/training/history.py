@@ -9,7 +9,7 @@ from pathlib import Path
 from types import NoneType
 
 from cylstm.checks import describe, path_name
-from cylstm.files import write_atomically
+from cylstm.tensor_files import write_atomically
 
 __all__ = ["PICTURES", "History"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cylstm._core import flat
+from cylstm._core import updates
 from cylstm.checks import describe, real_in
 from cylstm.parameters import aligned_empty
 from cylstm.training.schedule import as_schedule
@@ -71,7 +71,7 @@ class SGD(Optimizer):
 
     def update(self, values, gradient, moments, lr, scale=1.0):
         m = moments.buffers.get("m")
-        flat.sgd(values, gradient, m, lr, self.momentum, self.nesterov, self.weight_decay, scale)
+        updates.sgd(values, gradient, m, lr, self.momentum, self.nesterov, self.weight_decay, scale)
         moments.updates += 1
 
 
@@ -98,7 +98,9 @@ class Adam(Optimizer):
 
     def update(self, values, gradient, moments, lr, scale=1.0):
         m, v, number = moments.buffers.get("m"), moments.buffers.get("v"), moments.updates + 1
-        flat.adam(values, gradient, m, v, number, lr, *self.betas, self.eps, self.weight_decay, self.decoupled, scale)
+        updates.adam(
+            values, gradient, m, v, number, lr, *self.betas, self.eps, self.weight_decay, self.decoupled, scale
+        )
         moments.updates = number
 
 

@@ -16,10 +16,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from cylstm._core import flat
+from cylstm._core import updates
 from cylstm.batches import batch_of
 from cylstm.checks import describe, positive_int, real_in
-from cylstm.learning import evaluate, learn
+from cylstm.loss_and_gradients import evaluate, learn
 from cylstm.parameters import Parameters
 from cylstm.training import checkpoint as checkpoints
 from cylstm.training.checkpoint import Checkpoint, SavedRun, read_checkpoint
@@ -246,7 +246,7 @@ class Run:
 
     def clip(self, loss) -> float:
         """What the gradients are to be multiplied by; with clip_each they have been, one by one."""
-        norm = math.sqrt(flat.sum_squares(self.gradients.raw()))
+        norm = math.sqrt(updates.sum_squares(self.gradients.raw()))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             what = "loss: expected a finite number" if not math.isfinite(loss) else "gradients: expected a finite norm"
             self.complain(f"{what}, got {norm if math.isfinite(loss) else loss}", self.moments.updates + 1)
@@ -257,9 +257,9 @@ class Run:
             return min(1.0, limit / (norm + 1e-6))  # PyTorch's formula
         for name in self.gradients:
             part = self.gradients.raw(name).reshape(-1)
-            norm = math.sqrt(flat.sum_squares(part))
+            norm = math.sqrt(updates.sum_squares(part))
             if norm > limit:
-                flat.scale_inplace(part, limit / (norm + 1e-6))
+                updates.scale_inplace(part, limit / (norm + 1e-6))
         return 1.0
 
     def complain(self, what, update):
@@ -269,7 +269,7 @@ class Run:
         raise NonFiniteLoss(f"{what} at update {update} ({where}){kept}")
 
     def expect_finite_weights(self):
-        if not math.isfinite(flat.sum_squares(self.model.parameters.raw())):
+        if not math.isfinite(updates.sum_squares(self.model.parameters.raw())):
             self.complain("weights: expected finite numbers, got others", self.moments.updates)
 
     def end_epoch(self, bar, batches):

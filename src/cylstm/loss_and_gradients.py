@@ -8,7 +8,7 @@ import numpy as np
 
 from cylstm import losses
 from cylstm._core import head
-from cylstm._core.flat import embedding_gradient
+from cylstm._core.gradients import embedding_gradient
 from cylstm.batches import at_once, batch_of, of_tokens, to_steps
 from cylstm.parameters import Parameters
 from cylstm.state import State

@@ -1,4 +1,4 @@
-"""One pass over flat buffers, by a team of threads: clipping, optimisers; and the gradient of an embedding.
+"""Updates: one pass over flat buffers, by a team of threads: clipping, optimisers.
 
 Buffers are cut into pieces of one size whatever the number of threads, so that sums have the same bits.
 """
@@ -6,18 +6,16 @@ Buffers are cut into pieces of one size whatever the number of threads, so that 
 import numpy as np
 
 from libc.math cimport sqrt
-from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 from cylstm._core.kernels cimport (
-    Kernels, active, adam as adam_kernel, real, scatter_add, sgd as sgd_kernel, sum_squares as sum_squares_kernel,
+    Kernels, active, adam as adam_kernel, real, sgd as sgd_kernel, sum_squares as sum_squares_kernel,
 )
 from cylstm._core.team cimport Team, part, run, threads_for
 
 cdef enum:
-    AT_ONCE = 65536       # elements
+    AT_ONCE = 65536     # elements
     COST = 20           # of one element in multiply-adds (team.pyx), being read from memory
-    COLUMNS = 64        # of an embedding, to one member at least
 
 cdef enum Pass:
     SQUARES, SGD, ADAM
@@ -132,38 +130,3 @@ def adam(real[::1] p, const real[::1] g, real[::1] m, real[::1] v, Py_ssize_t t,
     f.decay, f.decoupled = weight_decay, decoupled
     with nogil:
         run_pass(&f, &g[0])
-
-
-# The gradient of an embedding: each member takes some columns of all rows, so that nobody adds where another one does.
-cdef struct Scatter:
-    const Kernels* k
-    Py_ssize_t V, E, N
-    const int64_t* ids
-    const void* rows
-    void* out
-
-
-def embedding_gradient(real[:, ::1] out, const int64_t[::1] ids, const real[:, ::1] rows):
-    """out (V, E) = the sums of the rows (N, E)[n] with ids[n] = v, in the order of n, and 0 where there are none."""
-    cdef Scatter s
-    s.k, s.V, s.E, s.N, s.out = active(), out.shape[0], out.shape[1], ids.shape[0], &out[0, 0]
-    s.ids, s.rows = &ids[0] if s.N else NULL, &rows[0, 0] if s.N else NULL
-    with nogil:
-        run(threads_for(<double>COST * (s.V + s.N) * s.E, 1e9, (s.E + COLUMNS - 1) // COLUMNS),
-            scatter_f32 if real is float else scatter_f64, &s)
-
-
-cdef void scatter_f32(void* s, int me, int count, Team* team) noexcept nogil:
-    scatter_share(<const Scatter*>s, me, count, <float*>NULL)
-
-cdef void scatter_f64(void* s, int me, int count, Team* team) noexcept nogil:
-    scatter_share(<const Scatter*>s, me, count, <double*>NULL)
-
-
-cdef void scatter_share(const Scatter* s, int me, int count, real* type_tag) noexcept nogil:
-    cdef Py_ssize_t pieces = (s.E + COLUMNS - 1) // COLUMNS, v
-    cdef Py_ssize_t first = COLUMNS * part(pieces, me, count), last = min(s.E, COLUMNS * part(pieces, me + 1, count))
-    for v in range(s.V):
-        memset(<real*>s.out + v * s.E + first, 0, (last - first) * sizeof(real))
-    if s.N:
-        scatter_add(s.k, s.N, last - first, s.ids, <const real*>s.rows + first, s.E, <real*>s.out + first, s.E)

@@ -1,8 +1,8 @@
-"""See edge.pyx."""
+"""See arguments.pyx."""
 
 cimport numpy as np
 
-cdef class Edge:
+cdef class Arguments:
     cdef readonly Py_ssize_t input_size, hidden_size, num_layers, num_directions
     cdef readonly object dtype, parameters
     cdef public bint embedded      # its inputs are the rows of a model's embedding, never ids

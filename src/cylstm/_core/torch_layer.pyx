@@ -14,12 +14,12 @@ from libc.string cimport memcmp, memcpy, memset
 import numpy
 
 from cylstm._core.interrupt cimport Interrupt, begin, finish
-from cylstm._core.kernels cimport ROWS, Kernels, pack_gates, real
+from cylstm._core.kernels cimport UNPACKED, Kernels, pack_gates, real
 from cylstm._core.layer cimport Layer, Tape
 from cylstm._core.network cimport Backward, Forward, run_network_backward, run_network_forward, team_size
 from cylstm._core.direction cimport Direction
 from cylstm._core.ragged cimport Plan, Steps
-from cylstm._core.factors cimport Weights
+from cylstm._core.packed_weights cimport Weights
 from cylstm._core.arena cimport Work
 
 from cylstm.cell import CellType, layout
@@ -133,9 +133,9 @@ cdef class Module(Layer):
         work.spent = False
         each = 4 if self.bias else 2
         for n in range(count):
-            directions[n].W.packed, directions[n].W.form = address(addresses, n * each), ROWS
+            directions[n].W.packed, directions[n].W.form = address(addresses, n * each), UNPACKED
             directions[n].W.columns = 4 * H
-            directions[n].R.packed, directions[n].R.form = address(addresses, n * each + 1), ROWS
+            directions[n].R.packed, directions[n].R.form = address(addresses, n * each + 1), UNPACKED
             directions[n].b.packed = target
             if not self.bias:
                 memset(target, 0, 4 * directions[0].Hp * self.item)

@@ -4,8 +4,8 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.string cimport memcpy, memset
 
 from cylstm._core.kernels cimport (
-    FORMS, PANELS, TILES, Kernels, active, has_tiles, largest, pack_columns, pack_gates, real, right_bytes,
-    split_columns, tiles_hold,
+    FORMS, PANELS, TILES, Kernels, active, has_tiles, is_cut, largest, pack_columns, pack_form, pack_gates, real,
+    right_bytes, tiles_hold,
 )
 from cylstm._core.memory cimport fitting
 from cylstm._core.team cimport ALL_THREADS, Team, part, run, threads_for
@@ -228,15 +228,16 @@ cdef class Weights:
             packing.blocks = (packing.columns + 4 * packing.lanes - 1) // (4 * packing.lanes)
             threads = min(self.most, threads_for(<double>PACKING_COST * packing.rows * packing.columns, 1e9,
                                                  packing.blocks))
-            packing.room = packing.rows * 4 * packing.lanes * item + LINE if form == TILES else 0
-            if form == TILES:
+            packing.cut = is_cut(form)
+            if packing.cut:
+                packing.room = packing.rows * 4 * packing.lanes * item + LINE
                 scratch = aligned_empty(packing.room * threads, "u1")
                 packing.scratch = <char*>&scratch[0]
                 for member in range(threads):
                     (<double*>(packing.scratch + (member + 1) * packing.room - LINE))[0] = 0
             with nogil:
                 run(threads, pack_f64 if self.doubles else pack_f32, &packing)
-            for member in range(threads if form == TILES else 0):
+            for member in range(threads if packing.cut else 0):
                 most = max(most, (<double*>(packing.scratch + (member + 1) * packing.room - LINE))[0])
         publish(&packed.at[slot], packing.target if tiles_hold(most) else &too_much)
         return 0
@@ -261,13 +262,14 @@ cdef struct Packing:
     const Kernels* k
     bint backward
     int form
+    bint cut
     Py_ssize_t H, K, lanes
     Py_ssize_t rows      # of the packed factor, and its columns
     Py_ssize_t columns
     Py_ssize_t blocks
     const char* source
     char* target
-    char* scratch        # of each member: one block before it is cut into tiles; in the last line, its largest weight
+    char* scratch        # of each member: one block before it is cut; in the last line, its largest weight
     Py_ssize_t room      # bytes
 
 
@@ -284,16 +286,16 @@ cdef void pack_share(const Packing* p, int me, int count, real* type_tag) noexce
     cdef double most = 0
     for block in range(part(p.blocks, me, count), part(p.blocks, me + 1, count)):
         start = block * width
-        target = <real*>(p.scratch + me * p.room) if p.form == TILES else <real*>p.target + start * p.rows
+        target = <real*>(p.scratch + me * p.room) if p.cut else <real*>p.target + start * p.rows
         if p.backward:
             pack_columns(p.k, <const real*>p.source, p.H, p.K, block, target)
         else:
             pack_gates(p.k, <const real*>p.source, p.H, p.K, block, target)
-        if p.form == TILES:
+        if p.cut:
             width = min(4 * p.lanes, p.columns - start)
             most = max(most, largest(p.k, p.rows, width, <const real*>target, width))
-            split_columns(p.k, False, p.rows, width, <const real*>target, width,
-                          p.target + right_bytes(TILES, p.rows, start, 0))
+            pack_form(p.k, p.form, p.rows, width, <const real*>target, width,
+                      p.target + right_bytes(p.form, p.rows, start, 0))
             width = 4 * p.lanes
-    if p.form == TILES:
+    if p.cut:
         (<double*>(p.scratch + (me + 1) * p.room - LINE))[0] = most

@@ -58,7 +58,7 @@ static __attribute__((noinline)) VECTOR NAME(last_dots)(ptrdiff_t used, ptrdiff_
 }
 
 /* Not inlined: the loops of cells have no registers to spare for it. */
-static __attribute__((noinline)) void NAME(product_of_rows)(ptrdiff_t rows, ptrdiff_t H, ptrdiff_t K, ptrdiff_t first,
+static __attribute__((noinline)) void NAME(product_of_unpacked)(ptrdiff_t rows, ptrdiff_t H, ptrdiff_t K, ptrdiff_t first,
                                                            ptrdiff_t last, const REAL *A, ptrdiff_t lda, const REAL *W,
                                                            const REAL *bias, REAL *C, ptrdiff_t ldc)
 {

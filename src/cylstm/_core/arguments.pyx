@@ -20,7 +20,7 @@ cdef extern from *:
     """
 
 
-cdef class Edge:
+cdef class Arguments:
     """A layer's sizes and type, and what they ask of arrays."""
 
     cdef void set_up(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t L, Py_ssize_t D, dtype, parameters):

@@ -1,0 +1,3 @@
+import numpy as np
+
+def embedding_gradient(out: np.ndarray, ids: np.ndarray, rows: np.ndarray) -> None: ...
