@@ -33,7 +33,7 @@ def made(sizes, L, D, dtype, variant, rng):
 def options_of(layer, **more):
     cell = layer.cell
     sizes = dict(num_layers=layer.num_layers, bidirectional=layer.bidirectional)
-    return dict(**sizes, coupled=cell.coupled, cell_clip=cell.clip, **more)
+    return dict(**sizes, coupled=cell.coupled, cell_clip=cell.cell_clip, **more)
 
 
 @pytest.mark.parametrize("ids", [False, True])

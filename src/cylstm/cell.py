@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from cylstm.checks import real_in
 from cylstm.init import forget_gate, orthogonal_gates, uniform, zeros
 
-__all__ = ["PARAMETERS", "CellType", "initialise", "layout", "offsets", "parameters_of"]
+__all__ = ["PARAMETERS", "VARIANTS", "CellType", "initialise", "layout", "offsets", "parameters_of"]
 
 SUFFIXES = "", "_reverse"  # of the names of a layer's directions
 
@@ -26,27 +26,36 @@ class CellType:
     """Which cell a layer has; the defaults are the plain one.
 
     peepholes: i and f see the cell state before the step, o the one after it (Gers, Schraudolph & Schmidhuber 2002).
-    coupled: f = 1 - i, whatever f's own weights are (Greff et al. 2017). clip: the cell state stays within -clip..clip
-    (Sak, Senior & Beaufays 2014); None for no bounds.
+    coupled: f = 1 - i, whatever f's own weights are (Greff et al. 2017). cell_clip: the cell state stays within
+    -cell_clip..cell_clip (Sak, Senior & Beaufays 2014); None for no bounds.
     """
 
     bias: bool = True
     peepholes: bool = False
     coupled: bool = False
-    clip: float | None = None
+    cell_clip: float | None = None
 
-    @staticmethod
-    def checked(bias, peepholes, coupled, clip, dtype) -> CellType:
+    @classmethod
+    def checked(cls, dtype, *, cell_clip, **switches) -> CellType:
         """Raises TypeError or ValueError that names cell_clip."""
-        if clip is not None:
+        if cell_clip is not None:
             info = np.finfo(dtype)
-            clip = real_in("cell_clip", clip, float(info.tiny), float(info.max))
-        return CellType(bool(bias), bool(peepholes), bool(coupled), clip)
+            cell_clip = real_in("cell_clip", cell_clip, float(info.tiny), float(info.max))
+        return cls(**{name: bool(value) for name, value in switches.items()}, cell_clip=cell_clip)
+
+    @property
+    def variant(self) -> dict:
+        """What VARIANTS are."""
+        return {name: getattr(self, name) for name in VARIANTS}
 
     @property
     def flags(self) -> int:
         """The bits of cext/kernels.h."""
-        return self.peepholes | self.coupled << 1 | (self.clip is not None) << 2
+        return self.peepholes | self.coupled << 1 | (self.cell_clip is not None) << 2
+
+
+# The arguments of `LSTM` that say which cell it is.
+VARIANTS = tuple(field.name for field in fields(CellType) if field.name != "bias")
 
 
 class Row(NamedTuple):

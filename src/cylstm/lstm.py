@@ -70,7 +70,7 @@ class LSTM(layer.Layer):
             raise ValueError(f"num_layers: expected at most {MOST_LAYERS}, got {L}")
         self.bidirectional = bool(bidirectional)
         dtype = self.check_dtype(dtype)
-        self.cell = cell = CellType.checked(bias, peepholes, coupled, cell_clip, dtype)
+        self.cell = cell = CellType.checked(dtype, bias=bias, peepholes=peepholes, coupled=coupled, cell_clip=cell_clip)
         largest = float(np.finfo(dtype).max)
         self.forget_bias = real_in("forget_bias", forget_bias, -largest, largest)
         rng = as_generator("seed", 0 if seed is LATER else seed)
@@ -98,11 +98,9 @@ class LSTM(layer.Layer):
         return dtype
 
     @staticmethod
-    def layout(input_size, hidden_size, num_layers=1, *, bidirectional=False, bias=True,
-               peepholes=False) -> dict[str, tuple[int, ...]]:  # fmt: skip
-        """Names and shapes of the parameters in the order of the flat buffer."""
-        cell = CellType(bias=bool(bias), peepholes=bool(peepholes))
-        return layout(input_size, hidden_size, num_layers, 2 if bidirectional else 1, cell)
+    def layout(input_size, hidden_size, num_layers=1, *, bidirectional=False, **cell) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the parameters in the order of the flat buffer. cell: bias, peepholes, ... as in LSTM."""
+        return layout(input_size, hidden_size, num_layers, 2 if bidirectional else 1, CellType(**cell))
 
     @property
     def bias(self) -> bool:
@@ -118,10 +116,9 @@ class LSTM(layer.Layer):
     def options(self) -> dict:
         """The arguments that make a layer of this kind, beside its sizes."""
         cell = self.cell
-        variant = {"peepholes": cell.peepholes, "coupled": cell.coupled, "cell_clip": cell.clip}
         return {
             "bidirectional": self.bidirectional, "dropout": self.dropout, "bias": cell.bias,
-            **{name: value for name, value in variant.items() if value not in (False, None)},
+            **{name: value for name, value in cell.variant.items() if value not in (False, None)},
             "forget_bias": self.forget_bias, "dtype": str(self.dtype),
         }  # fmt: skip
 

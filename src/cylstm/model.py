@@ -12,6 +12,7 @@ from cylstm import losses, tensor_files
 from cylstm._core.head import linear
 from cylstm._core.ragged import planned
 from cylstm.batches import at_once, checked_batch, in_batches, last_of
+from cylstm.cell import VARIANTS
 from cylstm.checks import as_generator, as_ids, describe, one_of, plain_array, positive_int
 from cylstm.init import LATER
 from cylstm.locks import Claim
@@ -32,8 +33,7 @@ __all__ = ["Model", "Result"]
 # What a model is made with and stays: weights, files and checks depend on it.
 FIXED = frozenset((
     "input_size", "hidden_size", "output_size", "num_layers", "bidirectional", "embedding_size", "output", "loss",
-    "head_bias", "peepholes", "coupled", "cell_clip", "forget_bias", "dtype", "vocabulary", "lstm", "parameters",
-    "in_training",
+    "head_bias", "forget_bias", "dtype", "vocabulary", "lstm", "parameters", "in_training", *VARIANTS,
 ))  # fmt: skip
 
 
@@ -47,7 +47,7 @@ class Model:
     hidden_size, output_size : int
         H, and the number O of outputs: classes for "cross_entropy", numbers for "mse", logits for
         "binary_cross_entropy".
-    num_layers, bidirectional, dropout, peepholes, coupled, cell_clip, forget_bias, dtype
+    num_layers, bidirectional, dropout, forget_bias, dtype; peepholes, coupled, cell_clip
         As for `LSTM`.
     embedding_size : int or None
         E: ids go through a learned table (V, E) first. Without one, ids stand for one-hot rows.
@@ -66,9 +66,10 @@ class Model:
     """
 
     def __init__(self, input_size, hidden_size, output_size, *, num_layers=1, bidirectional=False, dropout=0.0,
-                 embedding_size=None, output="sequence", loss="cross_entropy", head_bias=True, peepholes=False,
-                 coupled=False, cell_clip=None, forget_bias=1.0, dtype="float32", seed=None,
-                 vocabulary=None):  # fmt: skip
+                 embedding_size=None, output="sequence", loss="cross_entropy", head_bias=True, forget_bias=1.0,
+                 dtype="float32", seed=None, vocabulary=None, **variant):  # fmt: skip
+        for name in variant.keys() - set(VARIANTS):
+            raise TypeError(f"{name}: expected an argument of {type(self).__name__}, got an unknown one")
         self.input_size = positive_int("input_size", input_size)
         self.hidden_size = positive_int("hidden_size", hidden_size)
         self.output_size = positive_int("output_size", output_size)
@@ -91,16 +92,16 @@ class Model:
         layout = self.layout(
             self.input_size, self.hidden_size, self.output_size, num_layers=self.num_layers,
             bidirectional=bidirectional, embedding_size=self.embedding_size, head_bias=head_bias,
-            peepholes=peepholes)  # fmt: skip
+            **variant)  # fmt: skip
         self.parameters = Parameters(layout, self.dtype)
         self.lstm = LSTM(self.embedding_size or self.input_size, self.hidden_size, self.num_layers,
-                         bidirectional=bidirectional, dropout=dropout, peepholes=peepholes, coupled=coupled,
-                         cell_clip=cell_clip, forget_bias=forget_bias, dtype=self.dtype,
-                         seed=LATER if seed is LATER else rng, parameters=self.parameters.child("lstm."))  # fmt: skip
+                         bidirectional=bidirectional, dropout=dropout, forget_bias=forget_bias, dtype=self.dtype,
+                         seed=LATER if seed is LATER else rng, parameters=self.parameters.child("lstm."),
+                         **variant)  # fmt: skip
         self.lstm.embedded = self.embedding_size is not None
         self.bidirectional, self.forget_bias = self.lstm.bidirectional, self.lstm.forget_bias
-        cell = self.lstm.cell
-        self.peepholes, self.coupled, self.cell_clip = cell.peepholes, cell.coupled, cell.clip
+        for name, value in self.lstm.cell.variant.items():
+            setattr(self, name, value)
         if seed is not LATER:
             self._initialise(rng)
 
@@ -141,11 +142,11 @@ class Model:
 
     @staticmethod
     def layout(input_size, hidden_size, output_size, *, num_layers=1, bidirectional=False, embedding_size=None,
-               head_bias=True, peepholes=False) -> dict[str, tuple[int, ...]]:  # fmt: skip
+               head_bias=True, **variant) -> dict[str, tuple[int, ...]]:  # fmt: skip
         """Names and shapes of the parameters in the order of the flat buffer."""
         shapes = {} if embedding_size is None else {"embedding.weight": (input_size, embedding_size)}
         inside = LSTM.layout(embedding_size or input_size, hidden_size, num_layers, bidirectional=bidirectional,
-                             peepholes=peepholes)  # fmt: skip
+                             **variant)  # fmt: skip
         shapes.update({f"lstm.{name}": shape for name, shape in inside.items()})
         shapes["head.weight"] = (output_size, hidden_size * (2 if bidirectional else 1))
         if head_bias:
@@ -156,7 +157,7 @@ class Model:
     def config(self) -> dict:
         """The arguments that make a model of this shape, for JSON."""
         names = ("input_size", "hidden_size", "output_size", "num_layers", "bidirectional", "dropout", "embedding_size",
-                 "output", "loss", "head_bias", "peepholes", "coupled", "cell_clip", "forget_bias")  # fmt: skip
+                 "output", "loss", "head_bias", *VARIANTS, "forget_bias")  # fmt: skip
         plain = {"loss": self.loss.config, "dtype": str(self.dtype)}
         return {**{name: getattr(self, name) for name in names}, **plain}
 
@@ -343,7 +344,7 @@ class Model:
         try:
             config, vocabulary = dict(header["config"]), header["vocabulary"]
             sizes = {name: config[name] for name in ("num_layers", "bidirectional", "embedding_size", "head_bias")}
-            sizes["peepholes"] = config.get("peepholes", False)
+            sizes.update({name: config[name] for name in VARIANTS if name in config})
             one_of("dtype", config["dtype"], ("float32", "float64"))
             if config["num_layers"] == 1 and config["dropout"] > 0:  # as it once could be, to no effect
                 config["dropout"] = 0.0

@@ -201,7 +201,7 @@ cdef int describe_directions(const Kernels* k, Weights weights, Direction* direc
     """The sizes of each layer and direction, its variant, and where its parameters lie."""
     cdef Py_ssize_t lanes = k.f64.lanes if weights.doubles else k.f32.lanes, H = weights.H, n
     cdef int flags = weights.cell.flags
-    cdef double clip = weights.cell.clip or 0
+    cdef double clip = weights.cell.cell_clip or 0
     for n in range(weights.L * weights.D):
         directions[n].I, directions[n].H = weights.I if n < weights.D else weights.D * H, H
         directions[n].Ip = (directions[n].I + lanes - 1) // lanes * lanes
