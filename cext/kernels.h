@@ -56,10 +56,11 @@ typedef struct {
 
 static const struct {
     cylstm_block left, right;
-    int cut; /* packed by pack_form() from what pack_gates() or pack_columns() have made */
+    int cut;     /* packed by pack_form() from what pack_gates() or pack_columns() have made */
+    int bounded; /* only for numbers between CYLSTM_TILES_LOW and CYLSTM_TILES_HIGH, and 0 */
 } cylstm_forms[CYLSTM_FORMS] = {
     [CYLSTM_PANELS] = {.left = {1, 1, 0}, .right = {1, 1, CYLSTM_A_REAL}},
-    [CYLSTM_TILES] = {.left = {16, 32, 3072}, .right = {16, 32, 3072}, .cut = 1}, /* three parts in bfloat16, 1 kB each */
+    [CYLSTM_TILES] = {.left = {16, 32, 3072}, .right = {16, 32, 3072}, .cut = 1, .bounded = 1}, /* three parts in bfloat16, 1 kB each */
     [CYLSTM_UNPACKED] = {.left = {1, 1, 0}, .right = {1, 1, 0}},
 };
 
@@ -80,6 +81,11 @@ static inline ptrdiff_t cylstm_right_bytes(int form, ptrdiff_t K, ptrdiff_t colu
 static inline int cylstm_is_cut(int form)
 {
     return cylstm_forms[form].cut;
+}
+
+static inline int cylstm_is_bounded(int form)
+{
+    return cylstm_forms[form].bounded;
 }
 
 /* Variants of the cell, bits of `flags`; 0 is the plain one. */

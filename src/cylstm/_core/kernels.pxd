@@ -33,6 +33,7 @@ cdef extern from "kernels.h" nogil:
     const float TILES_LOW "CYLSTM_TILES_LOW"
     const float TILES_HIGH "CYLSTM_TILES_HIGH"
     bint is_cut "cylstm_is_cut"(int form)
+    bint is_bounded "cylstm_is_bounded"(int form)
     Py_ssize_t left_bytes "cylstm_left_bytes"(int form, Py_ssize_t rows, Py_ssize_t K)
     Py_ssize_t right_bytes "cylstm_right_bytes"(int form, Py_ssize_t K, Py_ssize_t columns, Py_ssize_t real)
 

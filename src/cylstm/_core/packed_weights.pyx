@@ -4,8 +4,8 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.string cimport memcpy, memset
 
 from cylstm._core.kernels cimport (
-    FORMS, PANELS, TILES, Kernels, active, has_tiles, is_cut, largest, pack_columns, pack_form, pack_gates, real,
-    right_bytes, tiles_hold,
+    FORMS, PANELS, TILES, Kernels, active, has_tiles, is_bounded, is_cut, largest, pack_columns, pack_form, pack_gates,
+    real, right_bytes, tiles_hold,
 )
 from cylstm._core.memory cimport fitting
 from cylstm._core.team cimport ALL_THREADS, Team, part, run, threads_for
@@ -293,7 +293,8 @@ cdef void pack_share(const Packing* p, int me, int count, real* type_tag) noexce
             pack_gates(p.k, <const real*>p.source, p.H, p.K, block, target)
         if p.cut:
             width = min(4 * p.lanes, p.columns - start)
-            most = max(most, largest(p.k, p.rows, width, <const real*>target, width))
+            if is_bounded(p.form):
+                most = max(most, largest(p.k, p.rows, width, <const real*>target, width))
             pack_form(p.k, p.form, p.rows, width, <const real*>target, width,
                       p.target + right_bytes(p.form, p.rows, start, 0))
             width = 4 * p.lanes
