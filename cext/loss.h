@@ -68,24 +68,65 @@ static double NAME(softmax_cross_entropy)(ptrdiff_t rows, ptrdiff_t columns, REA
     return total;
 }
 
-static double NAME(squared_error)(ptrdiff_t rows, ptrdiff_t columns, REAL *outputs, const void *targets, const REAL *weights,
-                                  const double *parameters, REAL scale, int gradient, double *weight, double *hits)
+/* Losses of numbers: of one output each, by its distance from the target. */
+#ifndef OF_NUMBERS
+#define OF_NUMBERS
+enum { SQUARED, ABSOLUTE, HUBER, PINBALL };
+#endif
+
+/* The loss of one output and its slope, from error = output - target; p is delta of HUBER, the quantile of PINBALL. NaN stays. */
+INLINE double NAME(of_error)(const int kind, REAL error, double p, REAL *slope)
 {
-    const REAL *values = targets, factor = 2 * scale / (REAL)columns;
+    const double e = (double)error;
+    switch (kind) {
+    case SQUARED: /* e^2 */
+        *slope = 2 * error;
+        return e * e;
+    case ABSOLUTE: /* |e| */
+        *slope = error > 0 ? 1 : error < 0 ? -1 : error;
+        return fabs(e);
+    case HUBER: /* e^2 / 2, from delta on delta (|e| - delta / 2): Huber 1964 */
+        *slope = e > p ? (REAL)p : e < -p ? -(REAL)p : error;
+        return fabs(e) > p ? p * (fabs(e) - p / 2) : e * e / 2;
+    default: /* max((1 - q) e, -q e): Koenker & Bassett 1978 */
+        *slope = error > 0 ? (REAL)(1 - p) : error < 0 ? -(REAL)p : error;
+        return e > 0 ? (1 - p) * e : -p * e;
+    }
+}
+
+/* parameters: HUBER's delta; of PINBALL how many quantiles there are, and these: a target has so many outputs. */
+INLINE double NAME(of_numbers)(const int kind, ptrdiff_t rows, ptrdiff_t columns, REAL *outputs, const REAL *targets,
+                               const REAL *weights, const double *parameters, REAL scale, int gradient, double *weight)
+{
+    const ptrdiff_t each = kind == PINBALL ? (ptrdiff_t)parameters[0] : 1;
+    const REAL factor = scale / (REAL)columns;
     double total = 0, whole = 0;
-    (void)parameters, (void)hits;
-    for (ptrdiff_t r = 0; r < rows; r++, outputs += columns, values += columns) {
+    for (ptrdiff_t r = 0; r < rows; r++, outputs += columns, targets += columns / each) {
         const REAL w = NAME(weigh)(r, columns, outputs, weights, gradient, &whole);
         if (w == 0) continue;
         for (ptrdiff_t j = 0; j < columns; j++) {
-            const REAL error = outputs[j] - values[j];
-            total += (double)w * ((double)error * (double)error);
-            if (gradient) outputs[j] = w * factor * error;
+            const double p = kind == PINBALL ? parameters[1 + j % each] : kind == HUBER ? parameters[0] : 0;
+            REAL slope;
+            total += (double)w * NAME(of_error)(kind, outputs[j] - targets[j / each], p, &slope);
+            if (gradient) outputs[j] = w * factor * slope;
         }
     }
     *weight += whole;
     return total / (double)columns;
 }
+
+#define LOSS_OF_NUMBERS(name, kind)                                                                                        \
+    static double NAME(name)(ptrdiff_t rows, ptrdiff_t columns, REAL *outputs, const void *targets, const REAL *weights,   \
+                             const double *parameters, REAL scale, int gradient, double *weight, double *hits)            \
+    {                                                                                                                      \
+        (void)hits;                                                                                                        \
+        return NAME(of_numbers)(kind, rows, columns, outputs, targets, weights, parameters, scale, gradient, weight);     \
+    }
+LOSS_OF_NUMBERS(squared_error, SQUARED)
+LOSS_OF_NUMBERS(absolute_error, ABSOLUTE)
+LOSS_OF_NUMBERS(huber, HUBER)
+LOSS_OF_NUMBERS(pinball, PINBALL)
+#undef LOSS_OF_NUMBERS
 
 static double NAME(binary_cross_entropy)(ptrdiff_t rows, ptrdiff_t columns, REAL *logits, const void *targets,
                                          const REAL *weights, const double *parameters, REAL scale, int gradient,

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from cylstm import Model, losses
-from cylstm.losses import BinaryCrossEntropy, CrossEntropy, Loss, SquaredError
+from cylstm import Adam, Cosine, Model, losses
+from cylstm.losses import AbsoluteError, BinaryCrossEntropy, CrossEntropy, Huber, Loss, Quantiles, SquaredError
 
 V, H, O = 5, 4, 3
 
@@ -29,8 +29,10 @@ def registered(monkeypatch):
 
 def test_a_name_stands_for_an_object():
     for name, loss in losses.by_name.items():
-        assert losses.as_loss(name) == loss and losses.as_loss(loss) is loss and loss.name == loss.config == name
-    assert [type(loss) for loss in losses.by_name.values()] == [CrossEntropy, SquaredError, BinaryCrossEntropy]
+        assert losses.as_loss(name) == loss == losses.as_loss(loss.config) and losses.as_loss(loss) is loss
+        assert loss.name == name and (loss.config == name) == (not vars(loss))
+    kinds = [CrossEntropy, SquaredError, AbsoluteError, Huber, Quantiles, BinaryCrossEntropy]
+    assert [type(loss) for loss in losses.by_name.values()] == kinds
 
 
 def test_a_loss_with_parameters_is_held_with_them(registered):
@@ -51,10 +53,14 @@ def test_what_is_no_loss_is_named(given):
 @pytest.mark.parametrize("name", losses.by_name)
 def test_a_model_takes_the_object_for_the_name(rng, name):
     named, given = (Model(V, H, O, loss=loss, seed=1) for loss in (name, losses.by_name[name]))
-    assert given.loss is losses.by_name[name] and given.config == named.config and given.config["loss"] == name
+    assert (
+        given.loss is losses.by_name[name]
+        and given.config == named.config
+        and losses.as_loss(given.config["loss"]).name == name
+    )
     assert repr(given) == repr(named)
     x = rng.integers(0, V, (2, 6))
-    y = rng.integers(0, O, (2, 6)) if given.loss.of_classes else rng.random((2, 6, O))
+    y = rng.integers(0, O, (2, 6)) if given.loss.of_classes else rng.random((2, 6, *given.loss.width(O)))
     assert given.evaluate(x, y) == named.evaluate(x, y)
     for model in (given, named):
         model.fit(x, y, epochs=1, progress=False)
@@ -130,8 +136,36 @@ def test_only_classes_can_be_generated():
     for loss in losses.by_name.values():
         if not loss.of_classes:
             with pytest.raises(ValueError, match="generate: expected a model of one direction with cross_entropy"):
-                Model(V, H, V, loss=loss).generate([1], 3)
+                Model(6, H, 6, loss=loss).generate([1], 3)
 
 
 def test_the_base_is_a_loss_of_numbers():
     assert Loss().width(O) == (O,) and Loss().metrics(3.0, 2.0, 0.0, O) == {"loss": 1.5}
+
+
+@pytest.mark.parametrize(("make", "error", "message"), [
+    (lambda: Huber(0), ValueError, r"delta: expected a number in \(0, inf\), got 0"),
+    (lambda: Huber("1"), TypeError, "delta: expected a number, got str"),
+    (lambda: Quantiles(0.5), TypeError, "quantiles: expected a list of numbers, got float"),
+    (lambda: Quantiles([]), ValueError, "quantiles: expected increasing numbers, at least one"),
+    (lambda: Quantiles([0.5, 0.1]), ValueError, "quantiles: expected increasing numbers"),
+    (lambda: Quantiles([0.1, 1.0]), ValueError, r"quantiles: expected a number in \(0, 1\), got 1"),
+    (lambda: Model(V, H, 4, loss="quantiles"), ValueError, "output_size: expected a multiple of 3, .*, got 4"),
+    (lambda: Model(V, H, 4, loss={"name": "huber", "by": 3}), TypeError, "loss: expected for 'huber' delta, got by"),
+])  # fmt: skip
+def test_bad_parameters_are_named(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_quantiles_are_learnt_and_kept(tmp_path):
+    """Of noise: the quantiles of its distribution, in order, for two numbers at once."""
+    rng = np.random.default_rng(1)
+    x, noise = rng.standard_normal((200, 5, 1)), rng.exponential(1, (200, 5, 2)) * [1, 10]
+    loss = Quantiles([0.25, 0.5, 0.9])
+    model = Model(1, 2, 6, loss=loss, seed=1)
+    model.fit(x, noise, epochs=40, optimizer=Adam(Cosine(0.1, epochs=40)), progress=False)
+    below = (noise[..., None] < model(x)[0].reshape(200, 5, 2, 3)).mean(axis=(0, 1))
+    np.testing.assert_allclose(below, [loss.quantiles] * 2, atol=0.04)
+    model.save(tmp_path / "m")
+    assert Model.load(tmp_path / "m").loss == loss and copy.deepcopy(model).loss == loss

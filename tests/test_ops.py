@@ -1,5 +1,7 @@
 """The head with its losses, embedding gradients and optimisers, against the oracle."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,10 @@ from cylstm._core import head, updates
 from cylstm._core.gradients import embedding_gradient
 
 # Those of Model(loss=...), and the oracle's.
-NAMES = {"cross_entropy": "softmax_cross_entropy", "mse": "mse", "binary_cross_entropy": "binary_cross_entropy"}
+NAMES = {
+    "cross_entropy": "softmax_cross_entropy",
+    **{name: name for name in ("mse", "mae", "huber", "quantiles", "binary_cross_entropy")},
+}
 
 
 @pytest.fixture(params=NAMES)
@@ -17,7 +22,12 @@ def kind(request):
 
 
 def in_oracle(kind):
-    return getattr(oracle, NAMES[kind.name])
+    return functools.partial(getattr(oracle, NAMES[kind.name]), **vars(kind))
+
+
+def fitting(kind, O):
+    """So many outputs, or a few more, as the loss can have."""
+    return O if kind.kernel != "pinball" else -(-O // len(kind.quantiles)) * len(kind.quantiles)
 
 
 def random_head(rng, dtype, N, F, O):
@@ -27,15 +37,16 @@ def random_head(rng, dtype, N, F, O):
 def some_targets(rng, kind, N, O, dtype):
     if kind.of_classes:
         return rng.integers(0, O, N)
-    return rng.random((N, O)).astype(dtype)
+    return rng.random((N, *kind.width(O))).astype(dtype)
 
 
 def some_hits(kind, outputs, targets):
     """(N,), by NumPy."""
     if kind.of_classes:
         return outputs.argmax(axis=1) == targets
-    counted = isinstance(kind, losses.BinaryCrossEntropy)
-    return ((outputs > 0) == (targets > 0.5)).sum(axis=1) * counted
+    if isinstance(kind, losses.BinaryCrossEntropy):
+        return ((outputs > 0) == (targets > 0.5)).sum(axis=1)
+    return np.zeros(len(outputs))
 
 
 def test_every_loss_is_tested():
@@ -46,6 +57,7 @@ def test_every_loss_is_tested():
 @pytest.mark.parametrize(("N", "F", "O"), [(1, 3, 2), (7, 5, 17), (130, 33, 65), (300, 70, 2_203), (150, 7, 40_003)])
 def test_losses_and_their_gradients(isa, dtype, rng, close, kind, with_bias, N, F, O):
     """The last two go in several chunks, the first of them in tiles where there are any."""
+    O = fitting(kind, O)
     h, weight, bias = random_head(rng, dtype, N, F, O)
     bias = bias if with_bias else None
     targets = some_targets(rng, kind, N, O, dtype)
@@ -67,10 +79,8 @@ def test_losses_and_their_gradients(isa, dtype, rng, close, kind, with_bias, N, 
 
 @pytest.mark.parametrize(("N", "F", "O"), [(7, 5, 17), (40, 3, 1), (300, 70, 2_203)])
 def test_rows_count_by_their_weights(isa, dtype, rng, close, kind, N, F, O):
+    O = max(2, O) if kind.of_classes else fitting(kind, O)
     h, weight, bias = random_head(rng, dtype, N, F, O)
-    if kind.of_classes:
-        O = max(2, O)
-        h, weight, bias = random_head(rng, dtype, N, F, O)
     targets, weights = some_targets(rng, kind, N, O, dtype), rng.exponential(2, N).astype(dtype)
     weights[2::3] = 0
     outputs = h.astype(float) @ weight.astype(float).T + bias
@@ -153,9 +163,9 @@ def test_linear_in_chunks(isa, dtype, rng, close):
 
 
 def test_a_nan_reaches_the_loss(isa, dtype, rng, kind):
-    h, weight, bias = random_head(rng, dtype, 9, 5, 35)
+    h, weight, bias = random_head(rng, dtype, 9, 5, 36)
     h[4, 2] = np.nan
-    assert np.isnan(head.loss(kind, h, weight, bias, some_targets(rng, kind, 9, 35, dtype))[0])
+    assert np.isnan(head.loss(kind, h, weight, bias, some_targets(rng, kind, 9, 36, dtype))[0])
 
 
 def test_equal_logits_hit_the_first_as_argmax_does(isa, dtype):
@@ -231,3 +241,20 @@ def test_sgd(isa, dtype, rng, close, momentum, nesterov):
         oracle.sgd(expected, {"p": 0.5 * g.astype(float)}, buffers, lr=0.05, momentum=momentum, nesterov=nesterov,
                    weight_decay=0.02)  # fmt: skip
     close(p, expected["p"])
+
+
+def test_the_slope_at_the_corners():
+    """Where output and target are the same nothing pulls; Huber's parabola goes over into its lines without a step."""
+    h, weight = np.array([[1.0]]), np.array([[0.25], [0.75], [2.0], [-2.0]])
+    targets = np.array([[0.25, 0.25, 0.25, 0.25]])
+
+    def slopes(kind, targets=targets):
+        dh, dweight = np.empty_like(h), np.empty_like(weight)
+        total, _, _ = head.loss(kind, h, weight, None, targets, scale=4.0, dh=dh, dweight=dweight)
+        return 4 * total, dweight[:, 0].tolist()
+
+    assert slopes(losses.AbsoluteError()) == (0.5 + 1.75 + 2.25, [0, 1, 1, -1])
+    assert slopes(losses.Huber(0.5)) == (0.125 + 0.5 * 1.5 + 0.5 * 2, [0, 0.5, 0.5, -0.5])
+    assert slopes(losses.Huber(2.0)) == (0.125 + 1.75**2 / 2 + 2 * 1.25, [0, 0.5, 1.75, -2])
+    quantiles = losses.Quantiles([0.25, 0.5])  # of 0.25 and of 1.0
+    assert slopes(quantiles, np.array([[0.25, 1.0]])) == (0 + 0.25 + 0.75 + 1.5, [0, 0.5, 0.75, -0.5])

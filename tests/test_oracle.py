@@ -1,5 +1,6 @@
 """The oracle against finite differences, and against a trace frozen from PyTorch."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -144,13 +145,16 @@ def test_everything_is_float64_whatever_comes(rng):
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("name", ["softmax_cross_entropy", "mse", "binary_cross_entropy"])
+@pytest.mark.parametrize("name", ["softmax_cross_entropy", "mse", "mae", "huber", "quantiles", "binary_cross_entropy"])
 def test_losses_against_finite_differences(rng, name, masked):
-    outputs = rng.standard_normal((7, 5)) * 2
-    targets = {"softmax_cross_entropy": rng.integers(0, 5, 7), "mse": rng.standard_normal((7, 5)),
-               "binary_cross_entropy": rng.random((7, 5))}[name]  # fmt: skip
+    outputs, numbers = rng.standard_normal((7, 6)) * 2, rng.choice([-3, -0.4, 0.4, 3], (7, 6))
+    targets = {"softmax_cross_entropy": rng.integers(0, 6, 7), "binary_cross_entropy": rng.random((7, 6)),
+               "quantiles": outputs[:, ::2]}.get(name, outputs + numbers)  # fmt: skip
+    if name == "quantiles":  # no output within a step of its target, where there is a corner
+        targets, outputs = targets.copy(), np.repeat(targets, 2, axis=1) + numbers
     mask = np.array([1, 0, 1, 1, 0, 1, 1], bool) if masked else None
-    function = getattr(oracle, name)
+    parameters = {"huber": {"delta": 1.3}, "quantiles": {"quantiles": (0.2, 0.7)}}.get(name, {})
+    function = functools.partial(getattr(oracle, name), **parameters)
     loss, gradient = function(outputs, targets, mask)
     check_gradients(lambda: function(outputs, targets, mask)[0], {"outputs": outputs}, {"outputs": gradient})
     if masked:
@@ -166,6 +170,13 @@ def test_losses_by_hand():
     assert loss == pytest.approx(-(np.log(q[0]) + np.log(1 - q[1])) / 2, rel=1e-14)
     loss, _ = oracle.mse(np.array([[1.0, 2.5, 0.0], [0.5, 3.0, -1.0]]), np.array([[0.0, 2.0, 2.0], [0.5, 1.0, 1.0]]))
     assert loss == pytest.approx(((1 + 0.25 + 4) / 3 + (0 + 4 + 4) / 3) / 2, rel=1e-14)
+    outputs, targets = np.array([[1.0, 2.5], [0.5, 3.0]]), np.array([[0.0, 2.0], [0.75, 5.0]])
+    assert oracle.mae(outputs, targets)[0] == pytest.approx((1 + 0.5 + 0.25 + 2) / 4, rel=1e-14)
+    huber = (0.5 * (1 - 0.25) + 0.125 + 0.25**2 / 2 + 0.5 * (2 - 0.25)) / 4
+    assert oracle.huber(outputs, targets, delta=0.5)[0] == pytest.approx(huber, rel=1e-14)
+    several, one = np.array([[1.0, 2.5], [0.5, 3.0]]), np.array([[2.0], [0.25]])
+    pinball = (0.1 * 1 + 0.2 * 0.5 + 0.9 * 0.25 + 0.2 * 2.75) / 4
+    assert oracle.quantiles(several, one, quantiles=(0.1, 0.8))[0] == pytest.approx(pinball, rel=1e-14)
 
 
 def test_losses_stay_finite_where_a_bare_log_would_not():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cylstm import LSTM, State
+from cylstm._core.ragged import Plan
 
 SHAPE = dict(input_size=5, hidden_size=19, num_layers=2)
 same = np.testing.assert_array_equal
@@ -78,6 +79,11 @@ def test_a_reset_at_the_first_step_discards_the_initial_state(dtype, rng):
     gradients = layer.backward(tape, rng.standard_normal(y.shape))
     assert not gradients.state.h[:, 0].any() and not gradients.state.c[:, 0].any()
     assert gradients.state.h[:, 1].all() and gradients.state.c[:, 1].all()
+
+
+def test_lengths_that_are_those_of_the_array_sort_nothing():
+    assert Plan(3, 4, np.array([4, 4, 4])).lengths is None
+    assert list(Plan(3, 4, np.array([4, 3, 4])).order()) == [0, 2, 1]
 
 
 def test_one_step_has_lengths_and_resets_too(isa, dtype, rng):

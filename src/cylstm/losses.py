@@ -7,14 +7,27 @@ cext/kernels.def and a body in cext/loss.h.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
 
-from cylstm.checks import as_ids, check_range, describe
+from cylstm.checks import as_ids, check_range, describe, real_in
 
-__all__ = ["BinaryCrossEntropy", "CrossEntropy", "Loss", "SquaredError", "as_loss", "by_name", "mean"]
+__all__ = [
+    "AbsoluteError",
+    "BinaryCrossEntropy",
+    "CrossEntropy",
+    "Huber",
+    "Loss",
+    "Quantiles",
+    "SquaredError",
+    "as_loss",
+    "by_name",
+    "mean",
+]
 
 
 def mean(total: float, weight: float) -> float:
@@ -112,6 +125,59 @@ class SquaredError(Loss):
 
 
 @dataclass(frozen=True)
+class AbsoluteError(Loss):
+    """The mean over outputs of |output - target|."""
+
+    name, kernel = "mae", "absolute_error"
+
+
+@dataclass(frozen=True)
+class Huber(Loss):
+    """The mean over outputs of e^2 / 2, e = output - target, or where |e| > delta of delta (|e| - delta / 2)
+    (Huber 1964)."""
+
+    name, kernel = "huber", "huber"
+    delta: float = 1.0
+
+    def __post_init__(self):
+        object.__setattr__(self, "delta", real_in("delta", self.delta, 0, open_low=True))
+
+
+@dataclass(frozen=True)
+class Quantiles(Loss):
+    """Quantiles of each target t: the mean over outputs y of max(q (t - y), (q - 1) (t - y)) (Koenker & Bassett 1978).
+
+    quantiles : increasing numbers q between 0 and 1, Q of them. A model has Q outputs for each number of a target:
+        those of the first number, one for each quantile, then those of the second.
+    """
+
+    name, kernel = "quantiles", "pinball"
+    quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
+
+    def __post_init__(self):
+        if not isinstance(self.quantiles, Iterable) or isinstance(self.quantiles, str):
+            raise TypeError(f"quantiles: expected a list of numbers, got {describe(self.quantiles)}")
+        given = tuple(real_in("quantiles", q, 0, 1, open_low=True, open_high=True) for q in self.quantiles)
+        if not given or any(later <= q for q, later in pairwise(given)):
+            raise ValueError(f"quantiles: expected increasing numbers, at least one, got {given}")
+        object.__setattr__(self, "quantiles", given)
+
+    @property
+    def parameters(self):
+        return (len(self.quantiles), *self.quantiles)
+
+    @property
+    def config(self):
+        return {"name": self.name, "quantiles": list(self.quantiles)}
+
+    def width(self, outputs):
+        if outputs % len(self.quantiles):
+            several = f"a multiple of {len(self.quantiles)}, an output for each quantile"
+            raise ValueError(f"output_size: expected {several}, got {outputs}")
+        return (outputs // len(self.quantiles),)
+
+
+@dataclass(frozen=True)
 class BinaryCrossEntropy(Loss):
     """The mean over outputs, logits, of -t log p - (1 - t) log(1 - p), p = sigmoid(output). Targets t are in [0, 1]."""
 
@@ -132,7 +198,10 @@ class BinaryCrossEntropy(Loss):
         return {**super().metrics(total, weight, hits, outputs), "accuracy": mean(hits, weight * outputs)}
 
 
-by_name = {loss.name: loss for loss in (CrossEntropy(), SquaredError(), BinaryCrossEntropy())}
+by_name = {
+    loss.name: loss
+    for loss in (CrossEntropy(), SquaredError(), AbsoluteError(), Huber(), Quantiles(), BinaryCrossEntropy())
+}
 
 
 def as_loss(given) -> Loss:

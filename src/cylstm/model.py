@@ -53,7 +53,7 @@ class Model:
         E: ids go through a learned table (V, E) first. Without one, ids stand for one-hot rows.
     output : "sequence" or "last"
         One output per step, or one per row from the last layer's final state (of both directions).
-    loss : "cross_entropy", "mse", "binary_cross_entropy" or a `losses.Loss`
+    loss : "cross_entropy", "mse", "mae", "huber", "quantiles", "binary_cross_entropy" or a `losses.Loss`
         Averaged over tokens (rows, for output="last"), never over padding; over the outputs of a token, too.
     head_bias : bool
     seed : int, None or numpy.random.Generator
@@ -79,6 +79,7 @@ class Model:
         self.embedding_size = None if embedding_size is None else positive_int("embedding_size", embedding_size)
         self.output = one_of("output", output, ("sequence", "last"))
         self.loss = losses.as_loss(loss)
+        self.loss.width(self.output_size)  # ValueError for a number of outputs that the loss cannot have
         self.head_bias = bool(head_bias)
         if vocabulary is not None and not isinstance(vocabulary, Vocabulary):
             raise TypeError(f"vocabulary: expected a Vocabulary, got {describe(vocabulary)}")

@@ -296,6 +296,31 @@ def mse(outputs, targets, weights=None):
     return (weights * error**2).sum(), weights * 2 * error
 
 
+def mae(outputs, targets, weights=None):
+    """The same of |output - target|."""
+    weights = token_weights(len(outputs), weights)[:, None] / outputs.shape[1]
+    error = np.asarray(outputs, np.float64) - targets
+    return (weights * abs(error)).sum(), weights * np.sign(error)
+
+
+def huber(outputs, targets, weights=None, *, delta):
+    """The same of e^2 / 2, e = output - target, and delta (|e| - delta / 2) where |e| > delta (Huber 1964)."""
+    weights = token_weights(len(outputs), weights)[:, None] / outputs.shape[1]
+    error = np.asarray(outputs, np.float64) - targets
+    loss = np.where(abs(error) > delta, delta * (abs(error) - delta / 2), error**2 / 2)
+    return (weights * loss).sum(), weights * np.clip(error, -delta, delta)
+
+
+def quantiles(outputs, targets, weights=None, *, quantiles):
+    """y (N, O*Q), targets t (N, O) -> mean of max(q (t - y), (q - 1) (t - y)) (Koenker & Bassett 1978), gradient."""
+    weights, Q = token_weights(len(outputs), weights)[:, None] / outputs.shape[1], len(quantiles)
+    q = np.tile(quantiles, targets.shape[1])
+    missing = np.repeat(targets, Q, axis=1) - np.asarray(outputs, np.float64)
+    # d loss / d y = -q where y < t, 1 - q where y > t
+    slope = np.where(missing > 0, -q, np.where(missing < 0, 1 - q, 0))
+    return (weights * np.maximum(q * missing, (q - 1) * missing)).sum(), weights * slope
+
+
 def binary_cross_entropy(logits, targets, weights=None):
     """logits, targets in [0, 1] (N, O) -> mean over tokens of the mean over outputs of the loss, its gradient."""
     logits = np.asarray(logits, np.float64)

@@ -28,7 +28,7 @@ cdef class Plan:
     cdef object table  # sizes, offsets, order, lengths
     cdef readonly object cut
     cdef readonly object lengths  # (B,) in the caller's order; None where every row has T steps
-    cdef int sort(self, const int64_t[::1] lengths) except -1
+    cdef int sort(self, lengths) except -1
 
 # The Plan of a call's lengths and resets, which it checks; None without any.
 cpdef Plan planned(Py_ssize_t B, Py_ssize_t T, lengths, resets, bint batched=*)

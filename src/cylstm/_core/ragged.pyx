@@ -28,8 +28,9 @@ cdef class Plan:
             cut_view = self.cut
             self.steps.cut = &cut_view[0]
 
-    cdef int sort(self, const int64_t[::1] lengths) except -1:
+    cdef int sort(self, given) except -1:
         """Sort by counting: rows of one length stay in the caller's order."""
+        cdef const int64_t[::1] lengths = given
         cdef Py_ssize_t B = self.steps.B, T = self.steps.T, t, b, before = 0
         cdef int64_t[::1] view
         cdef int64_t* sizes

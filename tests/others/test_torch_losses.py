@@ -1,0 +1,44 @@
+"""Losses beside torch's, with their gradients."""
+
+import numpy as np
+import pytest
+import torch
+
+from cylstm import Model, losses
+
+
+def pinball(outputs, targets):
+    q, error = torch.tensor([0.2, 0.7], dtype=torch.float64), targets.repeat_interleave(2, dim=-1) - outputs
+    q = q.repeat(targets.shape[-1])
+    return torch.maximum(q * error, (q - 1) * error).mean()
+
+
+OTHERS = {
+    "cross_entropy": (
+        losses.CrossEntropy(),
+        lambda z, y: torch.nn.functional.cross_entropy(z.flatten(0, 1), y.flatten()),
+    ),
+    "mse": (losses.SquaredError(), torch.nn.functional.mse_loss),
+    "mae": (losses.AbsoluteError(), torch.nn.functional.l1_loss),
+    "huber": (losses.Huber(0.3), lambda z, y: torch.nn.functional.huber_loss(z, y, delta=0.3)),
+    "quantiles": (losses.Quantiles([0.2, 0.7]), pinball),
+    "binary_cross_entropy": (losses.BinaryCrossEntropy(), torch.nn.functional.binary_cross_entropy_with_logits),
+}
+
+
+@pytest.mark.parametrize("name", losses.by_name)
+def test_a_loss_and_its_gradients_are_torchs(rng, name):
+    loss, function = OTHERS[name]
+    model = Model(3, 5, 6, loss=loss, dtype="float64", seed=1)
+    x = rng.standard_normal((4, 7, 3))
+    y = rng.integers(0, 6, (4, 7)) if loss.of_classes else rng.random((4, 7, *loss.width(6)))
+    found = model.loss_and_gradients(x, y)
+    head = torch.nn.Linear(5, 6).double()
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(model.parameters["head.weight"]))
+        head.bias.copy_(torch.from_numpy(model.parameters["head.bias"]))
+    expected = function(head(torch.from_numpy(model.lstm(x)[0])), torch.from_numpy(y))
+    expected.backward()
+    assert found.loss == pytest.approx(expected.item(), rel=1e-12)
+    np.testing.assert_allclose(found.gradients["head.weight"], head.weight.grad, rtol=1e-10, atol=1e-13)
+    np.testing.assert_allclose(found.gradients["head.bias"], head.bias.grad, rtol=1e-10, atol=1e-13)
