@@ -141,6 +141,8 @@ class BuildLibraries(build_clib):
     """Side by side, as `parallel` does for extensions: each instruction set takes half a minute."""
 
     def build_libraries(self, libraries):
+        for name, _ in libraries:  # made anew: ar would keep objects of sources that are there no more
+            Path(self.build_clib, self.compiler.library_filename(name)).unlink(missing_ok=True)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(lambda library: build_clib.build_libraries(self, [library]), libraries))
 
