@@ -85,7 +85,7 @@ MISTAKES = [
 NO_C = r"""/\*.*?\*/|"[^"\n]*"|^[ ]*\#(?:[^\n]*\\\n)*[^\n]*|^(?:static|INLINE|typedef)[^{;]*|^[ ]*[\w ]+ [^=;()]*;$"""
 NO_CYTHON = (
     r'""".*?"""|"[^"\n]*"|\#[^\n]*|^(?:from|cimport|import)\ (?:[^\n(]*\([^)]*\)|[^\n]*)'
-    r"|^cdef\ \w+\ (?:chunk_rows|best_by_rows|step_beats|inputs_by_steps|team_size)\(.*?\n\n\n"
+    r"|^cdef\ \w+\ (?:rows_at_once|best_by_rows|inputs_by_steps|team_size)\(.*?\n\n\n"
     r"|^[ ]*(?:cdef|def)\ [\w *]+\(.*?:\n|^[ ]*cdef\ [^=\n]*$|\[::1\]|\[real\]"
 )
 
