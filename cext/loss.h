@@ -79,8 +79,8 @@ INLINE double NAME(of_error)(const int kind, REAL error, double p, REAL *slope)
 {
     const double e = (double)error;
     switch (kind) {
-    case SQUARED: /* e^2 */
-        *slope = 2 * error;
+    case SQUARED: /* e^2, whose slope is 2 e; the 2 is in `factor`, so that a large e does not overflow */
+        *slope = error;
         return e * e;
     case ABSOLUTE: /* |e| */
         *slope = error > 0 ? 1 : error < 0 ? -1 : error;
@@ -99,7 +99,7 @@ INLINE double NAME(of_numbers)(const int kind, ptrdiff_t rows, ptrdiff_t columns
                                const REAL *weights, const double *parameters, REAL scale, int gradient, double *weight)
 {
     const ptrdiff_t each = kind == PINBALL ? (ptrdiff_t)parameters[0] : 1;
-    const REAL factor = scale / (REAL)columns;
+    const REAL factor = (kind == SQUARED ? 2 : 1) * scale / (REAL)columns;
     double total = 0, whole = 0;
     for (ptrdiff_t r = 0; r < rows; r++, outputs += columns, targets += columns / each) {
         const REAL w = NAME(weigh)(r, columns, outputs, weights, gradient, &whole);
