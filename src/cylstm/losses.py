@@ -126,14 +126,14 @@ class SquaredError(Loss):
 
 @dataclass(frozen=True)
 class AbsoluteError(Loss):
-    """The mean over outputs of |output - target|."""
+    """The mean over outputs of ``|output - target|``."""
 
     name, kernel = "mae", "absolute_error"
 
 
 @dataclass(frozen=True)
 class Huber(Loss):
-    """The mean over outputs of e^2 / 2, e = output - target, or where |e| > delta of delta (|e| - delta / 2)
+    """The mean over outputs of ``e^2 / 2``, e = output - target, or where ``|e| > delta`` of ``delta (|e| - delta / 2)``
     (Huber 1964)."""
 
     name, kernel = "huber", "huber"
