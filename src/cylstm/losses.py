@@ -133,8 +133,8 @@ class AbsoluteError(Loss):
 
 @dataclass(frozen=True)
 class Huber(Loss):
-    """The mean over outputs of ``e^2 / 2``, e = output - target, or where ``|e| > delta`` of ``delta (|e| - delta / 2)``
-    (Huber 1964)."""
+    """The mean over outputs of ``e^2 / 2``, e = output - target, or where ``|e| > delta`` of
+    ``delta (|e| - delta / 2)`` (Huber 1964)."""
 
     name, kernel = "huber", "huber"
     delta: float = 1.0
