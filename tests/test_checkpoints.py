@@ -272,3 +272,20 @@ def test_ctrl_c_wins_over_a_callback_that_stops(rng):
 
     with pytest.raises(KeyboardInterrupt):
         make().fit(x, y, epochs=3, callbacks=[press_and_stop], progress=False)
+
+
+def test_a_checkpoint_that_was_read_serves_one_run(tmp_path):
+    path, x = tmp_path / "run.ckpt", np.arange(48).reshape(8, 6) % V
+    options = dict(batch_size=3, seed=4, progress=False)
+    whole, half, rest, other = make(), make(), make(), make()
+    whole.fit(x, x, epochs=3, **options)
+    half.fit(x, x, epochs=2, checkpoint=Checkpoint(path, note="half"), **options)
+    saved = training.read_checkpoint(path)
+    path.unlink()  # all of it was read
+    assert saved.note == "half" and np.array_equal(Model.from_checkpoint(saved).parameters.flat, half.parameters.flat)
+    with pytest.raises(ValueError, match="resume: expected the same run"):
+        other.fit(x, x, epochs=3, resume=saved, **options | {"seed": 5})
+    rest.fit(x, x, epochs=3, resume=saved, **options)
+    assert np.array_equal(rest.parameters.flat, whole.parameters.flat)
+    with pytest.raises(ValueError, match="resume: expected a checkpoint that no run has gone on from, got "):
+        other.fit(x, x, epochs=3, resume=saved, **options)

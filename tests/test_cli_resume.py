@@ -7,7 +7,7 @@ import pytest
 from commands import TEXT, TINY, refused
 
 from cylstm.cli import main, options
-from cylstm.training import read_checkpoint
+from cylstm.training import checkpoint, read_checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -63,3 +63,12 @@ def test_unknown_options_of_a_strangers_checkpoint_are_left_alone(note):
     )
     assert main(["train", "--resume", "run.ckpt", "--epochs", "3"]) == 0
     assert not os.path.exists("y.ckpt")
+
+
+def test_a_checkpoint_is_opened_once(folder, monkeypatch):
+    assert main(["train", "corpus.txt", *TINY, "--quiet", "--checkpoint", "run.ckpt", "--out", "half.safetensors"]) == 0
+    opened, open_tensors = [], checkpoint.open_tensors
+    monkeypatch.setattr(checkpoint, "open_tensors", lambda path, kind: opened.append(path) or open_tensors(path, kind))
+    resumed = ["train", "--resume", "run.ckpt", "--out", "whole.safetensors", "--quiet"]
+    assert main(resumed) == 0
+    assert opened == ["run.ckpt"]

@@ -16,6 +16,7 @@ from cylstm import (
     StepDecay,
     StopTraining,
     Vocabulary,
+    checks,
     data,
     oracle,
 )  # fmt: skip
@@ -321,3 +322,20 @@ def test_fit_takes_the_rows_in_a_new_order_each_epoch(monkeypatch):
     orders = np.reshape(taken, (3, 8))
     np.testing.assert_array_equal(np.sort(orders, axis=1), np.tile(np.arange(8), (3, 1)))
     assert len({tuple(order) for order in orders}) == 3
+
+
+def test_lengths_are_checked_once(rng, monkeypatch):
+    """When they come in: an update, of ragged rows here, hands on what was made of them."""
+    checked, check_lengths = [], checks.check_lengths
+    for module in ("cylstm._core.ragged", "cylstm.batches", "cylstm.training.dataset"):
+        count = lambda lengths, *sizes: checked.append(1) or check_lengths(lengths, *sizes)  # noqa: E731
+        monkeypatch.setattr(f"{module}.check_lengths", count)
+    model, lengths = make(), [5, 2, 5, 4, 1, 3, 4, 5]
+    model.fit(X, X, lengths=lengths, epochs=2, batch_size=3, progress=False)
+    assert len(checked) == 1
+    model.loss_and_gradients(X, X, lengths=lengths)
+    assert len(checked) == 2
+    model.evaluate(X, X, lengths=lengths)
+    assert len(checked) == 3
+    model(X, lengths=lengths)
+    assert len(checked) == 4
