@@ -41,7 +41,7 @@ def declarations():
     yield 'cdef extern from "kernels.h" nogil:'
     for bits, real in REALS:
         yield f'    ctypedef struct Table{bits} "cylstm_table_f{bits}":'
-        yield "        Py_ssize_t lanes"
+        yield from ("        Py_ssize_t lanes", "        int cut_forms")
         for result, name, arguments in kernels():
             types = ", ".join(kind for kind, _ in arguments)
             yield f"        {result} (*{name})({types}) noexcept nogil".replace("CYLSTM_REAL", real)

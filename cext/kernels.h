@@ -43,9 +43,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Forms of the right operand of a product, the weights: panels (or column blocks), tiles, or (4H, K) row-major as their
- * owner has them. The form says what the left operand has to be: rows of reals, or packed as well. */
-enum { CYLSTM_PANELS, CYLSTM_TILES, CYLSTM_UNPACKED, CYLSTM_FORMS };
+/* Forms of the right operand of a product, the weights: panels (or column blocks), tiles, (4H, K) row-major as their owner
+ * has them, or any matrix as it lies, which BLAS multiplies and no kernel here. The form says what the left operand has to
+ * be: rows of reals, or packed as well. */
+enum { CYLSTM_PANELS, CYLSTM_TILES, CYLSTM_UNPACKED, CYLSTM_BLAS, CYLSTM_FORMS };
 
 /* Of packed operands: blocks of so many rows (of the right one: columns) by so many k take so many bytes; 0 where an operand
  * is taken as it lies. */
@@ -56,12 +57,14 @@ typedef struct {
 
 static const struct {
     cylstm_block left, right;
-    int cut;     /* packed by pack_form() from what pack_gates() or pack_columns() have made */
+    int cut;     /* both operands are packed, by pack_left() and pack_right(); weights from what pack_gates() or
+                    pack_columns() have made */
     int bounded; /* only for numbers between CYLSTM_TILES_LOW and CYLSTM_TILES_HIGH, and 0 */
 } cylstm_forms[CYLSTM_FORMS] = {
     [CYLSTM_PANELS] = {.left = {1, 1, 0}, .right = {1, 1, CYLSTM_A_REAL}},
     [CYLSTM_TILES] = {.left = {16, 32, 3072}, .right = {16, 32, 3072}, .cut = 1, .bounded = 1}, /* three parts in bfloat16, 1 kB each */
     [CYLSTM_UNPACKED] = {.left = {1, 1, 0}, .right = {1, 1, 0}},
+    [CYLSTM_BLAS] = {.left = {1, 1, 0}, .right = {1, 1, 0}},
 };
 
 /* Bytes of a left operand (rows, K); 0 where it is taken as it lies. Rows that fill whole blocks may be put behind each other. */
@@ -119,12 +122,14 @@ typedef struct {
 #define CYLSTM_REAL float
 typedef struct {
     ptrdiff_t lanes;
+    int cut_forms; /* bit `form`: its products can be had */
 #include "kernels.def"
 } cylstm_table_f32;
 #undef CYLSTM_REAL
 #define CYLSTM_REAL double
 typedef struct {
     ptrdiff_t lanes;
+    int cut_forms; /* bit `form`: its products can be had */
 #include "kernels.def"
 } cylstm_table_f64;
 #undef CYLSTM_REAL

@@ -9,13 +9,17 @@ from cylstm._core import kernels
 
 HEADER = re.sub(r"/\*.*?\*/", "", Path(cylstm.get_include(), "kernels.def").read_text(), flags=re.DOTALL)
 
-ROWS = 2  # the form of weights as their owner has them
+TILES, ROWS = 1, 2  # forms of weights; ROWS: as their owner has them
 KERNELS = re.findall(r"^(?:(?:TILE_)?KERNEL\(\w+, |ROW_LOSS\()(\w+)", HEADER, re.MULTILINE)
 TILE_KERNELS = set(re.findall(r"TILE_KERNEL\(\w+, (\w+),", HEADER))
 
 
 class Table(ctypes.Structure):
-    _fields_ = [("lanes", ctypes.c_ssize_t), *((name, ctypes.c_void_p) for name in KERNELS)]
+    _fields_ = [
+        ("lanes", ctypes.c_ssize_t),
+        ("cut_forms", ctypes.c_int),
+        *((name, ctypes.c_void_p) for name in KERNELS),
+    ]
 
 
 class Kernels(ctypes.Structure):
@@ -33,10 +37,15 @@ def lanes(isa, dtype):
     return getattr(select(isa.encode()).contents, dtype).lanes
 
 
+def cut_forms(isa, dtype):
+    bits = getattr(select(isa.encode()).contents, dtype).cut_forms
+    return {form for form in range(32) if bits >> form & 1}
+
+
 def addresses(isa, dtype):
     """Of each kernel, by its name; None for NULL."""
     table = getattr(select(isa.encode()).contents, dtype)
-    return {name: getattr(table, name) for name, _ in Table._fields_[1:]}
+    return {name: getattr(table, name) for name in KERNELS}
 
 
 def call(isa, dtype, name, *arguments):

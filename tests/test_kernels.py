@@ -160,6 +160,7 @@ def test_every_name_in_a_table_is_a_kernel_of_its_own():
             found = raw.addresses(isa, dtype)
             missing = {name for name, address in found.items() if address is None}
             assert missing == (set() if (isa, dtype) == ("amx", "float32") else raw.TILE_KERNELS)
+            assert raw.cut_forms(isa, dtype) == ({raw.TILES} if (isa, dtype) == ("amx", "float32") else set())
             assert len(set(found.values()) - {None}) == len(found) - len(missing)
 
 

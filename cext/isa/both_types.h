@@ -79,7 +79,9 @@ static const double inverse_factorials[] = {1.0, 1.0, 1.0 / 2, 1.0 / 6, 1.0 / 24
 #define KERNEL(result, name, arguments) .name = NAME(name),
 #ifdef WITH_TILES
 #define TILE_KERNEL KERNEL
+#define CUT_FORMS (1 << CYLSTM_TILES)
 #else
+#define CUT_FORMS 0
 #define TILE_KERNEL(result, name, arguments) .name = NULL,
 #endif
 const cylstm_kernels CONCATENATE_EXPANDED(cylstm_, ISA) = {
@@ -87,6 +89,7 @@ const cylstm_kernels CONCATENATE_EXPANDED(cylstm_, ISA) = {
     .f32 = {
 #define NAME(name) name##_f32
         .lanes = VECTOR_BYTES / sizeof(float),
+        .cut_forms = CUT_FORMS,
 #include "../kernels.def"
 #undef NAME
 #undef TILE_KERNEL

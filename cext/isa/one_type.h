@@ -17,6 +17,8 @@ typedef REAL NAME(real);
 
 #include "../product/unpacked.h"
 
+#include "../product/forms.h"
+
 #include "../cell/lstm.h"
 
 #include "../loss.h"

@@ -113,42 +113,6 @@ static void NAME(product_of_panels)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t colum
     }
 }
 
-static void NAME(product_of_unpacked)(ptrdiff_t rows, ptrdiff_t H, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last, const REAL *A,
-                                  ptrdiff_t lda, const REAL *W, const REAL *bias, REAL *C, ptrdiff_t ldc);
-
-static void NAME(product)(int form, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t first, ptrdiff_t last,
-                          const void *A, ptrdiff_t lda, const void *P, const REAL *bias, REAL *C, ptrdiff_t ldc)
-{
-    switch (form) {
-#if HAVE_TILES
-    case CYLSTM_TILES: {
-        int now = 0;
-        product_of_tiles(&now, rows, K, columns, first, last, A, P, bias, C, ldc, 16 * ldc);
-        _tile_release();
-        return;
-    }
-#endif
-    case CYLSTM_UNPACKED:
-        NAME(product_of_unpacked)(rows, columns / 4, K, first / 4, last / 4, A, lda, P, bias, C, ldc);
-        return;
-    default:
-        NAME(product_of_panels)(rows, K, columns, first, last, A, lda, P, bias, C, ldc);
-    }
-}
-
-static void NAME(pack_form)(int form, ptrdiff_t K, ptrdiff_t columns, const REAL *P, ptrdiff_t ldp, void *out)
-{
-    switch (form) {
-#if HAVE_TILES
-    case CYLSTM_TILES:
-        NAME(split_columns)(0, K, columns, P, ldp, out);
-        return;
-#endif
-    default:
-        (void)K, (void)columns, (void)P, (void)ldp, (void)out;
-    }
-}
-
 static void NAME(gather)(ptrdiff_t N, ptrdiff_t H, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last, const int64_t *ids,
                          const REAL *panels, const REAL *bias, REAL *gates)
 {

@@ -97,7 +97,7 @@ static void split_16_rows(ptrdiff_t K, ptrdiff_t used, const REAL *B, ptrdiff_t 
     }
 }
 
-static void NAME(split_columns)(int transposed, ptrdiff_t K, ptrdiff_t columns, const REAL *B, ptrdiff_t ldb, void *tiles)
+static void split_columns(int transposed, ptrdiff_t K, ptrdiff_t columns, const REAL *B, ptrdiff_t ldb, void *tiles)
 {
     const ptrdiff_t k_tiles = (K + 31) / 32, wide = (columns + 15) / 16;
     for (ptrdiff_t c = 0; c < wide; c++) {
@@ -134,15 +134,6 @@ static void split_transposed(ptrdiff_t rows, ptrdiff_t K, const REAL *A, ptrdiff
         }
         if (sums) NAME(store)(sums + r, sum);
     }
-}
-
-static void NAME(split_rows)(int transposed, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last, const REAL *A,
-                       ptrdiff_t lda, void *tiles)
-{
-    if (transposed)
-        split_transposed(rows, K, A, lda, tiles, NULL);
-    else
-        split_plain(rows, K, first, last, A, lda, tiles);
 }
 
 static REAL NAME(largest)(ptrdiff_t rows, ptrdiff_t columns, const REAL *A, ptrdiff_t lda)

@@ -13,7 +13,7 @@ cdef class Call:
     cdef int members
     cdef bint doubles
     cdef bint packs
-    cdef bint tiled                       # calls of this shape take tiles, unless what they are given does not fit
+    cdef bint bounded                     # calls of this shape look whether a form holds what they are given
     cdef bint forward_fits, backward_fits  # the weights are there for calls that fit
     cdef bint ready                       # to be called: weights are borrowed
     cdef bint taped

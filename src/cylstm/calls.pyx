@@ -18,7 +18,7 @@ from cylstm._core.network cimport (
 )
 from cylstm._core.team cimport ALL_THREADS
 from cylstm._core.ragged cimport Plan, planned
-from cylstm._core.packed_weights cimport Weights, any_tiles
+from cylstm._core.packed_weights cimport Weights, any_bounded
 from cylstm._core.arena cimport Work
 
 from cylstm._core.layer import Layer
@@ -75,7 +75,7 @@ cdef class Call:
             raise ValueError("refresh: expected the instruction set that the call was made for, but another is in use")
         work.lend(weights, True)
         take_forms(self, True, True)
-        self.tiled = any_tiles(work.choice)
+        self.bounded = any_bounded(work.choice)
 
     cdef int forward_f32(self, const float* x, const float* h0, const float* c0, float* y, float* hn,
                          float* cn) except -1 nogil:
@@ -145,7 +145,7 @@ cdef int forward(Call call, bint doubles, const void* x, const void* h0, const v
     f.hn = hn if hn != NULL else call.at_spare
     f.cn = cn if cn != NULL else <char*>call.at_spare + state
     cdef bint fits
-    if call.tiled:
+    if call.bounded:
         fits = forward_fits_tiles(f)
         if fits != call.forward_fits:
             take_forms(call, fits, fits)
@@ -175,7 +175,7 @@ cdef int backward(Call call, bint doubles, const void* dy, const void* dhn, cons
     b.dh0 = dh0 if dh0 != NULL else call.at_spare
     b.dc0 = dc0 if dc0 != NULL else <char*>call.at_spare + f.L * f.D * f.s.B * f.directions[0].H * item
     cdef bint fits
-    if call.tiled:
+    if call.bounded:
         fits = call.forward_fits and backward_fits_tiles(b)
         if fits != call.backward_fits:
             take_forms(call, call.forward_fits, fits)

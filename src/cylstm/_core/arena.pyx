@@ -8,7 +8,7 @@ cimport cython
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.string cimport memset
 
-from cylstm._core.kernels cimport TILES, Kernels, active, left_bytes, right_bytes
+from cylstm._core.kernels cimport Kernels, active, left_bytes, right_bytes
 from cylstm._core.memory cimport TOO_MANY, fitting
 from cylstm._core.network cimport Backward, Forward, backward_fits_tiles, forward_fits_tiles
 from cylstm._core.team cimport ALL_THREADS, ROWS_EACH
@@ -17,7 +17,7 @@ from cylstm._core.forward cimport rows_at_once
 from cylstm._core.gradients cimport DX_ROWS, GRADIENT_ROWS, GRADIENT_UNITS
 from cylstm._core.ragged cimport Plan, Steps
 from cylstm._core.packed_weights cimport (
-    BIASES, PEEPHOLE, WEIGHT_HH, WEIGHT_IH, Choice, Weights, any_tiles, choose,
+    BIASES, PEEPHOLE, WEIGHT_HH, WEIGHT_IH, Choice, Weights, any_bounded, choose, plain_forms,
 )
 
 cdef enum:
@@ -40,6 +40,11 @@ cdef Py_ssize_t place(Pieces* pieces, double size) noexcept nogil:
 cdef double left_room(int form, Py_ssize_t rows, Py_ssize_t K) noexcept nogil:
     """Bytes for a left operand (rows, K) beside weights of this form; 0 where it is taken as it lies."""
     return <double>left_bytes(form, rows, 1) * left_bytes(form, 1, K) / max(1, left_bytes(form, 1, 1))
+
+
+cdef double right_room(int form, Py_ssize_t K, Py_ssize_t columns) noexcept nogil:
+    """The same for a right operand (K, columns), in a form that is cut or taken as it lies."""
+    return <double>right_bytes(form, K, 1, 0) * right_bytes(form, 1, columns, 0) / max(1, right_bytes(form, 1, 1, 0))
 
 
 cdef class Work:
@@ -65,7 +70,7 @@ cdef class Work:
     cdef bint forward_fits(self) noexcept:
         """Whether tiles, where there are to be any, hold what the forward call is given."""
         cdef bint fits = True
-        if any_tiles(self.choice):
+        if any_bounded(self.choice):
             with nogil:
                 fits = forward_fits_tiles(&self.forward)
         return fits
@@ -73,7 +78,7 @@ cdef class Work:
     cdef bint backward_fits(self) noexcept:
         """The same of the backward call."""
         cdef bint fits = True
-        if any_tiles(self.used):
+        if any_bounded(self.used):
             with nogil:
                 fits = backward_fits_tiles(&self.backward)
         return fits
@@ -83,7 +88,7 @@ cdef class Work:
         call is tiles or nothing: what weights that tiles do not hold make of its inputs may not fit either."""
         self.used = self.choice
         if not (fits_tiles and weights.fill_forward(self.packed, self.directions, self.used, self.has_ids)):
-            memset(&self.used, 0, sizeof(Choice))
+            self.used = plain_forms()
             weights.fill_forward(self.packed, self.directions, self.used, self.has_ids)
         return 0
 
@@ -91,7 +96,7 @@ cdef class Work:
         """Tiles where the forward call had them, too, whose inputs go into the weights' gradients."""
         cdef Choice choice = self.used
         if not (fits_tiles and weights.fill_backward(self.packed, self.directions, choice, to_inputs)):
-            memset(&choice, 0, sizeof(Choice))
+            choice = plain_forms()
             weights.fill_backward(self.packed, self.directions, choice, to_inputs)
         self.backward.form = choice.gradients
         return 0
@@ -174,8 +179,8 @@ cdef class Work:
         cdef Py_ssize_t states = place(&pieces, <double>cuts * B * Hp * item)
         cdef Py_ssize_t previous = place(&pieces, <double>(cuts or s.sizes != NULL) * N * Hp * item)
         cdef Py_ssize_t columns = place(&pieces, <double>self.has_ids * weights.I * G * item)
-        cdef Py_ssize_t x_tiles = place(&pieces, (choice.gradients == TILES) * left_room(TILES, inputs, rows))
-        cdef Py_ssize_t h_tiles = place(&pieces, (choice.gradients == TILES) * left_room(TILES, H, rows))
+        cdef Py_ssize_t x_packed = place(&pieces, right_room(choice.gradients, rows, inputs))
+        cdef Py_ssize_t h_packed = place(&pieces, right_room(choice.gradients, rows, H))
         cdef Py_ssize_t piece = 4 * min(Hp, <Py_ssize_t>GRADIENT_UNITS) * max(inputs, H) * item
         cdef Py_ssize_t own_bytes = max(piece, right_bytes(choice.gradients, rows, 64, 0),
                                         left_bytes(choice.rows, min(N, <Py_ssize_t>DX_ROWS), G))
@@ -192,7 +197,7 @@ cdef class Work:
         call.scratch.carried[0], call.scratch.carried[1] = m + carried_0, m + carried_1
         call.scratch.states, call.scratch.previous = m + states, m + previous
         call.scratch.columns = m + columns
-        call.scratch.x_tiles, call.scratch.h_tiles = m + x_tiles, m + h_tiles
+        call.scratch.x_packed, call.scratch.h_packed = m + x_packed, m + h_packed
         call.scratch.own, call.scratch.own_bytes = m + own, own_bytes
         return 0
 

@@ -62,8 +62,8 @@ cdef struct Scratch:
     Py_ssize_t input_bytes  # of a row of them in the widest layer: members that share out rows may be in different ones
     void* previous      # (N, Hp): h before each step, packed
     void* columns       # (I, 4Hp): dW' where ids went in
-    void* x_tiles       # tiles of (GRADIENT_ROWS, I): x and h of some steps
-    void* h_tiles
+    void* x_packed      # right operands (GRADIENT_ROWS, I) and (GRADIENT_ROWS, H): x and h of some steps
+    void* h_packed
     char* own           # one member's alone: tiles (64, GRADIENT_ROWS) or (DX_ROWS, 4Hp), or a piece of dW in panels
     Py_ssize_t own_bytes
 

@@ -91,8 +91,8 @@ cdef void input_gates(const Kernels* k, const Steps* s, const Direction* directi
         first, last = 16 * part(blocks, who.me, who.count), min(rows, 16 * part(blocks, who.me + 1, who.count))
     if inputs.caller != NULL:
         pack_inputs(s, inputs, t0, t1, packed + first, packed + last, direction.I, x + first * inputs.ld)
-    left_operand(k, direction.W.form, last - first, direction.I, 0, direction.I, x + first * inputs.ld, inputs.ld,
-                 own + left_bytes(direction.W.form, first, direction.I))
+    left_operand(k, direction.W.form, False, last - first, direction.I, 0, direction.I, x + first * inputs.ld,
+                 inputs.ld, own + left_bytes(direction.W.form, first, direction.I))
     if packs_left or inputs.caller != NULL:
         meet_by_units(who)
     product(k, direction.W.form, rows, direction.I, direction.W.columns, 4 * who.first, 4 * who.last,

@@ -11,8 +11,8 @@ from cylstm._core.blas cimport gemm
 from cylstm._core.direction cimport Direction, Inputs, Scratch
 from cylstm._core.interrupt cimport goes_on, goes_on_alone
 from cylstm._core.kernels cimport (
-    TILES, Kernels, active, column_sums, lanes_of, left_operand, peephole_gradients, product, real, right_bytes,
-    scatter_add, split_columns, unpack_columns, unpack_rows, weight_gradients as tiled_gradients,
+    Kernels, active, column_sums, is_cut, lanes_of, left_operand, pack_right, peephole_gradients, product, real,
+    right_bytes, scatter_add, unpack_columns, unpack_rows, weight_gradients as packed_gradients,
 )
 from cylstm._core.ragged cimport Steps, alive, offset, slot
 from cylstm._core.packed_rows cimport copy_uncut, has_cut
@@ -51,8 +51,9 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* di
             memset(wide + t * G + first, 0, columns * sizeof(real))
         scatter_add(k, s.N, columns, ids, dgates + first, G, wide + first, G)
         unpack_columns(k, <const real*>wide, direction.H, direction.I, who.first, who.last, d + direction.at_W)
-    if form == TILES:
-        gradients_of_tiles(k, s.N, direction, who, scratch, beat, dgates, x if ids == NULL else NULL, inputs.ld, h, d)
+    if is_cut(form):
+        gradients_of_packed(k, form, s.N, direction, who, scratch, beat, dgates, x if ids == NULL else NULL, inputs.ld,
+                            h, d)
         return
     for n in range(part(2 * pieces, who.me, who.count), part(2 * pieces, who.me + 1, who.count)):
         if n < pieces and ids == NULL:
@@ -105,9 +106,9 @@ cdef void gradients_of_piece(const Kernels* k, Py_ssize_t N, const Direction* di
         unpack_rows(k, <const real*>sums - 4 * unit, direction.H, 1, unit, last, dbias)
 
 
-cdef void gradients_of_tiles(const Kernels* k, Py_ssize_t N, const Direction* direction, const Member* who,
-                             const Scratch* scratch, Py_ssize_t beat, const real* dgates, const real* x,
-                             Py_ssize_t ldx, const real* h, real* d) noexcept nogil:
+cdef void gradients_of_packed(const Kernels* k, int form, Py_ssize_t N, const Direction* direction, const Member* who,
+                              const Scratch* scratch, Py_ssize_t beat, const real* dgates, const real* x,
+                              Py_ssize_t ldx, const real* h, real* d) noexcept nogil:
     """dW += dgates' x, dR += dgates' h and db += sums of dgates, chunk by chunk of rows; x NULL where ids went in."""
     cdef Py_ssize_t I = direction.I if x != NULL else 0, H = direction.H, Hp = direction.Hp, start, rows, gate
     cdef Py_ssize_t units = min(who.last, H) - who.first, chunk
@@ -122,25 +123,25 @@ cdef void gradients_of_tiles(const Kernels* k, Py_ssize_t N, const Direction* di
         start = chunk * GRADIENT_ROWS
         rows = min(<Py_ssize_t>GRADIENT_ROWS, N - start)
         if start > 0:
-            meet(who.team)  # nobody reads the last chunk's tiles any more
+            meet(who.team)  # nobody reads the last chunk's operands any more
         if I > 0:
-            split_share(k, who, rows, I, x + start * ldx, ldx, scratch.x_tiles)
-        split_share(k, who, rows, H, h + start * Hp, Hp, scratch.h_tiles)
+            pack_share(k, form, who, rows, I, x + start * ldx, ldx, scratch.x_packed)
+        pack_share(k, form, who, rows, H, h + start * Hp, Hp, scratch.h_packed)
         meet(who.team)
-        tiled_gradients(k, rows, H, who.first, who.last, dgates + start * 4 * Hp, I, scratch.x_tiles,
-                        d + direction.at_W, scratch.h_tiles, d + direction.at_R,
-                        d + direction.at_b if direction.at_b >= 0 else <real*>NULL,
-                        scratch.own + who.me * scratch.own_bytes)
+        packed_gradients(k, rows, H, who.first, who.last, dgates + start * 4 * Hp, I, scratch.x_packed,
+                         d + direction.at_W, scratch.h_packed, d + direction.at_R,
+                         d + direction.at_b if direction.at_b >= 0 else <real*>NULL,
+                         scratch.own + who.me * scratch.own_bytes)
 
 
-cdef void split_share(const Kernels* k, const Member* who, Py_ssize_t K, Py_ssize_t columns, const real* P,
-                      Py_ssize_t ldp, void* tiles) noexcept nogil:
-    """This member's columns of P (K, columns) as tiles, in whole groups of 64 columns."""
+cdef void pack_share(const Kernels* k, int form, const Member* who, Py_ssize_t K, Py_ssize_t columns, const real* P,
+                     Py_ssize_t ldp, void* out) noexcept nogil:
+    """This member's columns of P (K, columns) as a right operand, in whole groups of 64 columns."""
     cdef Py_ssize_t groups = (columns + 63) // 64
     cdef Py_ssize_t first = 64 * part(groups, who.me, who.count)
     cdef Py_ssize_t last = min(columns, 64 * part(groups, who.me + 1, who.count))
     if first < last:
-        split_columns(k, False, K, last - first, P + first, ldp, <char*>tiles + right_bytes(TILES, K, first, 0))
+        pack_right(k, form, False, K, last - first, P + first, ldp, <char*>out + right_bytes(form, K, first, 0))
 
 
 cdef void input_gradients(const Kernels* k, const Steps* s, const Direction* direction, const Member* who,
@@ -153,7 +154,7 @@ cdef void input_gradients(const Kernels* k, const Steps* s, const Direction* dir
             return
         start = block * DX_ROWS
         rows = min(<Py_ssize_t>DX_ROWS, s.N - start)
-        operand = left_operand(k, direction.W_back.form, rows, G, 0, G, dgates + start * G, G,
+        operand = left_operand(k, direction.W_back.form, False, rows, G, 0, G, dgates + start * G, G,
                                scratch.own + who.me * scratch.own_bytes)
         product(k, direction.W_back.form, rows, G, direction.Ip, 0, direction.Ip, operand, G, direction.W_back.packed,
                 <const real*>NULL, dx + start * direction.Ip, direction.Ip)

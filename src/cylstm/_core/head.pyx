@@ -17,8 +17,8 @@ from libc.string cimport memcpy, memset
 from cylstm._core.blas cimport gemm
 from cylstm._core.interrupt cimport Interrupt, begin, finish, goes_on, goes_on_alone
 from cylstm._core.kernels cimport (
-    TILES, Kernels, RowLoss, active, column_sums, has_tiles, largest, left_bytes, product, real, right_bytes, row_loss,
-    row_loss_named, split_columns, split_rows, tiles_hold,
+    BLAS, TILES, Kernels, RowLoss, active, column_sums, has_form, is_bounded, is_cut, largest, left_bytes, left_operand,
+    pack_left, pack_right, product, real, right_bytes, right_operand, row_loss, row_loss_named, tiles_hold,
 )
 from cylstm._core.memory cimport fitting
 from cylstm._core.team cimport Team, meet, part, run, threads_for
@@ -33,10 +33,11 @@ cdef enum:
     OUTPUT_ROWS = 64        # at least
     BLOCK_ROWS = 128       # of h; of weight and its columns, so many:
     BLOCK_OUTPUTS = 256
+    ACROSS = 64            # columns of dh, of packed operands
     # Without a loss only the tiles of h need bounds: so many multiply-adds in a chunk.
     MULTIPLY_ADDS = 1 << 30
     OUTPUT_ROWS_ALONE = 256
-    DEEP = 2048            # outputs, in one product of tiles that sums over them
+    DEEP = 2048            # outputs, in one product of packed operands that sums over them
     # Tiles are faster than BLAS once cutting the weights into them, twice, is paid for.
     TILED_CHUNK = 64
     TILED_WIDTH = 16
@@ -48,7 +49,7 @@ cdef struct Head:
     RowLoss loss            # NULLs: outputs are all that is wanted
     Py_ssize_t piece        # rows that the loss gets at a time; chunks are whole pieces
     bint gradient
-    bint tiled              # d outputs, which come to be within, decide chunk by chunk whether they are
+    int form                # of all products, but of those with d outputs only in chunks where it holds them; or BLAS
     Py_ssize_t N, F, O
     Py_ssize_t chunk        # rows
     const void* h
@@ -68,10 +69,10 @@ cdef struct Head:
     double* hits
     double* most            # of d outputs, the largest
     const void* zeros       # (max(F, O),)
-    char* h_rows            # tiles of a chunk: h as left and as right operand, DEEP columns of d outputs
-    char* h_columns
-    char* d_rows
-    char* own               # of each member: a piece of weight, or of d outputs, as tiles or as sums
+    char* h_left            # of a chunk, packed: h as left and as right operand, DEEP columns of d outputs
+    char* h_right
+    char* d_left
+    char* own               # of each member: a piece of weight, or of d outputs, packed or as sums
     Py_ssize_t own_bytes
 
 
@@ -149,26 +150,24 @@ cdef run_head(Head* head, const real[:, ::1] h, const real[:, ::1] weight, const
               Py_ssize_t pieces, list spare, real* type_tag):
     """pieces: so many sums, for which there is no room yet, nor for outputs; or 0. Returns the memory."""
     cdef Py_ssize_t N = h.shape[0], F = h.shape[1], O = weight.shape[0], chunk = head.chunk, item = sizeof(real)
-    cdef Py_ssize_t tiles_of_h = 0, tiles_of_columns = 0, tiles_of_d = 0
+    cdef Py_ssize_t h_left, h_right = 0, d_left = 0
     if weight.shape[1] != F or (bias is not None and bias.shape[0] != O):
         raise ValueError(f"weight, bias: expected {(O, F)} and {(O,)} for h {(N, F)}, got others")
     cdef double work = <double>chunk * F * O
     cdef int members = threads_for(work * (3 if head.gradient else 1), work, 256)
     head.N, head.F, head.O = N, F, O
-    head.tiled = (has_tiles(head.k, type_tag) and chunk >= TILED_CHUNK and F >= TILED_WIDTH and O >= TILED_WIDTH
-                  and tiles_hold(largest(head.k, N, F, &h[0, 0], F))
-                  and tiles_hold(largest(head.k, O, F, &weight[0, 0], F)))
-    if head.tiled:
-        tiles_of_h = left_bytes(TILES, chunk, F)
-        head.own_bytes = right_bytes(TILES, F, BLOCK_OUTPUTS, 0)
-        if head.gradient:
-            tiles_of_columns = right_bytes(TILES, chunk, F, 0)
-            tiles_of_d = left_bytes(TILES, chunk, min(O, <Py_ssize_t>DEEP))
-            head.own_bytes = max(right_bytes(TILES, max(F, chunk), BLOCK_OUTPUTS, 0),
-                                 right_bytes(TILES, min(O, <Py_ssize_t>DEEP), 64, 0))
-    else:
-        head.own_bytes = BLOCK_OUTPUTS * item
-    cdef const unsigned char[::1] zeros = np.zeros(max(F, O) * item, np.uint8) if head.tiled or bias is None else None
+    cdef bint tiles = (has_form(head.k, TILES, type_tag) and chunk >= TILED_CHUNK and F >= TILED_WIDTH
+                       and O >= TILED_WIDTH and tiles_hold(largest(head.k, N, F, &h[0, 0], F))
+                       and tiles_hold(largest(head.k, O, F, &weight[0, 0], F)))
+    cdef int form = TILES if tiles else BLAS
+    head.form = form
+    h_left = left_bytes(form, chunk, F)
+    head.own_bytes = max(<Py_ssize_t>BLOCK_OUTPUTS * item, right_bytes(form, F, BLOCK_OUTPUTS, item))
+    if head.gradient:
+        h_right, d_left = right_bytes(form, chunk, F, item), left_bytes(form, chunk, min(O, <Py_ssize_t>DEEP))
+        head.own_bytes = max(head.own_bytes, left_bytes(form, BLOCK_OUTPUTS, chunk),
+                             right_bytes(form, min(O, <Py_ssize_t>DEEP), ACROSS, item))
+    cdef const unsigned char[::1] zeros = np.zeros(max(F, O) * item, np.uint8)
     cdef Py_ssize_t outputs = (chunk * O * item + 63) // 64 * 64 if pieces else 0
     kept = None
     if spare:
@@ -176,16 +175,15 @@ cdef run_head(Head* head, const real[:, ::1] h, const real[:, ::1] weight, const
             kept = spare.pop()
         except IndexError:
             pass  # without the GIL, another thread may have come in between
-    memory = fitting(kept, outputs + tiles_of_h + tiles_of_columns + tiles_of_d + members * head.own_bytes
-                     + 32 * pieces)
+    memory = fitting(kept, outputs + h_left + h_right + d_left + members * head.own_bytes + 32 * pieces)
     cdef unsigned char[::1] view = memory
-    head.zeros = &zeros[0] if zeros is not None else NULL
+    head.zeros = &zeros[0]
     if pieces:
         head.outputs = &view[0]
-    head.h_rows = <char*>&view[0] + outputs
-    head.h_columns = head.h_rows + tiles_of_h
-    head.d_rows = head.h_columns + tiles_of_columns
-    head.own = head.d_rows + tiles_of_d
+    head.h_left = <char*>&view[0] + outputs
+    head.h_right = head.h_left + h_left
+    head.d_left = head.h_right + h_right
+    head.own = head.d_left + d_left
     head.losses = <double*>(head.own + members * head.own_bytes)
     head.counts = head.losses + pieces
     head.hits = head.counts + pieces
@@ -214,14 +212,14 @@ cdef void head_member(const Head* p, int me, int count, Team* team, real* type_t
     A chunk may take seconds, so that Ctrl-C is heard between pieces: the rest of them is left out, and the next chunk.
     """
     cdef Py_ssize_t n, start, rows
-    cdef bint tiled
+    cdef int form
     for n in range((p.N + p.chunk - 1) // p.chunk):
         if not goes_on(p.interrupt, me, n, 1):
             return
         start = n * p.chunk
         rows = min(p.chunk, p.N - start)
-        if p.tiled:
-            split_h(p, start, rows, me, count, type_tag)
+        if is_cut(p.form):
+            pack_h(p, start, rows, me, count, type_tag)
             meet(team)
         outputs_share(p, start, rows, me, count, type_tag)
         if p.piece:
@@ -229,55 +227,67 @@ cdef void head_member(const Head* p, int me, int count, Team* team, real* type_t
             losses_share(p, start, rows, me, count, type_tag)
         if p.gradient:
             meet(team)
-            tiled = p.tiled and d_fits_tiles(p, start, rows)
-            if tiled:
-                dh_of_tiles(p, start, rows, me, count, team, type_tag)
-            else:
-                dh_share(p, start, rows, me, count, type_tag)
-            dweight_share(p, tiled, start, rows, me, count, type_tag)
-        meet(team)  # the next chunk's outputs and tiles go where these are
+            form = p.form if holds_d(p, start, rows) else BLAS
+            dh_share(p, form, start, rows, me, count, team, type_tag)
+            dweight_share(p, form, start, rows, me, count, type_tag)
+        meet(team)  # the next chunk's outputs and packed operands go where these are
 
 
-cdef void split_h(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, int count, real* type_tag) noexcept nogil:
+# C (rows, columns) = start + A (rows, K) . P (K, columns), with both packed in a form that is cut, or for BLAS as they
+# lie, transposed where it says so. start: (columns), p.zeros for 0, or NULL for what C holds.
+cdef inline void multiply(const Head* p, int form, bint transposed_a, bint transposed_p, Py_ssize_t rows, Py_ssize_t K,
+                          Py_ssize_t columns, const void* A, Py_ssize_t lda, const void* P, Py_ssize_t ldp,
+                          const real* start, real* C, Py_ssize_t ldc) noexcept nogil:
+    cdef Py_ssize_t n
+    cdef bint of_zeros = start == <const real*>p.zeros
+    if form != BLAS:
+        product(p.k, form, rows, K, columns, 0, columns, A, lda, P, start, C, ldc)
+        return
+    if start != NULL and not of_zeros:
+        for n in range(rows):
+            memcpy(C + n * ldc, start, columns * sizeof(real))
+    gemm[real](transposed_a, transposed_p, rows, columns, K, 1, <const real*>A, lda, <const real*>P, ldp,
+               0 if of_zeros else 1, C, ldc)
+
+
+cdef inline const void* rows_from(int form, Py_ssize_t row, const real* A, Py_ssize_t lda, const char* packed,
+                                  Py_ssize_t K) noexcept nogil:
+    """Where the rows of a left operand (., K) are from this one on, a multiple of 16: A's, or packed."""
+    return <const void*>(packed + left_bytes(form, row, K)) if is_cut(form) else <const void*>(A + row * lda)
+
+
+cdef void pack_h(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, int count, real* type_tag) noexcept nogil:
     """h as the left operand of outputs and, for dweight, as the right one."""
     cdef const real* h = <const real*>p.h + start * p.F
-    cdef Py_ssize_t tiles = (rows + 15) // 16, groups = (p.F + 63) // 64, first, last
-    first, last = 16 * part(tiles, me, count), min(rows, 16 * part(tiles, me + 1, count))
+    cdef Py_ssize_t down = (rows + 15) // 16, across = (p.F + 63) // 64, first, last
+    first, last = 16 * part(down, me, count), min(rows, 16 * part(down, me + 1, count))
     if first < last:
-        split_rows(p.k, False, last - first, p.F, 0, p.F, h + first * p.F, p.F,
-                   p.h_rows + left_bytes(TILES, first, p.F))
-    first, last = 64 * part(groups, me, count), min(p.F, 64 * part(groups, me + 1, count))
+        pack_left(p.k, p.form, False, last - first, p.F, 0, p.F, h + first * p.F, p.F,
+                  p.h_left + left_bytes(p.form, first, p.F))
+    first, last = 64 * part(across, me, count), min(p.F, 64 * part(across, me + 1, count))
     if p.gradient and first < last:
-        split_columns(p.k, False, rows, last - first, h + first, p.F, p.h_columns + right_bytes(TILES, rows, first, 0))
+        pack_right(p.k, p.form, False, rows, last - first, h + first, p.F,
+                   p.h_right + right_bytes(p.form, rows, first, 0))
 
 
 cdef void outputs_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, int count,
                         real* type_tag) noexcept nogil:
     cdef const real* h = <const real*>p.h + start * p.F
-    cdef const real* weight
-    cdef const real* bias
+    cdef const void* P = NULL
     cdef real* outputs = <real*>p.outputs + (0 if p.piece else start * p.O)
-    cdef real* z
-    cdef char* own = p.own + me * p.own_bytes
     cdef Py_ssize_t down = (rows + BLOCK_ROWS - 1) // BLOCK_ROWS, across = (p.O + BLOCK_OUTPUTS - 1) // BLOCK_OUTPUTS
-    cdef Py_ssize_t piece, r, o, n, height, width, cut = -1
+    cdef Py_ssize_t piece, r, o, height, width, of_P = -1
     for piece in range(part(down * across, me, count), part(down * across, me + 1, count)):
         r, o = piece % down * BLOCK_ROWS, piece // down * BLOCK_OUTPUTS
         height, width = min(<Py_ssize_t>BLOCK_ROWS, rows - r), min(<Py_ssize_t>BLOCK_OUTPUTS, p.O - o)
         if not goes_on_alone(p.interrupt, me, start // p.chunk):
             return
-        weight, bias = <const real*>p.weight + o * p.F, <const real*>p.bias + o
-        z = outputs + r * p.O + o
-        if p.tiled:
-            if cut != o:  # these outputs' weights serve all pieces of rows
-                split_columns(p.k, True, p.F, width, weight, p.F, own)
-                cut = o
-            product(p.k, TILES, height, p.F, width, 0, width, p.h_rows + left_bytes(TILES, r, p.F), 0, own, bias, z,
-                    p.O)
-        else:
-            for n in range(height):
-                memcpy(z + n * p.O, bias, width * sizeof(real))
-            gemm[real](False, True, height, width, p.F, 1, h + r * p.F, p.F, weight, p.F, 1, z, p.O)
+        if of_P != o:  # these outputs' weights serve all pieces of rows
+            P = right_operand(p.k, p.form, True, p.F, width, <const real*>p.weight + o * p.F, p.F,
+                              p.own + me * p.own_bytes)
+            of_P = o
+        multiply(p, p.form, False, True, height, p.F, width, rows_from(p.form, r, h, p.F, p.h_left, p.F), p.F, P, p.F,
+                 <const real*>p.bias + (0 if p.bias == p.zeros else o), outputs + r * p.O + o, p.O)
 
 
 cdef void losses_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, int count,
@@ -293,78 +303,75 @@ cdef void losses_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me,
         p.counts[n] = p.hits[n] = 0
         p.losses[n] = row_loss(p.loss, height, p.O, z, p.targets + (start + r) * p.target_bytes, weights, p.parameters,
                                <real>p.scale, p.gradient, &p.counts[n], &p.hits[n])
-        if p.tiled and p.gradient:
+        if is_bounded(p.form) and p.gradient:
             p.most[n] = largest(p.k, height, p.O, z, p.O)
 
 
-cdef bint d_fits_tiles(const Head* p, Py_ssize_t start, Py_ssize_t rows) noexcept nogil:
-    """Whether tiles hold a chunk's d outputs: every member finds the same."""
+cdef bint holds_d(const Head* p, Py_ssize_t start, Py_ssize_t rows) noexcept nogil:
+    """Whether the form holds a chunk's d outputs: every member finds the same."""
     cdef double most = 0
     cdef Py_ssize_t n
+    if not is_bounded(p.form):
+        return True
     for n in range(start // p.piece, start // p.piece + (rows + p.piece - 1) // p.piece):
         most = max(most, p.most[n])
     return tiles_hold(most)
 
 
-cdef void dh_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, int count, real* type_tag) noexcept nogil:
-    cdef Py_ssize_t down = (rows + BLOCK_ROWS - 1) // BLOCK_ROWS, across = (p.F + BLOCK_OUTPUTS - 1) // BLOCK_OUTPUTS
-    cdef Py_ssize_t piece, r, f
-    for piece in range(part(down * across, me, count), part(down * across, me + 1, count)):
-        r, f = piece % down * BLOCK_ROWS, piece // down * BLOCK_OUTPUTS
-        if not goes_on_alone(p.interrupt, me, start // p.chunk):
-            return
-        gemm[real](False, False, min(<Py_ssize_t>BLOCK_ROWS, rows - r), min(<Py_ssize_t>BLOCK_OUTPUTS, p.F - f), p.O, 1,
-                   <const real*>p.outputs + r * p.O, p.O, <const real*>p.weight + f, p.F, 0,
-                   <real*>p.dh + (start + r) * p.F + f, p.F)
-
-
-cdef void dh_of_tiles(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, int count, Team* team,
-                      real* type_tag) noexcept nogil:
-    """DEEP outputs at a time: their tiles and those of their weights are few enough for the cache."""
-    cdef const real* z = <const real*>p.outputs
-    cdef real* dh = <real*>p.dh + start * p.F
-    cdef char* own = p.own + me * p.own_bytes
-    cdef Py_ssize_t tiles = (rows + 15) // 16, groups = (p.F + 63) // 64, n, o, f, deep, width, first, last
-    first, last = 16 * part(tiles, me, count), min(rows, 16 * part(tiles, me + 1, count))
-    for n in range((p.O + DEEP - 1) // DEEP):
-        o = n * DEEP
-        deep = min(<Py_ssize_t>DEEP, p.O - o)
-        if o > 0:
-            meet(team)  # nobody reads the last tiles any more
-        if first < last:
-            split_rows(p.k, False, last - first, deep, 0, deep, z + first * p.O + o, p.O,
-                       p.d_rows + left_bytes(TILES, first, deep))
-        meet(team)
-        for f in range(64 * part(groups, me, count), min(p.F, 64 * part(groups, me + 1, count)), 64):
-            width = min(<Py_ssize_t>64, p.F - f)
+cdef void dh_share(const Head* p, int form, Py_ssize_t start, Py_ssize_t rows, int me, int count, Team* team,
+                   real* type_tag) noexcept nogil:
+    """Packed operands DEEP outputs at a time, which are few enough for the cache."""
+    cdef bint cut = is_cut(form)
+    cdef Py_ssize_t most_deep = min(p.O, <Py_ssize_t>DEEP) if cut else p.O
+    cdef Py_ssize_t most_high = rows if cut else min(rows, <Py_ssize_t>BLOCK_ROWS)
+    cdef Py_ssize_t most_wide = ACROSS if cut else BLOCK_OUTPUTS
+    cdef Py_ssize_t down = (rows + most_high - 1) // most_high, across = (p.F + most_wide - 1) // most_wide
+    cdef Py_ssize_t tall = (rows + 15) // 16, n, piece, r, o, f, deep, height, width
+    cdef Py_ssize_t first = 16 * part(tall, me, count), last = min(rows, 16 * part(tall, me + 1, count))
+    cdef const real* z
+    cdef const void* P
+    for n in range((p.O + most_deep - 1) // most_deep):
+        o = n * most_deep
+        z, deep = <const real*>p.outputs + o, min(most_deep, p.O - o)
+        if cut:
+            if o > 0:
+                meet(team)  # nobody reads the last ones any more
+            if first < last:
+                pack_left(p.k, form, False, last - first, deep, 0, deep, z + first * p.O, p.O,
+                          p.d_left + left_bytes(form, first, deep))
+            meet(team)
+        for piece in range(part(down * across, me, count), part(down * across, me + 1, count)):
+            r, f = piece % down * most_high, piece // down * most_wide
+            height, width = min(most_high, rows - r), min(most_wide, p.F - f)
             if not goes_on_alone(p.interrupt, me, start // p.chunk):
                 break  # but meet the others
-            split_columns(p.k, False, deep, width, <const real*>p.weight + o * p.F + f, p.F, own)
-            product(p.k, TILES, rows, deep, width, 0, width, p.d_rows, 0, own,
-                    <const real*>p.zeros if o == 0 else <const real*>NULL, dh + f, p.F)
+            P = right_operand(p.k, form, False, deep, width, <const real*>p.weight + o * p.F + f, p.F,
+                              p.own + me * p.own_bytes)
+            multiply(p, form, False, False, height, deep, width, rows_from(form, r, z, p.O, p.d_left, deep), p.O, P,
+                     p.F, <const real*>p.zeros if o == 0 else <const real*>NULL, <real*>p.dh + (start + r) * p.F + f,
+                     p.F)
 
 
-cdef void dweight_share(const Head* p, bint tiled, Py_ssize_t start, Py_ssize_t rows, int me, int count,
+cdef void dweight_share(const Head* p, int form, Py_ssize_t start, Py_ssize_t rows, int me, int count,
                         real* type_tag) noexcept nogil:
     cdef Py_ssize_t pieces = (p.O + BLOCK_OUTPUTS - 1) // BLOCK_OUTPUTS, piece, o, width, j
     cdef char* own = p.own + me * p.own_bytes
-    cdef const real* h = <const real*>p.h + start * p.F
+    cdef const void* h = <const real*>p.h + start * p.F
+    cdef const void* dz
     cdef const real* z
-    cdef real* dweight
     cdef real* dbias
     cdef real* sums = <real*>own
+    if is_cut(form):
+        h = p.h_right
     for piece in range(part(pieces, me, count), part(pieces, me + 1, count)):
         o = piece * BLOCK_OUTPUTS
         width = min(<Py_ssize_t>BLOCK_OUTPUTS, p.O - o)
         if not goes_on_alone(p.interrupt, me, start // p.chunk):
             return
-        z, dweight = <const real*>p.outputs + o, <real*>p.dweight + o * p.F
-        if tiled:
-            split_rows(p.k, True, width, rows, 0, rows, z, p.O, own)
-            product(p.k, TILES, width, rows, p.F, 0, p.F, own, 0, p.h_columns,
-                    <const real*>p.zeros if start == 0 else <const real*>NULL, dweight, p.F)
-        else:
-            gemm[real](True, False, width, p.F, rows, 1, z, p.O, h, p.F, 0 if start == 0 else 1, dweight, p.F)
+        z = <const real*>p.outputs + o
+        dz = left_operand(p.k, form, True, width, rows, 0, rows, z, p.O, own)
+        multiply(p, form, True, False, width, rows, p.F, dz, p.O, h, p.F,
+                 <const real*>p.zeros if start == 0 else <const real*>NULL, <real*>p.dweight + o * p.F, p.F)
         if p.dbias != NULL:
             dbias = <real*>p.dbias + o
             column_sums(p.k, rows, width, z, p.O, sums)

@@ -26,6 +26,7 @@ cdef extern from "kernels.h" nogil:
         PANELS "CYLSTM_PANELS"
         TILES "CYLSTM_TILES"
         UNPACKED "CYLSTM_UNPACKED"
+        BLAS "CYLSTM_BLAS"
         FORMS "CYLSTM_FORMS"
 
     const Kernels* cylstm_available(int n)
@@ -47,17 +48,26 @@ cdef inline Py_ssize_t lanes_of(const Kernels* k, const real* type_tag) noexcept
     return k.f32.lanes if real is float else k.f64.lanes
 
 
-# Whether there are products of tiles for this type.
-cdef inline bint has_tiles(const Kernels* k, const real* type_tag) noexcept nogil:
-    return k.f32.split_rows != NULL if real is float else k.f64.split_rows != NULL
+# Whether there are products of a form that is cut, for this type.
+cdef inline bint has_form(const Kernels* k, int form, const real* type_tag) noexcept nogil:
+    return (k.f32.cut_forms if real is float else k.f64.cut_forms) >> form & 1
 
-# The columns first..last of A (rows, K), as the left operand of a product by weights of this form: A itself, or packed
-# at `room`, which takes left_bytes(). Returns where it is.
-cdef inline const void* left_operand(const Kernels* k, int form, Py_ssize_t rows, Py_ssize_t K, Py_ssize_t first,
-                                     Py_ssize_t last, const real* A, Py_ssize_t lda, void* room) noexcept nogil:
-    if left_bytes(form, 1, 1) == 0:
+# The operands of a product of this form, in the order of its arguments: A (rows, K), its columns first..last, and
+# P (K, columns). Each is taken as it lies, or packed at `room`, which takes left_bytes() or right_bytes(). Returns
+# where it is.
+cdef inline const void* left_operand(const Kernels* k, int form, bint transposed, Py_ssize_t rows, Py_ssize_t K,
+                                     Py_ssize_t first, Py_ssize_t last, const real* A, Py_ssize_t lda,
+                                     void* room) noexcept nogil:
+    if not is_cut(form):
         return A
-    split_rows(k, False, rows, K, first, last, A, lda, room)
+    pack_left(k, form, transposed, rows, K, first, last, A, lda, room)
+    return room
+
+cdef inline const void* right_operand(const Kernels* k, int form, bint transposed, Py_ssize_t K, Py_ssize_t columns,
+                                      const real* P, Py_ssize_t ldp, void* room) noexcept nogil:
+    if not is_cut(form):
+        return P
+    pack_right(k, form, transposed, K, columns, P, ldp, room)
     return room
 
 # Whether tiles hold numbers of which this is the largest.

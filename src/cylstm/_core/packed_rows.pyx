@@ -158,4 +158,5 @@ cdef const void* carry(const Kernels* k, const Steps* s, Py_ssize_t t, bint reve
         copy_uncut(s, t, reverse, who, first, last, width, rows, copy)
         rows = copy
     carried += left_bytes(form, 16 * tiles_before(who), K)
-    return left_operand(k, form, last_alive(s, who, t) - row, K, first, last, rows + row * width, width, carried)
+    return left_operand(k, form, False, last_alive(s, who, t) - row, K, first, last, rows + row * width, width,
+                        carried)

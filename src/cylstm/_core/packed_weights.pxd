@@ -1,17 +1,26 @@
 """The weights of a network packed for one instruction set, in the forms that calls have asked for so far."""
 
-from cylstm._core.kernels cimport TILES, Kernels
+from cylstm._core.kernels cimport BLAS, PANELS, Kernels, is_bounded
 from cylstm._core.direction cimport Direction, Factor
 
-# The forms of a call's products; all 0, CYLSTM_PANELS, is what every call can do.
+# The forms of a call's products.
 cdef struct Choice:
     int inputs      # x W'
     int steps       # h R', dgates R
     int rows        # dgates W
-    int gradients   # dgates' x, dgates' h, which one kernel makes
+    int gradients   # dgates' x, dgates' h: BLAS, or a form that is cut
 
-cdef inline bint any_tiles(Choice choice) noexcept nogil:
-    return choice.inputs == TILES or choice.steps == TILES or choice.rows == TILES or choice.gradients == TILES
+# What every call can do, whatever numbers it is given.
+cdef inline Choice plain_forms() noexcept nogil:
+    cdef Choice choice
+    choice.inputs = choice.steps = choice.rows = PANELS
+    choice.gradients = BLAS
+    return choice
+
+# Whether a call has to look at its numbers first.
+cdef inline bint any_bounded(Choice choice) noexcept nogil:
+    return (is_bounded(choice.inputs) or is_bounded(choice.steps) or is_bounded(choice.rows)
+            or is_bounded(choice.gradients))
 
 # What was packed from the parameters as they were at one version. A call borrows it and keeps the weights it began
 # with: with others of it still borrowed, an update packs into new memory.

@@ -4,7 +4,7 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.string cimport memcpy, memset
 
 from cylstm._core.kernels cimport (
-    FORMS, PANELS, TILES, Kernels, active, has_tiles, is_bounded, is_cut, largest, pack_columns, pack_form, pack_gates,
+    FORMS, PANELS, TILES, Kernels, active, has_form, is_bounded, is_cut, largest, pack_columns, pack_gates, pack_right,
     real, right_bytes, tiles_hold,
 )
 from cylstm._core.memory cimport fitting
@@ -24,6 +24,7 @@ cdef enum:
     WEIGHTS_20 = 350000
     WEIGHTS_24 = 4000000
     TILED_INPUTS = 17          # I, or H
+    TILED_ROWS = 32            # of all steps together
 
 # What is packed of a direction.
 cdef enum Operand:
@@ -47,13 +48,16 @@ cdef enum:
 cdef Choice choose(const Kernels* k, bint doubles, Py_ssize_t H, Py_ssize_t B, Py_ssize_t N) noexcept nogil:
     """By the batch and the layer alone, never by the number of steps in a forward product: step() and a call on the
     whole sequence compute the same bits."""
-    cdef Choice choice
-    cdef bint tiles = not doubles and has_tiles(k, <const float*>NULL) and H >= TILED_INPUTS
+    cdef Choice choice = plain_forms()
     cdef Py_ssize_t R = 4 * H * H
-    choice.inputs = TILES if tiles and B >= TILED_BATCH else PANELS
-    choice.steps = TILES if tiles and B >= (TILED_BATCH if R <= WEIGHTS_12 else 12 if R <= WEIGHTS_20 else
-                                            20 if R <= WEIGHTS_24 else 24) else PANELS
-    choice.rows = choice.gradients = TILES if tiles and N >= 32 else PANELS
+    if doubles or not has_form(k, TILES, <const float*>NULL) or H < TILED_INPUTS:
+        return choice
+    if B >= TILED_BATCH:
+        choice.inputs = TILES
+    if B >= (TILED_BATCH if R <= WEIGHTS_12 else 12 if R <= WEIGHTS_20 else 20 if R <= WEIGHTS_24 else 24):
+        choice.steps = TILES
+    if N >= TILED_ROWS:
+        choice.rows = choice.gradients = TILES
     return choice
 
 
@@ -295,8 +299,8 @@ cdef void pack_share(const Packing* p, int me, int count, real* type_tag) noexce
             width = min(4 * p.lanes, p.columns - start)
             if is_bounded(p.form):
                 most = max(most, largest(p.k, p.rows, width, <const real*>target, width))
-            pack_form(p.k, p.form, p.rows, width, <const real*>target, width,
-                      p.target + right_bytes(p.form, p.rows, start, 0))
+            pack_right(p.k, p.form, False, p.rows, width, <const real*>target, width,
+                       p.target + right_bytes(p.form, p.rows, start, 0))
             width = 4 * p.lanes
     if p.cut:
         (<double*>(p.scratch + (me + 1) * p.room - LINE))[0] = most
