@@ -58,7 +58,10 @@ TESTS = {
     "src/cylstm/_core/gradients.pyx": CORE,
     "src/cylstm/_core/packed_rows.pyx": CORE,
     "src/cylstm/_core/network.pyx": CORE,
-    "src/cylstm/_core/ragged.pyx": ([*SMALL[:2], LAYER, "tests/test_model.py"], [MODULE, *THREADS]),
+    "src/cylstm/_core/ragged.pyx": (
+        [*SMALL[:2], LAYER, "tests/test_ragged.py", "tests/test_model.py"],
+        [MODULE, *THREADS],
+    ),
 }
 
 MISTAKES = [

@@ -276,7 +276,7 @@ def test_bad_options_are_named(options, error, message):
     (X, Y + O, None, ValueError, "y: expected ids in 0..5, got"),
     (X + V, Y, None, ValueError, "x: expected ids in 0..4, got"),
     (X - V, Y, None, ValueError, "x: expected ids in 0..4, got -"),
-    (X, Y, [4, 5, 1], ValueError, r"lengths: expected lengths in 1..4, got 5"),
+    (X, Y, [4, 5, 1], ValueError, r"lengths\[1\]: expected a length in 0..4, got 5"),
     (X, Y, [4, 3], ValueError, r"lengths: expected \(3,\), got \(2,\)"),
     (np.full((3, 4, V + 1), 0.5), Y, None, ValueError, rf"x: expected \(B, T, {V}\)"),
     (X * 1j, Y, None, TypeError, "x: expected floating-point numbers"),

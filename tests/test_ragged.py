@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import cylstm
 from cylstm import LSTM, State
 from cylstm._core.ragged import Plan
 
@@ -96,6 +97,43 @@ def test_one_step_has_lengths_and_resets_too(isa, dtype, rng):
         same(y[row], expected[row])
         same(final.h[:, row], state.h[:, row])
         same(final.c[:, row], state.c[:, row])
-    for lengths in ([1, 2, 1], [1, 0, 1]):
-        with pytest.raises(ValueError, match=r"lengths: expected lengths in 1\.\.1, got"):
+    for lengths in ([1, 2, 1], [1, -1, 1]):
+        with pytest.raises(ValueError, match=r"lengths\[1\]: expected a length in 0\.\.1, got"):
             layer(x, start, lengths=lengths)
+
+
+@pytest.mark.parametrize("lengths", [[0, 7, 0, 3, 1], [0, 0, 0, 0, 0]])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_row_of_length_0_keeps_its_state_and_has_no_part_in_gradients(isa, dtype, rng, lengths, threads):
+    """Without rows of any length too: every gradient is 0 then, not what memory held."""
+    before = cylstm.num_threads()
+    layer = LSTM(**SHAPE, bidirectional=True, dtype=dtype, seed=1)
+    lengths = np.array(lengths)
+    x, ids = rng.standard_normal((5, 7, 5)).astype(dtype), rng.integers(0, 5, (5, 7))
+    x[np.arange(7) >= lengths[:, None]] = np.nan
+    start = State(*(rng.standard_normal((4, 5, 19)).astype(dtype) for _ in range(2)))
+    dy = rng.standard_normal((5, 7, 38)).astype(dtype)
+    dfinal = State(*(rng.standard_normal((4, 5, 19)).astype(dtype) for _ in range(2)))
+    some, empty = np.flatnonzero(lengths), np.flatnonzero(lengths == 0)
+    cylstm.set_num_threads(threads)
+    try:
+        for inputs in (x, ids):
+            layer.backward(layer.forward(x[:, :1], start)[2], dy[:, :1])  # numbers in all memory
+            y, final, tape = layer.forward(inputs, start, lengths=lengths)
+            gradients = layer.backward(tape, dy, dfinal)
+            without_tape = layer(inputs, start, lengths=lengths)
+            same(np.stack(without_tape[1]), np.stack(final))
+            same(without_tape[0], y)
+            assert not y[empty].any()
+            same(np.stack(final)[:, :, empty], np.stack(start)[:, :, empty])
+            same(np.stack(gradients.state)[:, :, empty], np.stack(dfinal)[:, :, empty])
+            expected = {name: 0 * values for name, values in gradients.parameters.items()}
+            if some.size:
+                part = [State(*(array[:, some] for array in state)) for state in (start, dfinal)]
+                y_some, _, tape = layer.forward(inputs[some], part[0], lengths=lengths[some])
+                same(y[some], y_some)
+                expected = layer.backward(tape, dy[some], part[1]).parameters
+            for name, values in gradients.parameters.items():
+                same(values, expected[name])
+    finally:
+        cylstm.set_num_threads(before)

@@ -102,7 +102,7 @@ def test_batches_of_rows_give_what_all_of_them_give(rng, monkeypatch, features, 
     longer = State(*rng.standard_normal((2, layers, 24, 7)))
     with pytest.raises(ValueError, match=rf"state.h: expected \({layers}, 23, 7\), got \({layers}, 24, 7\)"):
         model(x, longer)
-    with pytest.raises(ValueError, match=r"lengths: expected lengths in 1\.\.6, got 7"):
+    with pytest.raises(ValueError, match=r"lengths\[0\]: expected a length in 0\.\.6, got 7"):
         model(x, lengths=np.full(23, 7))
     with pytest.raises(ValueError, match=r"resets: expected \(23, 6\), got \(24, 6\)"):
         model(x, resets=np.zeros((24, 6), bool))

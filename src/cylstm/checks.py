@@ -182,16 +182,16 @@ def check_range(name: str, ids: np.ndarray, size: int) -> None:
 
 
 def check_lengths(lengths, B: int, T: int) -> np.ndarray:
-    """B integers in 1..T as int64, a copy as `as_ids` has it. Raises TypeError or ValueError for anything else."""
+    """B integers in 0..T as int64, a copy as `as_ids` has it. Raises TypeError or ValueError for anything else."""
     given = np.array(plain_array("lengths", lengths))
     lengths = np.atleast_1d(given)
     if lengths.dtype.kind not in "iu":
         raise TypeError(f"lengths: expected integers, got {describe(lengths)}")
     if lengths.shape != (B,):
         raise ValueError(f"lengths: expected ({B},), got {given.shape}")
-    low, high = int(lengths.min(initial=T)), int(lengths.max(initial=1))
-    if low < 1 or high > T:
-        raise ValueError(f"lengths: expected lengths in 1..{T}, got {low if low < 1 else high}")
+    wrong = (lengths < 0) | (lengths > T)
+    if wrong.any():
+        raise ValueError(f"lengths[{wrong.argmax()}]: expected a length in 0..{T}, got {lengths[wrong.argmax()]}")
     return np.asarray(lengths, np.int64)
 
 

@@ -33,8 +33,8 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
     """
     cdef Py_ssize_t Hp = direction.Hp, G = 4 * direction.Hp, T = s.T, t0, t1, t, n, first, source, target, rows
     cdef Py_ssize_t done = 0
-    cdef Py_ssize_t steps = rows_at_once(s, G * <Py_ssize_t>sizeof(real)) // s.B, row = who.first_row
-    cdef Py_ssize_t every = step_beats(s, direction)
+    cdef Py_ssize_t steps = max(1, rows_at_once(s, G * <Py_ssize_t>sizeof(real)) // s.B)
+    cdef Py_ssize_t row = who.first_row, every = step_beats(s, direction)
     cdef const real* c_prev
     cdef real* chunk
     cdef bint cut

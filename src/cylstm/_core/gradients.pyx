@@ -94,6 +94,8 @@ cdef void gradients_of_piece(const Kernels* k, Py_ssize_t N, const Direction* di
     cdef real* sums = <real*>(scratch.own + who.me * scratch.own_bytes)
     cdef Py_ssize_t block, row
     dgates += 4 * unit
+    if N == 0:  # rows of length 0 alone
+        memset(sums, 0, 4 * (last - unit) * K * sizeof(real))
     for block in range((N + BLAS_ROWS - 1) // BLAS_ROWS):
         row = block * BLAS_ROWS
         if not goes_on_alone(who.interrupt, who.me, beat):

@@ -82,8 +82,8 @@ cdef class Layer(Arguments):
         x : (B, T, I) or (T, I) floats of any precision, or (B, T) or (T,) integer ids standing for one-hot rows.
             Any strided view will do; time-major data go in as `x.swapaxes(0, 1)`.
         state : State or None (zeros), each array (L*D, B, H); B is 1 for unbatched input.
-        lengths : (B,) integers in 1..T, in any order. y is 0 past each row's end, the final state is the one at each
-            row's own end, and the reverse direction begins there.
+        lengths : (B,) integers in 0..T, in any order. y is 0 past each row's end, the final state is the one at each
+            row's own end, and the reverse direction begins there; with 0, it is the initial state.
         resets : (B, T) or, unbatched, (T,) booleans. Where true, nothing flows between steps t-1 and t in either
             direction: the forward state, the initial one included, is zero before step t.
 

@@ -9,7 +9,8 @@ from libc.stdint cimport int64_t, uint8_t
 #                                          slot(t) = 0 for t = 0 and B + offset(t-1) after         B + N rows in all
 #
 # Forward, step t reads boundary t and writes boundary t+1. In the reverse direction it reads t+1 and writes t, and a
-# row of length n starts from boundary n: the two directions differ in nothing else.
+# row of length n starts from boundary n: the two directions differ in nothing else. A row of length 0 has boundary 0
+# alone, where its initial state is its final one.
 #
 # cut[offset(t) + b] says that nothing crosses boundary t of row b (the caller's `resets`).
 cdef struct Steps:

@@ -13,7 +13,7 @@ np.import_array()
 cdef class Plan:
     """The steps of one call, for B rows of at most T steps.
 
-    lengths: int64 (B,), each in 1..T, or None for T everywhere. resets: bool (B, T) or None. Both were checked before.
+    lengths: int64 (B,), each in 0..T, or None for T everywhere. resets: bool (B, T) or None. Both were checked before.
     """
 
     def __init__(self, Py_ssize_t B, Py_ssize_t T, lengths=None, resets=None):
@@ -31,7 +31,7 @@ cdef class Plan:
     cdef int sort(self, given) except -1:
         """Sort by counting: rows of one length stay in the caller's order."""
         cdef const int64_t[::1] lengths = given
-        cdef Py_ssize_t B = self.steps.B, T = self.steps.T, t, b, before = 0
+        cdef Py_ssize_t B = self.steps.B, T = self.steps.T, t, b, n, before = 0, empty
         cdef int64_t[::1] view
         cdef int64_t* sizes
         cdef int64_t* offsets
@@ -47,15 +47,21 @@ cdef class Plan:
         sizes, offsets = &view[0], &view[T]
         order, sorted_lengths = offsets + T + 1, offsets + T + 1 + B
         for b in range(B):
-            sizes[lengths[b] - 1] += 1  # rows that end with this step
+            if lengths[b] > 0:
+                sizes[lengths[b] - 1] += 1  # rows that end with this step
         for t in range(T - 1, -1, -1):
             offsets[t] = before  # where these rows begin in the order, for now
             before += sizes[t]
             sizes[t] = before  # those alive at it
+        empty = before  # rows of length 0 come behind all others
         for b in range(B):
             t = lengths[b] - 1
-            order[offsets[t]], sorted_lengths[offsets[t]] = b, t + 1
-            offsets[t] += 1
+            n = offsets[t] if t >= 0 else empty
+            order[n], sorted_lengths[n] = b, t + 1
+            if t >= 0:
+                offsets[t] += 1
+            else:
+                empty += 1
         offsets[0] = 0
         for t in range(T):
             offsets[t + 1] = offsets[t] + sizes[t]
@@ -100,7 +106,7 @@ cdef class Plan:
 
 
 cpdef Plan planned(Py_ssize_t B, Py_ssize_t T, lengths, resets, bint batched=True):
-    """lengths (B,) in 1..T or None; resets (B, T) or, unbatched, (T,) or None. Raises TypeError or ValueError."""
+    """lengths (B,) in 0..T or None; resets (B, T) or, unbatched, (T,) or None. Raises TypeError or ValueError."""
     if (lengths is None and resets is None) or B == 0 or T == 0:
         return None
     if lengths is not None:
