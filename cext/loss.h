@@ -48,8 +48,9 @@ static double NAME(softmax_cross_entropy)(ptrdiff_t rows, ptrdiff_t columns, REA
                                           double *weight, double *hits)
 {
     const int64_t *classes = targets;
+    const double smoothing = parameters ? parameters[0] : 0;
+    const REAL each = (REAL)(smoothing / (double)columns); /* of the target's 1, to every class */
     double total = 0, whole = 0, all_hits = 0;
-    (void)parameters;
     for (ptrdiff_t r = 0; r < rows; r++, logits += columns) {
         const REAL w = NAME(weigh)(r, columns, logits, weights, gradient, &whole);
         if (w == 0) continue;
@@ -57,18 +58,23 @@ static double NAME(softmax_cross_entropy)(ptrdiff_t rows, ptrdiff_t columns, REA
         ptrdiff_t first = 0; /* of equal maxima the first counts, as in numpy.argmax */
         while (first < columns && !(logits[first] == max)) first++;
         if (first == classes[r]) all_hits += (double)w;
+        /* the mean logit, less the one at the target: by how much smoothing lowers -log softmax(z)[class] */
+        double lower = 0;
+        for (ptrdiff_t j = 0; smoothing > 0 && j < columns; j++) lower += (double)logits[j] - (double)at_target;
         const REAL sum = NAME(exp_row)(columns, logits, max, gradient);
-        total += (double)w * (log((double)sum) + ((double)max - (double)at_target));
+        total += (double)w * (log((double)sum) + ((double)max - (double)at_target) - smoothing * lower / (double)columns);
         if (!gradient) continue;
-        const REAL factor = w * scale / sum; /* d/dz = softmax(z) - onehot(class) */
+        const REAL factor = w * scale / sum; /* d/dz = softmax(z) - onehot(class), smoothed */
         for (ptrdiff_t j = 0; j < columns; j++) logits[j] *= factor;
-        logits[classes[r]] -= w * scale;
+        logits[classes[r]] -= w * scale * (REAL)(1 - smoothing);
+        for (ptrdiff_t j = 0; smoothing > 0 && j < columns; j++) logits[j] -= w * scale * each;
     }
     *weight += whole, *hits += all_hits;
     return total;
 }
 
-/* Losses of numbers: of one output each, by its distance from the target. */
+/* Losses of numbers: of one output each, by its distance from the target. A target that is NaN is missing: what it stands
+ * for counts neither in the sums nor in the weight, of which it is an equal share. */
 #ifndef OF_NUMBERS
 #define OF_NUMBERS
 enum { SQUARED, ABSOLUTE, HUBER, PINBALL };
@@ -104,12 +110,19 @@ INLINE double NAME(of_numbers)(const int kind, ptrdiff_t rows, ptrdiff_t columns
     for (ptrdiff_t r = 0; r < rows; r++, outputs += columns, targets += columns / each) {
         const REAL w = NAME(weigh)(r, columns, outputs, weights, gradient, &whole);
         if (w == 0) continue;
+        ptrdiff_t missing = 0;
         for (ptrdiff_t j = 0; j < columns; j++) {
+            if (targets[j / each] != targets[j / each]) {
+                missing++;
+                if (gradient) outputs[j] = 0;
+                continue;
+            }
             const double p = kind == PINBALL ? parameters[1 + j % each] : kind == HUBER ? parameters[0] : 0;
             REAL slope;
             total += (double)w * NAME(of_error)(kind, outputs[j] - targets[j / each], p, &slope);
             if (gradient) outputs[j] = w * factor * slope;
         }
+        whole -= (double)w * (double)missing / (double)columns;
     }
     *weight += whole;
     return total / (double)columns;
@@ -128,6 +141,38 @@ LOSS_OF_NUMBERS(huber, HUBER)
 LOSS_OF_NUMBERS(pinball, PINBALL)
 #undef LOSS_OF_NUMBERS
 
+/* parameters: a number that is added to every variance. Outputs are a mean and a logarithm of the variance, in turn. */
+static double NAME(gaussian)(ptrdiff_t rows, ptrdiff_t columns, REAL *outputs, const void *targets, const REAL *weights,
+                             const double *parameters, REAL scale, int gradient, double *weight, double *hits)
+{
+    const REAL *values = targets;
+    const ptrdiff_t count = columns / 2;
+    double total = 0, whole = 0;
+    (void)hits;
+    for (ptrdiff_t r = 0; r < rows; r++, outputs += columns, values += count) {
+        const REAL w = NAME(weigh)(r, columns, outputs, weights, gradient, &whole);
+        if (w == 0) continue;
+        ptrdiff_t missing = 0;
+        for (ptrdiff_t j = 0; j < count; j++) {
+            REAL *output = outputs + 2 * j;
+            if (values[j] != values[j]) {
+                missing++;
+                if (gradient) output[0] = output[1] = 0;
+                continue;
+            }
+            const double e = (double)output[0] - (double)values[j], spread = exp((double)output[1]);
+            const double v = spread + parameters[0], factor = (double)w * (double)scale / (double)count;
+            total += (double)w * (log(v) + e * e / v + 1.8378770664093453) / 2; /* log(2 pi) */
+            if (!gradient) continue;
+            output[0] = (REAL)(factor * e / v);
+            output[1] = (REAL)(factor * (1 - e * e / v) * spread / v / 2);
+        }
+        whole -= (double)w * (double)missing / (double)count;
+    }
+    *weight += whole;
+    return total / (double)count;
+}
+
 static double NAME(binary_cross_entropy)(ptrdiff_t rows, ptrdiff_t columns, REAL *logits, const void *targets,
                                          const REAL *weights, const double *parameters, REAL scale, int gradient,
                                          double *weight, double *hits)
@@ -138,8 +183,13 @@ static double NAME(binary_cross_entropy)(ptrdiff_t rows, ptrdiff_t columns, REAL
     for (ptrdiff_t r = 0; r < rows; r++, logits += columns, values += columns) {
         const REAL w = NAME(weigh)(r, columns, logits, weights, gradient, &whole);
         if (w == 0) continue;
-        ptrdiff_t right = 0;
+        ptrdiff_t right = 0, missing = 0;
         for (ptrdiff_t j = 0; j < columns; j++) {
+            if (values[j] != values[j]) {
+                missing++;
+                if (gradient) logits[j] = 0;
+                continue;
+            }
             const double z = (double)logits[j], target = (double)values[j];
             const double e = exp(-fabs(z)); /* log(1 + exp(z)) = max(z, 0) + log(1 + exp(-|z|)) */
             /* z - z carries a NaN that z > 0 would drop */
@@ -148,6 +198,7 @@ static double NAME(binary_cross_entropy)(ptrdiff_t rows, ptrdiff_t columns, REAL
             if (gradient) logits[j] = w * factor * (REAL)((z > 0 ? 1 / (1 + e) : e / (1 + e)) - target);
         }
         all_hits += (double)w * (double)right;
+        whole -= (double)w * (double)missing / (double)columns;
     }
     *weight += whole, *hits += all_hits;
     return total / (double)columns;

@@ -12,13 +12,14 @@ from cylstm._core.gradients import embedding_gradient
 # Those of Model(loss=...), and the oracle's.
 NAMES = {
     "cross_entropy": "softmax_cross_entropy",
-    **{name: name for name in ("mse", "mae", "huber", "quantiles", "binary_cross_entropy")},
+    **{name: name for name in ("mse", "mae", "huber", "quantiles", "gaussian", "binary_cross_entropy")},
 }
+KINDS = {**losses.by_name, "smoothed": losses.CrossEntropy(smoothing=0.2), "floor": losses.Gaussian(floor=0.3)}
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=KINDS)
 def kind(request):
-    return losses.by_name[request.param]
+    return KINDS[request.param]
 
 
 def in_oracle(kind):
@@ -27,7 +28,8 @@ def in_oracle(kind):
 
 def fitting(kind, O):
     """So many outputs, or a few more, as the loss can have."""
-    return O if kind.kernel != "pinball" else -(-O // len(kind.quantiles)) * len(kind.quantiles)
+    each = {"pinball": 3, "gaussian": 2}.get(kind.kernel, 1)
+    return -(-O // each) * each
 
 
 def random_head(rng, dtype, N, F, O):
@@ -38,6 +40,17 @@ def some_targets(rng, kind, N, O, dtype):
     if kind.of_classes:
         return rng.integers(0, O, N)
     return rng.random((N, *kind.width(O))).astype(dtype)
+
+
+def apart(kind, outputs, targets):
+    """Targets moved away from outputs that rounding could put on their other side, where some slopes have a step."""
+    if kind.of_classes or kind.kernel == "gaussian":
+        return targets
+    for _ in range(20):
+        close = abs(outputs.reshape(*targets.shape, -1) - targets[..., None]) < 1e-4
+        targets = np.where(close.any(axis=-1), targets + targets.dtype.type(3e-4), targets)
+    assert not close.any()
+    return targets
 
 
 def some_hits(kind, outputs, targets):
@@ -62,6 +75,7 @@ def test_losses_and_their_gradients(isa, dtype, rng, close, kind, with_bias, N, 
     bias = bias if with_bias else None
     targets = some_targets(rng, kind, N, O, dtype)
     outputs = h.astype(float) @ weight.astype(float).T + (bias if with_bias else 0)
+    targets = apart(kind, outputs, targets)
     loss, doutputs = in_oracle(kind)(outputs, targets)
     dh, dweight, dbias = np.full_like(h, np.nan), np.full_like(weight, np.nan), np.full(O, np.nan, dtype)
     sums = head.loss(kind, h, weight, bias, targets, scale=0.75 / N, dh=dh, dweight=dweight,
@@ -84,6 +98,7 @@ def test_rows_count_by_their_weights(isa, dtype, rng, close, kind, N, F, O):
     targets, weights = some_targets(rng, kind, N, O, dtype), rng.exponential(2, N).astype(dtype)
     weights[2::3] = 0
     outputs = h.astype(float) @ weight.astype(float).T + bias
+    targets = apart(kind, outputs, targets)
     loss, doutputs = in_oracle(kind)(outputs, targets, weights)
     dh, dweight, dbias = np.full_like(h, np.nan), np.full_like(weight, np.nan), np.full(O, np.nan, dtype)
     whole = weights.sum(dtype=float)
@@ -99,8 +114,8 @@ def test_rows_count_by_their_weights(isa, dtype, rng, close, kind, N, F, O):
 
 
 def test_weights_of_one_change_no_bit(isa, dtype, rng, kind):
-    h, weight, bias = random_head(rng, dtype, 50, 9, 33)
-    targets, results = some_targets(rng, kind, 50, 33, dtype), []
+    h, weight, bias = random_head(rng, dtype, 50, 9, 36)
+    targets, results = some_targets(rng, kind, 50, 36, dtype), []
     for weights in (None, np.ones(50, dtype)):
         dh, dweight, dbias = np.empty_like(h), np.empty_like(weight), np.empty_like(bias)
         sums = head.loss(kind, h, weight, bias, targets, weights=weights, scale=0.3, dh=dh, dweight=dweight,
@@ -138,16 +153,16 @@ def test_pieces_change_only_the_order_of_sums(dtype, rng):
 
 
 def test_what_the_head_is_given_must_fit(dtype, rng, kind):
-    h, weight, bias = random_head(rng, dtype, 6, 4, 3)
-    targets = some_targets(rng, kind, 6, 3, dtype)
-    other = some_targets(rng, losses.by_name["mse" if kind.of_classes else "cross_entropy"], 6, 3, dtype)
+    h, weight, bias = random_head(rng, dtype, 6, 4, 6)
+    targets = some_targets(rng, kind, 6, 6, dtype)
+    other = some_targets(rng, losses.by_name["mse" if kind.of_classes else "cross_entropy"], 6, 6, dtype)
     for wrong in (targets[1:], other):
         with pytest.raises(ValueError, match=r"expected|Buffer"):
             head.loss(kind, h, weight, bias, wrong)
     with pytest.raises(ValueError, match="targets, weights, dh, dweight, dbias: expected shapes"):
         head.loss(kind, h, weight, bias, targets, weights=np.ones(5, dtype))
     with pytest.raises(ValueError, match=r"kernel: expected a loss of kernels.def, got 'sgd'"):
-        head.loss(changed(kernel="sgd"), h, weight, bias, rng.random((6, 3)).astype(dtype))
+        head.loss(changed(kernel="sgd"), h, weight, bias, rng.random((6, 6)).astype(dtype))
 
 
 def test_linear(isa, dtype, rng, close):
@@ -258,3 +273,31 @@ def test_the_slope_at_the_corners():
     assert slopes(losses.Huber(2.0)) == (0.125 + 1.75**2 / 2 + 2 * 1.25, [0, 0.5, 1.75, -2])
     quantiles = losses.Quantiles([0.25, 0.5])  # of 0.25 and of 1.0
     assert slopes(quantiles, np.array([[0.25, 1.0]])) == (0 + 0.25 + 0.75 + 1.5, [0, 0.5, 0.75, -0.5])
+
+
+@pytest.mark.parametrize("kind", [name for name in KINDS if not KINDS[name].of_classes], indirect=True)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("N", "F", "O"), [(7, 5, 17), (41, 3, 1), (300, 70, 2_203)])
+def test_missing_targets_count_for_nothing(isa, dtype, rng, close, kind, weighted, N, F, O):
+    """Some of a row's targets, or all; each of a row's counts for an equal share of its weight."""
+    O = fitting(kind, O)
+    h, weight, bias = random_head(rng, dtype, N, F, O)
+    targets, weights = some_targets(rng, kind, N, O, dtype), rng.exponential(2, N).astype(dtype)
+    outputs = h.astype(float) @ weight.astype(float).T + bias
+    targets = apart(kind, outputs, targets)
+    targets[rng.random(targets.shape) < 0.4] = np.nan
+    targets[3], weights[5] = np.nan, 0
+    weights = weights if weighted else None
+    loss, doutputs = in_oracle(kind)(outputs, targets.astype(float), weights)
+    dh, dweight, dbias = np.full_like(h, np.nan), np.full_like(weight, np.nan), np.full(O, np.nan, dtype)
+    each = np.ones(N) if weights is None else weights.astype(float)
+    whole = (each * (~np.isnan(targets)).mean(axis=1)).sum()
+    sums = head.loss(kind, h, weight, bias, targets, weights=weights, scale=0.75 / whole, dh=dh, dweight=dweight,
+                     dbias=dbias)  # fmt: skip
+    assert sums[1] == pytest.approx(whole, rel=1e-12)
+    assert sums[0] / whole == pytest.approx(loss, rel={"float32": 1e-5, "float64": 1e-12}[dtype])
+    close(dh, 0.75 * doutputs @ weight, "dh")
+    close(dweight, 0.75 * doutputs.T @ h, "dweight")
+    close(dbias, 0.75 * doutputs.sum(axis=0), "dbias")
+    assert not dh[3].any()
+    assert head.loss(kind, h, weight, bias, targets, weights=weights) == sums

@@ -20,6 +20,7 @@ __all__ = [
     "AbsoluteError",
     "BinaryCrossEntropy",
     "CrossEntropy",
+    "Gaussian",
     "Huber",
     "Loss",
     "Quantiles",
@@ -56,7 +57,10 @@ class Loss:
     @property
     def config(self) -> str | dict:
         """What files hold, for `as_loss`: the name or, where there are parameters, a dict of name and those."""
-        return {"name": self.name, **vars(self)} if vars(self) else self.name
+        if not self.parameters:
+            return self.name
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+        return {"name": self.name, **plain}
 
     def width(self, outputs: int) -> tuple[int, ...]:
         """The shape of one token's target beside so many outputs."""
@@ -88,9 +92,21 @@ class Loss:
 
 @dataclass(frozen=True)
 class CrossEntropy(Loss):
-    """-log softmax(outputs)[class]. Targets are classes, integers in 0..O-1."""
+    """-log softmax(outputs)[class]. Targets are classes, integers in 0..O-1.
+
+    smoothing : in [0, 1), the share of each target that goes to all classes equally (Szegedy et al. 2016), as PyTorch's
+        label_smoothing without class weights. The perplexity is then that of the smoothed targets.
+    """
 
     name, kernel, of_classes = "cross_entropy", "softmax_cross_entropy", True
+    smoothing: float = 0.0
+
+    def __post_init__(self):
+        object.__setattr__(self, "smoothing", real_in("smoothing", self.smoothing, 0, 1, open_high=True))
+
+    @property
+    def parameters(self):
+        return (self.smoothing,) if self.smoothing else ()
 
     def width(self, outputs):
         return ()
@@ -166,15 +182,40 @@ class Quantiles(Loss):
     def parameters(self):
         return (len(self.quantiles), *self.quantiles)
 
-    @property
-    def config(self):
-        return {"name": self.name, "quantiles": list(self.quantiles)}
-
     def width(self, outputs):
         if outputs % len(self.quantiles):
             several = f"a multiple of {len(self.quantiles)}, an output for each quantile"
             raise ValueError(f"output_size: expected {several}, got {outputs}")
         return (outputs // len(self.quantiles),)
+
+
+@dataclass(frozen=True)
+class Gaussian(Loss):
+    """The mean over numbers t of -log N(t; m, v), a normal distribution's density (Nix & Weigend 1994): its constant
+    log(2 pi) / 2 is in it, as in PyTorch's GaussianNLLLoss with full=True.
+
+    floor : > 0, added to each variance, so that none comes too close to 0: v = exp(output) + floor.
+
+    A model has two outputs for each number of a target, its mean and then the logarithm of its variance.
+    """
+
+    name, kernel = "gaussian", "gaussian"
+    floor: float = 1e-6
+
+    def __post_init__(self):
+        object.__setattr__(self, "floor", real_in("floor", self.floor, 0, open_low=True))
+
+    def width(self, outputs):
+        if outputs % 2:
+            raise ValueError(f"output_size: expected an even number, a mean and a log-variance each, got {outputs}")
+        return (outputs // 2,)
+
+    def decide(self, outputs):
+        return outputs[..., ::2]
+
+    def deviation(self, outputs) -> np.ndarray:
+        """The standard deviations, (..., O/2) from outputs (..., O), that belong to the means of `predict`."""
+        return np.sqrt(np.exp(outputs[..., 1::2]) + outputs.dtype.type(self.floor))
 
 
 @dataclass(frozen=True)
@@ -184,8 +225,9 @@ class BinaryCrossEntropy(Loss):
     name, kernel = "binary_cross_entropy", "binary_cross_entropy"
 
     def check_values(self, name, y, outputs):
-        if y.size and not (y.min() >= 0 and y.max() <= 1):
-            raise ValueError(f"{name}: expected targets in [0, 1], got {y.min():g}..{y.max():g}")
+        wrong = (y < 0) | (y > 1)  # neither where a target is NaN, and missing
+        if wrong.any():
+            raise ValueError(f"{name}: expected targets in [0, 1], got {y[wrong][0]:g}")
 
     def decide(self, outputs):
         return (outputs > 0).astype(np.int64)
@@ -200,7 +242,15 @@ class BinaryCrossEntropy(Loss):
 
 by_name = {
     loss.name: loss
-    for loss in (CrossEntropy(), SquaredError(), AbsoluteError(), Huber(), Quantiles(), BinaryCrossEntropy())
+    for loss in (
+        CrossEntropy(),
+        SquaredError(),
+        AbsoluteError(),
+        Huber(),
+        Quantiles(),
+        Gaussian(),
+        BinaryCrossEntropy(),
+    )
 }
 
 

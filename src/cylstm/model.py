@@ -53,7 +53,7 @@ class Model:
         E: ids go through a learned table (V, E) first. Without one, ids stand for one-hot rows.
     output : "sequence" or "last"
         One output per step, or one per row from the last layer's final state (of both directions).
-    loss : "cross_entropy", "mse", "mae", "huber", "quantiles", "binary_cross_entropy" or a `losses.Loss`
+    loss : "cross_entropy", "mse", "mae", "huber", "quantiles", "gaussian", "binary_cross_entropy" or a `losses.Loss`
         Averaged over tokens (rows, for output="last"), never over padding; over the outputs of a token, too.
     head_bias : bool
     seed : int, None or numpy.random.Generator

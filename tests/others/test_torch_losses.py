@@ -8,6 +8,15 @@ from cylstm import Model, losses
 torch = pytest.importorskip("torch")
 
 
+def gaussian(outputs, targets):
+    variances = outputs[..., 1::2].exp() + 0.01
+    return torch.nn.functional.gaussian_nll_loss(outputs[..., ::2], targets, variances, full=True, eps=1e-9)
+
+
+def smoothed(outputs, targets):
+    return torch.nn.functional.cross_entropy(outputs.flatten(0, 1), targets.flatten(), label_smoothing=0.3)
+
+
 def pinball(outputs, targets):
     q, error = torch.tensor([0.2, 0.7], dtype=torch.float64), targets.repeat_interleave(2, dim=-1) - outputs
     q = q.repeat(targets.shape[-1])
@@ -19,16 +28,19 @@ OTHERS = {
         losses.CrossEntropy(),
         lambda z, y: torch.nn.functional.cross_entropy(z.flatten(0, 1), y.flatten()),
     ),
+    "smoothed": (losses.CrossEntropy(smoothing=0.3), smoothed),
     "mse": (losses.SquaredError(), torch.nn.functional.mse_loss),
     "mae": (losses.AbsoluteError(), torch.nn.functional.l1_loss),
     "huber": (losses.Huber(0.3), lambda z, y: torch.nn.functional.huber_loss(z, y, delta=0.3)),
     "quantiles": (losses.Quantiles([0.2, 0.7]), pinball),
+    "gaussian": (losses.Gaussian(floor=0.01), gaussian),
     "binary_cross_entropy": (losses.BinaryCrossEntropy(), torch.nn.functional.binary_cross_entropy_with_logits),
 }
 
 
-@pytest.mark.parametrize("name", losses.by_name)
+@pytest.mark.parametrize("name", OTHERS)
 def test_a_loss_and_its_gradients_are_torchs(rng, name):
+    assert set(losses.by_name) <= set(OTHERS)
     loss, function = OTHERS[name]
     model = Model(3, 5, 6, loss=loss, dtype="float64", seed=1)
     x = rng.standard_normal((4, 7, 3))
