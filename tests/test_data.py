@@ -211,10 +211,10 @@ def test_padding_keeps_every_sequence_and_its_length():
         assert not row[length:].any()
     ids, _ = data.pad([np.array([7], np.uint8), np.array([300, 5], np.uint16)])
     assert ids.dtype == np.uint16 and ids.tolist() == [[7, 0], [300, 5]]
-    with pytest.raises(ValueError, match=r"sequences\[1\]: expected \(T >= 1, 2\), got float64 \(4, 3\)"):
+    with pytest.raises(ValueError, match=r"sequences\[1\]: expected \(T, 2\), got float64 \(4, 3\)"):
         data.pad([np.ones((3, 2)), np.ones((4, 3))])
-    with pytest.raises(ValueError, match=r"sequences\[1\]: expected \(T >= 1\), got int64 \(0,\)"):
-        data.pad([np.arange(2), np.arange(0)])
+    ids, lengths = data.pad([np.arange(2), np.arange(0)])
+    assert ids.tolist() == [[0, 1], [0, 0]] and lengths.tolist() == [2, 0]
     with pytest.raises(ValueError, match="expected at least one sequence, got none"):
         data.pad([])
 
@@ -236,8 +236,8 @@ def test_batches_are_drawn_by_the_seed():
     assert first == same != other
     assert [lengths[batch[0]] for batch in first] != [4, 4, 2, 2, 2]
     assert [b.tolist() for b in data.batches_by_length(lengths, 4)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
-    with pytest.raises(ValueError, match=r"lengths: expected \(N,\) integers >= 1"):
-        data.batches_by_length([3, 0], 2)
+    with pytest.raises(ValueError, match=r"lengths: expected \(N,\) integers >= 0"):
+        data.batches_by_length([3, -1], 2)
 
 
 def test_windows_are_followed_by_their_targets():

@@ -112,8 +112,10 @@ def test_batches_of_rows_give_what_all_of_them_give(rng, monkeypatch, features, 
     np.testing.assert_allclose(np.stack(final), np.stack(whole_final), rtol=1e-12, atol=1e-15)
     for n, (row, length) in enumerate(zip(ragged, lengths, strict=True)):
         np.testing.assert_allclose(row, expected[n, :length] if not options else expected[n], rtol=1e-12, atol=1e-15)
+    empty, _ = model([*rows[:20], x[20, :0], *rows[21:]])
+    assert len(empty) == 23 and not np.any(empty[20] if not options else empty[20] - model.parameters["head.bias"])
     with pytest.raises(ValueError, match=r"sequences\[20\]: expected"):
-        model([*rows[:20], x[20, :0], *rows[21:]])
+        model([*rows[:20], x[20, 0, ...], *rows[21:]] if features else [*rows[:20], x[20][None], *rows[21:]])
     if features:
         with pytest.raises(ValueError, match=r"x: expected \(B, T, 5\) or \(T, 5\), got \(23, 6, 4\)"):
             model(x[:, :, :4])

@@ -10,18 +10,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cylstm._core.ragged import Plan, planned
-from cylstm.checks import check_finite, check_lengths, check_resets, check_state, plain_array
-from cylstm.sequences import batches_by_length, pad
+from cylstm._core.ragged import Plan
+from cylstm.checks import check_lengths, check_mask, check_resets, check_state, describe, plain_array
+from cylstm.counting import EVERY
+from cylstm.sequences import batches_by_length, kept_resets, padded
 from cylstm.state import State
 
 __all__ = [
     "Batch",
+    "Part",
     "at_once",
     "batch_of",
-    "checked_batch",
     "in_batches",
     "last_of",
+    "of_masked",
     "of_tokens",
     "one_row_each",
     "to_steps",
@@ -35,46 +37,47 @@ def at_once(size: int) -> int:
     return max(1, AT_ONCE // size)
 
 
+class Part(NamedTuple):
+    """Rows of a data set, whose arrays were checked."""
+
+    x: np.ndarray  # ids (B, T) or features (B, T, I)
+    y: np.ndarray  # (B, T, ...) or, for output="last", (B, ...)
+    weights: np.ndarray | None  # (B,) or (B, T)
+    plan: Plan | None  # of lengths and resets
+    state: State | None  # before the first step
+
+
 class Batch(NamedTuple):
-    """Inputs and targets that were checked."""
+    """Inputs, and the targets and weights of their tokens as a loss takes them."""
 
     x: np.ndarray  # ids (B, T) or features (B, T, I)
     targets: np.ndarray  # (N,) or (N, O), of the N tokens
-    real: np.ndarray | None  # (B, T) where these are; None for everywhere
-    plan: Plan | None  # of lengths and resets
+    weights: np.ndarray | None  # (N,), of the model's type; None for 1 everywhere
+    weight: float  # the sum of what counts
+    tokens: int  # how many count
+    real: np.ndarray | None  # (B, T) where the tokens are; None for everywhere
+    plan: Plan | None
+    state: State | None
 
 
-def checked_batch(model, x, y, lengths, resets) -> Batch:
-    """The arguments of `Model.loss_and_gradients`. Raises TypeError or ValueError, naming the argument."""
-    x = plain_array("x", x)  # once: what it is converted from may answer otherwise the next time
-    if x.dtype.kind not in "iuf":
-        raise TypeError(f"x: expected floating-point numbers or integer ids, got {x.dtype} {x.shape}")
-    if x.ndim != (2 if x.dtype.kind in "iu" else 3):
-        raise ValueError(f"x: expected a batch, ids (B, T) or features (B, T, {model.input_size}), got {x.shape}")
-    last, width = model.output == "last", model.loss.width(model.output_size)
-    y = plain_array("y", y)
-    model.loss.check_kind("y", y)
-    if last:
-        y = one_row_each(y, width)
-    expected = (*x.shape[: 1 if last else 2], *width)
-    if y.shape != expected:
-        raise ValueError(f"y: expected {expected}, got {y.shape}")
-    plan = planned(*x.shape[:2], lengths, resets)
-    ends = None if plan is None else plan.lengths
-    check_finite("y", y, model.dtype, None if last else ends)
-    check_finite("x", x, model.dtype, ends)
-    return batch_of(model, x, y, plan)
-
-
-def batch_of(model, x, y, plan=None) -> Batch:
-    """The same of arrays that were checked."""
-    width, real = model.loss.width(model.output_size), None
+def batch_of(model, part, counting=EVERY) -> Batch:
+    """The Batch of a Part."""
+    loss, width, real = model.loss, model.loss.width(model.output_size), None
+    x, y, weights, plan, state = part
     if model.output == "last":
         y = one_row_each(y, width)
     elif plan is not None and plan.lengths is not None:
         real = ~plan.past_ends()
     y = y.reshape(-1, *width) if real is None else y[real]
-    return Batch(x, model.loss.converted("y", y, model.output_size, model.dtype), real, plan)
+    if weights is not None:
+        if model.output != "last" and weights.ndim == 1:
+            weights = np.broadcast_to(weights[:, None], x.shape[:2])
+        weights = (weights.reshape(-1) if real is None else weights[real]).astype(np.float64)
+    y, weights, counted = counting.applied(loss, y, weights)
+    weights = None if weights is None else weights.astype(model.dtype)
+    total, tokens = (len(y), len(y)) if counted is None else (counted.sum(), np.count_nonzero(counted))
+    targets = loss.converted("y", y, model.output_size, model.dtype)
+    return Batch(x, targets, weights, float(total), int(tokens), real, plan, state)
 
 
 def one_row_each(y, width) -> np.ndarray:
@@ -115,7 +118,7 @@ def in_batches(model, x, state, lengths, resets):
     """`model(x)` of an array (B, T, ...) or of a list of sequences: as many rows at a time, which know nothing of each
     other, as have AT_ONCE steps."""
     ragged, last = isinstance(x, list), model.output == "last"
-    B, T = (len(x), max(map(len, x))) if ragged else x.shape[:2]
+    B, T = (len(x), max(1, *map(len, x))) if ragged else x.shape[:2]
     lengths = None if lengths is None else check_lengths(lengths, B, T)
     resets = None if resets is None else check_resets(resets, B, T, True)
     final = model.initial_state(B)
@@ -130,7 +133,7 @@ def in_batches(model, x, state, lengths, resets):
         batches = [slice(B * n // count, B * (n + 1) // count) for n in range(count)]
     for rows in batches:
         start = None if state is None else State(state.h[:, rows], state.c[:, rows])
-        part, ends = pad([x[n] for n in rows]) if ragged else (x[rows], None if lengths is None else lengths[rows])
+        part, ends = padded([x[n] for n in rows]) if ragged else (x[rows], None if lengths is None else lengths[rows])
         cuts = None if resets is None else resets[rows, : part.shape[1]]
         plan = None if ends is None and cuts is None else Plan(*part.shape[:2], ends, cuts)
         found, (final.h[:, rows], final.c[:, rows]) = model.at_once(part, start, plan)
@@ -140,3 +143,31 @@ def in_batches(model, x, state, lengths, resets):
         else:
             outputs[rows] = found
     return outputs, final
+
+
+def of_masked(model, x, state, lengths, mask, resets):
+    """`model(x, mask=mask)`: the steps where it is true behind each other, and what comes out in their places."""
+    single = not isinstance(x, list)
+    if single:
+        x = plain_array("x", x)
+        batched = x.ndim == (2 if x.dtype.kind in "iu" or model.embedding_size is not None else 3)
+        x = x if batched else x[None]
+        mask = check_mask("mask", mask, x.shape[:2] if batched else x.shape[1:2]).reshape(x.shape[:2])
+        if lengths is not None:
+            mask = mask & (np.arange(x.shape[1]) < check_lengths(lengths, *x.shape[:2])[:, None])
+    else:
+        if not isinstance(mask, (list, tuple)) or len(mask) != len(x):
+            raise TypeError(f"mask: expected a list of {len(x)} arrays, as x is one, got {describe(mask)}")
+        mask = [check_mask(f"mask[{n}]", given, x[n].shape[:1]) for n, given in enumerate(mask)]
+    steps, kept = max(map(len, x)), [np.flatnonzero(row) for row in mask]
+    rows = [row[places] for row, places in zip(x, kept, strict=True)]
+    if resets is not None:
+        given = check_resets(resets, len(x), steps, not single or batched)
+        resets, _ = padded([kept_resets(row, places) for row, places in zip(given, kept, strict=True)])
+    outputs, final = in_batches(model, rows, state, None, resets)
+    if model.output == "last":
+        return (outputs if not single or batched else outputs[0]), final
+    whole = [np.zeros((len(row), model.output_size), model.dtype) for row in x]
+    for target, places, row in zip(whole, kept, outputs, strict=True):
+        target[places] = row
+    return (whole if not single else np.stack(whole) if batched else whole[0]), final

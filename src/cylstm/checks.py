@@ -8,8 +8,9 @@ import os
 import numpy as np
 
 __all__ = [
-    "as_float_array", "as_generator", "as_ids", "check_finite", "check_lengths", "check_range", "check_resets",
-    "check_state", "describe", "described_with_way", "one_of", "path_name", "plain_array", "positive_int", "real_in",
+    "as_float_array", "as_generator", "as_ids", "check_finite", "check_lengths", "check_mask", "check_range",
+    "check_resets", "check_state", "describe", "described_with_way", "one_of", "path_name", "plain_array",
+    "positive_int", "real_in",
 ]  # fmt: skip
 
 
@@ -131,17 +132,21 @@ def described_with_way(array) -> str:
     return describe(array) + way.get(array.dtype.kind, "")
 
 
-def check_finite(name: str, array: np.ndarray, dtype, lengths=None) -> None:
+def check_finite(name: str, array: np.ndarray, dtype, mask=None, missing=False) -> None:
     """ValueError that names the first number which is not finite, or which `dtype` cannot hold.
 
-    lengths : of its rows; what stands past a row's end may be anything. Integers pass.
+    mask : of the array's first axes; where it is false there may be anything. missing : whether NaN will do.
+    Integers pass.
     """
     most = np.float64(np.finfo(dtype).max)
     if array.dtype.kind != "f" or not array.size or (-most <= array.min() and array.max() <= most):
         return
     for n, row in enumerate(array):  # row by row: a memory map is not copied as a whole
-        row = row if lengths is None else row[: lengths[n]]
-        wrong = ~(np.abs(row) <= most)
+        wrong = np.array(~(np.abs(row) <= most))
+        if missing:
+            wrong &= ~np.isnan(row)
+        if mask is not None:
+            wrong[~mask[n]] = False
         if wrong.any():
             place = np.unravel_index(wrong.argmax(), wrong.shape)
             where = ", ".join(map(str, (n, *place)))
@@ -193,6 +198,16 @@ def check_lengths(lengths, B: int, T: int) -> np.ndarray:
     if wrong.any():
         raise ValueError(f"lengths[{wrong.argmax()}]: expected a length in 0..{T}, got {lengths[wrong.argmax()]}")
     return np.asarray(lengths, np.int64)
+
+
+def check_mask(name: str, mask, shape: tuple[int, ...]) -> np.ndarray:
+    """Booleans of this shape. Raises TypeError or ValueError."""
+    mask = plain_array(name, mask)
+    if mask.dtype != bool:
+        raise TypeError(f"{name}: expected booleans, got {describe(mask)}")
+    if mask.shape != shape:
+        raise ValueError(f"{name}: expected {shape}, got {mask.shape}")
+    return mask
 
 
 def check_resets(resets, B: int, T: int, batched: bool) -> np.ndarray:

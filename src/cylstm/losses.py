@@ -74,6 +74,14 @@ class Loss:
     def check_values(self, name: str, y, outputs: int) -> None:
         """ValueError unless targets, (..., *width(outputs)) and finite, are in range."""
 
+    def class_count(self, outputs: int) -> int:
+        """How many classes `classes` tells apart. TypeError for a loss of numbers."""
+        raise TypeError(f"class_weight: expected None with loss={self.name!r}, whose targets are numbers")
+
+    def classes(self, targets) -> np.ndarray:
+        """The class (N,) of each target (N, *width)."""
+        raise NotImplementedError
+
     def converted(self, name: str, y, outputs: int, dtype) -> np.ndarray:
         """Targets (N, *width(outputs)) as the kernel takes them, checked: contiguous int64 or `dtype`."""
         self.check_values(name, y, outputs)
@@ -117,6 +125,12 @@ class CrossEntropy(Loss):
 
     def check_values(self, name, y, outputs):
         check_range(name, y, outputs)
+
+    def class_count(self, outputs):
+        return outputs
+
+    def classes(self, targets):
+        return targets
 
     def converted(self, name, y, outputs, dtype):
         return as_ids(name, y, outputs)
@@ -228,6 +242,15 @@ class BinaryCrossEntropy(Loss):
         wrong = (y < 0) | (y > 1)  # neither where a target is NaN, and missing
         if wrong.any():
             raise ValueError(f"{name}: expected targets in [0, 1], got {y[wrong][0]:g}")
+
+    def class_count(self, outputs):
+        if outputs != 1:
+            raise TypeError(f"class_weight: expected None with loss={self.name!r} of {outputs} outputs, whose targets "
+                            "may be of several classes")  # fmt: skip
+        return 2
+
+    def classes(self, targets):
+        return (targets[:, 0] > 0.5).astype(np.int64)
 
     def decide(self, outputs):
         return (outputs > 0).astype(np.int64)

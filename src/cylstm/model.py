@@ -11,7 +11,7 @@ import numpy as np
 from cylstm import losses, tensor_files
 from cylstm._core.head import linear
 from cylstm._core.ragged import planned
-from cylstm.batches import at_once, checked_batch, in_batches, last_of
+from cylstm.batches import at_once, batch_of, in_batches, last_of, of_masked
 from cylstm.cell import VARIANTS
 from cylstm.checks import as_generator, as_ids, describe, one_of, plain_array, positive_int
 from cylstm.init import LATER
@@ -177,19 +177,21 @@ class Model:
 
     # --- use ------------------------------------------------------------------------------------------------------
 
-    def __call__(self, x, state=None, *, lengths=None, resets=None) -> tuple[np.ndarray, State]:
+    def __call__(self, x, state=None, *, lengths=None, mask=None, resets=None) -> tuple[np.ndarray, State]:
         """Outputs (logits, or numbers for "mse") and the final state, as a layer gives them. No tape is kept and
         nothing is dropped.
 
         x, state, lengths, resets: as for `LSTM`; with an embedding x must be ids. x may also be a list of B arrays of
-        different lengths T_b, which then are the lengths.
+        different lengths T_b, which then are the lengths. mask: as for `fit`; outputs are 0 where it is false.
         Outputs are (B, T, O) or (T, O) for output="sequence" (0 past a row's end; for a list, a list of B arrays (T_b,
         O)), (B, O) or (O,) for "last". Many rows go in batches: beside what is returned, it takes little memory.
         """
         rows = ragged_rows(x)
+        if rows is not None and lengths is not None:
+            raise ValueError("lengths: expected none with a list of sequences, which have their own")
+        if mask is not None:
+            return of_masked(self, x if rows is None else as_sequences(rows), state, lengths, mask, resets)
         if rows is not None:
-            if lengths is not None:
-                raise ValueError("lengths: expected none with a list of sequences, which have their own")
             return in_batches(self, as_sequences(rows), state, None, resets)
         x = plain_array("x", x)
         tail = () if self.embedding_size is not None or x.dtype.kind in "iu" else (self.input_size,)
@@ -212,23 +214,23 @@ class Model:
             outputs[plan.past_ends().reshape(y.shape[:-1])] = 0
         return outputs, final
 
-    def predict(self, x, *, lengths=None) -> np.ndarray:
-        """The argmax class ("cross_entropy"), 0 or 1 ("binary_cross_entropy"), or the numbers ("mse").
+    def predict(self, x, *, lengths=None, mask=None) -> np.ndarray:
+        """The argmax class ("cross_entropy"), 0 or 1 ("binary_cross_entropy"), the means ("gaussian"), or the numbers.
 
-        x, lengths: as for `model(x)`, whose outputs' shapes the result has, without O for classes.
+        x, lengths, mask: as for `model(x)`, whose outputs' shapes the result has, without O for classes.
         """
-        outputs, _ = self(x, lengths=lengths)
+        outputs, _ = self(x, lengths=lengths, mask=mask)
         if isinstance(outputs, list):
             return [self.loss.decide(row) for row in outputs]
         return self.loss.decide(outputs)
 
-    def predict_proba(self, x, *, lengths=None) -> np.ndarray:
+    def predict_proba(self, x, *, lengths=None, mask=None) -> np.ndarray:
         """Softmax or sigmoid of `model(x)`'s outputs. Raises ValueError for a model with "mse", which has none."""
         if self.loss.probabilities is None:
             raise ValueError(
                 f"predict_proba: expected a model with probabilities, got one with loss={self.loss.name!r}"
             )
-        outputs, _ = self(x, lengths=lengths)
+        outputs, _ = self(x, lengths=lengths, mask=mask)
         if isinstance(outputs, list):
             return [self.loss.probabilities(row) for row in outputs]
         return self.loss.probabilities(outputs)
@@ -275,26 +277,31 @@ class Model:
 
     # --- learning -------------------------------------------------------------------------------------------------
 
-    def loss_and_gradients(self, x, y, *, lengths=None, resets=None, state=None, out=None) -> Result:
+    def loss_and_gradients(self, x, y, *, lengths=None, mask=None, resets=None, state=None, sample_weight=None,
+                           class_weight=None, ignore=None, missing="error", out=None) -> Result:  # fmt: skip
         """The mean loss per token and all its gradients: what `fit` is made of, for loops of your own.
 
-        x, lengths, resets, state: as for `LSTM`, batched. y: classes (B, T) for "cross_entropy", numbers (B, T, O)
-        otherwise; for output="last" (B,) or (B, O), or any shape with as many to a row. What stands past a row's end
-        is ignored; a number that is not finite anywhere else in x or y is a ValueError that names it.
+        All but `out` as for `fit`; "balanced" class weights are those of this batch. What stands past a row's end is
+        ignored; a number that is not finite anywhere else in x or y is a ValueError that names it.
         out : Parameters of this model's layout to overwrite with the gradients, instead of new ones.
         Dropout applies. The final state carries no gradient on to a next call: truncated BPTT.
         """
         if out is not None:
             check_gradients(out, self.parameters)
-        return learn(self, checked_batch(self, x, y, lengths, resets), state, out)
+        dataset = Dataset(self, x, y, lengths, mask=mask, resets=resets, state=state, sample_weight=sample_weight,
+                          class_weight=class_weight, ignore=ignore, missing=missing)  # fmt: skip
+        return learn(self, batch_of(self, dataset.part(slice(None)), dataset.counting), out)
 
-    def evaluate(self, x, y, *, lengths=None, batch_size=256) -> dict[str, float]:
-        """{"loss": mean per token, "perplexity": exp(loss), "accuracy": share of hits, "tokens": how many}.
+    def evaluate(self, x, y, *, lengths=None, mask=None, resets=None, state=None, sample_weight=None, class_weight=None,
+                 ignore=None, missing="error", batch_size=256) -> dict[str, float]:  # fmt: skip
+        """{"loss": mean per token, "perplexity": exp(loss), "accuracy": share of hits, "tokens": how many counted}.
 
-        x, y, lengths: as for `fit`. Perplexity is there for "cross_entropy", accuracy for the argmax of it and for
-        outputs on the right side of 1/2 ("binary_cross_entropy"). Nothing is dropped, no random number is drawn.
+        All but `batch_size` as for `fit`. Perplexity is there for "cross_entropy", accuracy for the argmax of it and
+        for outputs on the right side of 1/2 ("binary_cross_entropy"). Nothing is dropped, no random number is drawn.
         """
-        return evaluate(self, Dataset(self, x, y, lengths), positive_int("batch_size", batch_size))
+        dataset = Dataset(self, x, y, lengths, mask=mask, resets=resets, state=state, sample_weight=sample_weight,
+                          class_weight=class_weight, ignore=ignore, missing=missing)  # fmt: skip
+        return evaluate(self, dataset, positive_int("batch_size", batch_size))
 
     def fit(self, x, y, **options) -> History:
         """Train on x and y: see `training.fit` for all options."""

@@ -93,19 +93,29 @@ def streams(ids, count: int) -> tuple[np.ndarray, np.ndarray]:
 def pad(sequences: Sequence, dtype=None) -> tuple[np.ndarray, np.ndarray]:
     """Sequences of different lengths as one array: B arrays (T_b, ...) -> x (B, T, ...) padded with 0, lengths (B,).
 
-    Raises ValueError for no sequences, empty ones, and ones that differ in more than their length.
+    Raises ValueError for no sequences, and ones that differ in more than their length.
     """
     arrays = as_sequences(sequences)
+    return padded(arrays, np.result_type(*arrays) if dtype is None else dtype)
+
+
+def padded(arrays, dtype=None) -> tuple[np.ndarray, np.ndarray]:
+    """`pad` of arrays that were checked; one step at least."""
     lengths = np.array([len(array) for array in arrays])
-    tail = arrays[0].shape[1:]
-    x = np.zeros((len(arrays), lengths.max(), *tail), np.result_type(*arrays) if dtype is None else dtype)
+    first = arrays[0]
+    x = np.zeros((len(arrays), max(1, lengths.max()), *first.shape[1:]), first.dtype if dtype is None else dtype)
     for row, array in zip(x, arrays, strict=True):
         row[: len(array)] = array
     return x, lengths
 
 
+def kept_resets(resets, kept) -> np.ndarray:
+    """Resets (T,) of the steps `kept`: one of a step that is left out comes with the next that is not."""
+    return np.diff(np.cumsum(resets)[kept], prepend=0) > 0
+
+
 def as_sequences(sequences) -> list[np.ndarray]:
-    """Arrays (T_b, ...), T_b >= 1, that differ in nothing but their length. Raises as `pad` does."""
+    """Arrays (T_b, ...) that differ in nothing but their length. Raises as `pad` does."""
     if not isinstance(sequences, Iterable):
         raise TypeError(f"sequences: expected a list of arrays, got {describe(sequences)}")
     arrays = [plain_array(f"sequences[{b}]", sequence) for b, sequence in enumerate(sequences)]
@@ -113,22 +123,21 @@ def as_sequences(sequences) -> list[np.ndarray]:
         raise ValueError("sequences: expected at least one sequence, got none")
     tail = arrays[0].shape[1:]
     for b, array in enumerate(arrays):
-        if array.ndim == 0 or len(array) == 0 or array.shape[1:] != tail:
-            expected = ", ".join(["T >= 1", *map(str, tail)])
-            raise ValueError(f"sequences[{b}]: expected ({expected}), got {describe(array)}")
+        if array.ndim == 0 or array.shape[1:] != tail:
+            raise ValueError(f"sequences[{b}]: expected ({', '.join(['T', *map(str, tail)])}), got {describe(array)}")
     return arrays
 
 
 def batches_by_length(lengths, batch_size: int, rng=None) -> list[np.ndarray]:
     """Batches of sequences of similar length, so that little is padded: a list of index arrays, each index once.
 
-    lengths : (N,) integers >= 1. Each batch is ordered by falling length; all but one have `batch_size` elements.
+    lengths : (N,) integers >= 0. Each batch is ordered by falling length; all but one have `batch_size` elements.
     rng : a seed or numpy Generator draws which of the equally long sequences come together, and the order of the
         batches; None leaves both as they are, the longest first.
     """
     lengths = np.asarray(lengths)
-    if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or lengths.min(initial=1) < 1:
-        raise ValueError(f"lengths: expected (N,) integers >= 1, got {describe(lengths)}")
+    if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or lengths.min(initial=0) < 0:
+        raise ValueError(f"lengths: expected (N,) integers >= 0, got {describe(lengths)}")
     batch_size = positive_int("batch_size", batch_size)
     generator = None if rng is None else as_generator("rng", rng)
     order = np.arange(len(lengths)) if generator is None else generator.permutation(len(lengths))

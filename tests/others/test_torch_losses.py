@@ -55,3 +55,15 @@ def test_a_loss_and_its_gradients_are_torchs(rng, name):
     assert found.loss == pytest.approx(expected.item(), rel=1e-12)
     np.testing.assert_allclose(found.gradients["head.weight"], head.weight.grad, rtol=1e-10, atol=1e-13)
     np.testing.assert_allclose(found.gradients["head.bias"], head.bias.grad, rtol=1e-10, atol=1e-13)
+
+
+def test_weights_of_classes_and_a_class_to_ignore_are_torchs(rng):
+    model = Model(3, 5, 6, dtype="float64", seed=1)
+    x, y, weights = rng.standard_normal((4, 7, 3)), rng.integers(0, 6, (4, 7)), rng.exponential(1, 6)
+    y[::2, 3:] = -100
+    found = model.loss_and_gradients(x, y, class_weight=dict(enumerate(weights)), ignore=-100)
+    outputs = torch.from_numpy(model(x)[0]).flatten(0, 1).requires_grad_()
+    expected = torch.nn.functional.cross_entropy(outputs, torch.from_numpy(y).flatten(), torch.from_numpy(weights))
+    expected.backward()
+    assert found.loss == pytest.approx(expected.item(), rel=1e-12)
+    np.testing.assert_allclose(found.gradients["head.bias"], outputs.grad.sum(dim=0), rtol=1e-10, atol=1e-13)

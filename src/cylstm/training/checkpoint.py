@@ -19,7 +19,8 @@ __all__ = ["Checkpoint", "SavedRun", "read_checkpoint", "resume", "save"]
 LARGEST_COUNT = 2**53
 # A generator's place within its numbers, MT19937's and Philox's, which NumPy takes as it comes.
 PLACES = {"pos": 624, "buffer_pos": 4}
-COUNTS = ("epoch", "position", "hits", "tokens", "waited", "since_plateau", "plateaus")
+COUNTS = ("epoch", "position", "tokens", "waited", "since_plateau", "plateaus")
+SUMS = ("total", "weight", "hits")  # of this epoch
 ARRAYS = ("parameters", "best", "state.h", "state.c")  # and optimizer.NAME, its moments
 
 
@@ -113,10 +114,12 @@ class SavedRun:
             stood["updates"] = positive_int("updates", header["updates"], 0)
             if max(stood.values()) > LARGEST_COUNT:
                 raise ValueError(f"expected counts of at most {LARGEST_COUNT}, got {max(stood.values())}")
+            given = {"weight": given["tokens"], **given}  # which older files have not, since all weights were 1
             stood["total"] = real_in("total", given["total"], -math.inf)
+            stood.update({name: real_in(name, given[name], 0) for name in ("weight", "hits")})
             stood["best"] = math.inf if given["best"] is None else real_in("best", given["best"], -math.inf)
             stood["elapsed"] = real_in("elapsed", header["elapsed"], 0)
-            if stood["position"] > batches or (stood["position"] > 0) != (stood["tokens"] > 0):
+            if stood["position"] > batches or (stood["position"] == 0 and stood["tokens"] > 0):
                 raise ValueError(f"{stood['position']} of {batches} batches with {stood['tokens']} tokens")
             generator = {**header["generator"], **header["generator"]["state"]}
             for name, most in PLACES.items():
@@ -141,7 +144,7 @@ def read_checkpoint(path, *, name="path") -> SavedRun:
 
 def save(run) -> None:
     """Write everything that decides how a run goes on."""
-    numbers = {name: getattr(run, name) for name in (*COUNTS, "total")}
+    numbers = {name: getattr(run, name) for name in (*COUNTS, *SUMS)}
     numbers["best"] = None if math.isinf(run.best) else run.best
     header = {
         **run.model.header(), "options": vars(run.options), "numbers": numbers, "updates": run.moments.updates,

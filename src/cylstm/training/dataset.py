@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from cylstm._core.ragged import Plan
-from cylstm.batches import one_row_each
-from cylstm.checks import check_finite, check_lengths, check_range, describe, described_with_way, plain_array
-from cylstm.sequences import batches_by_length, one_type, pad, ragged_rows
+from cylstm.batches import Part, batch_of, one_row_each
+from cylstm.checks import (
+    check_finite,
+    check_lengths,
+    check_mask,
+    check_range,
+    check_resets,
+    check_state,
+    describe,
+    described_with_way,
+    plain_array,
+)
+from cylstm.counting import Counting, check_token_weights
+from cylstm.sequences import batches_by_length, kept_resets, one_type, padded, ragged_rows
+from cylstm.state import State
 
 __all__ = ["Dataset"]
 
@@ -15,43 +29,39 @@ HASHED_AT_ONCE = 1 << 20  # elements: a memory map is not copied as a whole
 
 
 class Dataset:
-    """Inputs and targets of one model.
+    """Inputs and targets of one model, and which of them count.
 
     x, y : arrays (B, T, ...) with optional lengths, lists of B arrays of different lengths, or one unbatched sequence.
         Anything that slices into NumPy arrays will do, a memory map too. For output="last", y has one entry per row, or
         what makes O numbers of it: (B, horizon, F) as `data.windows` gives.
+    mask : booleans (B, T), or a list of arrays (T_b,): steps where it is false are left out, as if rows were shorter.
+    resets : (B, T), T of the longest for a list. state : of the first step of each row.
+    sample_weight : (B,) or, of steps, (B, T) or a list of arrays (T_b,). class_weight, ignore, missing: as for `fit`.
 
     Raises TypeError or ValueError, naming the argument, for whatever the model cannot take, ids out of range and
     numbers that are not finite included.
     """
 
-    def __init__(self, model, x, y, lengths=None, names=("x", "y")):
+    def __init__(self, model, x, y, lengths=None, *, mask=None, resets=None, state=None, sample_weight=None,
+                 class_weight=None, ignore=None, missing="error", names=("x", "y")):  # fmt: skip
         self.model, self.names = model, names
         self.last = model.output == "last"
+        self.counting = Counting.checked(model.loss, ignore, missing)
+        self.lengths = self.mask = None
         rows = ragged_rows(x)
         self.ragged, self.unbatched = rows is not None, False
         if self.ragged:
-            if lengths is not None:
-                raise ValueError("lengths: expected none with a list of sequences, which have their own")
-            if not self.last and not isinstance(y, (list, tuple)):
-                raise TypeError(f"{names[1]}: expected a list of arrays, as {names[0]} is one, got {describe(y)}")
-            self.x, self.y = rows, y
-            for n, row in enumerate(self.x):
-                self._check_input(f"{names[0]}[{n}]", row, batch=False)
-            if len({row.dtype for row in self.x}) > 1:
-                self.x = one_type(names[0], self.x)
-            self.lengths = np.array([len(row) for row in self.x])
+            self._take_list(rows, y, lengths, mask)
         else:
-            self.x, self.y = plain_array(names[0], x), plain_array(names[1], y)
-            self.unbatched = self.x.ndim == self._input_rank() - 1
-            if self.unbatched:
-                self._check_input(names[0], self.x, batch=False)
-                self.x, self.y = self.x[None], self.y[None]
-            self.lengths = None
-            if lengths is not None and self.x.ndim > 1:
-                self.lengths = check_lengths(lengths, *self.x.shape[:2])
-            self._check_input(names[0], self.x, batch=True)
+            self._take_array(x, y, lengths, mask)
         self._check_targets()
+        self.counting = self.counting.weighing(model.loss, model.output_size, class_weight, self._rows_of_targets())
+        self.weights = None if sample_weight is None else self._checked_weights(sample_weight)
+        self.resets = None if resets is None else check_resets(resets, len(self), self.steps, not self.unbatched)
+        self.state = None
+        if state is not None:
+            self.state = State(*check_state("state", state, model.initial_state(len(self)).h.shape, model.dtype))
+        self._expect_something_to_count()
 
     def __len__(self) -> int:
         return len(self.x)
@@ -59,25 +69,71 @@ class Dataset:
     @property
     def steps(self) -> int:
         """T of the arrays; the longest sequence of a list."""
-        return int(self.lengths.max()) if self.ragged else self.x.shape[1]
+        return max(map(len, self.x)) if self.ragged else self.x.shape[1]
 
     @property
     def tokens(self) -> int:
-        """What losses are averaged over: all real steps, or all rows for output="last"."""
+        """All real steps, or all rows for output="last"."""
         if self.last:
             return len(self)
         return len(self) * self.steps if self.lengths is None else int(self.lengths.sum())
+
+    # --- checks ---------------------------------------------------------------------------------------------------
+
+    def _take_list(self, rows, y, lengths, mask):
+        name = self.names[0]
+        if lengths is not None:
+            raise ValueError("lengths: expected none with a list of sequences, which have their own")
+        if not self.last and not isinstance(y, (list, tuple)):
+            raise TypeError(f"{self.names[1]}: expected a list of arrays, as {name} is one, got {describe(y)}")
+        if any(row.dtype.kind in "iu" for row in rows):
+            rows = [row.astype(np.int64) if row.shape == (0,) else row for row in rows]  # an empty list is of floats
+        self.x, self.y = rows, y
+        if mask is not None:
+            if not isinstance(mask, (list, tuple)) or len(mask) != len(rows):
+                raise TypeError(f"mask: expected a list of {len(rows)} arrays, as {name} is one, got {describe(mask)}")
+            self.mask = [check_mask(f"mask[{n}]", given, (len(rows[n]),)) for n, given in enumerate(mask)]
+        for n, row in enumerate(rows):
+            self._check_input(f"{name}[{n}]", row, self._real(n))
+        if len({row.dtype for row in rows}) > 1:
+            self.x = one_type(name, rows)
+        self.lengths = np.array([len(row) for row in rows] if self.mask is None else [row.sum() for row in self.mask])
+
+    def _take_array(self, x, y, lengths, mask):
+        name = self.names[0]
+        self.x, self.y = plain_array(name, x), plain_array(self.names[1], y)
+        self.unbatched = self.x.ndim == self._input_rank() - 1
+        if self.unbatched:
+            self.x, self.y = self.x[None], self.y[None]
+            mask = None if mask is None else plain_array("mask", mask)[None]
+        if self.x.ndim > 1:
+            if lengths is not None:
+                self.lengths = check_lengths(lengths, *self.x.shape[:2])
+            if mask is not None:
+                mask = check_mask("mask", mask, self.x.shape[:2])
+                mask = mask if self.lengths is None else mask & self._real()
+                self.lengths = mask.sum(axis=1)
+                if (mask[:, 1:] > mask[:, :-1]).any():  # otherwise it says no more than lengths do
+                    self.mask = mask
+        self._check_input(name, self.x, self._real())
+
+    def _real(self, n=None):
+        """Which steps of all rows (B, T), or of row n of a list, are real; None for all."""
+        if self.mask is not None:
+            return self.mask if n is None else self.mask[n]
+        return None if self.lengths is None or self.ragged else np.arange(self.x.shape[1]) < self.lengths[:, None]
 
     def _input_rank(self):
         ids = self.model.embedding_size is not None or self.x.dtype.kind in "iu"
         return 2 if ids else 3
 
-    def _check_input(self, name, x, batch):
-        model = self.model
-        if not x.size:
-            raise ValueError(f"{name}: expected at least one row, step and feature, got {x.shape}")
-        ids = x.dtype.kind in "iu"
-        shape = ("B",) * batch + ("T",) + (() if ids else (model.input_size,))
+    def _check_input(self, name, x, real):
+        """x : all rows or, of a list, one."""
+        model, ids = self.model, x.dtype.kind in "iu"
+        shape = ("B",) * (not self.ragged) + ("T",) + (() if ids else (model.input_size,))
+        given = x.shape[1:] if self.unbatched else x.shape
+        if not x.size and not (self.ragged and x.shape == (0, *shape[1:])):
+            raise ValueError(f"{name}: expected at least one row, step and feature, got {given}")
         if model.embedding_size is not None and not ids:
             raise TypeError(f"{name}: expected integer ids for a model with an embedding, got {describe(x)}")
         if not ids and x.dtype.kind != "f":
@@ -85,78 +141,142 @@ class Dataset:
         if x.ndim != len(shape) or (not ids and x.shape[-1] != model.input_size):
             shown = f"({', '.join(map(str, shape))})"
             if self.unbatched:
-                shown = f"(B, {shown[1:]} or {shown}"
+                shown = f"{shown} or ({', '.join(map(str, shape[1:]))})"
             shown += " (integers are ids)" * ids
-            raise ValueError(f"{name}: expected {shown}, got {x.shape}")
+            raise ValueError(f"{name}: expected {shown}, got {given}")
         if ids:
-            real = x if not batch or self.lengths is None else x[np.arange(x.shape[1]) < self.lengths[:, None]]
-            check_range(name, real, model.input_size)
-        elif batch:
-            check_finite(name, x, model.dtype, self.lengths)
+            check_range(name, x if real is None else x[real], model.input_size)
         else:
-            check_finite(name, x, model.dtype)
+            self._check_finite(name, x, real)
+
+    def _check_finite(self, name, array, real, missing=False):
+        """array : all rows or, of a list, one."""
+        if self.unbatched:
+            array, real = array[0], None if real is None else real[0]
+        check_finite(name, array, self.model.dtype, real, missing)
 
     def _check_targets(self):
-        name, model = self.names[1], self.model
+        name = self.names[1]
         if np.ndim(self.y) == 0 if not self.ragged else not hasattr(self.y, "__len__"):
             raise TypeError(f"{name}: expected an array or a list of arrays, got {describe(self.y)}")
         if len(self.y) != len(self.x):
             raise ValueError(f"{name}: expected {len(self.x)} rows, as many as {self.names[0]}, got {len(self.y)}")
-        width = model.loss.width(model.output_size)
-        rows = [self.y] if not self.ragged or self.last else self.y
-        rows = [plain_array(f"{name}[{n}]" if len(rows) > 1 else name, row) for n, row in enumerate(rows)]
-        for n, row in enumerate(rows):
-            label = f"{name}[{n}]" if len(rows) > 1 else name
-            model.loss.check_kind(label, row)
-            steps = () if self.last else (len(self.x[n]),) if self.ragged else (self.steps,)
-            rank = () if self.ragged and not self.last else (len(self.x),)
-            if self.last:
-                row = one_row_each(row, width)
-            if row.shape != (*rank, *steps, *width):
-                first = int(self.unbatched)
-                raise ValueError(f"{label}: expected {(*rank, *steps, *width)[first:]}, got {row.shape[first:]}")
-            if self.unbatched and self.lengths is None:
-                check_finite(label, row[0], model.dtype)
-            else:
-                check_finite(label, row, model.dtype, None if self.last or self.ragged else self.lengths)
-            if not self.last and not self.ragged and self.lengths is not None:
-                row = row[np.arange(self.steps) < self.lengths[:, None]]  # what stands past the ends is ignored
-            model.loss.check_values(label, row, model.output_size)
         if self.ragged and not self.last:
+            rows = [plain_array(f"{name}[{n}]", row) for n, row in enumerate(self.y)]
+            for n, row in enumerate(rows):
+                self._check_target(f"{name}[{n}]", row, (len(self.x[n]),), self._real(n))
             self.y = rows if len({row.dtype for row in rows}) == 1 else one_type(name, rows)
-        else:
-            self.y = rows[0]
+            return
+        self.y = plain_array(name, self.y)
+        shape = (len(self.x),) if self.last else self.x.shape[:2]
+        self._check_target(name, self.y, shape, None if self.last else self._real())
 
-    def take(self, rows):
-        """x, y of some rows (an index array), cut after the longest, and a Plan of their lengths: None where all are
-        equal."""
-        if self.lengths is None:
-            return self.x[rows], self.y[rows], None
-        lengths = self.lengths[rows]
-        shortest, longest = int(lengths.min()), int(lengths.max())
-        if not self.ragged:
-            x, y = self.x[rows, :longest], self.y[rows] if self.last else self.y[rows, :longest]
-        elif shortest == longest:
-            x = np.stack([self.x[n] for n in rows])
-            y = self.y[rows] if self.last else np.stack([self.y[n] for n in rows])
-        else:
-            x = pad([self.x[n] for n in rows])[0]
-            y = self.y[rows] if self.last else pad([self.y[n] for n in rows])[0]
-        return x, y, None if shortest == longest else Plan(*x.shape[:2], lengths)
+    def _check_target(self, name, y, shape, real):
+        """y : all rows or, of a list, one, of this shape before what one target has."""
+        loss, width = self.model.loss, self.model.loss.width(self.model.output_size)
+        loss.check_kind(name, y)
+        if self.last:
+            y = one_row_each(y, width)
+        if y.shape != (*shape, *width):
+            first = int(self.unbatched)
+            raise ValueError(f"{name}: expected {(*shape, *width)[first:]}, got {y.shape[first:]}")
+        self._check_finite(name, y, real, self.counting.missing)
+        y = y if real is None else y[real]
+        y = y if self.counting.ignore is None else y[y != self.counting.ignore]
+        loss.check_values(name, y, self.model.output_size)
 
-    def chunk(self, start, stop):
-        """x, y of all rows, steps start..stop-1."""
-        return self.x[:, start:stop], self.y[:, start:stop]
+    def _checked_weights(self, given):
+        """(B,), (B, T), or a list of arrays (T_b,)."""
+        name = "sample_weight"
+        if self.last or not self.ragged:
+            if self.unbatched and not self.last:
+                given = plain_array(name, given)[None]
+            shape = (len(self),) if self.last else self.x.shape[:2]
+            return check_token_weights(name, given, shape, None if self.last else self._real())
+        rows = ragged_rows(given)
+        if rows is None:
+            rows = plain_array(name, given)
+            if rows.ndim < 2:
+                return check_token_weights(name, rows, (len(self),))
+        if len(rows) != len(self):
+            raise ValueError(f"{name}: expected {len(self)} rows, as many as {self.names[0]}, got {len(rows)}")
+        return [
+            check_token_weights(f"{name}[{n}]", row, (len(self.x[n]),), self._real(n)) for n, row in enumerate(rows)
+        ]
+
+    def _rows_of_targets(self) -> Iterator[np.ndarray]:
+        """The targets of the real steps, row by row."""
+        for n, row in enumerate(self.y):
+            real = None if self.last else self._real(n) if self.ragged else self._real()
+            if real is not None and not self.ragged:
+                real = real[n]
+            yield row if real is None else row[real]
+
+    def _expect_something_to_count(self):
+        if self.weights is None and self.counting.everything:
+            if not self.tokens:
+                raise ValueError(f"{self.names[0]}: expected at least one step that counts, got none")
+        elif not any(batch_of(self.model, self.part([n]), self.counting).weight > 0 for n in range(len(self))):
+            raise ValueError(f"{self.names[1]}: expected at least one target that counts, got none")
+
+    # --- batches --------------------------------------------------------------------------------------------------
+
+    def longest(self, rows) -> int:
+        """How many steps `part` can cut these rows into."""
+        if self.ragged:
+            return max(1, *(len(self.x[n]) for n in rows))
+        return self.steps if self.lengths is None or self.mask is not None else max(1, int(self.lengths[rows].max()))
+
+    def part(self, rows, start=0, stop=None) -> Part:
+        """Some rows, an index array or a slice, and of those the steps start..stop-1, cut after the longest."""
+        stop = self.steps if stop is None else min(stop, self.steps)
+        state = None if self.state is None else State(self.state.h[:, rows], self.state.c[:, rows])
+        if self.ragged or self.mask is not None:
+            return self._gathered(np.arange(len(self))[rows], start, stop)._replace(state=state)
+        lengths, longest = None, stop - start
+        if self.lengths is not None:
+            lengths = np.clip(self.lengths[rows] - start, 0, stop - start)
+            longest = max(1, int(lengths.max()))
+        steps = slice(start, start + longest)
+        x, y = self.x[rows, steps], self.y[rows] if self.last else self.y[rows, steps]
+        weights, resets = self.weights, None if self.resets is None else self.resets[rows, steps]
+        if weights is not None:
+            weights = weights[rows] if weights.ndim == 1 else weights[rows, steps]
+        return Part(x, y, weights, plan_of(x, lengths, resets), state)
+
+    def _gathered(self, rows, start, stop):
+        """The real steps of each row, one behind the other."""
+        kept = [np.arange(len(self.x[n])) if self.mask is None else np.flatnonzero(self.mask[n]) for n in rows]
+        chosen = [places[np.searchsorted(places, start) : np.searchsorted(places, stop)] for places in kept]
+        pairs = list(zip(rows, chosen, strict=True))
+        x, lengths = padded([self.x[n][places] for n, places in pairs])
+        y = self.y[rows] if self.last else padded([self.y[n][places] for n, places in pairs])[0]
+        weights, resets = self.weights, None
+        if isinstance(weights, list) or (weights is not None and weights.ndim > 1):
+            weights, _ = padded([weights[n][places] for n, places in pairs])
+        elif weights is not None:
+            weights = weights[rows]
+        if self.resets is not None:
+            whole = zip(rows, kept, strict=True)
+            resets, _ = padded([kept_resets(self.resets[n], places)[(places >= start) & (places < stop)]
+                                for n, places in whole])  # fmt: skip
+        return Part(x, y, weights, plan_of(x, lengths, resets), None)
 
     def fingerprint(self) -> str:
         """A number that differs for different data (BLAKE2b, 128 bits, in hexadecimal)."""
         import hashlib  # 8 ms: `import cylstm` has 15
 
         digest = hashlib.blake2b(digest_size=16)
-        for rows in (self.x, self.y, [] if self.lengths is None else [self.lengths]):
+        alone = [[] if array is None else [array] for array in (self.lengths, self.resets, self.counting.class_weight)]
+        state = [] if self.state is None else list(self.state)
+        parts = (self.mask, self.weights)
+        for rows in (self.x, self.y, *alone, state, *([] if part is None else part for part in parts)):
             for row in rows:
+                row = np.asarray(row)
                 for start in range(0, max(1, row.size), HASHED_AT_ONCE):
                     digest.update(np.ascontiguousarray(row.reshape(-1)[start : start + HASHED_AT_ONCE]))
+        if self.counting.ignore is not None or self.counting.missing:
+            digest.update(f"{self.counting.ignore} {self.counting.missing}".encode())
         return digest.hexdigest()
 
     def batches(self, batch_size, rng=None) -> list[np.ndarray]:
@@ -165,3 +285,10 @@ class Dataset:
             return batches_by_length(self.lengths, batch_size, rng)
         order = np.arange(len(self)) if rng is None else np.random.default_rng(rng).permutation(len(self))
         return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def plan_of(x, lengths, resets) -> Plan | None:
+    """The Plan of what was checked; None where every row is whole and nothing is cut."""
+    if lengths is not None and lengths.min() == x.shape[1]:
+        lengths = None
+    return None if lengths is None and resets is None else Plan(*x.shape[:2], lengths, resets)

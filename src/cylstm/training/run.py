@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -68,22 +68,34 @@ class Options:
     data: str | None  # a fingerprint, where there is a checkpoint
 
 
-def fit(model, x, y, *, validation=None, epochs=10, batch_size=32, optimizer=None, clip_norm=5.0, clip_each=False,
-        tbptt=None, lengths=None, shuffle=True, seed=0, patience=None, checkpoint=None, resume=None, progress=True,
+def fit(model, x, y, *, lengths=None, mask=None, resets=None, state=None, sample_weight=None, class_weight=None,
+        ignore=None, missing="error", validation=None, epochs=10, batch_size=32, optimizer=None, clip_norm=5.0,
+        clip_each=False, tbptt=None, shuffle=True, seed=0, patience=None, checkpoint=None, resume=None, progress=True,
         callbacks=()) -> History:  # fmt: skip
     """Train a model, in place.
 
     x, y : ids (B, T) or features (B, T, I), and, as the loss asks, classes (B, T) or numbers (B, T, O), with `lengths`
         (B,) where rows differ; or two lists of arrays of different lengths; or one sequence, without the axis B.
         For output="last" y is classes (B,) or numbers (B, O), in any shape that has as many to a row (`data.windows`).
-    validation : (x, y) or (x, y, lengths), evaluated after each epoch: no gradient, no dropout, no random number.
+    mask : booleans (B, T), or a list of arrays (T_b,): a step where it is false is skipped, wherever it stands, as if
+        the row were shorter: the state passes it by, and neither its input nor its target is looked at.
+    resets, state : as for `LSTM`, of all rows; resets of a list are (B, T) for its longest sequence.
+    sample_weight : numbers >= 0 that the loss of each row, (B,), or of each step, (B, T) or a list, counts with. A mean
+        is the sum of weight times loss over the sum of weights, as PyTorch has it.
+    class_weight : a dict from classes to numbers >= 0, 1 for those it does not name, or "balanced": N / (K n) for a
+        class with n of N targets, of K that are there (King & Zeng 2001). For classes, or one output of 0 or 1.
+        Validation does not use it.
+    ignore : a class that does not count, in or outside 0..O-1 (-100 is PyTorch's).
+    missing : "error", or "skip" leaves targets that are NaN out of the loss, number by number.
+    validation : (x, y), (x, y, lengths) or a dict of x, y and lengths, mask, resets, state or sample_weight, evaluated
+        after each epoch: no gradient, no dropout, no random number. `ignore` and `missing` apply.
     epochs, batch_size : int >= 1. A last batch may be smaller.
     optimizer : SGD, Adam or AdamW, whose lr is a number or a schedule; Adam(lr=1e-3) by default.
     clip_norm : largest norm of all gradients together (Pascanu et al. 2013), or of each parameter's with clip_each;
         None does not clip.
     tbptt : k cuts the steps into chunks of k: x (S, T) are S parallel streams, one update per chunk, the state is
-        carried from chunk to chunk and starts at zero each epoch (`data.streams` makes x and y; batch_size and
-        shuffle do not apply).
+        carried from chunk to chunk and starts at `state`, or zero, each epoch (`data.streams` makes x and y;
+        batch_size and shuffle do not apply).
     shuffle : draw a new order of the rows for each epoch, from (seed, epoch).
     patience : stop after so many epochs without a lower validation loss (training loss, where there is no validation),
         and go back to the best weights.
@@ -100,8 +112,9 @@ def fit(model, x, y, *, validation=None, epochs=10, batch_size=32, optimizer=Non
     validation loss or, in the end, the weights stop being numbers: no update follows, and the checkpoint stays as it
     was before.
     """
-    dataset = Dataset(model, x, y, lengths)
-    held_out = None if validation is None else held_out_data(model, validation)
+    dataset = Dataset(model, x, y, lengths, mask=mask, resets=resets, state=state, sample_weight=sample_weight,
+                      class_weight=class_weight, ignore=ignore, missing=missing)  # fmt: skip
+    held_out = None if validation is None else held_out_data(model, validation, ignore, missing)
     optimizer = Adam() if optimizer is None else optimizer
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer: expected SGD, Adam or AdamW, got {describe(optimizer)}")
@@ -129,17 +142,21 @@ def fit(model, x, y, *, validation=None, epochs=10, batch_size=32, optimizer=Non
         model.in_training.give_back(me)
 
 
-def held_out_data(model, validation) -> Dataset:
-    """(x, y) or (x, y, lengths), checked."""
-    if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
-        raise ValueError(f"validation: expected (x, y) or (x, y, lengths), got {describe(validation)}")
-    return Dataset(model, *validation, names=("validation x", "validation y"))
+def held_out_data(model, validation, ignore, missing) -> Dataset:
+    """(x, y), (x, y, lengths) or a dict, checked."""
+    known = ("x", "y", "lengths", "mask", "resets", "state", "sample_weight")
+    if isinstance(validation, (tuple, list)) and len(validation) in (2, 3):
+        validation = dict(zip(known, validation, strict=False))
+    if not isinstance(validation, Mapping) or not {"x", "y"} <= set(validation) <= set(known):
+        raise ValueError("validation: expected (x, y), (x, y, lengths) or a dict of x, y and "
+                         f"{', '.join(known[2:])}, got {describe(validation)}")  # fmt: skip
+    return Dataset(model, **validation, ignore=ignore, missing=missing, names=("validation x", "validation y"))
 
 
 def expect_streams(model, dataset) -> None:
     """ValueError for what tbptt cannot cut into chunks."""
-    if dataset.ragged or dataset.lengths is not None:
-        raise ValueError("tbptt: expected streams of equal length, got a list or lengths")
+    if dataset.ragged:
+        raise ValueError("tbptt: expected streams in one array, with lengths where they differ, got a list")
     if model.bidirectional or model.output == "last":
         raise ValueError(f"tbptt: expected a model of one direction with output='sequence', got {model}")
 
@@ -166,7 +183,7 @@ class Run:
         self.gradients = Parameters(model.parameters.layout, model.dtype)
         self.history = History()
         self.epoch, self.position = 0, 0  # position: batches of this epoch that are done
-        self.total, self.hits, self.tokens = 0.0, 0, 0  # of this epoch
+        self.total, self.weight, self.hits, self.tokens = 0.0, 0.0, 0.0, 0  # of this epoch
         self.state = None  # carried from chunk to chunk
         self.best, self.best_weights = math.inf, None
         self.waited, self.since_plateau, self.plateaus = 0, 0, 0
@@ -208,13 +225,14 @@ class Run:
             while self.position < len(batches):
                 loss = self.update(batches[self.position], self.epoch + self.position / len(batches))
                 self.position += 1
-                self.tell("update", loss)
+                if loss is not None:
+                    self.tell("update", loss)
                 self.save_now_and_then(interrupt)
                 bar.update()
                 now = time.perf_counter()
-                if self.progress and now - shown > 0.2:
+                if self.progress and now - shown > 0.2 and self.weight:
                     rate = (self.tokens - tokens_shown) / (now - shown)
-                    bar.set_postfix_str(f"loss {self.total / self.tokens:.4f}, {rate:,.0f} tokens/s", refresh=False)
+                    bar.set_postfix_str(f"loss {self.total / self.weight:.4f}, {rate:,.0f} tokens/s", refresh=False)
                     shown, tokens_shown = now, self.tokens
             self.end_epoch(bar, len(batches))
         self.save_now_and_then(interrupt, epoch_ended=True)
@@ -227,19 +245,23 @@ class Run:
         seed = [self.options.seed, self.epoch] if self.options.shuffle else None
         return self.dataset.batches(self.options.batch_size, seed)
 
-    def update(self, batch, progress) -> float:
-        """One update of the weights; returns the loss before it."""
+    def update(self, batch, progress) -> float | None:
+        """One update of the weights; returns the loss before it, None where nothing counts, and nothing is updated."""
         if self.options.tbptt is None:
-            result = learn(self.model, batch_of(self.model, *self.dataset.take(batch)), None, self.gradients)
+            part = self.dataset.part(batch)
         else:
-            chunk = self.dataset.chunk(batch, batch + self.options.tbptt)
-            result = learn(self.model, batch_of(self.model, *chunk), self.state, self.gradients)
+            part = self.dataset.part(slice(None), batch, batch + self.options.tbptt)
+        result = learn(self.model, batch_of(self.model, part, self.dataset.counting), self.gradients, self.state)
+        if self.options.tbptt is not None:
             self.state = result.state
+        if not result.weight:
+            return None
         scale = self.clip(result.loss)
         rate = self.optimizer.lr.at(progress, self.plateaus)
         self.optimizer.update(self.model.parameters.raw(), self.gradients.raw(), self.moments, rate, scale)
         self.model.parameters.touch()
-        self.total += result.loss * result.tokens
+        self.total += result.loss * result.weight
+        self.weight += result.weight
         self.hits += result.hits
         self.tokens += result.tokens
         return result.loss
@@ -273,7 +295,7 @@ class Run:
             self.complain("weights: expected finite numbers, got others", self.moments.updates)
 
     def end_epoch(self, bar, batches):
-        found = self.model.loss.metrics(self.total, self.tokens, self.hits, self.model.output_size)
+        found = self.model.loss.metrics(self.total, self.weight, self.hits, self.model.output_size)
         held_out = None if self.held_out is None else evaluate(self.model, self.held_out)
         if held_out is not None and not math.isfinite(held_out["loss"]):
             self.complain(f"validation loss: expected a finite number, got {held_out['loss']}", self.moments.updates)
@@ -294,7 +316,7 @@ class Run:
         bar.set_postfix_str(text)
         self.watch(monitored)
         self.epoch, self.position = self.epoch + 1, 0
-        self.total, self.hits, self.tokens, self.state = 0.0, 0, 0, None
+        self.total, self.weight, self.hits, self.tokens, self.state = 0.0, 0.0, 0.0, 0, None
 
     def watch(self, loss):
         """Early stopping and plateaus: both count epochs without a lower loss."""
