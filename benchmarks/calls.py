@@ -61,13 +61,12 @@ def update(shape):
     V = shape.I
     ids = np.random.default_rng(1).integers(0, V, (shape.B, shape.T + 1))
     model, adam = Model(V, shape.H, V, num_layers=shape.L, seed=1), Adam()
-    moments, gradients = adam.start(model.parameters.raw()), cylstm.Parameters(model.parameters.layout, model.dtype)
+    gradients = cylstm.Parameters(model.parameters.layout, model.dtype)
 
     def call():
         result = model.loss_and_gradients(ids[:, :-1], ids[:, 1:], out=gradients)
         norm = math.sqrt(updates.sum_squares(gradients.raw()))
-        adam.update(model.parameters.raw(), gradients.raw(), moments, 1e-3, min(1.0, 5 / (norm + 1e-6)))
-        model.parameters.touch()
+        adam.update(model.parameters, gradients, scale=min(1.0, 5 / (norm + 1e-6)))
         return result
 
     return call

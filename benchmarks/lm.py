@@ -18,13 +18,11 @@ RATE, CLIP = 1e-3, 5.0
 def update(model, x, y):
     """A callable that makes one update as `fit` does, and returns the loss before it."""
     adam, gradients = Adam(RATE), Parameters(model.parameters.layout, model.dtype)
-    moments, flat = adam.start(model.parameters.raw()), model.parameters.raw()
 
     def call():
         result = model.loss_and_gradients(x, y, out=gradients)
         norm = math.sqrt(updates.sum_squares(gradients.raw()))
-        adam.update(flat, gradients.raw(), moments, RATE, min(1.0, CLIP / (norm + 1e-6)))
-        model.parameters.touch()
+        adam.update(model.parameters, gradients, scale=min(1.0, CLIP / (norm + 1e-6)))
         return result.loss
 
     return call

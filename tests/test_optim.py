@@ -1,9 +1,13 @@
 """Optimisers against the oracle (and through its trace against PyTorch), learning rates, settings."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
-from cylstm import SGD, Adam, AdamW, Constant, Cosine, ReduceOnPlateau, StepDecay, oracle
+from cylstm import SGD, Adam, AdamW, Constant, Cosine, Model, ReduceOnPlateau, StepDecay, oracle
+from cylstm.parameters import Parameters
 
 ORACLE = {
     "sgd": (SGD(0.05, weight_decay=0.02), lambda p, g, s, t: oracle.sgd(p, g, s["m"], lr=0.05, weight_decay=0.02)),
@@ -17,28 +21,101 @@ ORACLE = {
 }  # fmt: skip
 
 
+def parameters(values):
+    """Of one buffer."""
+    made = Parameters({"a": (2,), "b": (len(values) - 2,)}, "float64")
+    made.flat = values
+    return made
+
+
 @pytest.mark.parametrize("name", ORACLE)
 def test_updates_are_the_oracles(isa, rng, name):
     optimizer, update = ORACLE[name]
-    p = rng.standard_normal(37)
-    expected, slots = {"p": p.copy()}, {kind: {"p": np.zeros(37)} for kind in "mv"}
-    moments = optimizer.start(p)
+    p = parameters(rng.standard_normal(37))
+    expected, slots = {"p": p.flat.copy()}, {kind: {"p": np.zeros(37)} for kind in "mv"}
     for t in range(1, 6):
-        g = rng.standard_normal(37)
-        optimizer.update(p, g, moments, 0.05, 0.5)
-        update(expected, {"p": 0.5 * g}, slots, t)
-    assert moments.updates == 5
-    np.testing.assert_allclose(p, expected["p"], rtol=1e-12)
+        g = parameters(rng.standard_normal(37))
+        optimizer.update(p, g, scale=0.5)
+        update(expected, {"p": 0.5 * g.flat}, slots, t)
+    assert optimizer.moments(p).updates == 5
+    np.testing.assert_allclose(p.flat, expected["p"], rtol=1e-12)
 
 
-def test_settings_hold_no_state():
+def test_an_optimizer_remembers_each_of_its_parameters_and_a_copy_of_it_none(rng):
     optimizer = Adam(0.1)
-    first, second = np.full(3, 2.0), np.full(3, 2.0)
+    first, second, third = (parameters([2.0, 2.0, 2.0]) for _ in range(3))
+    gradients = [parameters(values) for values in ([1.0, -2.0, 3.0], [0.5, 0.1, -1.0])]
     for p in (first, second):
-        moments = optimizer.start(p)
-        for g in ([1.0, -2.0, 3.0], [0.5, 0.1, -1.0]):
-            optimizer.update(p, np.array(g), moments, 0.1)
-    np.testing.assert_array_equal(first, second)
+        for g in gradients:
+            optimizer.update(p, g)
+    np.testing.assert_array_equal(first.flat, second.flat)
+    for other in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        assert repr(other) == repr(optimizer) and other.moments(first).updates == 0
+        third.flat = [2.0, 2.0, 2.0]
+        for g in gradients:
+            other.update(third, g)
+        np.testing.assert_array_equal(first.flat, third.flat)
+    del second, p
+    assert len(optimizer._moments) == 1
+
+
+def test_an_update_is_seen_by_the_next_call_and_by_files(rng, tmp_path):
+    """With nobody telling anything, in whichever way gradients come in."""
+    model, adam = Model(3, 5, 2, loss="mse", seed=1), Adam(0.01)
+    x, y = rng.standard_normal((4, 6, 3)), rng.standard_normal((4, 6, 2))
+    losses = [model.evaluate(x, y)["loss"]]
+    for _ in range(3):
+        adam.update(model.parameters, model.loss_and_gradients(x, y).gradients)
+        losses.append(model.evaluate(x, y)["loss"])
+    assert losses == sorted(losses, reverse=True) and len(set(losses)) == 4
+    model.save(tmp_path / "m")
+    assert Model.load(tmp_path / "m").evaluate(x, y)["loss"] == losses[-1]
+
+
+def test_what_an_update_is_given_is_checked(rng):
+    model, adam = Model(3, 5, 2, loss="mse", seed=1), Adam(Cosine(0.1, epochs=3))
+    other = Model(3, 6, 2, loss="mse", seed=1)
+    good, before = Parameters(model.parameters.layout, model.dtype), model.parameters.flat.copy()
+    good.flat = 1.0
+    for arguments, error, message in [
+        ((model.parameters.flat, good), TypeError, "parameters: expected Parameters, got float32"),
+        ((model.parameters, good.flat), TypeError, "gradients: expected Parameters, got float32"),
+        (
+            (model.parameters, model.parameters),
+            ValueError,
+            "gradients: expected memory of its own, got that of the par",
+        ),
+        ((model.parameters, other.parameters), ValueError, r"gradients: expected Parameters\(lstm.weight_ih_l0"),
+        (
+            (model.parameters, good),
+            TypeError,
+            r"lr: expected a number, of the optimiser's Cosine\(rate=0.1, .*got None",
+        ),
+    ]:
+        with pytest.raises(error, match=message):
+            adam.update(*arguments)
+    with pytest.raises(ValueError, match=r"lr: expected a number in \(0, inf\), got 0"):
+        adam.update(model.parameters, good, lr=0)
+    np.testing.assert_array_equal(model.parameters.flat, before)
+    adam.update(model.parameters, good, lr=0.25)
+    np.testing.assert_allclose(model.parameters.flat, before - 0.25, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", [0.01, Cosine(0.02, epochs=4, warmup=1), ReduceOnPlateau(0.5, patience=1)])
+@pytest.mark.parametrize("tbptt", [None, 3])
+def test_four_epochs_one_by_one_are_one_fit_of_four(rng, schedule, tbptt):
+    x, y = rng.standard_normal((12, 6, 3)), rng.standard_normal((12, 6, 2))
+    options = dict(batch_size=5, tbptt=tbptt, seed=3, progress=False)
+    whole, parts = (Model(3, 5, 2, num_layers=2, dropout=0.3, loss="mse", seed=1) for _ in range(2))
+    expected = whole.fit(x, y, epochs=4, optimizer=Adam(schedule), **options)
+    optimizer, events = Adam(schedule), []
+    histories = [parts.fit(x, y, epochs=1, optimizer=optimizer, callbacks=[events.append], **options) for _ in range(4)]
+    np.testing.assert_array_equal(parts.parameters.flat, whole.parameters.flat)
+    for name in ("train_loss", "learning_rate", "updates"):
+        assert [getattr(history, name)[0] for history in histories] == getattr(expected, name)
+    assert [event.epoch for event in events if event.kind == "epoch"] == [0, 1, 2, 3]
+    parts.fit(x, y, epochs=1, optimizer=Adam(schedule), callbacks=[events.append], **options)
+    assert events[-1].epoch == 0
 
 
 def test_learning_rates():

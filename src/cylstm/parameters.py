@@ -188,6 +188,8 @@ class Parameters(Mapping):
         shape, start = self.layout[name], self._starts[name]
         return self._tracker.views()[start : start + math.prod(shape)].reshape(shape)
 
+    __eq__, __hash__ = object.__eq__, object.__hash__  # which parameters they are, not what they hold
+
     def __iter__(self):
         return iter(self.layout)
 
@@ -202,14 +204,14 @@ class Parameters(Mapping):
         return f"Parameters({inside}; {self.dtype})"
 
 
-def check_gradients(out, parameters: Parameters) -> None:
-    """TypeError or ValueError unless gradients of these parameters can be written to `out`."""
-    if not isinstance(out, Parameters):
-        raise TypeError(f"out: expected Parameters, got {describe(out)}")
-    if np.may_share_memory(out.raw(), parameters.raw()):
-        raise ValueError("out: expected memory of its own to write to, got that of the parameters")
-    if out.layout != parameters.layout or out.dtype != parameters.dtype:
-        raise ValueError(f"out: expected {parameters!r}, got {out!r}")
+def check_gradients(given, parameters: Parameters, name: str = "out") -> None:
+    """TypeError or ValueError unless `given` are gradients of these parameters, in memory of their own."""
+    if not isinstance(given, Parameters):
+        raise TypeError(f"{name}: expected Parameters, got {describe(given)}")
+    if np.may_share_memory(given.raw(), parameters.raw()):
+        raise ValueError(f"{name}: expected memory of its own, got that of the parameters")
+    if given.layout != parameters.layout or given.dtype != parameters.dtype:
+        raise ValueError(f"{name}: expected {parameters!r}, got {given!r}")
 
 
 def _rebuilt(layout, flat):

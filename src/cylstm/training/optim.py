@@ -1,29 +1,36 @@
 """Optimisers. Each is one pass over flat buffers (cext/optim.h).
 
-An optimiser object holds settings only; what it remembers between updates lives in a `Moments`, which belongs to one
-training run and goes into its checkpoints.
+An optimiser object has settings, and remembers for each set of parameters that it has updated how far it is with them:
+a `Moments`, which goes into the checkpoints of a training run. So a second `fit` with the same object goes on.
 """
 
 from __future__ import annotations
 
+import math
+import weakref
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from cylstm._core import updates
 from cylstm.checks import describe, real_in
-from cylstm.parameters import aligned_empty
-from cylstm.training.schedule import as_schedule
+from cylstm.parameters import Parameters, aligned_empty, check_gradients
+from cylstm.training.schedule import Constant, as_schedule
 
 __all__ = ["SGD", "Adam", "AdamW"]
 
 
 @dataclass
 class Moments:
-    """What an optimiser remembers: the number of updates, and flat buffers the size of the parameters."""
+    """What an optimiser remembers of one set of parameters: the number of updates, flat buffers of their size, and, of
+    training runs, epochs that are over and what a schedule that waits for plateaus has seen."""
 
     updates: int = 0
     buffers: dict[str, np.ndarray] = field(default_factory=dict)
+    epochs: int = 0
+    best: float = math.inf
+    since_plateau: int = 0
+    plateaus: int = 0
 
 
 class Optimizer:
@@ -34,24 +41,51 @@ class Optimizer:
     def __init__(self, lr, weight_decay):
         self.lr = lr
         self.weight_decay = real_in("weight_decay", weight_decay, 0)
+        self._moments = weakref.WeakKeyDictionary()  # of Parameters
 
     def __setattr__(self, name, value):
         super().__setattr__(name, as_schedule(value) if name == "lr" else value)
 
-    def start(self, values: np.ndarray) -> Moments:
-        """Empty moments for a flat parameter buffer."""
-        buffers = {}
-        for name in self.buffer_names:
-            buffers[name] = aligned_empty(values.size, values.dtype)
-            buffers[name][:] = 0
-        return Moments(0, buffers)
+    def __getstate__(self):
+        """A copy begins anew: what it would remember is of parameters that are not copied with it."""
+        return {**vars(self), "_moments": None}
 
-    def update(self, values, gradient, moments: Moments, lr: float, scale: float = 1.0) -> None:
-        """One update of `values` in place by the gradient scale * gradient. Raises ValueError for unequal sizes."""
+    def __setstate__(self, settings):
+        vars(self).update(settings, _moments=weakref.WeakKeyDictionary())
+
+    def moments(self, parameters: Parameters) -> Moments:
+        """How far it is with these parameters: 0 updates, and buffers of zeros, the first time."""
+        if parameters not in self._moments:
+            values, buffers = parameters.raw(), {}
+            for name in self.buffer_names:
+                buffers[name] = aligned_empty(values.size, values.dtype)
+                buffers[name][:] = 0
+            self._moments[parameters] = Moments(0, buffers)
+        return self._moments[parameters]
+
+    def update(self, parameters: Parameters, gradients: Parameters, *, lr=None, scale=1.0) -> None:
+        """One update of a layer's or a model's `parameters` in place, by the gradient scale * gradients.
+
+        lr : number > 0; None takes the optimiser's own, which must be one number then: schedules count epochs.
+        Raises TypeError or ValueError, naming the argument, before anything is changed.
+        """
+        if not isinstance(parameters, Parameters):
+            raise TypeError(f"parameters: expected Parameters, got {describe(parameters)}")
+        check_gradients(gradients, parameters, "gradients")
+        if lr is None:
+            if type(self.lr) is not Constant:
+                raise TypeError(f"lr: expected a number, of the optimiser's {self.lr!r}, got None")
+            lr = self.lr.rate
+        lr, scale = real_in("lr", lr, 0, open_low=True), real_in("scale", scale, -math.inf)
+        self._apply(parameters.raw(), gradients.raw(), self.moments(parameters), lr, scale)
+        parameters.touch()
+
+    def _apply(self, values, gradient, moments: Moments, lr: float, scale: float) -> None:
+        """`update` of flat arrays."""
         raise NotImplementedError
 
     def __repr__(self):
-        settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if name[0] != "_")
         return f"{type(self).__name__}({settings})"
 
 
@@ -69,7 +103,7 @@ class SGD(Optimizer):
             raise ValueError("nesterov: expected a momentum > 0 with it, got 0")
         self.buffer_names = ("m",) if self.momentum else ()
 
-    def update(self, values, gradient, moments, lr, scale=1.0):
+    def _apply(self, values, gradient, moments, lr, scale):
         m = moments.buffers.get("m")
         updates.sgd(values, gradient, m, lr, self.momentum, self.nesterov, self.weight_decay, scale)
         moments.updates += 1
@@ -96,7 +130,7 @@ class Adam(Optimizer):
         )
         self.eps = real_in("eps", eps, 0, open_low=True)
 
-    def update(self, values, gradient, moments, lr, scale=1.0):
+    def _apply(self, values, gradient, moments, lr, scale):
         m, v, number = moments.buffers.get("m"), moments.buffers.get("v"), moments.updates + 1
         updates.adam(
             values, gradient, m, v, number, lr, *self.betas, self.eps, self.weight_decay, self.decoupled, scale

@@ -90,7 +90,9 @@ def fit(model, x, y, *, lengths=None, mask=None, resets=None, state=None, sample
     validation : (x, y), (x, y, lengths) or a dict of x, y and lengths, mask, resets, state or sample_weight, evaluated
         after each epoch: no gradient, no dropout, no random number. `ignore` and `missing` apply.
     epochs, batch_size : int >= 1. A last batch may be smaller.
-    optimizer : SGD, Adam or AdamW, whose lr is a number or a schedule; Adam(lr=1e-3) by default.
+    optimizer : SGD, Adam or AdamW, whose lr is a number or a schedule; a new Adam(lr=1e-3) by default. An object that
+        has trained this model before goes on: with its moments, its schedule and the next epoch's order of rows, so
+        that one epoch after the other is the same as all in one call.
     clip_norm : largest norm of all gradients together (Pascanu et al. 2013), or of each parameter's with clip_each;
         None does not clip.
     tbptt : k cuts the steps into chunks of k: x (S, T) are S parallel streams, one update per chunk, the state is
@@ -137,7 +139,8 @@ def fit(model, x, y, *, lengths=None, mask=None, resets=None, state=None, sample
         run = Run(model, dataset, held_out, optimizer, options, checkpoint, progress, callbacks)
         if resume is not None:
             checkpoints.resume(run, resume if isinstance(resume, SavedRun) else read_checkpoint(resume, name="resume"))
-        return run.until(epochs)
+            return run.until(epochs)
+        return run.until(run.epoch + epochs)
     finally:
         model.in_training.give_back(me)
 
@@ -179,16 +182,16 @@ class Run:
         self.model, self.dataset, self.held_out = model, dataset, held_out
         self.optimizer, self.options, self.checkpoint = optimizer, options, checkpoint
         self.progress, self.callbacks = progress, callbacks
-        self.moments = optimizer.start(model.parameters.raw())
+        self.moments = moments = optimizer.moments(model.parameters)
         self.gradients = Parameters(model.parameters.layout, model.dtype)
         self.history = History()
-        self.epoch, self.position = 0, 0  # position: batches of this epoch that are done
+        self.epoch, self.position = moments.epochs, 0  # position: batches of this epoch that are done
         self.total, self.weight, self.hits, self.tokens = 0.0, 0.0, 0.0, 0  # of this epoch
         self.state = None  # carried from chunk to chunk
-        self.best, self.best_weights = math.inf, None
-        self.waited, self.since_plateau, self.plateaus = 0, 0, 0
+        self.best, self.best_weights, self.waited = moments.best, None, 0
+        self.since_plateau, self.plateaus = moments.since_plateau, moments.plateaus
         self.elapsed, self.started = 0.0, time.perf_counter()
-        self.saved_at, self.saved_update, self.saved_path = self.started, 0, None
+        self.saved_at, self.saved_update, self.saved_path = self.started, moments.updates, None
 
     # --- the loop -------------------------------------------------------------------------------------------------
 
@@ -258,8 +261,7 @@ class Run:
             return None
         scale = self.clip(result.loss)
         rate = self.optimizer.lr.at(progress, self.plateaus)
-        self.optimizer.update(self.model.parameters.raw(), self.gradients.raw(), self.moments, rate, scale)
-        self.model.parameters.touch()
+        self.optimizer.update(self.model.parameters, self.gradients, lr=rate, scale=scale)
         self.total += result.loss * result.weight
         self.weight += result.weight
         self.hits += result.hits
@@ -316,6 +318,9 @@ class Run:
         bar.set_postfix_str(text)
         self.watch(monitored)
         self.epoch, self.position = self.epoch + 1, 0
+        moments = self.moments
+        moments.epochs, moments.best = self.epoch, self.best
+        moments.since_plateau, moments.plateaus = self.since_plateau, self.plateaus
         self.total, self.weight, self.hits, self.tokens, self.state = 0.0, 0.0, 0.0, 0, None
 
     def watch(self, loss):
