@@ -203,3 +203,17 @@ static double NAME(binary_cross_entropy)(ptrdiff_t rows, ptrdiff_t columns, REAL
     *weight += whole, *hits += all_hits;
     return total / (double)columns;
 }
+
+static double NAME(given_gradient)(ptrdiff_t rows, ptrdiff_t columns, REAL *outputs, const void *targets, const REAL *weights,
+                                   const double *parameters, REAL scale, int gradient, double *weight, double *hits)
+{
+    const REAL *values = targets;
+    double whole = 0;
+    (void)parameters, (void)hits;
+    for (ptrdiff_t r = 0; r < rows; r++, outputs += columns, values += columns) {
+        const REAL w = NAME(weigh)(r, columns, outputs, weights, gradient, &whole);
+        for (ptrdiff_t j = 0; gradient && w != 0 && j < columns; j++) outputs[j] = w * scale * values[j];
+    }
+    *weight += whole;
+    return 0;
+}

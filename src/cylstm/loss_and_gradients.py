@@ -34,26 +34,44 @@ def learn(model, batch, gradients=None, state=None) -> Result:
     """`Model.loss_and_gradients` of a `Batch`. state: instead of the batch's."""
     if gradients is None:
         gradients = Parameters(model.parameters.layout, model.dtype)
-    features, embeds = batch.x, model.embedding_size is not None
-    if embeds:
-        ids = model.ids_of(batch.x, "x", batch.plan)
-        features = model.parameters.raw("embedding.weight")[ids]
+    features, ids = features_of(model, batch.x, batch.plan)
     state = batch.state if state is None else state
     outputs, final, tape = model.lstm.forward(features, state, lengths=batch.plan)
     h = of_tokens(model, outputs, final, batch.real)
     dh = np.empty_like(h)
-    total, weight, hits = head_loss(model, h, batch, 1 / batch.weight if batch.weight else 0.0, dh, gradients)
-    dy, dstate = to_steps(model, dh, outputs.shape, batch.real)
-    dx = model.lstm.backward(tape, dy, dstate, out=gradients.child("lstm."), input_gradient=embeds).x
+    sums = head_loss(model, model.loss, h, batch.targets, batch.weights, scale_of(batch), dh, gradients)
+    layer_gradients(model, tape, *to_steps(model, dh, outputs.shape, batch.real), ids, gradients, False)
+    loss = losses.mean(*sums[:2]) if batch.weight else math.nan
+    return Result(loss, gradients, final, batch.tokens, sums[2], sums[1])
+
+
+def scale_of(batch) -> float:
+    """What makes a mean of the batch's sum."""
+    return 1 / batch.weight if batch.weight else 0.0
+
+
+def features_of(model, x, plan):
+    """What the layer gets, and the ids that it comes from: None where features came in, or ids that it takes itself."""
+    if model.embedding_size is None:
+        return x, None
+    ids = model.ids_of(x, "x", plan)
+    return model.parameters.raw("embedding.weight")[ids], ids
+
+
+def layer_gradients(model, tape, dy, dstate, ids, gradients, input_gradient):
+    """The gradients of everything below the head, into `gradients`; returns those by the features and the state."""
+    embeds = ids is not None
+    dx, dstate, _ = model.lstm.backward(tape, dy, dstate, out=gradients.child("lstm."),
+                                        input_gradient=embeds or input_gradient)  # fmt: skip
     if embeds:
-        table = gradients.raw("embedding.weight")
-        embedding_gradient(table, ids.ravel(), np.ascontiguousarray(dx.reshape(-1, model.embedding_size)))
+        rows = np.ascontiguousarray(dx.reshape(-1, model.embedding_size))
+        embedding_gradient(gradients.raw("embedding.weight"), ids.ravel(), rows)
+        dx = None
     gradients.touch()
-    loss = losses.mean(total, weight) if batch.weight else math.nan
-    return Result(loss, gradients, final, batch.tokens, hits, weight)
+    return dx, dstate
 
 
-def head_loss(model, h, batch, scale=0.0, dh=None, gradients=None):
+def head_loss(model, loss, h, targets, weights, scale=0.0, dh=None, gradients=None):
     """Sums of a loss over h (N, D*H), as `_core.head.loss` gives them; with `dh`, `scale` times its gradients too."""
     bias = dweight = dbias = None
     if model.head_bias:
@@ -66,9 +84,8 @@ def head_loss(model, h, batch, scale=0.0, dh=None, gradients=None):
             if array is not None:
                 array[...] = 0
         return 0.0, 0.0, 0.0
-    weight = model.parameters.raw("head.weight")
-    return head.loss(model.loss, h, weight, bias, batch.targets, weights=batch.weights, spare=model.spare, scale=scale,
-                     dh=dh, dweight=dweight, dbias=dbias)  # fmt: skip
+    return head.loss(loss, h, model.parameters.raw("head.weight"), bias, targets, weights=weights, spare=model.spare,
+                     scale=scale, dh=dh, dweight=dweight, dbias=dbias)  # fmt: skip
 
 
 def evaluate(model, dataset, batch_size=256) -> dict[str, float]:
@@ -85,6 +102,7 @@ def evaluate(model, dataset, batch_size=256) -> dict[str, float]:
             state = batch.state if start == 0 else state
             outputs, state = model.lstm(model.embed(batch.x, plan=batch.plan), state, lengths=batch.plan)
             h = of_tokens(model, outputs, state, batch.real)
-            sums = [so_far + more for so_far, more in zip(sums, head_loss(model, h, batch), strict=True)]
+            found = head_loss(model, model.loss, h, batch.targets, batch.weights)
+            sums = [so_far + more for so_far, more in zip(sums, found, strict=True)]
             tokens += batch.tokens
     return {**model.loss.metrics(*sums, model.output_size), "tokens": tokens}

@@ -48,6 +48,7 @@ class Loss:
     # Rows that the kernel gets at a time. Sums of pieces are added in order, so this number decides the last bits.
     piece: ClassVar[int] = 16
     of_classes: ClassVar[bool] = False  # whether targets are class ids, and outputs their logits
+    reads_outputs: ClassVar[bool] = True
 
     @property
     def parameters(self) -> tuple[float, ...]:
@@ -261,6 +262,13 @@ class BinaryCrossEntropy(Loss):
 
     def metrics(self, total, weight, hits, outputs):
         return {**super().metrics(total, weight, hits, outputs), "accuracy": mean(hits, weight * outputs)}
+
+
+@dataclass(frozen=True)
+class GivenGradient(Loss):
+    """What `Model.backward` makes gradients of: targets are those by the outputs, of somebody else's loss."""
+
+    name, kernel, reads_outputs = "given", "given_gradient", False
 
 
 by_name = {

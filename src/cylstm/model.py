@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cylstm import losses, tensor_files
+from cylstm import losses, model_files, own_loss
 from cylstm._core.head import linear
 from cylstm._core.ragged import planned
 from cylstm.batches import at_once, batch_of, in_batches, last_of, of_masked
@@ -18,12 +18,12 @@ from cylstm.init import LATER
 from cylstm.locks import Claim
 from cylstm.loss_and_gradients import Result, evaluate, learn
 from cylstm.lstm import LSTM, MOST_LAYERS
+from cylstm.own_loss import ModelTape
 from cylstm.parameters import Parameters, check_gradients
 from cylstm.sequences import as_sequences, ragged_rows
-from cylstm.state import State
+from cylstm.state import Gradients, State
 from cylstm.text.sampling import Sampler, generate
 from cylstm.text.vocabulary import Vocabulary
-from cylstm.training.checkpoint import SavedRun, read_checkpoint
 from cylstm.training.dataset import Dataset
 from cylstm.training.history import History
 from cylstm.training.run import fit
@@ -207,9 +207,9 @@ class Model:
         """`model(x)` of one array, with lengths and resets as they were checked."""
         y, final = self.lstm(self.embed(x, plan=plan), state, lengths=plan)
         if self.output == "last":
-            outputs = self._head(last_of(self, final))
+            outputs = self.head(last_of(self, final))
             return outputs if y.ndim == 3 else outputs[0], final
-        outputs = self._head(y.reshape(-1, y.shape[-1])).reshape(*y.shape[:-1], self.output_size)
+        outputs = self.head(y.reshape(-1, y.shape[-1])).reshape(*y.shape[:-1], self.output_size)
         if plan is not None and plan.lengths is not None:
             outputs[plan.past_ends().reshape(y.shape[:-1])] = 0
         return outputs, final
@@ -242,7 +242,7 @@ class Model:
     def step(self, x_t, state, *, out=None):
         """One step of a stream, as `LSTM.step`: outputs (B, O) or (O,) and the next state."""
         y, state = self.lstm.step(self.embed(x_t, "x_t"), state, out=out)
-        outputs = self._head(y.reshape(-1, y.shape[-1]))
+        outputs = self.head(y.reshape(-1, y.shape[-1]))
         return (outputs if y.ndim == 2 else outputs[0]), state
 
     def generate(self, prompt, length, *, temperature=1.0, top_k=None, top_p=None, seed=None, stop=()) -> Iterator[int]:
@@ -271,11 +271,29 @@ class Model:
             raise ValueError(f"{name}: expected ids (B, T) or (T,), got {ids.shape}")
         return ids
 
-    def _head(self, h):
+    def head(self, h):
+        """Outputs (N, O) of h (N, D*H)."""
         bias = self.parameters.raw("head.bias") if self.head_bias else None
         return linear(h, self.parameters.raw("head.weight"), bias)
 
     # --- learning -------------------------------------------------------------------------------------------------
+
+    def forward(self, x, state=None, *, lengths=None, resets=None) -> tuple[np.ndarray, State, ModelTape]:
+        """`model(x)` of one array, with dropout, and with a third result: the tape that `backward` needs, for a loss of
+        your own."""
+        return own_loss.forward(self, x, state, lengths, resets)
+
+    def backward(self, tape, d_outputs, d_state=None, *, out=None, input_gradient=True) -> Gradients:
+        """The gradients of a loss whose gradients by the outputs, of their shape, and by the final state are given.
+
+        tape : from `forward`, whose weights must not have changed since; it serves one backward. What d_outputs has
+            past a row's end is ignored.
+        out : Parameters of this model's layout to overwrite with the gradients, instead of new ones.
+        input_gradient : False saves the product that d loss / d x takes; it is None then, as for ids.
+
+        Returns Gradients(x, state, parameters). Raises TypeError or ValueError, naming the argument.
+        """
+        return own_loss.backward(self, tape, d_outputs, d_state, out, input_gradient)
 
     def loss_and_gradients(self, x, y, *, lengths=None, mask=None, resets=None, state=None, sample_weight=None,
                            class_weight=None, ignore=None, missing="error", out=None) -> Result:  # fmt: skip
@@ -311,8 +329,7 @@ class Model:
 
     def save(self, path) -> None:
         """Write weights, sizes and vocabulary to a safetensors file, atomically. Raises OSError."""
-        weights = {name: self.parameters.raw(name) for name in self.parameters}
-        tensor_files.write_tensors(path, "model", self.header(), weights)
+        model_files.save(self, path)
 
     def header(self) -> dict:
         """What a file says of the model besides its weights."""
@@ -322,12 +339,7 @@ class Model:
     @classmethod
     def load(cls, path) -> Model:
         """Read a model written by `save`. Raises OSError, or ValueError for a file that is anything else."""
-        with tensor_files.open_tensors(path, "model") as file:
-            model = cls.from_header(path, file.header, file.shapes)
-            for name, shape in model.parameters.layout.items():
-                model.parameters.raw(name)[:] = file.read(name, shape, model.dtype)
-        model.parameters.touch()
-        return model
+        return model_files.load(cls, path)
 
     @classmethod
     def from_checkpoint(cls, checkpoint) -> Model:
@@ -335,39 +347,7 @@ class Model:
 
         Raises OSError, or ValueError for a file that is anything else.
         """
-        saved = checkpoint if isinstance(checkpoint, SavedRun) else read_checkpoint(checkpoint)
-        model = cls.from_header(saved.path, saved.header, saved.tensors.shapes)
-        values = model.parameters.raw()
-        values[:] = saved.tensors.read("parameters", values.shape, values.dtype)
-        model.parameters.touch()
-        return model
-
-    @classmethod
-    def from_header(cls, path, header, shapes) -> Model:
-        """A model of the sizes that a file claims.
-
-        shapes : of the file's tensors; they must be those of the parameters or, for a checkpoint, of all in one, before
-            anything is allocated. Raises ValueError where they are not, and for a damaged header.
-        """
-        try:
-            config, vocabulary = dict(header["config"]), header["vocabulary"]
-            sizes = {name: config[name] for name in ("num_layers", "bidirectional", "embedding_size", "head_bias")}
-            sizes.update({name: config[name] for name in VARIANTS if name in config})
-            one_of("dtype", config["dtype"], ("float32", "float64"))
-            if config["num_layers"] == 1 and config["dropout"] > 0:  # as it once could be, to no effect
-                config["dropout"] = 0.0
-            if config["num_layers"] > sum(math.prod(shape) for shape in shapes.values()):
-                raise ValueError(f"{config['num_layers']} layers, but fewer numbers")
-            layout = cls.layout(config["input_size"], config["hidden_size"], config["output_size"], **sizes)
-            total = (sum(math.prod(shape) for shape in layout.values()),)
-            if shapes not in (layout, {**shapes, "parameters": total}):
-                raise ValueError(f"tensors {describe(shapes)} do not fit the sizes {config}")
-            vocabulary = None if vocabulary is None else Vocabulary.from_json(vocabulary)
-            return cls(**config, vocabulary=vocabulary, seed=LATER)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path}: expected the header of a cylstm model, got one that is damaged ({error})"
-            ) from None
+        return model_files.from_checkpoint(cls, checkpoint)
 
 
 def _rebuilt(cls, config, vocabulary, flat, rng):

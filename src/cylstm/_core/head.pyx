@@ -48,6 +48,7 @@ cdef struct Head:
     const Kernels* k
     RowLoss loss            # NULLs: outputs are all that is wanted
     Py_ssize_t piece        # rows that the loss gets at a time; chunks are whole pieces
+    bint unread             # the loss does not look at the outputs
     bint gradient
     int form                # of all products, but of those with d outputs only in chunks where it holds them; or BLAS
     Py_ssize_t N, F, O
@@ -118,7 +119,7 @@ def loss(kind, const real[:, ::1] h, const real[:, ::1] weight, const real[::1] 
         raise ValueError(
             f"targets, weights, dh, dweight, dbias: expected shapes for h {(N, F)} and {O} outputs, got others")
     memset(&head, 0, sizeof(Head))
-    head.k, head.piece = active(), kind.piece
+    head.k, head.piece, head.unread = active(), kind.piece, not kind.reads_outputs
     head.loss = row_loss_named(head.k, kernel)
     if head.loss.f32 == NULL:
         raise ValueError(f"kernel: expected a loss of kernels.def, got {kind.kernel!r}")
@@ -221,7 +222,8 @@ cdef void head_member(const Head* p, int me, int count, Team* team, real* type_t
         if is_cut(p.form):
             pack_h(p, start, rows, me, count, type_tag)
             meet(team)
-        outputs_share(p, start, rows, me, count, type_tag)
+        if not p.unread:
+            outputs_share(p, start, rows, me, count, type_tag)
         if p.piece:
             meet(team)
             losses_share(p, start, rows, me, count, type_tag)

@@ -119,7 +119,8 @@ class SavedRun:
             stood.update({name: real_in(name, given[name], 0) for name in ("weight", "hits")})
             stood["best"] = math.inf if given["best"] is None else real_in("best", given["best"], -math.inf)
             stood["elapsed"] = real_in("elapsed", header["elapsed"], 0)
-            if stood["position"] > batches or (stood["position"] == 0 and stood["tokens"] > 0):
+            counts = stood["tokens"] > 0
+            if stood["position"] > batches or (counts and stood["position"] == 0) or counts != (stood["weight"] > 0):
                 raise ValueError(f"{stood['position']} of {batches} batches with {stood['tokens']} tokens")
             generator = {**header["generator"], **header["generator"]["state"]}
             for name, most in PLACES.items():
