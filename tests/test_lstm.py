@@ -291,6 +291,28 @@ def test_copies_are_independent_and_draw_the_same(rng, clone):
     assert np.abs(twin(x)[0] - before).max() > 1e-4
 
 
+@pytest.mark.parametrize("layers", [4, 5])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_many_layers_without_a_tape_give_the_bits_of_those_with_one(isa, dtype, rng, layers, bidirectional):
+    """Outputs of a layer lie where those of the last but one did."""
+    layer = LSTM(5, 7, layers, bidirectional=bidirectional, dtype=dtype, seed=1)
+    x = rng.standard_normal((3, 6, 5)).astype(dtype)
+    for lengths in (None, [6, 2, 4]):
+        y, final, _ = layer.forward(x, lengths=lengths)
+        same(layer(x, lengths=lengths)[0], y)
+        same(np.stack(layer(x, lengths=lengths)[1]), np.stack(final))
+
+
+@pytest.mark.parametrize("size", [(3, 5), (40, 5), (3, 160)])
+def test_gradients_of_nothing_are_zero(isa, dtype, rng, size):
+    """To the last bit, whatever memory held."""
+    B, H = size
+    layer = LSTM(5, H, 2, bidirectional=True, dtype=dtype, seed=1)
+    y, _, tape = layer.forward(rng.standard_normal((B, 4, 5)).astype(dtype))
+    gradients = layer.backward(tape, np.zeros_like(y))
+    assert not gradients.x.any() and not gradients.parameters.flat.any() and not np.stack(gradients.state).any()
+
+
 # --- what a caller can get wrong --------------------------------------------------------------------------------------
 
 GOOD = np.random.default_rng(3).standard_normal((4, 6, 5))

@@ -301,3 +301,11 @@ def test_missing_targets_count_for_nothing(isa, dtype, rng, close, kind, weighte
     close(dbias, 0.75 * doutputs.sum(axis=0), "dbias")
     assert not dh[3].any()
     assert head.loss(kind, h, weight, bias, targets, weights=weights) == sums
+
+
+def test_one_class_alone_is_certain(isa, dtype):
+    """Whatever the next rows hold."""
+    h, weight = np.array([[-900.0], [5], [800], [0], [-900]], dtype), np.ones((1, 1), dtype)
+    dh, dweight = np.empty_like(h), np.empty_like(weight)
+    sums = head.loss(losses.CrossEntropy(), h, weight, None, np.zeros(5, np.int64), scale=1.0, dh=dh, dweight=dweight)
+    assert sums == (0, 5, 5) and not dh.any() and not dweight.any()

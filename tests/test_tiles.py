@@ -163,6 +163,15 @@ def test_what_is_not_finite_comes_out_where_it_does_elsewhere(isa, rng, broken):
     assert "weights" in broken or all(np.isfinite(values).all() for values in again.values())
 
 
+def test_every_step_of_time_major_inputs_is_looked_at(isa, rng):
+    layer, (x, state, dy, dstate) = layer_of(), arrays(rng)
+    x[3, T - 1, 7] = 3.4e38
+    expected = on_another_set(layer, lambda: everything(layer, x, state, dy, dstate))
+    got = everything(layer, np.ascontiguousarray(x.swapaxes(0, 1)).swapaxes(0, 1), state, dy, dstate)
+    for name in got:
+        same_but_for_rounding(got[name], expected[name], name)
+
+
 def test_what_stands_behind_a_state_decides_nothing(isa, rng):
     layer, (x, state, dy, dstate) = layer_of(), arrays(rng)
 
