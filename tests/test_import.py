@@ -64,7 +64,8 @@ _core.arguments _core.layer _core.torch_layer _core.head _core.updates
 lstm
 tensor_files sequences counting batches loss_and_gradients own_loss
 text text.vocabulary text.corpus text.sampling
-training.history training.schedule training.optim training.checkpoint training.dataset training.run training
+training.history training.schedule training.optim training.checkpoint training.dataset training.interrupts \
+training.run training
 model_files model data
 for_threadpoolctl calls
 torch.threads torch._call torch.run torch.graphs torch.modules torch.swap torch

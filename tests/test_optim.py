@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from cylstm import SGD, Adam, AdamW, Constant, Cosine, Model, ReduceOnPlateau, StepDecay, oracle
+from cylstm import SGD, Adam, AdamW, Constant, Cosine, Model, ReduceOnPlateau, StepDecay, oracle, training
 from cylstm.parameters import Parameters
 
 ORACLE = {
@@ -146,3 +146,97 @@ def test_learning_rates():
 def test_bad_settings_are_named(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def model_and_data(rng, **options):
+    x, y = rng.standard_normal((12, 6, 3)), rng.standard_normal((12, 6, 2))
+    return Model(3, 5, 2, loss="mse", dtype="float64", seed=1, **options), x, y
+
+
+@pytest.mark.parametrize(
+    "optimizer", [lambda: SGD(0.1, momentum=0.5, weight_decay=0.1), lambda: Adam(weight_decay=0.1)]
+)
+def test_what_is_not_trainable_stays_and_has_no_part_in_the_norm(rng, optimizer):
+    model, x, y = model_and_data(rng)
+    before = {name: values.copy() for name, values in model.parameters.items()}
+    chosen = ["head.bias", "lstm.weight_?h_l0"]
+    model.fit(x, y, epochs=2, optimizer=optimizer(), clip_norm=0.01, trainable=chosen, progress=False)
+    moved = [name for name, values in model.parameters.items() if not np.array_equal(values, before[name])]
+    assert moved == ["lstm.weight_ih_l0", "lstm.weight_hh_l0", "head.bias"]
+    model, _, _ = model_and_data(rng)
+    found = model.loss_and_gradients(x, y).gradients
+    norm = np.sqrt(sum((found[name] ** 2).sum() for name in moved))
+    model.fit(x, y, epochs=1, batch_size=12, shuffle=False, optimizer=SGD(1.0), clip_norm=norm / 2, trainable=chosen,
+              progress=False)  # fmt: skip
+    for name in moved:
+        np.testing.assert_allclose(model.parameters[name], before[name] - found[name] / 2, rtol=1e-4, atol=1e-6)
+
+
+def test_weight_decay_by_pattern(rng):
+    """The first pattern that fits counts; on flat buffers in several pieces, as on each parameter alone."""
+    optimizer = AdamW(0.1, weight_decay={"lstm.bias*": 0, "lstm.*": 0.3, "head.weight": 0.1})
+    model, x, y = model_and_data(rng)
+    gradients = model.loss_and_gradients(x, y).gradients
+    expected = {name: {"p": values.copy()} for name, values in model.parameters.items()}
+    slots = [{name: {"p": np.zeros_like(values["p"])} for name, values in expected.items()} for _ in range(2)]
+    for t in (1, 2, 3):
+        optimizer.update(model.parameters, gradients)
+        for name, values in expected.items():
+            decay = 0.0 if "bias" in name else 0.3 if name.startswith("lstm") else 0.1
+            m, v = (slot[name] for slot in slots)
+            oracle.adamw(values, {"p": gradients[name]}, m, v, t, lr=0.1, weight_decay=decay)
+    for name, values in expected.items():
+        decayed = values["p"]
+        np.testing.assert_allclose(model.parameters[name], decayed, rtol=1e-9, atol=1e-12, err_msg=name)
+    assert "weight_decay={'lstm.bias*': 0.0, 'lstm.*': 0.3, 'head.weight': 0.1}" in repr(optimizer)
+
+
+@pytest.mark.parametrize("options", [{}, {"tbptt": 2}, {"ragged": True}])
+def test_accumulated_batches_are_one_large_one(rng, options):
+    """By what counts in each, which differs."""
+    model, x, y = model_and_data(rng)
+    weights, options = rng.exponential(1, (12, 6)), dict(options)
+    weights[:2] = 0
+    if options.pop("ragged", False):
+        options["lengths"] = rng.integers(0, 7, 12)
+    tbptt = options.pop("tbptt", None)
+    loss = model.loss_and_gradients(x, y, sample_weight=weights, **options)
+    before, events = model.parameters.flat.copy(), []
+    model.fit(x, y, sample_weight=weights, batch_size=4, accumulate=3, tbptt=tbptt, epochs=1, clip_norm=None,
+              shuffle=False, optimizer=SGD(0.5), progress=False, callbacks=[events.append], **options)  # fmt: skip
+    assert [event.kind for event in events] == ["update", "epoch"]
+    assert events[0].loss == pytest.approx(loss.loss, rel=1e-12)
+    if tbptt is None:
+        np.testing.assert_allclose(before - model.parameters.flat, 0.5 * loss.gradients.flat, rtol=1e-9, atol=1e-14)
+
+
+def test_an_accumulating_run_goes_on_to_the_same_bits(rng, tmp_path):
+    options = dict(batch_size=2, accumulate=4, trainable="lstm.*", progress=False, seed=2)
+    (whole, x, y), broken, other = model_and_data(rng), model_and_data(rng)[0], model_and_data(rng)[0]
+    whole.fit(x, y, epochs=3, **options)
+
+    def stop(event):
+        if event.update == 3:
+            raise training.StopTraining
+
+    broken.fit(x, y, epochs=3, checkpoint=tmp_path / "c", callbacks=[stop], **options)
+    for changed in ({"accumulate": 1}, {"trainable": None}):
+        with pytest.raises(ValueError, match=rf"resume: expected the same run as in .* with {next(iter(changed))}="):
+            other.fit(x, y, epochs=3, resume=tmp_path / "c", **{**options, **changed})
+    other.fit(x, y, epochs=3, resume=tmp_path / "c", **options)
+    np.testing.assert_array_equal(other.parameters.flat, whole.parameters.flat)
+
+
+@pytest.mark.parametrize(("options", "error", "message"), [
+    (dict(trainable="encoder.*"), ValueError, "trainable: expected names or patterns of lstm.*, got 'enc"),
+    (dict(trainable=3), TypeError, "trainable: expected names or patterns of parameters, got int 3"),
+    (dict(accumulate=0), ValueError, "accumulate: expected an integer >= 1, got 0"),
+])  # fmt: skip
+def test_what_is_not_trained_is_checked(rng, options, error, message):
+    model, x, y = model_and_data(rng)
+    with pytest.raises(error, match=message):
+        model.fit(x, y, progress=False, **options)
+    with pytest.raises(ValueError, match=r"weight_decay\['head.\*'\]: expected a number in \[0, inf\), got -1"):
+        AdamW(weight_decay={"head.*": -1})
+    with pytest.raises(TypeError, match="weight_decay: expected patterns of parameters' names, got int 3"):
+        AdamW(weight_decay={3: 1})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 
 import numpy as np
 
@@ -158,6 +159,18 @@ class Parameters(Mapping):
     def dtype(self) -> np.dtype:
         """The one dtype of all parameters."""
         return self._flat.dtype
+
+    def matching(self, argument: str, patterns) -> list[str]:
+        """The names that a name or a pattern (`fnmatch`) fits, or one of several. Raises TypeError, or ValueError where
+        one fits none."""
+        several = [patterns] if isinstance(patterns, str) else patterns
+        several = list(several) if isinstance(several, Iterable) else [several]
+        if not all(isinstance(pattern, str) for pattern in several):
+            raise TypeError(f"{argument}: expected names or patterns of parameters, got {describe(patterns)}")
+        for pattern in several:
+            if not any(fnmatchcase(name, pattern) for name in self.layout):
+                raise ValueError(f"{argument}: expected names or patterns of {', '.join(self.layout)}, got {pattern!r}")
+        return [name for name in self.layout if any(fnmatchcase(name, pattern) for pattern in several)]
 
     def touch(self) -> None:
         """Say that values changed: for the package itself, and for whoever writes to a bare address."""

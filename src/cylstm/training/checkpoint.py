@@ -17,6 +17,7 @@ from cylstm.training.history import History
 __all__ = ["Checkpoint", "SavedRun", "read_checkpoint", "resume", "save"]
 
 LARGEST_COUNT = 2**53
+ADDED = {"accumulate": 1, "trainable": None}  # options that older files have not, as they were then
 # A generator's place within its numbers, MT19937's and Philox's, which NumPy takes as it comes.
 PLACES = {"pos": 624, "buffer_pos": 4}
 COUNTS = ("epoch", "position", "tokens", "waited", "since_plateau", "plateaus")
@@ -91,7 +92,7 @@ class SavedRun:
             written = dict(self.header["config"])
             if written["num_layers"] == 1:  # once, dropout could be anything then
                 written["dropout"] = config["dropout"]
-            pairs = [(written, config, "model"), (self.header["options"], options, "run")]
+            pairs = [(written, config, "model"), ({**ADDED, **self.header["options"]}, options, "run")]
             for saved, present, what in pairs:
                 for name, value in present.items():
                     if saved[name] != value:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 import numpy as np
 
@@ -34,13 +36,14 @@ class Moments:
 
 
 class Optimizer:
-    """Base of all: a learning rate (a number or a schedule) and weight decay."""
+    """Base of all: a learning rate (a number or a schedule) and weight decay: a number >= 0, or a dict from patterns of
+    parameters' names to numbers, of which the first that fits counts, and 0 where none does."""
 
     buffer_names: tuple[str, ...] = ()
 
     def __init__(self, lr, weight_decay):
         self.lr = lr
-        self.weight_decay = real_in("weight_decay", weight_decay, 0)
+        self.weight_decay = as_decay(weight_decay)
         self._moments = weakref.WeakKeyDictionary()  # of Parameters
 
     def __setattr__(self, name, value):
@@ -63,10 +66,11 @@ class Optimizer:
             self._moments[parameters] = Moments(0, buffers)
         return self._moments[parameters]
 
-    def update(self, parameters: Parameters, gradients: Parameters, *, lr=None, scale=1.0) -> None:
+    def update(self, parameters: Parameters, gradients: Parameters, *, lr=None, scale=1.0, trainable=None) -> None:
         """One update of a layer's or a model's `parameters` in place, by the gradient scale * gradients.
 
         lr : number > 0; None takes the optimiser's own, which must be one number then: schedules count epochs.
+        trainable : a name or a pattern ("lstm.*"), or several; others stay as they are. None for all.
         Raises TypeError or ValueError, naming the argument, before anything is changed.
         """
         if not isinstance(parameters, Parameters):
@@ -77,16 +81,58 @@ class Optimizer:
                 raise TypeError(f"lr: expected a number, of the optimiser's {self.lr!r}, got None")
             lr = self.lr.rate
         lr, scale = real_in("lr", lr, 0, open_low=True), real_in("scale", scale, -math.inf)
-        self._apply(parameters.raw(), gradients.raw(), self.moments(parameters), lr, scale)
+        moments, values, gradient = self.moments(parameters), parameters.raw(), gradients.raw()
+        number = moments.updates + 1
+        for (start, stop), decay in self._pieces(parameters, trainable):
+            buffers = {name: part_of(buffer, start, stop, parameters.size) for name, buffer in moments.buffers.items()}
+            self._apply(values[start:stop], gradient[start:stop], buffers, number, lr, scale, decay)
+        moments.updates = number
         parameters.touch()
 
-    def _apply(self, values, gradient, moments: Moments, lr: float, scale: float) -> None:
-        """`update` of flat arrays."""
+    def _pieces(self, parameters, trainable):
+        """Neighbours of the same weight decay, as (start, stop) of the flat buffer, and their decay."""
+        if trainable is None and not isinstance(self.weight_decay, dict):
+            return [((0, parameters.size), self.weight_decay)]
+        chosen = set(parameters if trainable is None else parameters.matching("trainable", trainable))
+        pieces, at = [], 0
+        for name, shape in parameters.layout.items():
+            start, at = at, at + math.prod(shape)
+            if name not in chosen:
+                continue
+            decay = self.decay_of(name)
+            if pieces and pieces[-1][0][1] == start and pieces[-1][1] == decay:
+                start = pieces.pop()[0][0]
+            pieces.append(((start, at), decay))
+        return pieces
+
+    def decay_of(self, name: str) -> float:
+        """The weight decay of one parameter."""
+        if not isinstance(self.weight_decay, dict):
+            return self.weight_decay
+        return next((decay for pattern, decay in self.weight_decay.items() if fnmatchcase(name, pattern)), 0.0)
+
+    def _apply(self, values, gradient, buffers, number: int, lr: float, scale: float, decay: float) -> None:
+        """Update number `number`, from 1, of flat arrays."""
         raise NotImplementedError
 
     def __repr__(self):
         settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if name[0] != "_")
         return f"{type(self).__name__}({settings})"
+
+
+def part_of(buffer, start, stop, size):
+    """A part of a buffer of this size; of another one all, which the update refuses."""
+    return buffer[start:stop] if buffer is not None and len(buffer) == size else buffer
+
+
+def as_decay(given) -> float | dict[str, float]:
+    """A number >= 0, or a dict from patterns to such. Raises TypeError or ValueError."""
+    if not isinstance(given, Mapping):
+        return real_in("weight_decay", given, 0)
+    for pattern in given:
+        if not isinstance(pattern, str):
+            raise TypeError(f"weight_decay: expected patterns of parameters' names, got {describe(pattern)}")
+    return {pattern: real_in(f"weight_decay[{pattern!r}]", decay, 0) for pattern, decay in given.items()}
 
 
 class SGD(Optimizer):
@@ -103,10 +149,8 @@ class SGD(Optimizer):
             raise ValueError("nesterov: expected a momentum > 0 with it, got 0")
         self.buffer_names = ("m",) if self.momentum else ()
 
-    def _apply(self, values, gradient, moments, lr, scale):
-        m = moments.buffers.get("m")
-        updates.sgd(values, gradient, m, lr, self.momentum, self.nesterov, self.weight_decay, scale)
-        moments.updates += 1
+    def _apply(self, values, gradient, buffers, number, lr, scale, decay):
+        updates.sgd(values, gradient, buffers.get("m"), lr, self.momentum, self.nesterov, decay, scale)
 
 
 class Adam(Optimizer):
@@ -130,12 +174,9 @@ class Adam(Optimizer):
         )
         self.eps = real_in("eps", eps, 0, open_low=True)
 
-    def _apply(self, values, gradient, moments, lr, scale):
-        m, v, number = moments.buffers.get("m"), moments.buffers.get("v"), moments.updates + 1
-        updates.adam(
-            values, gradient, m, v, number, lr, *self.betas, self.eps, self.weight_decay, self.decoupled, scale
-        )
-        moments.updates = number
+    def _apply(self, values, gradient, buffers, number, lr, scale, decay):
+        m, v = buffers.get("m"), buffers.get("v")
+        updates.adam(values, gradient, m, v, number, lr, *self.betas, self.eps, decay, self.decoupled, scale)
 
 
 class AdamW(Adam):

@@ -6,11 +6,8 @@ what else is random, the dropout masks, comes from the model's generator, whose 
 
 from __future__ import annotations
 
-import contextlib
 import math
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,6 +22,7 @@ from cylstm.training import checkpoint as checkpoints
 from cylstm.training.checkpoint import Checkpoint, SavedRun, read_checkpoint
 from cylstm.training.dataset import Dataset
 from cylstm.training.history import History
+from cylstm.training.interrupts import deferred_interrupt
 from cylstm.training.optim import Adam, Optimizer
 from cylstm.training.schedule import ReduceOnPlateau
 
@@ -66,12 +64,14 @@ class Options:
     rows: int
     tokens: int
     data: str | None  # a fingerprint, where there is a checkpoint
+    accumulate: int = 1
+    trainable: list[str] | None = None  # names
 
 
 def fit(model, x, y, *, lengths=None, mask=None, resets=None, state=None, sample_weight=None, class_weight=None,
         ignore=None, missing="error", validation=None, epochs=10, batch_size=32, optimizer=None, clip_norm=5.0,
-        clip_each=False, tbptt=None, shuffle=True, seed=0, patience=None, checkpoint=None, resume=None, progress=True,
-        callbacks=()) -> History:  # fmt: skip
+        clip_each=False, accumulate=1, trainable=None, tbptt=None, shuffle=True, seed=0, patience=None, checkpoint=None,
+        resume=None, progress=True, callbacks=()) -> History:  # fmt: skip
     """Train a model, in place.
 
     x, y : ids (B, T) or features (B, T, I), and, as the loss asks, classes (B, T) or numbers (B, T, O), with `lengths`
@@ -95,6 +95,8 @@ def fit(model, x, y, *, lengths=None, mask=None, resets=None, state=None, sample
         that one epoch after the other is the same as all in one call.
     clip_norm : largest norm of all gradients together (Pascanu et al. 2013), or of each parameter's with clip_each;
         None does not clip.
+    accumulate : one update for so many batches (or chunks), by the mean over all that counts in them.
+    trainable : a name or a pattern of parameters ("head.*"), or several; the others stay as they are. None for all.
     tbptt : k cuts the steps into chunks of k: x (S, T) are S parallel streams, one update per chunk, the state is
         carried from chunk to chunk and starts at `state`, or zero, each epoch (`data.streams` makes x and y;
         batch_size and shuffle do not apply).
@@ -128,7 +130,9 @@ def fit(model, x, y, *, lengths=None, mask=None, resets=None, state=None, sample
         clip_norm=None if clip_norm is None else real_in("clip_norm", clip_norm, 0, open_low=True),
         clip_each=bool(clip_each), tbptt=tbptt, shuffle=bool(shuffle), seed=positive_int("seed", seed, 0),
         patience=None if patience is None else positive_int("patience", patience), rows=len(dataset),
-        tokens=dataset.tokens, data=dataset.fingerprint() if checkpoint or resume else None)  # fmt: skip
+        tokens=dataset.tokens, data=dataset.fingerprint() if checkpoint or resume else None,
+        accumulate=positive_int("accumulate", accumulate),
+        trainable=None if trainable is None else model.parameters.matching("trainable", trainable))  # fmt: skip
     if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
         checkpoint = Checkpoint(checkpoint)
     callbacks, epochs = as_callbacks(callbacks), positive_int("epochs", epochs)
@@ -184,6 +188,7 @@ class Run:
         self.progress, self.callbacks = progress, callbacks
         self.moments = moments = optimizer.moments(model.parameters)
         self.gradients = Parameters(model.parameters.layout, model.dtype)
+        self.sums = Parameters(model.parameters.layout, model.dtype) if options.accumulate > 1 else None
         self.history = History()
         self.epoch, self.position = moments.epochs, 0  # position: batches of this epoch that are done
         self.total, self.weight, self.hits, self.tokens = 0.0, 0.0, 0.0, 0  # of this epoch
@@ -242,31 +247,51 @@ class Run:
         self.tell("epoch", self.history.train_loss[-1])
 
     def batches(self):
-        """This epoch's batches in order: index arrays, or the first steps of chunks."""
-        if self.options.tbptt is not None:
-            return list(range(0, self.dataset.steps, self.options.tbptt))
-        seed = [self.options.seed, self.epoch] if self.options.shuffle else None
-        return self.dataset.batches(self.options.batch_size, seed)
-
-    def update(self, batch, progress) -> float | None:
-        """One update of the weights; returns the loss before it, None where nothing counts, and nothing is updated."""
-        if self.options.tbptt is None:
-            part = self.dataset.part(batch)
+        """This epoch's updates in order: lists of batches, which are index arrays, or the first steps of chunks."""
+        options = self.options
+        if options.tbptt is not None:
+            batches = list(range(0, self.dataset.steps, options.tbptt))
         else:
-            part = self.dataset.part(slice(None), batch, batch + self.options.tbptt)
-        result = learn(self.model, batch_of(self.model, part, self.dataset.counting), self.gradients, self.state)
-        if self.options.tbptt is not None:
-            self.state = result.state
-        if not result.weight:
+            batches = self.dataset.batches(options.batch_size, [options.seed, self.epoch] if options.shuffle else None)
+        return [batches[n : n + options.accumulate] for n in range(0, len(batches), options.accumulate)]
+
+    def update(self, batches, progress) -> float | None:
+        """One update of the weights; returns the loss before it, None where nothing counts, and nothing is updated."""
+        results = [self.one_batch(batch, n, len(batches)) for n, batch in enumerate(batches)]
+        total = sum(result.loss * result.weight for result in results if result.weight)
+        weight = sum(result.weight for result in results)
+        if not weight:
             return None
-        scale = self.clip(result.loss)
+        loss = results[0].loss if len(results) == 1 else total / weight
+        if len(results) > 1:
+            self.gradients.raw()[:] = self.sums.raw() / self.model.dtype.type(weight)
+        if self.options.trainable is not None:
+            for name in set(self.gradients) - set(self.options.trainable):
+                self.gradients.raw(name)[...] = 0  # they have no part in the norm
+        scale = self.clip(loss)
         rate = self.optimizer.lr.at(progress, self.plateaus)
-        self.optimizer.update(self.model.parameters, self.gradients, lr=rate, scale=scale)
-        self.total += result.loss * result.weight
-        self.weight += result.weight
-        self.hits += result.hits
-        self.tokens += result.tokens
-        return result.loss
+        self.optimizer.update(self.model.parameters, self.gradients, lr=rate, scale=scale,
+                              trainable=self.options.trainable)  # fmt: skip
+        self.total += total
+        self.weight += weight
+        self.hits += sum(result.hits for result in results)
+        self.tokens += sum(result.tokens for result in results)
+        return loss
+
+    def one_batch(self, batch, n, count):
+        """The gradients of the nth of `count` batches, and their weighted sum so far."""
+        tbptt = self.options.tbptt
+        part = self.dataset.part(batch) if tbptt is None else self.dataset.part(slice(None), batch, batch + tbptt)
+        result = learn(self.model, batch_of(self.model, part, self.dataset.counting), self.gradients, self.state)
+        if tbptt is not None:
+            self.state = result.state
+        if count > 1:
+            weighted = self.gradients.raw() * self.model.dtype.type(result.weight)
+            if n == 0:
+                self.sums.raw()[:] = weighted
+            else:
+                self.sums.raw()[:] += weighted
+        return result
 
     def clip(self, loss) -> float:
         """What the gradients are to be multiplied by; with clip_each they have been, one by one."""
@@ -359,24 +384,3 @@ class Run:
         checkpoints.save(self)
         self.saved_at, self.saved_update = time.perf_counter(), self.moments.updates
         self.saved_path = self.checkpoint.path
-
-
-@contextlib.contextmanager
-def deferred_interrupt():
-    """Ctrl-C sets the event instead of raising in the middle of an update; a second one raises at once."""
-    event = threading.Event()
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield event
-        return
-
-    def handler(number, frame):
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    signal.signal(signal.SIGINT, handler)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
