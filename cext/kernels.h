@@ -117,6 +117,20 @@ typedef struct {
     void *dc;              /* (B, Hp) */
 } cylstm_step;
 
+/* Of CTC: the reals of a row of L labels, or L + 1 blanks, whole vectors of any instruction set, and those between two rows; and
+ * the reals of scratch that ctc_loss takes, which may be more than an integer holds. */
+enum { CYLSTM_CTC_PAD = 16 };
+static inline ptrdiff_t cylstm_ctc_width(ptrdiff_t L)
+{
+    return L / CYLSTM_CTC_PAD * CYLSTM_CTC_PAD + CYLSTM_CTC_PAD;
+}
+
+static inline double cylstm_ctc_scratch(ptrdiff_t T, ptrdiff_t L, int gradient)
+{
+    const double width = (double)cylstm_ctc_width(L), kept = gradient ? (double)T : 1, alphas = gradient ? (double)T + 1 : 2;
+    return (alphas + 1) * 4 * (width + CYLSTM_CTC_PAD) + kept * (2 * width + CYLSTM_CTC_PAD) + 2 * width + 3 * CYLSTM_CTC_PAD;
+}
+
 #define KERNEL(result, name, arguments) result (*name) arguments;
 #define TILE_KERNEL KERNEL
 #define CYLSTM_REAL float

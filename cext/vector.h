@@ -54,6 +54,16 @@ INLINE VECTOR NAME(select)(INTEGERS mask, VECTOR a, VECTOR b)
     return (VECTOR)((mask & (INTEGERS)a) | (~mask & (INTEGERS)b));
 }
 
+/* Lane by lane. Where a is NaN, it is b. */
+INLINE VECTOR NAME(larger)(VECTOR a, VECTOR b)
+{
+#ifdef X86
+    return (VECTOR)X86(max)(a, b);
+#else
+    return NAME(select)(a > b, a, b);
+#endif
+}
+
 /* x between low and high; NaN, for which every comparison is false, passes through. x86's minimum and maximum give their
  * second operand then. */
 INLINE VECTOR NAME(clamp)(VECTOR x, REAL low, REAL high)

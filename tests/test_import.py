@@ -57,12 +57,12 @@ def test_importing_starts_no_thread():
 
 # Every module, from the bottom up: one may import those before it. A line is a room.
 ROOMS = """
-version checks locks init oracle parameters state cell losses
+version checks locks init ctc_oracle oracle parameters state cell losses
 _core _core.kernels _core.blas _core.load_blas _core.memory _core.interrupt _core.ragged _core.team _core.direction \
 _core.packed_rows _core.forward _core.backward _core.gradients _core.packed_weights _core.network _core.arena \
-_core.arguments _core.layer _core.torch_layer _core.head _core.updates
+_core.arguments _core.layer _core.torch_layer _core.head _core.updates _core.ctc _core.ctc_beam
 lstm
-tensor_files sequences counting batches loss_and_gradients own_loss
+tensor_files sequences counting ctc batches loss_and_gradients own_loss
 text text.vocabulary text.corpus text.sampling
 training.history training.schedule training.optim training.checkpoint training.dataset training.interrupts \
 training.run training

@@ -23,6 +23,8 @@ typedef REAL NAME(real);
 
 #include "../loss.h"
 
+#include "../ctc.h"
+
 #include "../optim.h"
 
 #undef NAME

@@ -17,9 +17,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cylstm.ctc_oracle import ctc_loss
+
 __all__ = [
-    "adam", "adamw", "backward", "binary_cross_entropy", "clip_by_global_norm", "forward", "mse", "sequence", "sgd",
-    "sigmoid", "softmax_cross_entropy", "step",
+    "adam", "adamw", "backward", "binary_cross_entropy", "clip_by_global_norm", "ctc_loss", "forward", "mse",
+    "sequence", "sgd", "sigmoid", "softmax_cross_entropy", "step",
 ]  # fmt: skip
 
 

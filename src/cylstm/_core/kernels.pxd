@@ -37,6 +37,7 @@ cdef extern from "kernels.h" nogil:
     bint is_bounded "cylstm_is_bounded"(int form)
     Py_ssize_t left_bytes "cylstm_left_bytes"(int form, Py_ssize_t rows, Py_ssize_t K)
     Py_ssize_t right_bytes "cylstm_right_bytes"(int form, Py_ssize_t K, Py_ssize_t columns, Py_ssize_t real)
+    double ctc_scratch "cylstm_ctc_scratch"(Py_ssize_t T, Py_ssize_t L, bint gradient)
 
 
 include "kernels_declared.pxi"
