@@ -133,6 +133,8 @@ CORE = (
     "torch_layer",
     "head",
     "updates",
+    "ctc",
+    "ctc_beam",
 )
 MODULES = (*(f"_core.{name}" for name in CORE), "calls", "torch._call")
 

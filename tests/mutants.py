@@ -41,6 +41,7 @@ CELLS = ["cells_stay_within_their_bounds_and_nan_shows", "a_coupled_cell_needs_n
          "steps_give_the_bits_of_the_whole_and_threads_those_of_one[ISA-float32-all]"]  # fmt: skip
 CELLS = [f"tests/test_variants.py::test_{name}" for name in CELLS]
 KERNELS, ROUNDING, OPS, MODULE, LAYER = (f"tests/test_{n}.py" for n in ("kernels", "rounding", "ops", "module", "lstm"))
+CTC, DECODING = "tests/test_ctc.py", "tests/test_ctc_decoding.py"
 # Of the Cython core also with tiles, which are emulated: fast enough for these.
 TILED = ["tests/test_tiles.py", GRID.format("float32", 4), GRID.format("float32", 6)]
 TILED += [f"{THREADS[0]}[ISA-float32-{case}]" for case in ("rows all", "units all", "units of many rows")]
@@ -52,6 +53,7 @@ TESTS = {
     "cext/product/pack_weights.h": ([KERNELS, *SMALL, VARIANTS], [OPS, LAYER, MODULE, *LARGE]),
     "cext/activations.h": ([KERNELS, ROUNDING], [*SMALL, OPS]),
     "cext/loss.h": ([OPS], ["tests/test_losses.py", "tests/test_model.py", "tests/test_train.py"]),
+    "cext/ctc.h": ([f"{CTC}::test_loss_and_gradient", CTC], []),
     "cext/optim.h": ([OPS, "tests/test_optim.py", ROUNDING], ["tests/test_train.py"]),
     "src/cylstm/_core/forward.pyx": CORE,
     "src/cylstm/_core/backward.pyx": CORE,
@@ -62,6 +64,8 @@ TESTS = {
         [*SMALL[:2], LAYER, "tests/test_ragged.py", "tests/test_model.py"],
         [MODULE, *THREADS],
     ),
+    "src/cylstm/_core/ctc.pyx": ([CTC, DECODING], ["tests/test_interrupt.py"]),
+    "src/cylstm/_core/ctc_beam.pyx": ([DECODING], ["tests/test_interrupt.py"]),
 }
 
 MISTAKES = [

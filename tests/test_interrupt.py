@@ -14,7 +14,7 @@ import time
 import numpy as np
 import pytest
 
-from cylstm import LSTM, Model, losses, num_threads, set_num_threads
+from cylstm import LSTM, Model, ctc, losses, num_threads, set_num_threads
 from cylstm._core import head
 from cylstm.parameters import Parameters
 
@@ -160,11 +160,22 @@ def call_head(learns, size):
     return lambda: call
 
 
+def call_ctc(decodes, size):
+    """Between rows, and between steps of a beam search."""
+    rng = np.random.default_rng(1)
+    if decodes:
+        logits = rng.standard_normal((6 * size, 500, 30))
+        return lambda: lambda: np.array([found.score for found in ctc.ctc_beam_search(logits, width=100)])
+    logits, targets = rng.standard_normal((200 * size, 700, 20)), rng.integers(1, 20, (200 * size, 200))
+    return lambda: lambda: ctc.ctc_loss(logits, targets)
+
+
 CASES = dict(
     wide=functools.partial(inference, wide), ragged=functools.partial(inference, ragged),
     taped=functools.partial(taped, ragged), steps_back=functools.partial(backward, wide),
     sums=functools.partial(backward, summed), head=functools.partial(call_head, True),
-    outputs=functools.partial(call_head, False))  # fmt: skip
+    outputs=functools.partial(call_head, False), ctc=functools.partial(call_ctc, False),
+    beams=functools.partial(call_ctc, True))  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -14,7 +14,7 @@ from cylstm.state import Gradients, State
 from cylstm.version import __version__  # noqa: F401
 
 if TYPE_CHECKING:
-    from cylstm import data, losses, oracle, training
+    from cylstm import ctc, data, losses, oracle, training
     from cylstm.model import Model
     from cylstm.text.vocabulary import Vocabulary
     from cylstm.training import (
@@ -45,7 +45,7 @@ _LATER = {
     "Model": "model",
     "Vocabulary": "text.vocabulary",
 }
-_MODULES = ("data", "losses", "oracle", "training")
+_MODULES = ("ctc", "data", "losses", "oracle", "training")
 
 __all__ = [
     "LSTM",
@@ -66,6 +66,7 @@ __all__ = [
     "StepDecay",
     "StopTraining",
     "Vocabulary",
+    "ctc",
     "data",
     "get_include",
     "instruction_set",
