@@ -15,6 +15,7 @@ import cylstm
 from benchmarks.shapes import BY_NAME
 from cylstm import LSTM, Adam, Model
 from cylstm._core import blas, updates
+from cylstm.ctc import ctc_loss
 
 # Each call is repeated so often before it is counted, while Python rewrites its bytecode and allocators settle, and so
 # often again to be counted. The large ones, slow where AVX2 is emulated, come after the small ones, which have warmed
@@ -72,6 +73,13 @@ def update(shape):
     return call
 
 
+def labels_unaligned():
+    """A callable of CTC's loss and gradient, of the letters of benchmarks/ctc.py and a few rows."""
+    rng = np.random.default_rng(1)
+    logits, targets = rng.standard_normal((8, 150, 28)).astype("f4"), rng.integers(1, 28, (8, 40))
+    return lambda: ctc_loss(logits, targets, gradients=True)
+
+
 def calls():
     """name -> repetitions and callable, each the same on every run."""
     lengths = np.random.default_rng(2).integers(1, SERIES.T + 1, SERIES.B)
@@ -88,6 +96,7 @@ def calls():
         "training series, ragged": (FEW, training(SERIES, lengths=lengths)),
         "training char": (FEW, training(CHAR)),
         "update char, ids": (FEW, update(CHAR)),
+        "ctc": (FEW, labels_unaligned()),
     }
 
 

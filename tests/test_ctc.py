@@ -146,6 +146,34 @@ def test_rows_of_unequal_length_in_every_form(isa, dtype, rng):
         np.testing.assert_array_equal(alone[1][0], gradients[b])
 
 
+def test_gradients_go_where_they_are_wanted(isa, dtype, rng):
+    """Over whatever is there, over the logits, and not over half of them."""
+    logits, lengths, targets = rng.normal(0, 2, (3, 8, 5)).astype(dtype), [8, 2, 5], [[1, 2], [4], [3, 3]]
+    losses, gradients = ctc_loss(logits, targets, input_lengths=lengths, gradients=True)
+    memory = np.full((4, 8, 5), np.nan, dtype)
+    memory[1:] = logits
+    for out, given in ((np.full_like(logits, np.nan), logits), (memory[1:], memory[1:])):
+        got, returned = ctc_loss(given, targets, input_lengths=lengths, out=out)
+        assert returned is out
+        np.testing.assert_array_equal(got, losses)
+        np.testing.assert_array_equal(out, gradients)
+    readonly = np.zeros_like(logits)
+    readonly.flags.writeable = False
+    other = {"float32": "float64", "float64": "float32"}[dtype]
+    for wrong, error, message in [
+        (memory[:3], ValueError, "out: expected logits itself or memory apart from it"),
+        (memory, ValueError, r"out: expected float.. \(3, 8, 5\), got float.. \(4, 8, 5\)"),
+        (np.zeros((3, 8, 5), other), ValueError, r"out: expected float.. \(3, 8, 5\), got float.. \(3, 8, 5\)"),
+        (np.asfortranarray(logits), ValueError, "out: expected an array that is C-contiguous and writeable"),
+        (readonly, ValueError, "out: expected an array that is C-contiguous and writeable"),
+        (logits.tolist(), TypeError, "out: expected an array, got list"),
+    ]:
+        with pytest.raises(error, match=message):
+            ctc_loss(memory[1:], targets, out=wrong)
+    with pytest.raises(ValueError, match=r"out: expected float.. \(B, T, V\), got"):
+        ctc_loss(list(logits), targets, out=np.zeros_like(logits))
+
+
 def test_rows_that_are_too_short(isa, dtype, rng):
     """One step fewer than labels and equal neighbours need, and just as many."""
     labels = [[1, 1, 1], [1, 2, 1], [2, 2, 1], [3]]

@@ -35,7 +35,7 @@ class Labelling(NamedTuple):
 
 
 def ctc_loss(
-    logits, targets, *, input_lengths=None, target_lengths=None, blank=0, zero_infinity=False, gradients=False
+    logits, targets, *, input_lengths=None, target_lengths=None, blank=0, zero_infinity=False, gradients=False, out=None
 ):
     """-log p(labels | logits) of each row, (B,) in float64, and on demand their gradients. Means are the caller's.
 
@@ -49,6 +49,8 @@ def ctc_loss(
     zero_infinity : give 0 in place of infinity.
     gradients : return the pair of losses and of d losses[b] / d logits[b], in the shape and form of logits, 0 past a
         row's end.
+    out : where those go, an array like logits, or logits itself: the gradients then take their place. Large ones are
+        written sooner to memory that is there already.
 
     A row that is too short, input length < labels + equal neighbours among them, has the loss infinity and the gradient
     0; so has one whose every alignment meets a logit of -infinity. Where a row's logits are NaN or infinity, its loss
@@ -61,12 +63,20 @@ def ctc_loss(
     blank = as_blank(blank, V)
     labels, ends = as_labels(targets, target_lengths, len(rows.starts), V, blank)
     gradient = None
-    if gradients:  # of a list in the place of its copy
+    if out is not None:
+        gradient = rows.checked_out(out)
+    elif gradients:  # of a list in the place of its copy
         gradient = rows.flat if rows.shape is None else np.zeros_like(rows.flat)
     losses = core.loss(rows.flat, rows.starts, rows.lengths, labels, ends, blank, gradient)
     if zero_infinity:
         losses[losses == np.inf] = 0
-    return (losses, rows.as_given(gradient)) if gradients else losses
+    if gradient is None:
+        return losses
+    if out is not None:
+        for row, steps in zip(out, rows.lengths, strict=True):
+            row[steps:] = 0
+        return losses, out
+    return losses, rows.as_given(gradient)
 
 
 def ctc_greedy(logits, *, lengths=None, blank=0) -> list[Labelling]:
@@ -135,6 +145,18 @@ class Rows(NamedTuple):
     def as_given(self, flat):
         """An array like `flat` in the form that came."""
         return np.split(flat, self.starts[1:]) if self.shape is None else flat.reshape(self.shape)
+
+    def checked_out(self, out):
+        """`out`, an array of the caller's like what came, as (N, V). Raises TypeError or ValueError."""
+        if not isinstance(out, np.ndarray):
+            raise TypeError(f"out: expected an array, got {describe(out)}")
+        if out.shape != self.shape or out.dtype != self.flat.dtype:
+            raise ValueError(f"out: expected {self.flat.dtype} {self.shape or '(B, T, V)'}, got {describe(out)}")
+        if not (out.flags.c_contiguous and out.flags.writeable):
+            raise ValueError("out: expected an array that is C-contiguous and writeable, got another")
+        if np.may_share_memory(out, self.flat) and out.ctypes.data != self.flat.ctypes.data:
+            raise ValueError("out: expected logits itself or memory apart from it, got a part of it")
+        return out.reshape(self.flat.shape)
 
     def check_numbers(self, wrong) -> None:
         """ValueError that names the first number which is none, in the first row that is marked (B,)."""
