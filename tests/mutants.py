@@ -45,7 +45,7 @@ CTC, DECODING = "tests/test_ctc.py", "tests/test_ctc_decoding.py"
 # Of the Cython core also with tiles, which are emulated: fast enough for these.
 TILED = ["tests/test_tiles.py", GRID.format("float32", 4), GRID.format("float32", 6)]
 TILED += [f"{THREADS[0]}[ISA-float32-{case}]" for case in ("rows all", "units all", "units of many rows")]
-CORE = ([*SMALL, VARIANTS, LAYER], [MODULE, *LARGE, *THREADS])
+CORE = ([*SMALL, VARIANTS, LAYER, "tests/test_ragged.py"], [MODULE, *LARGE, *THREADS])
 TESTS = {
     "cext/cell/lstm.h": ([*SMALL, VARIANTS], [KERNELS, LAYER, MODULE, *LARGE, *CELLS]),
     "cext/product/panels.h": ([*SMALL, ROUNDING, OPS], [KERNELS, LAYER, MODULE, *LARGE, *THREADS]),

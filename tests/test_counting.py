@@ -4,11 +4,12 @@ missing; in losses and gradients, in evaluate, in fit."""
 import numpy as np
 import pytest
 
-from cylstm import SGD, Model, State, losses, oracle
+from cylstm import LSTM, SGD, Model, State, losses, oracle
+from cylstm._core.ragged import Plan
 
 I, H, O, B, T = 3, 7, 6, 5, 8
 KINDS = {
-    **losses.by_name,
+    **{name: loss for name, loss in losses.by_name.items() if not loss.of_rows},
     "smoothed": losses.CrossEntropy(smoothing=0.2),
     "median": losses.Quantiles([0.5]),
 }
@@ -344,3 +345,113 @@ def test_nan_inputs_are_named_unless_a_mask_leaves_them_out(rng):
         model.fit(x, y, mask=mask, validation=dict(x=x, y=y), progress=False)
     with pytest.raises(ValueError, match=r"validation: expected .* or a dict of x, y and lengths, mask"):
         model.fit(x, y, mask=mask, validation=dict(x=x, y=y, weights=3), progress=False)
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-50, 1e-45, 1.0, 1e39, 1e300])
+def test_weights_that_a_small_type_does_not_hold_count_alike(rng, size):
+    model = Model(I, H, O, loss="mse", seed=1)
+    x, y = rng.standard_normal((B, T, I)), rng.random((B, T, O))
+    weights = np.array([1.0, 3, 0, 2, 1])
+    expected = model.loss_and_gradients(x, y, sample_weight=weights)
+    found = model.loss_and_gradients(x, y, sample_weight=weights * size)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-6)
+    assert found.weight == pytest.approx(size * expected.weight, rel=1e-12)
+    np.testing.assert_allclose(found.gradients.flat, expected.gradients.flat, rtol=1e-5, atol=1e-8)
+    assert model.evaluate(x, y, sample_weight=weights * size)["loss"] == pytest.approx(expected.loss, rel=1e-6)
+
+
+def test_a_batch_of_missing_targets_is_left_out_whatever_its_weights(rng):
+    model = made("mse")
+    x, y = some_data(rng, model, 4)
+    y[:2] = np.nan
+    history = model.fit(x, y, missing="skip", sample_weight=np.full(4, 0.1), batch_size=2, shuffle=False, epochs=1,
+                        progress=False)  # fmt: skip
+    assert history.updates == [1] and np.isfinite(history.train_loss).all()
+
+
+def test_validation_and_single_sequences_are_named_as_they_came(rng):
+    model = made("mse")
+    x, y = some_data(rng, model)
+    for wrong, message in [
+        (dict(mask=np.ones((2, T), bool)), r"validation mask: expected \(5, 8\), got \(2, 8\)"),
+        (dict(sample_weight=[1.0]), r"validation sample_weight: expected \(5,\) or \(5, 8\), got \(1,\)"),
+        (dict(lengths=[1]), r"validation lengths: expected \(5,\), got \(1,\)"),
+        (dict(resets=np.ones((5, 2), bool)), r"validation resets: expected \(5, 8\), got \(5, 2\)"),
+        (dict(weights=[1]), r"validation: expected .* or a dict of x, y and .*, got one of x, y, weights"),
+        (dict(state=State(*np.full((2, 1, B, H), np.nan))), r"validation state.h\[0, 0, 0\]: expected a finite number"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            model.fit(x, y, validation=dict(x=x, y=y, **wrong), progress=False)
+    for wrong, message in [
+        (dict(mask=np.ones(3, bool)), r"mask: expected \(8,\), got \(3,\)"),
+        (dict(sample_weight=[1.0, 2]), r"sample_weight: expected \(8,\), got \(2,\)"),
+        (dict(sample_weight=[1.0] * 7 + [-1]), r"sample_weight\[7\]: expected a number >= 0, got -1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            model.evaluate(x[0], y[0], **wrong)
+    kept = np.arange(T) > 2
+    alone = model.evaluate(x[0], y[0], mask=kept, sample_weight=np.arange(T))
+    assert alone["loss"] == model.evaluate(x[:1, 3:], y[:1, 3:], sample_weight=np.arange(3.0, T)[None])["loss"]
+
+
+def test_empty_lists_are_empty_rows():
+    model = Model(5, H, 3, seed=1)
+    x, y, mask = [[], [1, 2], []], [[], [1, 0], []], [[], [True, False], []]
+    assert model.evaluate(x, y, mask=mask)["tokens"] == 1
+    outputs, _ = model(x, mask=mask)
+    assert [len(row) for row in outputs] == [0, 2, 0] and not outputs[1][1].any()
+
+
+def test_rows_of_several_types_keep_their_numbers(rng, monkeypatch):
+    ids, features = Model(300, 4, 3, seed=1), Model(3, 4, 2, loss="mse", seed=1)
+    rows = [np.array([1, 2, 3], "u1"), np.array([257, 2])]
+    for at_once in (100, 1):
+        monkeypatch.setattr("cylstm.batches.AT_ONCE", at_once)
+        found, _ = ids(rows)
+        np.testing.assert_array_equal(found[1], ids(np.array([257, 2]))[0])
+        numbers = [rng.standard_normal((3, 3)).astype("f2"), 1e5 * rng.standard_normal((2, 3))]
+        np.testing.assert_array_equal(features(numbers)[0][1], features(numbers[1])[0])
+    with pytest.raises(TypeError, match="x: expected rows of one kind, got integers in some and floating-point"):
+        ids([np.array([1, 2, 3]), np.array([1.7, 2.2])])
+
+
+def test_inputs_of_the_wrong_rank_reach_no_memory():
+    model, ids = Model(3, 4, 2, loss="mse", seed=1), Model(5, 4, 3, seed=1)
+    for call, message in [
+        (lambda: model([np.ones(3)] * 20), r"x\[0\]: expected \(T, 3\), got \(3,\)"),
+        (
+            lambda: model([np.ones(3), np.ones(2)], mask=[[True, False, False], [False, True]]),
+            r"x\[0\]: expected \(T, 3\)",
+        ),
+        (lambda: model(np.ones(3), mask=[True] * 3), r"x: expected \(B, T, 3\) or \(T, 3\), got \(3,\)"),
+        (
+            lambda: ids(np.ones((2, 3, 4), int), mask=np.ones((2, 3), bool)),
+            r"x: expected \(B, T\) or \(T,\), got \(2, 3, 4",
+        ),
+        (lambda: ids(np.zeros((0, 3), int), mask=np.ones((0, 3), bool)), r"x: expected at least one row and one step"),
+        (lambda: ids(3, mask=True), r"x: expected \(B, T\) or \(T,\), got \(\)"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_a_plan_of_other_sizes_is_refused():
+    layer = LSTM(3, 4, seed=1)
+    with pytest.raises(ValueError, match=r"x: expected 20 rows of 3 steps, as the plan has, got \(3, 3\)"):
+        layer(np.ones((3, 3), "f4"), lengths=Plan(20, 3, np.arange(20) % 3))
+
+
+def test_masked_arrays_within_a_list_are_refused():
+    model = Model(I, H, 2, loss="mse", output="last", seed=1)
+    x, hidden = np.zeros((4, T, I)), [np.ma.array([1.0, 2.0], mask=True)] * 4
+    for options in (dict(y=hidden), dict(y=np.zeros((4, 2)), sample_weight=[np.ma.array(1.0, mask=True)] * 4)):
+        with pytest.raises(TypeError, match="expected an array without a mask, got a masked one"):
+            model.evaluate(x, **options)
+
+
+def test_other_parts_of_the_same_bytes_are_other_data(rng, tmp_path):
+    x, y, part = rng.standard_normal((4, T, I)), rng.random((4, T, O)), rng.random((4, T)) < 0.3
+    made("mse").fit(x, y, resets=part, epochs=1, checkpoint=tmp_path / "c", progress=False)
+    for other in (dict(sample_weight=part), dict(sample_weight=part.astype("u1"))):
+        with pytest.raises(ValueError, match=r"resume: expected the same run as in .* with data="):
+            made("mse").fit(x, y, epochs=2, resume=tmp_path / "c", progress=False, **other)

@@ -10,6 +10,7 @@ import pytest
 
 from cylstm import Adam, Cosine, Model, losses
 from cylstm.losses import (
+    CTC,
     AbsoluteError,
     BinaryCrossEntropy,
     CrossEntropy,
@@ -40,7 +41,7 @@ def test_a_name_stands_for_an_object():
     for name, loss in losses.by_name.items():
         assert losses.as_loss(name) == loss == losses.as_loss(loss.config) and losses.as_loss(loss) is loss
         assert loss.name == name and (loss.config == name) == (not loss.parameters)
-    kinds = [CrossEntropy, SquaredError, AbsoluteError, Huber, Quantiles, Gaussian, BinaryCrossEntropy]
+    kinds = [CrossEntropy, SquaredError, AbsoluteError, Huber, Quantiles, Gaussian, BinaryCrossEntropy, CTC]
     assert [type(loss) for loss in losses.by_name.values()] == kinds
 
 
@@ -70,6 +71,7 @@ def test_a_model_takes_the_object_for_the_name(rng, name):
     assert repr(given) == repr(named)
     x = rng.integers(0, V, (2, 6))
     y = rng.integers(0, O, (2, 6)) if given.loss.of_classes else rng.random((2, 6, *given.loss.width(O)))
+    y = [[1, 2], [3]] if given.loss.of_rows else y
     assert given.evaluate(x, y) == named.evaluate(x, y)
     for model in (given, named):
         model.fit(x, y, epochs=1, progress=False)

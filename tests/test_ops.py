@@ -14,7 +14,11 @@ NAMES = {
     "cross_entropy": "softmax_cross_entropy",
     **{name: name for name in ("mse", "mae", "huber", "quantiles", "gaussian", "binary_cross_entropy")},
 }
-KINDS = {**losses.by_name, "smoothed": losses.CrossEntropy(smoothing=0.2), "floor": losses.Gaussian(floor=0.3)}
+KINDS = {
+    **{name: losses.by_name[name] for name in NAMES},
+    "smoothed": losses.CrossEntropy(smoothing=0.2),
+    "floor": losses.Gaussian(floor=0.3),
+}
 
 
 @pytest.fixture(params=KINDS)
@@ -63,7 +67,7 @@ def some_hits(kind, outputs, targets):
 
 
 def test_every_loss_is_tested():
-    assert list(losses.by_name) == list(NAMES)
+    assert [name for name, loss in losses.by_name.items() if not loss.of_rows] == list(NAMES)
 
 
 @pytest.mark.parametrize("with_bias", [True, False])

@@ -94,8 +94,8 @@ def test_what_an_update_is_given_is_checked(rng):
     ]:
         with pytest.raises(error, match=message):
             adam.update(*arguments)
-    with pytest.raises(ValueError, match=r"lr: expected a number in \(0, inf\), got 0"):
-        adam.update(model.parameters, good, lr=0)
+    with pytest.raises(ValueError, match=r"lr: expected a number in \[0, inf\), got -1"):
+        adam.update(model.parameters, good, lr=-1)
     np.testing.assert_array_equal(model.parameters.flat, before)
     adam.update(model.parameters, good, lr=0.25)
     np.testing.assert_allclose(model.parameters.flat, before - 0.25, rtol=1e-5, atol=1e-6)
@@ -240,3 +240,54 @@ def test_what_is_not_trained_is_checked(rng, options, error, message):
         AdamW(weight_decay={"head.*": -1})
     with pytest.raises(TypeError, match="weight_decay: expected patterns of parameters' names, got int 3"):
         AdamW(weight_decay={3: 1})
+
+
+def test_a_second_fit_that_was_broken_off_goes_on_where_it_was(rng, tmp_path):
+    """With the same call again; and the optimiser it is resumed with goes on from there, too."""
+    (whole, x, y), models = model_and_data(rng), [model_and_data(rng)[0] for _ in range(2)]
+    options = dict(epochs=2, batch_size=5, seed=3, progress=False)
+    optimizer = Adam(Cosine(0.02, epochs=6))
+    for _ in range(3):
+        whole.fit(x, y, optimizer=optimizer, **options)
+
+    def stop(event):
+        if event.update == 8:
+            raise training.StopTraining
+
+    first = Adam(Cosine(0.02, epochs=6))
+    models[0].fit(x, y, optimizer=first, **options)
+    models[0].fit(x, y, optimizer=first, checkpoint=tmp_path / "c", callbacks=[stop], **options)
+    second = Adam(Cosine(0.02, epochs=6))
+    history = models[1].fit(x, y, optimizer=second, resume=tmp_path / "c", **options)
+    assert history.updates == [9, 12]
+    models[1].fit(x, y, optimizer=second, **options)
+    np.testing.assert_array_equal(models[1].parameters.flat, whole.parameters.flat)
+
+
+def test_a_run_resumed_at_its_end_leaves_the_optimizer_there(rng, tmp_path):
+    (whole, x, y), resumed = model_and_data(rng), model_and_data(rng)[0]
+    options = dict(epochs=2, batch_size=5, progress=False)
+    first, second, events = Adam(), Adam(), []
+    whole.fit(x, y, optimizer=first, checkpoint=tmp_path / "c", **options)
+    whole.fit(x, y, optimizer=first, **options)
+    resumed.fit(x, y, optimizer=second, resume=tmp_path / "c", **options)
+    resumed.fit(x, y, optimizer=second, callbacks=[events.append], **options)
+    np.testing.assert_array_equal(resumed.parameters.flat, whole.parameters.flat)
+    assert events[-1].epoch == 3
+
+
+def test_another_measure_does_not_stop_or_slow_what_goes_on(rng):
+    model, x, y = model_and_data(rng)
+    far = dict(x=x, y=y + 100)  # a loss that training without validation never had
+    optimizer = SGD(ReduceOnPlateau(0.01, patience=1))
+    model.fit(x, y, epochs=2, optimizer=optimizer, progress=False)
+    optimizer_2 = optimizer
+    history = model.fit(x, y + 100, epochs=5, optimizer=optimizer_2, validation=far, patience=2, progress=False)
+    assert len(history) == 5 and history.validation_loss == sorted(history.validation_loss, reverse=True)
+    assert history.learning_rate == [0.01] * 5
+
+
+def test_a_schedule_may_end_at_zero(rng):
+    model, x, y = model_and_data(rng)
+    history = model.fit(x, y, epochs=4, optimizer=Adam(Cosine(0.01, epochs=2)), progress=False)
+    assert history.learning_rate[-1] == 0

@@ -80,7 +80,8 @@ def plain_array(name: str, value) -> np.ndarray:
     """`value` as an array, without a copy where it has `__array__`, the buffer protocol or DLPack.
 
     Raises TypeError for a masked one (its mask would be lost), for unequal rows, and for what NumPy cannot read."""
-    if isinstance(value, np.ma.MaskedArray):
+    masked = isinstance(value, np.ma.MaskedArray)
+    if masked or (isinstance(value, (list, tuple)) and any(isinstance(part, np.ma.MaskedArray) for part in value)):
         raise TypeError(f"{name}: expected an array without a mask, got a masked one (use lengths, or fill it)")
     try:
         array = np.asarray(value)

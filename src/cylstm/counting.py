@@ -34,6 +34,9 @@ class Counting:
     def checked(cls, loss, ignore, missing) -> Counting:
         """Two arguments of `fit`. Raises TypeError or ValueError, naming the argument."""
         skips = one_of("missing", missing, ("error", "skip")) == "skip"
+        if loss.of_rows and (skips or ignore is not None):
+            raise TypeError(f"missing, ignore: expected 'error' and None with loss={loss.name!r}, whose targets are "
+                            f"sequences of labels, got {missing!r} and {ignore!r}")  # fmt: skip
         if skips and loss.of_classes:
             raise TypeError(f"missing: expected 'error' with loss={loss.name!r}, whose classes are never NaN "
                             "(`ignore` leaves one out), got 'skip'")  # fmt: skip
@@ -117,7 +120,7 @@ def check_token_weights(name: str, weights, shape: tuple[int, ...], real=None) -
         expected = " or ".join(str(form) for form in dict.fromkeys((shape[:1], shape)))
         raise ValueError(f"{name}: expected {expected}, got {weights.shape}")
     wrong = ~((weights >= 0) & (weights < np.inf))
-    if real is not None and weights.ndim > 1:
+    if real is not None and weights.shape == real.shape:
         wrong &= real
     if wrong.any():
         place = np.unravel_index(wrong.argmax(), wrong.shape)

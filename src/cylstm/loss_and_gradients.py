@@ -11,6 +11,7 @@ from cylstm import losses
 from cylstm._core import head
 from cylstm._core.gradients import embedding_gradient
 from cylstm.batches import at_once, batch_of, of_tokens, to_steps
+from cylstm.ctc import ctc_loss
 from cylstm.parameters import Parameters
 from cylstm.state import State
 
@@ -39,15 +40,10 @@ def learn(model, batch, gradients=None, state=None) -> Result:
     outputs, final, tape = model.lstm.forward(features, state, lengths=batch.plan)
     h = of_tokens(model, outputs, final, batch.real)
     dh = np.empty_like(h)
-    sums = head_loss(model, model.loss, h, batch.targets, batch.weights, scale_of(batch), dh, gradients)
+    total, hits = batch_loss(model, h, batch, dh, gradients)
     layer_gradients(model, tape, *to_steps(model, dh, outputs.shape, batch.real), ids, gradients, False)
-    loss = losses.mean(*sums[:2]) if batch.weight else math.nan
-    return Result(loss, gradients, final, batch.tokens, sums[2], sums[1])
-
-
-def scale_of(batch) -> float:
-    """What makes a mean of the batch's sum."""
-    return 1 / batch.weight if batch.weight else 0.0
+    loss = losses.mean(total, batch.weight) if batch.weight else math.nan
+    return Result(loss, gradients, final, batch.tokens, hits, batch.weight)
 
 
 def features_of(model, x, plan):
@@ -71,6 +67,29 @@ def layer_gradients(model, tape, dy, dstate, ids, gradients, input_gradient):
     return dx, dstate
 
 
+def batch_loss(model, h, batch, dh=None, gradients=None) -> tuple[float, float]:
+    """The sum of weight * loss over a batch, and that of weights of hits; with `dh`, the gradients of the mean, too.
+
+    h : (N, D*H) of the tokens, or of all steps for a loss of rows.
+    """
+    loss, scale = model.loss, batch.unit / batch.weight if batch.weight else 0.0
+    if not loss.of_rows:
+        total, _, hits = head_loss(model, loss, h, batch.targets, batch.weights, scale, dh, gradients)
+        return total * batch.unit, hits * batch.unit
+    B, T = batch.x.shape[:2]
+    logits = model.head(h).reshape(B, T, -1)
+    lengths = None if batch.plan is None else batch.plan.lengths
+    options = dict(input_lengths=lengths, blank=loss.blank, zero_infinity=loss.zero_infinity)
+    weights = np.ones(B) if batch.weights is None else batch.weights.astype(np.float64)
+    if dh is None:
+        found = ctc_loss(logits, batch.targets, **options)
+    else:
+        found, slopes = ctc_loss(logits, batch.targets, **options, gradients=True, out=logits)
+        slopes *= (weights * scale).astype(model.dtype)[:, None, None]
+        head_loss(model, losses.GivenGradient(), h, slopes.reshape(B * T, -1), None, 1.0, dh, gradients)
+    return float((weights * found).sum()) * batch.unit, 0.0
+
+
 def head_loss(model, loss, h, targets, weights, scale=0.0, dh=None, gradients=None):
     """Sums of a loss over h (N, D*H), as `_core.head.loss` gives them; with `dh`, `scale` times its gradients too."""
     bias = dweight = dbias = None
@@ -90,9 +109,10 @@ def head_loss(model, loss, h, targets, weights, scale=0.0, dh=None, gradients=No
 
 def evaluate(model, dataset, batch_size=256) -> dict[str, float]:
     """`Model.evaluate` of a `Dataset`."""
-    sums, tokens = (0.0, 0.0, 0.0), 0
+    total = weight = hits = 0.0
+    tokens = 0
     for rows in dataset.batches(batch_size):
-        longest, whole = dataset.longest(rows), model.bidirectional or model.output == "last"
+        longest, whole = dataset.longest(rows), model.bidirectional or model.output == "last" or model.loss.of_rows
         steps = longest if whole else at_once(len(rows))
         if dataset.lengths is None:  # the rows are neighbours: a slice is a view, so a memory map is never copied whole
             rows = slice(rows[0], rows[-1] + 1)
@@ -102,7 +122,7 @@ def evaluate(model, dataset, batch_size=256) -> dict[str, float]:
             state = batch.state if start == 0 else state
             outputs, state = model.lstm(model.embed(batch.x, plan=batch.plan), state, lengths=batch.plan)
             h = of_tokens(model, outputs, state, batch.real)
-            found = head_loss(model, model.loss, h, batch.targets, batch.weights)
-            sums = [so_far + more for so_far, more in zip(sums, found, strict=True)]
+            of_batch = batch_loss(model, h, batch)
+            total, weight, hits = total + of_batch[0], weight + batch.weight, hits + of_batch[1]
             tokens += batch.tokens
-    return {**model.loss.metrics(*sums, model.output_size), "tokens": tokens}
+    return {**model.loss.metrics(total, weight, hits, model.output_size), "tokens": tokens}

@@ -14,9 +14,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from cylstm.checks import as_ids, check_range, describe, real_in
+from cylstm.checks import as_ids, check_range, describe, positive_int, real_in
 
 __all__ = [
+    "CTC",
     "AbsoluteError",
     "BinaryCrossEntropy",
     "CrossEntropy",
@@ -49,6 +50,7 @@ class Loss:
     piece: ClassVar[int] = 16
     of_classes: ClassVar[bool] = False  # whether targets are class ids, and outputs their logits
     reads_outputs: ClassVar[bool] = True
+    of_rows: ClassVar[bool] = False  # whether a row has one loss, of all its steps, and a token is a row
 
     @property
     def parameters(self) -> tuple[float, ...]:
@@ -230,7 +232,7 @@ class Gaussian(Loss):
 
     def deviation(self, outputs) -> np.ndarray:
         """The standard deviations, (..., O/2) from outputs (..., O), that belong to the means of `predict`."""
-        return np.sqrt(np.exp(outputs[..., 1::2]) + outputs.dtype.type(self.floor))
+        return np.hypot(np.exp(outputs[..., 1::2] / 2), outputs.dtype.type(self.floor**0.5))  # sqrt(exp(s) + floor)
 
 
 @dataclass(frozen=True)
@@ -265,6 +267,43 @@ class BinaryCrossEntropy(Loss):
 
 
 @dataclass(frozen=True)
+class CTC(Loss):
+    """Connectionist temporal classification (Graves et al. 2006): -log of the probability of a row's labels, however
+    they lie over its steps. A target is the labels of a row, integers in 0..O-1 without the blank, of any number; means
+    are over rows. `ctc` has the loss alone, and the decoders.
+
+    blank : the class that stands for no label.
+    zero_infinity : let rows that are too short for their labels count with a loss of 0; otherwise they are refused.
+    """
+
+    name, kernel, of_rows = "ctc", "given_gradient", True
+    blank: int = 0
+    zero_infinity: bool = False
+
+    def __post_init__(self):
+        object.__setattr__(self, "blank", positive_int("blank", self.blank, 0))
+        object.__setattr__(self, "zero_infinity", bool(self.zero_infinity))
+
+    def width(self, outputs):
+        if self.blank >= outputs:
+            raise ValueError(f"blank: expected a class in 0..{outputs - 1}, got {self.blank}")
+        return ()
+
+    def check_kind(self, name, y):
+        if y.size and y.dtype.kind not in "iu":
+            raise TypeError(f"{name}: expected integer labels, got {describe(y)}")
+
+    def check_values(self, name, y, outputs):
+        wrong = (y < 0) | (y >= outputs) | (y == self.blank)
+        if wrong.any():
+            expected = f"a label in 0..{outputs - 1} other than the blank {self.blank}"
+            raise ValueError(f"{name}[{wrong.argmax()}]: expected {expected}, got {y[wrong.argmax()]}")
+
+    def probabilities(self, outputs):
+        return CrossEntropy().probabilities(outputs)
+
+
+@dataclass(frozen=True)
 class GivenGradient(Loss):
     """What `Model.backward` makes gradients of: targets are those by the outputs, of somebody else's loss."""
 
@@ -281,6 +320,7 @@ by_name = {
         Quantiles(),
         Gaussian(),
         BinaryCrossEntropy(),
+        CTC(),
     )
 }
 

@@ -11,7 +11,7 @@ import numpy as np
 from cylstm import losses, model_files, own_loss
 from cylstm._core.head import linear
 from cylstm._core.ragged import planned
-from cylstm.batches import at_once, batch_of, in_batches, last_of, of_masked
+from cylstm.batches import at_once, batch_of, in_batches, input_rows, labels_of, last_of, of_masked
 from cylstm.cell import VARIANTS
 from cylstm.checks import as_generator, as_ids, describe, one_of, plain_array, positive_int
 from cylstm.init import LATER
@@ -20,7 +20,7 @@ from cylstm.loss_and_gradients import Result, evaluate, learn
 from cylstm.lstm import LSTM, MOST_LAYERS
 from cylstm.own_loss import ModelTape
 from cylstm.parameters import Parameters, check_gradients
-from cylstm.sequences import as_sequences, ragged_rows
+from cylstm.sequences import ragged_rows
 from cylstm.state import Gradients, State
 from cylstm.text.sampling import Sampler, generate
 from cylstm.text.vocabulary import Vocabulary
@@ -53,7 +53,8 @@ class Model:
         E: ids go through a learned table (V, E) first. Without one, ids stand for one-hot rows.
     output : "sequence" or "last"
         One output per step, or one per row from the last layer's final state (of both directions).
-    loss : "cross_entropy", "mse", "mae", "huber", "quantiles", "gaussian", "binary_cross_entropy" or a `losses.Loss`
+    loss : "cross_entropy", "mse", "mae", "huber", "quantiles", "gaussian", "binary_cross_entropy", "ctc" or a
+        `losses.Loss`
         Averaged over tokens (rows, for output="last"), never over padding; over the outputs of a token, too.
     head_bias : bool
     seed : int, None or numpy.random.Generator
@@ -80,6 +81,8 @@ class Model:
         self.output = one_of("output", output, ("sequence", "last"))
         self.loss = losses.as_loss(loss)
         self.loss.width(self.output_size)  # ValueError for a number of outputs that the loss cannot have
+        if self.loss.of_rows and self.output == "last":
+            raise ValueError(f"output: expected 'sequence' with loss={self.loss.name!r}, got 'last'")
         self.head_bias = bool(head_bias)
         if vocabulary is not None and not isinstance(vocabulary, Vocabulary):
             raise TypeError(f"vocabulary: expected a Vocabulary, got {describe(vocabulary)}")
@@ -190,9 +193,9 @@ class Model:
         if rows is not None and lengths is not None:
             raise ValueError("lengths: expected none with a list of sequences, which have their own")
         if mask is not None:
-            return of_masked(self, x if rows is None else as_sequences(rows), state, lengths, mask, resets)
+            return of_masked(self, x if rows is None else input_rows(self, rows), state, lengths, mask, resets)
         if rows is not None:
-            return in_batches(self, as_sequences(rows), state, None, resets)
+            return in_batches(self, input_rows(self, rows), state, None, resets)
         x = plain_array("x", x)
         tail = () if self.embedding_size is not None or x.dtype.kind in "iu" else (self.input_size,)
         if x.ndim == 2 + len(tail) and x.shape[2:] == tail and len(x) > at_once(max(1, x.shape[1])):
@@ -217,8 +220,12 @@ class Model:
     def predict(self, x, *, lengths=None, mask=None) -> np.ndarray:
         """The argmax class ("cross_entropy"), 0 or 1 ("binary_cross_entropy"), the means ("gaussian"), or the numbers.
 
-        x, lengths, mask: as for `model(x)`, whose outputs' shapes the result has, without O for classes.
+        x, lengths, mask: as for `model(x)`, whose outputs' shapes the result has, without O for classes. What stands
+        past a row's end, or where the mask is false, means nothing. With "ctc" it is the labels of each row, a list of
+        arrays (those of `ctc.ctc_greedy`; `ctc.ctc_beam_search` takes `model(x)`'s outputs, too).
         """
+        if self.loss.of_rows:
+            return labels_of(self, x, lengths, mask)
         outputs, _ = self(x, lengths=lengths, mask=mask)
         if isinstance(outputs, list):
             return [self.loss.decide(row) for row in outputs]

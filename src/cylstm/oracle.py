@@ -301,8 +301,7 @@ def softmax_cross_entropy(logits, targets, weights=None, *, smoothing=0.0):
 
 
 def mse(outputs, targets, weights=None):
-    """outputs, targets (N, O) -> mean over tokens and outputs, but for missing (NaN) targets, of e^2, and its gradient;
-    e = output - target."""
+    """outputs, targets (N, O), NaN where missing -> mean of e^2, e = output - target, over what is there, its gradient."""
     weights, targets = element_weights(targets, weights)
     error = np.asarray(outputs, np.float64) - targets
     return (weights * error**2).sum(), weights * 2 * error

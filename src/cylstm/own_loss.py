@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cylstm._core.ragged import planned
-from cylstm.batches import of_tokens, to_steps
+from cylstm.batches import input_sizes, of_tokens, to_steps
 from cylstm.checks import as_float_array, check_state, describe, plain_array
 from cylstm.loss_and_gradients import features_of, head_loss, layer_gradients
 from cylstm.losses import GivenGradient
@@ -29,12 +29,7 @@ class ModelTape:
 def forward(model, x, state, lengths, resets) -> tuple[np.ndarray, State, ModelTape]:
     """`Model.forward`."""
     x = plain_array("x", x)
-    rank = 1 if model.embedding_size is not None or x.dtype.kind in "iu" else 2  # of one row
-    if x.ndim not in (rank, rank + 1):
-        tail = f", {model.input_size}" * (rank - 1)
-        raise ValueError(f"x: expected (B, T{tail}) or (T{tail or ','}), got {x.shape}")
-    batched = x.ndim > rank
-    B, T = x.shape[:2] if batched else (1, x.shape[0])
+    batched, B, T = input_sizes(model, x)
     plan = planned(B, T, lengths, resets, batched)
     features, ids = features_of(model, x, plan)
     y, final, tape = model.lstm.forward(features, state, lengths=plan)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from cylstm.checks import as_generator, as_ids, describe, plain_array, positive_int, real_in
+from cylstm.checks import as_generator, as_ids, check_mask, describe, plain_array, positive_int, real_in
 
 __all__ = [
     "as_sequences",
@@ -109,6 +109,16 @@ def padded(arrays, dtype=None) -> tuple[np.ndarray, np.ndarray]:
     return x, lengths
 
 
+def check_masks(mask, rows) -> list[np.ndarray]:
+    """A mask (T_b,) for each row of a list. Raises TypeError or ValueError."""
+    if not isinstance(mask, (list, tuple)) or len(mask) != len(rows):
+        raise TypeError(f"mask: expected a list of {len(rows)} arrays, as x is one, got {describe(mask)}")
+    given = [np.zeros(0, bool) if isinstance(row, (list, tuple)) and not row else row for row in mask]
+    return [
+        check_mask(f"mask[{n}]", keep, row.shape[:1]) for n, (keep, row) in enumerate(zip(given, rows, strict=True))
+    ]
+
+
 def kept_resets(resets, kept) -> np.ndarray:
     """Resets (T,) of the steps `kept`: one of a step that is left out comes with the next that is not."""
     return np.diff(np.cumsum(resets)[kept], prepend=0) > 0
@@ -184,7 +194,12 @@ def is_array(value) -> bool:
 
 
 def one_type(name, rows) -> list[np.ndarray]:
-    """Rows of ids, or of numbers, of several types as int64 or as the largest floating type among them."""
+    """Rows of ids, or of numbers, of several types as int64 or as the largest floating type among them; an empty list
+    among ids is of ids, though NumPy makes an array of numbers of it."""
+    if any(row.dtype.kind in "iu" for row in rows):
+        rows = [row.astype(np.int64) if row.shape == (0,) else row for row in rows]
+    if len({row.dtype for row in rows}) == 1:
+        return rows
     if len({row.dtype.kind in "iu" for row in rows}) > 1:
         raise TypeError(f"{name}: expected rows of one kind, got integers in some and floating-point numbers in others")
     dtype = np.int64 if rows[0].dtype.kind in "iu" else np.result_type(*rows)

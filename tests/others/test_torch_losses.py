@@ -40,7 +40,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_loss_and_its_gradients_are_torchs(rng, name):
-    assert set(losses.by_name) <= set(OTHERS)
+    assert set(losses.by_name) - {"ctc"} <= set(OTHERS)  # which test_torch_ctc.py has
     loss, function = OTHERS[name]
     model = Model(3, 5, 6, loss=loss, dtype="float64", seed=1)
     x = rng.standard_normal((4, 7, 3))

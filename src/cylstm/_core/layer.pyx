@@ -112,6 +112,9 @@ cdef class Layer(Arguments):
             raise ValueError(f"x: expected at most {LARGEST} steps in all, got {B} x {T}")
         # A model has checked and sorted its rows, and gives the Plan that it made of them.
         cdef Plan plan = lengths if isinstance(lengths, Plan) else planned(B, T, lengths, resets, batched)
+        if plan is not None and (plan.steps.B != B or plan.steps.T != T):
+            raise ValueError(f"x: expected {plan.steps.B} rows of {plan.steps.T} steps, as the plan has, "
+                             f"got {(<object>array).shape}")
         # Where the rows lie one after the other in time-major order, they are read there; a tape needs its own.
         cdef bint in_order = not keep and (plan is None or plan.steps.sizes == NULL) \
             and (B == 1 or row == self.input_size) and (T == 1 or step == B * self.input_size)

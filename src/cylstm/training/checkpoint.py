@@ -20,7 +20,7 @@ LARGEST_COUNT = 2**53
 ADDED = {"accumulate": 1, "trainable": None}  # options that older files have not, as they were then
 # A generator's place within its numbers, MT19937's and Philox's, which NumPy takes as it comes.
 PLACES = {"pos": 624, "buffer_pos": 4}
-COUNTS = ("epoch", "position", "tokens", "waited", "since_plateau", "plateaus")
+COUNTS = ("epoch", "position", "tokens", "waited", "since_plateau", "plateaus", "first_epoch")
 SUMS = ("total", "weight", "hits")  # of this epoch
 ARRAYS = ("parameters", "best", "state.h", "state.c")  # and optimizer.NAME, its moments
 
@@ -111,6 +111,7 @@ class SavedRun:
         header = self.header
         try:
             given = header["numbers"]
+            given = {"first_epoch": 0, "lowest": given["best"], **given}  # which older files have not
             stood = {name: positive_int(name, given[name], 0) for name in COUNTS}
             stood["updates"] = positive_int("updates", header["updates"], 0)
             if max(stood.values()) > LARGEST_COUNT:
@@ -118,7 +119,8 @@ class SavedRun:
             given = {"weight": given["tokens"], **given}  # which older files have not, since all weights were 1
             stood["total"] = real_in("total", given["total"], -math.inf)
             stood.update({name: real_in(name, given[name], 0) for name in ("weight", "hits")})
-            stood["best"] = math.inf if given["best"] is None else real_in("best", given["best"], -math.inf)
+            for name in ("best", "lowest"):
+                stood[name] = math.inf if given[name] is None else real_in(name, given[name], -math.inf)
             stood["elapsed"] = real_in("elapsed", header["elapsed"], 0)
             counts = stood["tokens"] > 0
             if stood["position"] > batches or (counts and stood["position"] == 0) or counts != (stood["weight"] > 0):
@@ -147,7 +149,8 @@ def read_checkpoint(path, *, name="path") -> SavedRun:
 def save(run) -> None:
     """Write everything that decides how a run goes on."""
     numbers = {name: getattr(run, name) for name in (*COUNTS, *SUMS)}
-    numbers["best"] = None if math.isinf(run.best) else run.best
+    numbers.update({name: None if math.isinf(value) else value
+                    for name, value in (("best", run.best), ("lowest", run.lowest))})  # fmt: skip
     header = {
         **run.model.header(), "options": vars(run.options), "numbers": numbers, "updates": run.moments.updates,
         "history": run.history.to_dict(), "generator": run.model.rng.bit_generator.state,
@@ -193,4 +196,5 @@ def resume(run, saved: SavedRun) -> None:
     for name, value in stood.items():
         setattr(run, name, value)
     run.history, run.best_weights, run.state = history, best, state
+    run.remember()
     saved.release()

@@ -20,7 +20,7 @@ from cylstm.checks import (
     plain_array,
 )
 from cylstm.counting import Counting, check_token_weights
-from cylstm.sequences import batches_by_length, kept_resets, one_type, padded, ragged_rows
+from cylstm.sequences import batches_by_length, check_masks, kept_resets, one_type, padded, ragged_rows
 from cylstm.state import State
 
 __all__ = ["Dataset"]
@@ -43,9 +43,11 @@ class Dataset:
     """
 
     def __init__(self, model, x, y, lengths=None, *, mask=None, resets=None, state=None, sample_weight=None,
-                 class_weight=None, ignore=None, missing="error", names=("x", "y")):  # fmt: skip
-        self.model, self.names = model, names
-        self.last = model.output == "last"
+                 class_weight=None, ignore=None, missing="error", prefix=""):  # fmt: skip
+        """prefix : before the names of arguments in errors."""
+        self.model, self.prefix = model, prefix
+        self.names = prefix + "x", prefix + "y"
+        self.last = model.output == "last" or model.loss.of_rows  # one target to a row
         self.counting = Counting.checked(model.loss, ignore, missing)
         self.lengths = self.mask = None
         rows = ragged_rows(x)
@@ -57,10 +59,14 @@ class Dataset:
         self._check_targets()
         self.counting = self.counting.weighing(model.loss, model.output_size, class_weight, self._rows_of_targets())
         self.weights = None if sample_weight is None else self._checked_weights(sample_weight)
-        self.resets = None if resets is None else check_resets(resets, len(self), self.steps, not self.unbatched)
+        batched = not self.unbatched
+        self.resets = None if resets is None else self._named(check_resets, resets, len(self), self.steps, batched)
         self.state = None
         if state is not None:
-            self.state = State(*check_state("state", state, model.initial_state(len(self)).h.shape, model.dtype))
+            shape = model.initial_state(len(self)).h.shape
+            self.state = State(*check_state(prefix + "state", state, shape, model.dtype))
+            for part in ("h", "c"):
+                check_finite(f"{prefix}state.{part}", getattr(self.state, part), model.dtype)
         self._expect_something_to_count()
 
     def __len__(self) -> int:
@@ -86,36 +92,38 @@ class Dataset:
             raise ValueError("lengths: expected none with a list of sequences, which have their own")
         if not self.last and not isinstance(y, (list, tuple)):
             raise TypeError(f"{self.names[1]}: expected a list of arrays, as {name} is one, got {describe(y)}")
-        if any(row.dtype.kind in "iu" for row in rows):
-            rows = [row.astype(np.int64) if row.shape == (0,) else row for row in rows]  # an empty list is of floats
-        self.x, self.y = rows, y
+        self.x = rows = one_type(name, rows)
+        self.y = y
         if mask is not None:
-            if not isinstance(mask, (list, tuple)) or len(mask) != len(rows):
-                raise TypeError(f"mask: expected a list of {len(rows)} arrays, as {name} is one, got {describe(mask)}")
-            self.mask = [check_mask(f"mask[{n}]", given, (len(rows[n]),)) for n, given in enumerate(mask)]
+            self.mask = self._named(check_masks, mask, rows)
         for n, row in enumerate(rows):
             self._check_input(f"{name}[{n}]", row, self._real(n))
-        if len({row.dtype for row in rows}) > 1:
-            self.x = one_type(name, rows)
         self.lengths = np.array([len(row) for row in rows] if self.mask is None else [row.sum() for row in self.mask])
 
     def _take_array(self, x, y, lengths, mask):
         name = self.names[0]
-        self.x, self.y = plain_array(name, x), plain_array(self.names[1], y)
+        self.x, self.y = plain_array(name, x), y if self.model.loss.of_rows else plain_array(self.names[1], y)
         self.unbatched = self.x.ndim == self._input_rank() - 1
         if self.unbatched:
-            self.x, self.y = self.x[None], self.y[None]
-            mask = None if mask is None else plain_array("mask", mask)[None]
+            mask = None if mask is None else check_mask(self.prefix + "mask", mask, self.x.shape[:1])[None]
+            self.x, self.y = self.x[None], [self.y] if self.model.loss.of_rows else self.y[None]
         if self.x.ndim > 1:
             if lengths is not None:
-                self.lengths = check_lengths(lengths, *self.x.shape[:2])
+                self.lengths = self._named(check_lengths, lengths, *self.x.shape[:2])
             if mask is not None:
-                mask = check_mask("mask", mask, self.x.shape[:2])
+                mask = check_mask(self.prefix + "mask", mask, self.x.shape[:2])
                 mask = mask if self.lengths is None else mask & self._real()
                 self.lengths = mask.sum(axis=1)
                 if (mask[:, 1:] > mask[:, :-1]).any():  # otherwise it says no more than lengths do
                     self.mask = mask
         self._check_input(name, self.x, self._real())
+
+    def _named(self, check, *given):
+        """A check whose errors begin with the name of an argument."""
+        try:
+            return check(*given)
+        except (TypeError, ValueError) as error:
+            raise type(error)(self.prefix + str(error)) from None
 
     def _real(self, n=None):
         """Which steps of all rows (B, T), or of row n of a list, are real; None for all."""
@@ -157,12 +165,19 @@ class Dataset:
 
     def _check_targets(self):
         name = self.names[1]
+        if self.model.loss.of_rows:
+            self._check_labels(name)
+            return
         if np.ndim(self.y) == 0 if not self.ragged else not hasattr(self.y, "__len__"):
             raise TypeError(f"{name}: expected an array or a list of arrays, got {describe(self.y)}")
         if len(self.y) != len(self.x):
             raise ValueError(f"{name}: expected {len(self.x)} rows, as many as {self.names[0]}, got {len(self.y)}")
         if self.ragged and not self.last:
             rows = [plain_array(f"{name}[{n}]", row) for n, row in enumerate(self.y)]
+            if self.model.loss.of_classes:
+                rows = [
+                    row.astype(np.int64) if row.shape == (0,) else row for row in rows
+                ]  # an empty list is of floats
             for n, row in enumerate(rows):
                 self._check_target(f"{name}[{n}]", row, (len(self.x[n]),), self._real(n))
             self.y = rows if len({row.dtype for row in rows}) == 1 else one_type(name, rows)
@@ -170,6 +185,30 @@ class Dataset:
         self.y = plain_array(name, self.y)
         shape = (len(self.x),) if self.last else self.x.shape[:2]
         self._check_target(name, self.y, shape, None if self.last else self._real())
+
+    def _check_labels(self, name):
+        """Targets that are a sequence of labels for each row: (B,) of arrays."""
+        loss, given = self.model.loss, self.y
+        if not hasattr(given, "__len__"):
+            raise TypeError(f"{name}: expected the labels of {len(self.x)} rows, got {describe(given)}")
+        if len(given) != len(self.x):
+            raise ValueError(f"{name}: expected the labels of {len(self.x)} rows, as many as {self.names[0]}, "
+                             f"got {len(given)}")  # fmt: skip
+        self.y = np.empty(len(given), object)
+        lengths = np.full(len(given), self.x.shape[1]) if self.lengths is None else self.lengths
+        for n, row in enumerate(given):
+            label = name if self.unbatched else f"{name}[{n}]"
+            row = plain_array(label, row)
+            loss.check_kind(label, row)
+            if row.ndim != 1:
+                raise ValueError(f"{label}: expected labels (L,), got {row.shape}")
+            row = row.astype(np.int64)
+            loss.check_values(label, row, self.model.output_size)
+            needed = max(1, len(row) + int((row[1:] == row[:-1]).sum()))
+            if lengths[n] < (1 if loss.zero_infinity else needed):
+                raise ValueError(f"{label}: expected labels for which {lengths[n]} steps will do, got {len(row)} that "
+                                 f"take {needed}")  # fmt: skip
+            self.y[n] = row
 
     def _check_target(self, name, y, shape, real):
         """y : all rows or, of a list, one, of this shape before what one target has."""
@@ -187,12 +226,15 @@ class Dataset:
 
     def _checked_weights(self, given):
         """(B,), (B, T), or a list of arrays (T_b,)."""
-        name = "sample_weight"
-        if self.last or not self.ragged:
-            if self.unbatched and not self.last:
-                given = plain_array(name, given)[None]
-            shape = (len(self),) if self.last else self.x.shape[:2]
-            return check_token_weights(name, given, shape, None if self.last else self._real())
+        name = self.prefix + "sample_weight"
+        if self.last:
+            return check_token_weights(name, given, (len(self),))
+        if self.unbatched:
+            return check_token_weights(
+                name, given, self.x.shape[1:2], None if self.lengths is None else self._real()[0]
+            )[None]
+        if not self.ragged:
+            return check_token_weights(name, given, self.x.shape[:2], self._real())
         rows = ragged_rows(given)
         if rows is None:
             rows = plain_array(name, given)
@@ -206,11 +248,10 @@ class Dataset:
 
     def _rows_of_targets(self) -> Iterator[np.ndarray]:
         """The targets of the real steps, row by row."""
+        real = None if self.last or self.ragged else self._real()
         for n, row in enumerate(self.y):
-            real = None if self.last else self._real(n) if self.ragged else self._real()
-            if real is not None and not self.ragged:
-                real = real[n]
-            yield row if real is None else row[real]
+            keep = real[n] if real is not None else None if self.last or not self.ragged else self._real(n)
+            yield row if keep is None else row[keep]
 
     def _expect_something_to_count(self):
         if self.weights is None and self.counting.everything:
@@ -267,16 +308,23 @@ class Dataset:
         import hashlib  # 8 ms: `import cylstm` has 15
 
         digest = hashlib.blake2b(digest_size=16)
-        alone = [[] if array is None else [array] for array in (self.lengths, self.resets, self.counting.class_weight)]
-        state = [] if self.state is None else list(self.state)
-        parts = (self.mask, self.weights)
-        for rows in (self.x, self.y, *alone, state, *([] if part is None else part for part in parts)):
+
+        def take(rows):
             for row in rows:
-                row = np.asarray(row)
                 for start in range(0, max(1, row.size), HASHED_AT_ONCE):
                     digest.update(np.ascontiguousarray(row.reshape(-1)[start : start + HASHED_AT_ONCE]))
-        if self.counting.ignore is not None or self.counting.missing:
-            digest.update(f"{self.counting.ignore} {self.counting.missing}".encode())
+
+        for rows in (self.x, self.y, [] if self.lengths is None else [self.lengths]):
+            take(rows)
+        counting, parts = self.counting, {"mask": self.mask, "weights": self.weights, "resets": self.resets}
+        parts |= {"state": self.state, "class_weight": counting.class_weight}
+        for name, part in parts.items():
+            if part is not None:  # what is not there leaves no trace: so it was before there was any of it
+                rows = part if isinstance(part, (list, tuple)) else [part]
+                digest.update(f"{name} {[(str(row.dtype), row.shape) for row in rows]}".encode())
+                take(rows)
+        if counting.ignore is not None or counting.missing:
+            digest.update(f"ignore {counting.ignore} missing {counting.missing}".encode())
         return digest.hexdigest()
 
     def batches(self, batch_size, rng=None) -> list[np.ndarray]:

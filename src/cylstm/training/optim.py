@@ -30,7 +30,8 @@ class Moments:
     updates: int = 0
     buffers: dict[str, np.ndarray] = field(default_factory=dict)
     epochs: int = 0
-    best: float = math.inf
+    measure: str | None = None  # which loss: "training" or "validation"
+    lowest: float = math.inf
     since_plateau: int = 0
     plateaus: int = 0
 
@@ -69,7 +70,7 @@ class Optimizer:
     def update(self, parameters: Parameters, gradients: Parameters, *, lr=None, scale=1.0, trainable=None) -> None:
         """One update of a layer's or a model's `parameters` in place, by the gradient scale * gradients.
 
-        lr : number > 0; None takes the optimiser's own, which must be one number then: schedules count epochs.
+        lr : number >= 0; None takes the optimiser's own, which must be one number then: schedules count epochs.
         trainable : a name or a pattern ("lstm.*"), or several; others stay as they are. None for all.
         Raises TypeError or ValueError, naming the argument, before anything is changed.
         """
@@ -80,7 +81,7 @@ class Optimizer:
             if type(self.lr) is not Constant:
                 raise TypeError(f"lr: expected a number, of the optimiser's {self.lr!r}, got None")
             lr = self.lr.rate
-        lr, scale = real_in("lr", lr, 0, open_low=True), real_in("scale", scale, -math.inf)
+        lr, scale = real_in("lr", lr, 0), real_in("scale", scale, -math.inf)
         moments, values, gradient = self.moments(parameters), parameters.raw(), gradients.raw()
         number = moments.updates + 1
         for (start, stop), decay in self._pieces(parameters, trainable):

@@ -92,7 +92,8 @@ def fit(model, x, y, *, lengths=None, mask=None, resets=None, state=None, sample
     epochs, batch_size : int >= 1. A last batch may be smaller.
     optimizer : SGD, Adam or AdamW, whose lr is a number or a schedule; a new Adam(lr=1e-3) by default. An object that
         has trained this model before goes on: with its moments, its schedule and the next epoch's order of rows, so
-        that one epoch after the other is the same as all in one call.
+        that one epoch after the other is the same as all in one call (but for `patience`, which counts from the call's
+        beginning on).
     clip_norm : largest norm of all gradients together (Pascanu et al. 2013), or of each parameter's with clip_each;
         None does not clip.
     accumulate : one update for so many batches (or chunks), by the mean over all that counts in them.
@@ -104,8 +105,8 @@ def fit(model, x, y, *, lengths=None, mask=None, resets=None, state=None, sample
     patience : stop after so many epochs without a lower validation loss (training loss, where there is no validation),
         and go back to the best weights.
     checkpoint : path or Checkpoint: the whole state is written there now and then, atomically.
-    resume : path of a checkpoint of the same run to go on from, or what `read_checkpoint` has read of it; the end has
-        the same bits as without the break.
+    resume : path of a checkpoint of the same run to go on from, or what `read_checkpoint` has read of it. `epochs` are
+        those of the whole run; the end has the same bits as without the break.
         Ctrl-C finishes the update at hand, writes the checkpoint if there is one, and raises KeyboardInterrupt.
     progress : a tqdm bar per epoch with loss and tokens/s.
     callbacks : callables, each called with an Event after every update and epoch; may raise StopTraining.
@@ -143,8 +144,7 @@ def fit(model, x, y, *, lengths=None, mask=None, resets=None, state=None, sample
         run = Run(model, dataset, held_out, optimizer, options, checkpoint, progress, callbacks)
         if resume is not None:
             checkpoints.resume(run, resume if isinstance(resume, SavedRun) else read_checkpoint(resume, name="resume"))
-            return run.until(epochs)
-        return run.until(run.epoch + epochs)
+        return run.until(run.first_epoch + epochs)
     finally:
         model.in_training.give_back(me)
 
@@ -155,16 +155,19 @@ def held_out_data(model, validation, ignore, missing) -> Dataset:
     if isinstance(validation, (tuple, list)) and len(validation) in (2, 3):
         validation = dict(zip(known, validation, strict=False))
     if not isinstance(validation, Mapping) or not {"x", "y"} <= set(validation) <= set(known):
+        given = describe(validation)
+        if isinstance(validation, Mapping):
+            given = f"one of {', '.join(map(str, validation))}"
         raise ValueError("validation: expected (x, y), (x, y, lengths) or a dict of x, y and "
-                         f"{', '.join(known[2:])}, got {describe(validation)}")  # fmt: skip
-    return Dataset(model, **validation, ignore=ignore, missing=missing, names=("validation x", "validation y"))
+                         f"{', '.join(known[2:])}, got {given}")  # fmt: skip
+    return Dataset(model, **validation, ignore=ignore, missing=missing, prefix="validation ")
 
 
 def expect_streams(model, dataset) -> None:
     """ValueError for what tbptt cannot cut into chunks."""
     if dataset.ragged:
         raise ValueError("tbptt: expected streams in one array, with lengths where they differ, got a list")
-    if model.bidirectional or model.output == "last":
+    if model.bidirectional or model.output == "last" or model.loss.of_rows:
         raise ValueError(f"tbptt: expected a model of one direction with output='sequence', got {model}")
 
 
@@ -190,11 +193,16 @@ class Run:
         self.gradients = Parameters(model.parameters.layout, model.dtype)
         self.sums = Parameters(model.parameters.layout, model.dtype) if options.accumulate > 1 else None
         self.history = History()
-        self.epoch, self.position = moments.epochs, 0  # position: batches of this epoch that are done
+        self.first_epoch = self.epoch = moments.epochs
+        self.position = 0  # updates of this epoch that are done
         self.total, self.weight, self.hits, self.tokens = 0.0, 0.0, 0.0, 0  # of this epoch
         self.state = None  # carried from chunk to chunk
-        self.best, self.best_weights, self.waited = moments.best, None, 0
-        self.since_plateau, self.plateaus = moments.since_plateau, moments.plateaus
+        self.best, self.best_weights, self.waited = math.inf, None, 0
+        # What a schedule has seen is of one measure: of another one it begins anew.
+        self.measure = "training" if held_out is None else "validation"
+        same = moments.measure == self.measure
+        self.lowest, self.since_plateau = (moments.lowest, moments.since_plateau) if same else (math.inf, 0)
+        self.plateaus = moments.plateaus
         self.elapsed, self.started = 0.0, time.perf_counter()
         self.saved_at, self.saved_update, self.saved_path = self.started, moments.updates, None
 
@@ -343,20 +351,25 @@ class Run:
         bar.set_postfix_str(text)
         self.watch(monitored)
         self.epoch, self.position = self.epoch + 1, 0
-        moments = self.moments
-        moments.epochs, moments.best = self.epoch, self.best
-        moments.since_plateau, moments.plateaus = self.since_plateau, self.plateaus
+        self.remember()
         self.total, self.weight, self.hits, self.tokens, self.state = 0.0, 0.0, 0.0, 0, None
 
+    def remember(self):
+        """Let the optimiser go on from here, the next time."""
+        moments = self.moments
+        moments.epochs, moments.plateaus, moments.measure = self.epoch, self.plateaus, self.measure
+        moments.lowest, moments.since_plateau = self.lowest, self.since_plateau
+
     def watch(self, loss):
-        """Early stopping and plateaus: both count epochs without a lower loss."""
+        """Early stopping and plateaus: both count epochs without a lower loss, one since this call began."""
+        self.waited += 1
         if loss < self.best:
-            self.best, self.waited, self.since_plateau = loss, 0, 0
+            self.best, self.waited = loss, 0
             if self.options.patience is not None:
                 self.best_weights = self.model.parameters.raw().copy()
-            return
-        self.waited += 1
         self.since_plateau += 1
+        if loss < self.lowest:
+            self.lowest, self.since_plateau = loss, 0
         if isinstance(self.optimizer.lr, ReduceOnPlateau) and self.since_plateau >= self.optimizer.lr.patience:
             self.plateaus, self.since_plateau = self.plateaus + 1, 0
 
