@@ -160,7 +160,7 @@ def test_a_stream_needs_one_step_and_one_direction(streams, rng, steps, D):
         ((LSTM(2, 3), 0, 1), {}, "batch_size: expected an integer >= 1, got 0"),
         ((LSTM(2, 3), 1, 2.0), {}, "steps: expected an integer, got float"),
         ((LSTM(2, 3), 2**16, 2**16), {}, "batch_size, steps: expected at most"),
-        ((LSTM(2, 3), 2, 4), {"lengths": [4, 5]}, "lengths[1]: expected a length in 0..4, got 5"),
+        ((LSTM(2, 3), 2, 4), {"lengths": [4, 5]}, r"lengths\[1\]: expected a length in 0..4, got 5"),
         ((LSTM(2, 3), 2, 4), {"resets": [True]}, r"resets: expected \(2, 4\), got \(1,\)"),
         (
             (LSTM(2, 3, 2, dropout=0.5), 2, 4),

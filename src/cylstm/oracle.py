@@ -301,7 +301,7 @@ def softmax_cross_entropy(logits, targets, weights=None, *, smoothing=0.0):
 
 
 def mse(outputs, targets, weights=None):
-    """outputs, targets (N, O), NaN where missing -> mean of e^2, e = output - target, over what is there, its gradient."""
+    """outputs, targets (N, O), NaN where missing -> mean of e^2, e = output - target, over what is there; gradient."""
     weights, targets = element_weights(targets, weights)
     error = np.asarray(outputs, np.float64) - targets
     return (weights * error**2).sum(), weights * 2 * error
