@@ -64,8 +64,8 @@ _core.arguments _core.layer _core.torch_layer _core.head _core.updates _core.ctc
 lstm
 tensor_files sequences counting ctc batches loss_and_gradients own_loss
 text text.vocabulary text.corpus text.sampling
-training.history training.schedule training.optim training.checkpoint training.dataset training.interrupts \
-training.run training
+training.history training.events training.schedule training.optim training.checkpoint training.dataset training.run \
+training
 model_files model data
 for_threadpoolctl calls
 torch.threads torch._call torch.run torch.graphs torch.modules torch.swap torch

@@ -291,3 +291,25 @@ def test_a_schedule_may_end_at_zero(rng):
     model, x, y = model_and_data(rng)
     history = model.fit(x, y, epochs=4, optimizer=Adam(Cosine(0.01, epochs=2)), progress=False)
     assert history.learning_rate[-1] == 0
+
+
+def test_what_is_added_to_gradients_is_taken_as_they_are(rng):
+    """A penalty's slope is weight decay; of what is not trainable it changes nothing."""
+    (model, x, y), other = model_and_data(rng), model_and_data(rng)[0]
+
+    def penalty(given, gradients):
+        assert given is model
+        for name in gradients:
+            gradients[name][...] += 0.3 * given.parameters[name]
+
+    options = dict(epochs=2, batch_size=5, trainable="lstm.*", clip_norm=0.5, progress=False)
+    model.fit(x, y, optimizer=SGD(0.1), on_gradients=penalty, **options)
+    assert np.abs(model.parameters.flat - other.parameters.flat).max() > 1e-3
+    np.testing.assert_array_equal(model.parameters["head.weight"], other.parameters["head.weight"])
+    options["clip_norm"] = None
+    (model, _, _), other = model_and_data(rng), model_and_data(rng)[0]
+    model.fit(x, y, optimizer=SGD(0.1), on_gradients=penalty, **options)
+    other.fit(x, y, optimizer=SGD(0.1, weight_decay=0.3), **options)
+    np.testing.assert_allclose(model.parameters.flat, other.parameters.flat, rtol=1e-9, atol=1e-13)
+    with pytest.raises(TypeError, match="on_gradients: expected a callable, got int 3"):
+        model.fit(x, y, on_gradients=3)

@@ -39,7 +39,7 @@ with suppress(ImportError):  # 4 ms where there is threadpoolctl: it asks no ent
 _LATER = {
     **dict.fromkeys(("SGD", "Adam", "AdamW"), "training.optim"),
     **dict.fromkeys(("Constant", "Cosine", "ReduceOnPlateau", "StepDecay"), "training.schedule"),
-    **dict.fromkeys(("Event", "NonFiniteLoss", "StopTraining"), "training.run"),
+    **dict.fromkeys(("Event", "NonFiniteLoss", "StopTraining"), "training.events"),
     "Checkpoint": "training.checkpoint",
     "History": "training.history",
     "Model": "model",

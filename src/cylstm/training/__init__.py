@@ -1,9 +1,10 @@
 """Training: `fit`, which is `Model.fit`, and what goes into it and comes out of it."""
 
 from cylstm.training.checkpoint import Checkpoint, SavedRun, read_checkpoint
+from cylstm.training.events import Event, NonFiniteLoss, StopTraining
 from cylstm.training.history import History
 from cylstm.training.optim import SGD, Adam, AdamW
-from cylstm.training.run import Event, NonFiniteLoss, StopTraining, fit
+from cylstm.training.run import fit
 from cylstm.training.schedule import Constant, Cosine, ReduceOnPlateau, StepDecay
 
 __all__ = [

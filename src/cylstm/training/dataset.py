@@ -1,4 +1,4 @@
-"""Data as a model takes them: checked once, cut into batches or chunks of steps, never copied as a whole."""
+"""Data as a model takes them: checked once, cut into batches or chunks of steps without being copied as a whole."""
 
 from __future__ import annotations
 

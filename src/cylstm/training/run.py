@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from cylstm._core import updates
 from cylstm.batches import batch_of
@@ -21,32 +20,12 @@ from cylstm.parameters import Parameters
 from cylstm.training import checkpoint as checkpoints
 from cylstm.training.checkpoint import Checkpoint, SavedRun, read_checkpoint
 from cylstm.training.dataset import Dataset
+from cylstm.training.events import Event, NonFiniteLoss, StopTraining, deferred_interrupt
 from cylstm.training.history import History
-from cylstm.training.interrupts import deferred_interrupt
 from cylstm.training.optim import Adam, Optimizer
 from cylstm.training.schedule import ReduceOnPlateau
 
-__all__ = ["Event", "NonFiniteLoss", "StopTraining", "fit"]
-
-
-class NonFiniteLoss(ArithmeticError):
-    """The loss, or the norm of its gradients, became NaN or infinite: the weights are those before that update. Or, at
-    the end of training, the weights themselves are no longer all numbers."""
-
-
-class StopTraining(Exception):
-    """Raised by a callback to end training after the current update or epoch, as if the epochs were over."""
-
-
-class Event(NamedTuple):
-    """What a callback is told: kind "update" or "epoch", where training stands, and the update's or epoch's loss."""
-
-    kind: str
-    model: object
-    epoch: int  # from 0
-    update: int  # so far, over all epochs
-    loss: float
-    history: History
+__all__ = ["fit"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +50,7 @@ class Options:
 def fit(model, x, y, *, lengths=None, mask=None, resets=None, state=None, sample_weight=None, class_weight=None,
         ignore=None, missing="error", validation=None, epochs=10, batch_size=32, optimizer=None, clip_norm=5.0,
         clip_each=False, accumulate=1, trainable=None, tbptt=None, shuffle=True, seed=0, patience=None, checkpoint=None,
-        resume=None, progress=True, callbacks=()) -> History:  # fmt: skip
+        resume=None, progress=True, callbacks=(), on_gradients=None) -> History:  # fmt: skip
     """Train a model, in place.
 
     x, y : ids (B, T) or features (B, T, I), and, as the loss asks, classes (B, T) or numbers (B, T, O), with `lengths`
@@ -110,6 +89,8 @@ def fit(model, x, y, *, lengths=None, mask=None, resets=None, state=None, sample
         Ctrl-C finishes the update at hand, writes the checkpoint if there is one, and raises KeyboardInterrupt.
     progress : a tqdm bar per epoch with loss and tokens/s.
     callbacks : callables, each called with an Event after every update and epoch; may raise StopTraining.
+    on_gradients : called with the model and its gradients, Parameters, before each update: what it adds to them (noise,
+        the slope of a penalty) is clipped and taken as they are.
 
     Returns the History. Raises TypeError or ValueError naming the argument, and the place of a number in x or y that is
     not finite, before anything is changed; RuntimeError where another thread is training the model (what others get
@@ -137,11 +118,13 @@ def fit(model, x, y, *, lengths=None, mask=None, resets=None, state=None, sample
     if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
         checkpoint = Checkpoint(checkpoint)
     callbacks, epochs = as_callbacks(callbacks), positive_int("epochs", epochs)
+    if on_gradients is not None and not callable(on_gradients):
+        raise TypeError(f"on_gradients: expected a callable, got {describe(on_gradients)}")
     me = object()
     try:
         if not model.in_training.take(me):
             raise RuntimeError("model: expected one training run at a time, got a second one while another goes on")
-        run = Run(model, dataset, held_out, optimizer, options, checkpoint, progress, callbacks)
+        run = Run(model, dataset, held_out, optimizer, options, checkpoint, progress, callbacks, on_gradients)
         if resume is not None:
             checkpoints.resume(run, resume if isinstance(resume, SavedRun) else read_checkpoint(resume, name="resume"))
         return run.until(run.first_epoch + epochs)
@@ -185,10 +168,10 @@ def as_callbacks(callbacks) -> tuple:
 class Run:
     """One training run: where it stands, and how it goes on."""
 
-    def __init__(self, model, dataset, held_out, optimizer, options, checkpoint, progress, callbacks):
+    def __init__(self, model, dataset, held_out, optimizer, options, checkpoint, progress, callbacks, on_gradients):
         self.model, self.dataset, self.held_out = model, dataset, held_out
         self.optimizer, self.options, self.checkpoint = optimizer, options, checkpoint
-        self.progress, self.callbacks = progress, callbacks
+        self.progress, self.callbacks, self.on_gradients = progress, callbacks, on_gradients
         self.moments = moments = optimizer.moments(model.parameters)
         self.gradients = Parameters(model.parameters.layout, model.dtype)
         self.sums = Parameters(model.parameters.layout, model.dtype) if options.accumulate > 1 else None
@@ -273,6 +256,8 @@ class Run:
         loss = results[0].loss if len(results) == 1 else total / weight
         if len(results) > 1:
             self.gradients.raw()[:] = self.sums.raw() / self.model.dtype.type(weight)
+        if self.on_gradients is not None:
+            self.on_gradients(self.model, self.gradients)
         if self.options.trainable is not None:
             for name in set(self.gradients) - set(self.options.trainable):
                 self.gradients.raw(name)[...] = 0  # they have no part in the norm

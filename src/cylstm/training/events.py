@@ -1,0 +1,53 @@
+"""What happens while training: what callbacks are told, what ends it, and Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from typing import NamedTuple
+
+from cylstm.training.history import History
+
+__all__ = ["Event", "NonFiniteLoss", "StopTraining", "deferred_interrupt"]
+
+
+class NonFiniteLoss(ArithmeticError):
+    """The loss, or the norm of its gradients, became NaN or infinite: the weights are those before that update. Or, at
+    the end of training, the weights themselves are no longer all numbers."""
+
+
+class StopTraining(Exception):
+    """Raised by a callback to end training after the current update or epoch, as if the epochs were over."""
+
+
+class Event(NamedTuple):
+    """What a callback is told: kind "update" or "epoch", where training stands, and the update's or epoch's loss."""
+
+    kind: str
+    model: object
+    epoch: int  # from 0
+    update: int  # so far, over all epochs
+    loss: float
+    history: History
+
+
+@contextlib.contextmanager
+def deferred_interrupt():
+    """Ctrl-C sets the event instead of raising in the middle of an update; a second one raises at once."""
+    event = threading.Event()
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield event
+        return
+
+    def handler(number, frame):
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
