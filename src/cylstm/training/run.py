@@ -174,7 +174,7 @@ class Run:
         self.progress, self.callbacks, self.on_gradients = progress, callbacks, on_gradients
         self.moments = moments = optimizer.moments(model.parameters)
         self.gradients = Parameters(model.parameters.layout, model.dtype)
-        self.sums = Parameters(model.parameters.layout, model.dtype) if options.accumulate > 1 else None
+        self.means = Parameters(model.parameters.layout, model.dtype) if options.accumulate > 1 else None
         self.history = History()
         self.first_epoch = self.epoch = moments.epochs
         self.position = 0  # updates of this epoch that are done
@@ -248,14 +248,18 @@ class Run:
 
     def update(self, batches, progress) -> float | None:
         """One update of the weights; returns the loss before it, None where nothing counts, and nothing is updated."""
-        results = [self.one_batch(batch, n, len(batches)) for n, batch in enumerate(batches)]
+        results = []
+        for batch in batches:
+            results.append(self.one_batch(batch))
+            if len(batches) > 1:
+                self.take_mean(results)
         total = sum(result.loss * result.weight for result in results if result.weight)
         weight = sum(result.weight for result in results)
         if not weight:
             return None
         loss = results[0].loss if len(results) == 1 else total / weight
         if len(results) > 1:
-            self.gradients.raw()[:] = self.sums.raw() / self.model.dtype.type(weight)
+            self.gradients.raw()[:] = self.means.raw()
         if self.on_gradients is not None:
             self.on_gradients(self.model, self.gradients)
         if self.options.trainable is not None:
@@ -271,20 +275,22 @@ class Run:
         self.tokens += sum(result.tokens for result in results)
         return loss
 
-    def one_batch(self, batch, n, count):
-        """The gradients of the nth of `count` batches, and their weighted sum so far."""
+    def one_batch(self, batch):
+        """The gradients of one batch, and what else there is to tell of it."""
         tbptt = self.options.tbptt
         part = self.dataset.part(batch) if tbptt is None else self.dataset.part(slice(None), batch, batch + tbptt)
         result = learn(self.model, batch_of(self.model, part, self.dataset.counting), self.gradients, self.state)
         if tbptt is not None:
             self.state = result.state
-        if count > 1:
-            weighted = self.gradients.raw() * self.model.dtype.type(result.weight)
-            if n == 0:
-                self.sums.raw()[:] = weighted
-            else:
-                self.sums.raw()[:] += weighted
         return result
+
+    def take_mean(self, results):
+        """The gradients' mean over all that counts in the batches so far, the last one's being those at hand."""
+        if len(results) == 1:
+            self.means.raw()[:] = self.gradients.raw()
+        elif results[-1].weight:
+            share = results[-1].weight / sum(result.weight for result in results)
+            self.means.raw()[:] += self.model.dtype.type(share) * (self.gradients.raw() - self.means.raw())
 
     def clip(self, loss) -> float:
         """What the gradients are to be multiplied by; with clip_each they have been, one by one."""
