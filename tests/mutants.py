@@ -61,7 +61,7 @@ TESTS = {
     "src/cylstm/_core/packed_rows.pyx": CORE,
     "src/cylstm/_core/network.pyx": CORE,
     "src/cylstm/_core/ragged.pyx": (
-        [*SMALL[:2], LAYER, "tests/test_ragged.py", "tests/test_model.py"],
+        [*SMALL[:2], LAYER, "tests/test_lstm_arguments.py", "tests/test_ragged.py", "tests/test_model.py"],
         [MODULE, *THREADS],
     ),
     "src/cylstm/_core/ctc.pyx": ([CTC, DECODING], ["tests/test_interrupt.py"]),
