@@ -275,3 +275,32 @@ def test_a_run_with_weights_and_masks_goes_on_to_the_same_bits(rng, tmp_path):
     resumed = other.fit(x, y, epochs=4, resume=tmp_path / "c", **options)
     assert resumed.train_loss == history.train_loss
     np.testing.assert_array_equal(other.parameters.flat, whole.parameters.flat)
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 1000])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_long_rows_are_evaluated_in_pieces_of_steps(rng, shape, at_once, monkeypatch):
+    model, state = made("mse"), State(*rng.standard_normal((2, 1, B, H)))
+    x, y = some_data(rng, model)
+    mask, resets, weights = some_mask(shape, rng), rng.random((B, T)) < 0.3, rng.exponential(1, (B, T))
+    loss, _ = by_the_oracle(model, x, y, mask, weights, resets, state)
+    x_given, y_given, options = given_as(shape, mask, x, y, weights)
+    monkeypatch.setattr("cylstm.loss_and_gradients.at_once", lambda size: max(1, at_once // size))
+    resets = resets if shape != "list" else resets[:, : max(map(len, x_given))]
+    found = model.evaluate(x_given, y_given, batch_size=3, resets=resets, state=state, **options)
+    assert found["loss"] == pytest.approx(loss, rel=1e-11)
+
+
+def test_streams_of_different_lengths_are_cut_into_chunks(rng):
+    """Of which some rows are over before a chunk begins; probabilities of what is left out are there for nobody."""
+    model = made("cross_entropy")
+    x, y = some_data(rng, model)
+    seen = []
+    history = model.fit(x, y, lengths=LENGTHS, tbptt=3, epochs=1, optimizer=SGD(lr=1e-300), progress=False,
+                        callbacks=[lambda event: seen.append(event.kind)])  # fmt: skip
+    assert history.train_loss == pytest.approx([model.evaluate(x, y, lengths=LENGTHS)["loss"]], rel=1e-12)
+    assert seen == ["update"] * 3 + ["epoch"]
+    mask = np.arange(T) < LENGTHS[:, None]
+    np.testing.assert_array_equal(
+        model.predict_proba(x, mask=mask)[mask], model.predict_proba(x, lengths=LENGTHS)[mask]
+    )

@@ -138,6 +138,8 @@ def test_decisions_and_probabilities():
     outputs = np.array([[1.0, -800.0, 1.5], [0.0, 800.0, -1.0]])
     np.testing.assert_array_equal(CrossEntropy().decide(outputs), [2, 1])
     np.testing.assert_array_equal(BinaryCrossEntropy().decide(outputs), [[1, 0, 1], [0, 1, 0]])
+    means = Gaussian(floor=0.25).decide(np.array([[1.0, 0.0, 3.0, np.log(2.0)]]))
+    np.testing.assert_array_equal(means, [[1, 3]])
     assert SquaredError().decide(outputs) is outputs and SquaredError().probabilities is None
     np.testing.assert_allclose(CrossEntropy().probabilities(outputs).sum(axis=1), 1)
     np.testing.assert_allclose(BinaryCrossEntropy().probabilities(outputs)[1], [0.5, 1, 1 / (1 + np.e)])
@@ -180,3 +182,16 @@ def test_quantiles_are_learnt_and_kept(tmp_path):
     np.testing.assert_allclose(below, [loss.quantiles] * 2, atol=0.04)
     model.save(tmp_path / "m")
     assert Model.load(tmp_path / "m").loss == loss and copy.deepcopy(model).loss == loss
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_gaussian_says_how_sure_it_is(rng, dtype):
+    """The deviation belongs to the density that is learnt, also where the variance is more than float32 holds."""
+    model = Model(V, H, O, loss=Gaussian(floor=0.25), dtype=dtype, seed=1)
+    x, y = rng.integers(0, V, (2, 6)), rng.standard_normal((2, 6, O // 2))
+    outputs, _ = model(x)
+    mean, deviation = model.predict(x), model.loss.deviation(outputs)
+    assert mean.shape == deviation.shape == y.shape and deviation.dtype == dtype
+    density = np.exp(-(((y - mean) / deviation) ** 2) / 2) / (deviation * np.sqrt(2 * np.pi))
+    assert model.evaluate(x, y)["loss"] == pytest.approx(-np.log(density).mean(), rel=1e-5)
+    assert model.loss.deviation(np.array([[0.0, 100.0]], dtype))[0, 0] == pytest.approx(np.exp(50), rel=1e-4)

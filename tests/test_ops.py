@@ -313,3 +313,19 @@ def test_one_class_alone_is_certain(isa, dtype):
     dh, dweight = np.empty_like(h), np.empty_like(weight)
     sums = head.loss(losses.CrossEntropy(), h, weight, None, np.zeros(5, np.int64), scale=1.0, dh=dh, dweight=dweight)
     assert sums == (0, 5, 5) and not dh.any() and not dweight.any()
+
+
+@pytest.mark.parametrize(("N", "F", "O"), [(7, 5, 17), (300, 70, 2_203)])
+def test_gradients_of_a_given_slope(isa, dtype, rng, close, N, F, O):
+    """Without reading outputs, whatever they are; rows count by their weights as with any loss."""
+    h, weight, bias = random_head(rng, dtype, N, F, O)
+    slopes, weights = rng.standard_normal((N, O)).astype(dtype), rng.exponential(2, N).astype(dtype)
+    weights[3] = 0
+    dh, dweight, dbias = np.full_like(h, np.nan), np.full_like(weight, np.nan), np.full(O, np.nan, dtype)
+    sums = head.loss(losses.GivenGradient(), h, weight, bias, slopes, weights=weights, scale=0.75, dh=dh,
+                     dweight=dweight, dbias=dbias)  # fmt: skip
+    assert sums == (0, pytest.approx(weights.sum(dtype=float), rel=1e-12), 0)
+    expected = 0.75 * weights[:, None].astype(float) * slopes
+    close(dh, expected @ weight, "dh")
+    close(dweight, expected.T @ h, "dweight")
+    close(dbias, expected.sum(axis=0), "dbias")

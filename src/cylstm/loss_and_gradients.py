@@ -81,15 +81,13 @@ def batch_loss(model, h, batch, dh=None, gradients=None) -> tuple[float, float]:
     lengths = None if batch.plan is None else batch.plan.lengths
     options = dict(input_lengths=lengths, blank=loss.blank, zero_infinity=loss.zero_infinity)
     weights = np.ones(B) if batch.weights is None else batch.weights.astype(np.float64)
-    unseen = weights == 0  # what such a row makes of its labels may be no number
     if dh is None:
         found = ctc_loss(logits, batch.targets, **options)
     else:
         found, slopes = ctc_loss(logits, batch.targets, **options, gradients=True, out=logits)
         slopes *= (weights * scale).astype(model.dtype)[:, None, None]
-        slopes[unseen] = 0
         head_loss(model, losses.GivenGradient(), h, slopes.reshape(B * T, -1), None, 1.0, dh, gradients)
-    return float((weights * np.where(unseen, 0, found)).sum()) * batch.unit, 0.0
+    return float((weights * found).sum()) * batch.unit, 0.0
 
 
 def head_loss(model, loss, h, targets, weights, scale=0.0, dh=None, gradients=None):

@@ -84,8 +84,10 @@ class Optimizer:
         lr, scale = real_in("lr", lr, 0), real_in("scale", scale, -math.inf)
         moments, values, gradient = self.moments(parameters), parameters.raw(), gradients.raw()
         number = moments.updates + 1
+        if any(np.size(moments.buffers.get(name)) != values.size for name in self.buffer_names):
+            raise ValueError(f"gradient, moments: expected {values.size} numbers each, for this optimizer")
         for (start, stop), decay in self._pieces(parameters, trainable):
-            buffers = {name: part_of(buffer, start, stop, parameters.size) for name, buffer in moments.buffers.items()}
+            buffers = {name: moments.buffers[name][start:stop] for name in self.buffer_names}
             self._apply(values[start:stop], gradient[start:stop], buffers, number, lr, scale, decay)
         moments.updates = number
         parameters.touch()
@@ -119,11 +121,6 @@ class Optimizer:
     def __repr__(self):
         settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if name[0] != "_")
         return f"{type(self).__name__}({settings})"
-
-
-def part_of(buffer, start, stop, size):
-    """A part of a buffer of this size; of another one all, which the update refuses."""
-    return buffer[start:stop] if buffer is not None and len(buffer) == size else buffer
 
 
 def as_decay(given) -> float | dict[str, float]:
