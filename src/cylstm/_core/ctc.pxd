@@ -9,6 +9,7 @@ from libc.stdint cimport int64_t
 
 from cylstm._core.interrupt cimport Interrupt
 from cylstm._core.kernels cimport Kernels
+from cylstm._core.team cimport Task
 
 # What all calls have in common; the structures of each begin with it.
 cdef struct Rows:
@@ -25,4 +26,5 @@ cdef struct Rows:
 
 cdef int set_rows(Rows* rows, Py_ssize_t N, Py_ssize_t V, const int64_t[::1] starts, const int64_t[::1] lengths,
                   Py_ssize_t blank) except -1
-cdef set_room(Rows* rows, int members, double room)
+# `task` on all rows by a team that is worth so many multiply-adds, with so many bytes for each member.
+cdef int run_rows(Rows* rows, Task task, void* call, double work, double room) except -1

@@ -10,7 +10,7 @@ from libc.string cimport memset
 from cylstm._core.interrupt cimport Interrupt, begin, finish, goes_on_alone
 from cylstm._core.kernels cimport active, ctc_loss as ctc_loss_kernel, ctc_scratch, log_sum_exp, real
 from cylstm._core.memory cimport fitting
-from cylstm._core.team cimport Team, run, threads_for
+from cylstm._core.team cimport Task, Team, run, threads_for
 
 cdef enum:
     # What a step takes, in multiply-adds (team.pyx): of each class, of each label forward and backward, and of each
@@ -69,13 +69,21 @@ cdef int set_labels(Rows* rows, const int64_t[::1] labels, const int64_t[::1] en
     return 0
 
 
-cdef set_room(Rows* rows, int members, double room):
-    """So many bytes for each member; returns what the memory lives by. Raises MemoryError."""
+cdef int run_rows(Rows* rows, Task task, void* call, double work, double room) except -1:
+    """Raises MemoryError, and what a signal's handler raises."""
+    cdef Interrupt interrupt
+    cdef int members = threads_for(work, work, rows.B)
+    cdef unsigned char[::1] view
     room = 64 * ((<Py_ssize_t>min(room, 1e15) + 63) // 64)
-    memory = fitting(None, members * room)
-    cdef unsigned char[::1] view = memory
-    rows.own, rows.own_bytes = <char*>&view[0], <Py_ssize_t>room
-    return memory
+    if room > 0:
+        memory = fitting(None, members * room)
+        view = memory
+        rows.own, rows.own_bytes = <char*>&view[0], <Py_ssize_t>room
+    begin(&interrupt)
+    rows.interrupt = &interrupt
+    with nogil:
+        run(members, task, call)
+    return finish(&interrupt)
 
 
 def loss(const real[:, ::1] logits, const int64_t[::1] starts, const int64_t[::1] lengths, const int64_t[::1] labels,
@@ -83,7 +91,6 @@ def loss(const real[:, ::1] logits, const int64_t[::1] starts, const int64_t[::1
     """The losses (B,) of all rows, in double precision; `gradient` (N, V), which may be the logits, receives theirs at
     the rows' steps."""
     cdef Losses call
-    cdef Interrupt interrupt
     cdef double work = 0, room = 0
     cdef Py_ssize_t b, L
     memset(&call, 0, sizeof(Losses))
@@ -101,13 +108,7 @@ def loss(const real[:, ::1] logits, const int64_t[::1] starts, const int64_t[::1
     losses = np.empty(call.rows.B)
     cdef double[::1] found = losses
     call.losses = &found[0]
-    cdef int members = threads_for(work, work, call.rows.B)
-    _memory = set_room(&call.rows, members, room)
-    begin(&interrupt)
-    call.rows.interrupt = &interrupt
-    with nogil:
-        run(members, losses_f32 if real is float else losses_f64, &call)
-    finish(&interrupt)
+    run_rows(&call.rows, losses_f32 if real is float else losses_f64, &call, work, room)
     return losses
 
 
@@ -137,7 +138,6 @@ def align(const real[:, ::1] logits, const int64_t[::1] starts, const int64_t[::
     """The most probable alignment of the labels of each row, which has one at least: the first step of each label, and
     the step behind its last one."""
     cdef Alignments call
-    cdef Interrupt interrupt
     cdef double work = 0, room = 0, states
     cdef Py_ssize_t b
     memset(&call, 0, sizeof(Alignments))
@@ -151,13 +151,7 @@ def align(const real[:, ::1] logits, const int64_t[::1] starts, const int64_t[::
     first, last = np.zeros((2, labels.shape[0] + 1), np.int64)  # &view[0] of none would be out of bounds
     cdef int64_t[::1] first_view = first, last_view = last
     call.first, call.last = &first_view[0], &last_view[0]
-    cdef int members = threads_for(work, work, call.rows.B)
-    _memory = set_room(&call.rows, members, room)
-    begin(&interrupt)
-    call.rows.interrupt = &interrupt
-    with nogil:
-        run(members, alignments_f32 if real is float else alignments_f64, &call)
-    finish(&interrupt)
+    run_rows(&call.rows, alignments_f32 if real is float else alignments_f64, &call, work, room)
     return first[:labels.shape[0]], last[:labels.shape[0]]
 
 
@@ -213,7 +207,6 @@ def best_path(const real[:, ::1] logits, const int64_t[::1] starts, const int64_
     each (N,), row b's from starts[b] on; how many each row has, (B,); and the logarithm of the path's probability,
     (B,), NaN where logits are no numbers."""
     cdef Paths call
-    cdef Interrupt interrupt
     cdef Py_ssize_t N = logits.shape[0]
     memset(&call, 0, sizeof(Paths))
     set_rows(&call.rows, N, logits.shape[1], starts, lengths, blank)
@@ -225,12 +218,7 @@ def best_path(const real[:, ::1] logits, const int64_t[::1] starts, const int64_
     cdef int64_t[::1] path_view = path, first_view = first, last_view = last, counts_view = counts
     call.log_sums, call.scores = &log_sums_view[0], &scores_view[0]
     call.path, call.first, call.last, call.counts = &path_view[0], &first_view[0], &last_view[0], &counts_view[0]
-    cdef double work = <double>N * OF_CLASS * call.rows.V
-    begin(&interrupt)
-    call.rows.interrupt = &interrupt
-    with nogil:
-        run(threads_for(work, work, call.rows.B), paths_f32 if real is float else paths_f64, &call)
-    finish(&interrupt)
+    run_rows(&call.rows, paths_f32 if real is float else paths_f64, &call, <double>N * OF_CLASS * call.rows.V, 0)
     return path, first, last, counts, scores
 
 

@@ -13,11 +13,11 @@ from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport qsort
 from libc.string cimport memset
 
-from cylstm._core.ctc cimport Rows, set_room, set_rows
-from cylstm._core.interrupt cimport Interrupt, begin, finish, goes_on_alone
+from cylstm._core.ctc cimport Rows, run_rows, set_rows
+from cylstm._core.interrupt cimport goes_on_alone
 from cylstm._core.kernels cimport log_sum_exp, real
 from cylstm._core.memory cimport LARGEST
-from cylstm._core.team cimport Team, run, threads_for
+from cylstm._core.team cimport Team
 
 cdef enum:
     OF_PREFIX = 400  # multiply-adds (team.pyx) that a step takes for each, measured roughly
@@ -305,7 +305,6 @@ def search(const real[:, ::1] logits, const int64_t[::1] starts, const int64_t[:
     (B, wanted, T), how many each has (B, wanted), -1 where there is no further one, and the logarithms of their
     probabilities (B, wanted). A row whose logits are no numbers may have no result at all."""
     cdef Searches call
-    cdef Interrupt interrupt
     cdef double work = 0
     cdef Py_ssize_t b, B = starts.shape[0], T = 1, V = logits.shape[1]
     memset(&call, 0, sizeof(Searches))
@@ -325,11 +324,5 @@ def search(const real[:, ::1] logits, const int64_t[::1] starts, const int64_t[:
     cdef double[:, ::1] scores_view = scores
     call.width, call.wanted, call.longest = width, wanted, T
     call.labels, call.sizes, call.scores = &labels_view[0, 0, 0], &sizes_view[0, 0], &scores_view[0, 0]
-    cdef int members = threads_for(work, work, B)
-    _memory = set_room(&call.rows, members, room_of(T, V, width))
-    begin(&interrupt)
-    call.rows.interrupt = &interrupt
-    with nogil:
-        run(members, searches_f32 if real is float else searches_f64, &call)
-    finish(&interrupt)
+    run_rows(&call.rows, searches_f32 if real is float else searches_f64, &call, work, room_of(T, V, width))
     return labels, sizes, scores
