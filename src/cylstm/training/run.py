@@ -55,7 +55,8 @@ def fit(model, x, y, *, lengths=None, mask=None, resets=None, state=None, sample
 
     x, y : ids (B, T) or features (B, T, I), and, as the loss asks, classes (B, T) or numbers (B, T, O), with `lengths`
         (B,) where rows differ; or two lists of arrays of different lengths; or one sequence, without the axis B.
-        For output="last" y is classes (B,) or numbers (B, O), in any shape that has as many to a row (`data.windows`).
+        For output="last" y is classes (B,) or numbers (B, O), in any shape that has as many to a row (`data.windows`);
+        for "ctc" a list of the labels of each row.
     mask : booleans (B, T), or a list of arrays (T_b,): a step where it is false is skipped, wherever it stands, as if
         the row were shorter: the state passes it by, and neither its input nor its target is looked at.
     resets, state : as for `LSTM`, of all rows; resets of a list are (B, T) for its longest sequence.
@@ -151,7 +152,9 @@ def expect_streams(model, dataset) -> None:
     if dataset.ragged:
         raise ValueError("tbptt: expected streams in one array, with lengths where they differ, got a list")
     if model.bidirectional or model.output == "last" or model.loss.of_rows:
-        raise ValueError(f"tbptt: expected a model of one direction with output='sequence', got {model}")
+        raise ValueError(
+            f"tbptt: expected a model of one direction with output='sequence' and a loss of steps, got {model}"
+        )
 
 
 def as_callbacks(callbacks) -> tuple:
