@@ -65,7 +65,7 @@ lstm
 tensor_files sequences counting ctc batches loss_and_gradients own_loss
 text text.vocabulary text.corpus text.sampling
 training.history training.events training.schedule training.optim training.checkpoint training.dataset training.run \
-training
+training.fit training
 model_files model data
 for_threadpoolctl calls
 torch.threads torch._call torch.run torch.graphs torch.modules torch.swap torch

@@ -25,8 +25,8 @@ from cylstm.state import Gradients, State
 from cylstm.text.sampling import Sampler, generate
 from cylstm.text.vocabulary import Vocabulary
 from cylstm.training.dataset import Dataset
+from cylstm.training.fit import fit
 from cylstm.training.history import History
-from cylstm.training.run import fit
 
 __all__ = ["Model", "Result"]
 

@@ -2,9 +2,9 @@
 
 from cylstm.training.checkpoint import Checkpoint, SavedRun, read_checkpoint
 from cylstm.training.events import Event, NonFiniteLoss, StopTraining
+from cylstm.training.fit import fit
 from cylstm.training.history import History
 from cylstm.training.optim import SGD, Adam, AdamW
-from cylstm.training.run import fit
 from cylstm.training.schedule import Constant, Cosine, ReduceOnPlateau, StepDecay
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Training: epochs of mini-batches or of chunks of long streams, with checkpoints that resume to the same bits.
+"""A training run: epochs of mini-batches or of chunks of long streams, with checkpoints that resume to the same bits.
 
 A run is a function of (initial weights, data, options, seed): the order of epoch e is drawn from (seed, e) alone, and
 what else is random, the dropout masks, comes from the model's generator, whose state is part of every checkpoint.
@@ -9,23 +9,18 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from cylstm._core import updates
 from cylstm.batches import batch_of
-from cylstm.checks import describe, positive_int, real_in
 from cylstm.loss_and_gradients import evaluate, learn
 from cylstm.parameters import Parameters
 from cylstm.training import checkpoint as checkpoints
-from cylstm.training.checkpoint import Checkpoint, SavedRun, read_checkpoint
-from cylstm.training.dataset import Dataset
 from cylstm.training.events import Event, NonFiniteLoss, StopTraining, deferred_interrupt
 from cylstm.training.history import History
-from cylstm.training.optim import Adam, Optimizer
 from cylstm.training.schedule import ReduceOnPlateau
 
-__all__ = ["fit"]
+__all__ = ["Options", "Run"]
 
 
 @dataclass(frozen=True)
@@ -45,127 +40,6 @@ class Options:
     data: str | None  # a fingerprint, where there is a checkpoint
     accumulate: int = 1
     trainable: list[str] | None = None  # names
-
-
-def fit(model, x, y, *, lengths=None, mask=None, resets=None, state=None, sample_weight=None, class_weight=None,
-        ignore=None, missing="error", validation=None, epochs=10, batch_size=32, optimizer=None, clip_norm=5.0,
-        clip_each=False, accumulate=1, trainable=None, tbptt=None, shuffle=True, seed=0, patience=None, checkpoint=None,
-        resume=None, progress=True, callbacks=(), on_gradients=None) -> History:  # fmt: skip
-    """Train a model, in place.
-
-    x, y : ids (B, T) or features (B, T, I), and, as the loss asks, classes (B, T) or numbers (B, T, O), with `lengths`
-        (B,) where rows differ; or two lists of arrays of different lengths; or one sequence, without the axis B.
-        For output="last" y is classes (B,) or numbers (B, O), in any shape that has as many to a row (`data.windows`);
-        for "ctc" a list of the labels of each row.
-    mask : booleans (B, T), or a list of arrays (T_b,): a step where it is false is skipped, wherever it stands, as if
-        the row were shorter: the state passes it by, and neither its input nor its target is looked at.
-    resets, state : as for `LSTM`, of all rows; resets of a list are (B, T) for its longest sequence.
-    sample_weight : numbers >= 0 that the loss of each row, (B,), or of each step, (B, T) or a list, counts with. A mean
-        is the sum of weight times loss over the sum of weights, as PyTorch has it.
-    class_weight : a dict from classes to numbers >= 0, 1 for those it does not name, or "balanced": N / (K n) for a
-        class with n of N targets, of K that are there (King & Zeng 2001). For classes, or one output of 0 or 1.
-        Validation does not use it.
-    ignore : a class that does not count, in or outside 0..O-1 (-100 is PyTorch's).
-    missing : "error", or "skip" leaves targets that are NaN out of the loss, number by number.
-    validation : (x, y), (x, y, lengths) or a dict of x, y and lengths, mask, resets, state or sample_weight, evaluated
-        after each epoch: no gradient, no dropout, no random number. `ignore` and `missing` apply.
-    epochs, batch_size : int >= 1. A last batch may be smaller.
-    optimizer : SGD, Adam or AdamW, whose lr is a number or a schedule; a new Adam(lr=1e-3) by default. An object that
-        has trained this model before goes on: with its moments, its schedule and the next epoch's order of rows, so
-        that one epoch after the other is the same as all in one call (but for `patience`, which counts from the call's
-        beginning on).
-    clip_norm : largest norm of all gradients together (Pascanu et al. 2013), or of each parameter's with clip_each;
-        None does not clip.
-    accumulate : one update for so many batches (or chunks), by the mean over all that counts in them.
-    trainable : a name or a pattern of parameters ("head.*"), or several; the others stay as they are. None for all.
-    tbptt : k cuts the steps into chunks of k: x (S, T) are S parallel streams, one update per chunk, the state is
-        carried from chunk to chunk and starts at `state`, or zero, each epoch (`data.streams` makes x and y;
-        batch_size and shuffle do not apply).
-    shuffle : draw a new order of the rows for each epoch, from (seed, epoch).
-    patience : stop after so many epochs without a lower validation loss (training loss, where there is no validation),
-        and go back to the best weights.
-    checkpoint : path or Checkpoint: the whole state is written there now and then, atomically.
-    resume : path of a checkpoint of the same run to go on from, or what `read_checkpoint` has read of it. `epochs` are
-        those of the whole run; the end has the same bits as without the break.
-        Ctrl-C finishes the update at hand, writes the checkpoint if there is one, and raises KeyboardInterrupt.
-    progress : a tqdm bar per epoch with loss and tokens/s.
-    callbacks : callables, each called with an Event after every update and epoch; may raise StopTraining.
-    on_gradients : called with the model and its gradients, Parameters, before each update: what it adds to them (noise,
-        the slope of a penalty) is clipped and taken as they are.
-
-    Returns the History. Raises TypeError or ValueError naming the argument, and the place of a number in x or y that is
-    not finite, before anything is changed; RuntimeError where another thread is training the model (what others get
-    from it meanwhile may be of weights half updated: give them a copy); NonFiniteLoss when the loss, its gradients, the
-    validation loss or, in the end, the weights stop being numbers: no update follows, and the checkpoint stays as it
-    was before.
-    """
-    dataset = Dataset(model, x, y, lengths, mask=mask, resets=resets, state=state, sample_weight=sample_weight,
-                      class_weight=class_weight, ignore=ignore, missing=missing)  # fmt: skip
-    held_out = None if validation is None else held_out_data(model, validation, ignore, missing)
-    optimizer = Adam() if optimizer is None else optimizer
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"optimizer: expected SGD, Adam or AdamW, got {describe(optimizer)}")
-    if tbptt is not None:
-        tbptt = positive_int("tbptt", tbptt)
-        expect_streams(model, dataset)
-    options = Options(
-        batch_size=positive_int("batch_size", batch_size), optimizer=repr(optimizer),
-        clip_norm=None if clip_norm is None else real_in("clip_norm", clip_norm, 0, open_low=True),
-        clip_each=bool(clip_each), tbptt=tbptt, shuffle=bool(shuffle), seed=positive_int("seed", seed, 0),
-        patience=None if patience is None else positive_int("patience", patience), rows=len(dataset),
-        tokens=dataset.tokens, data=dataset.fingerprint() if checkpoint or resume else None,
-        accumulate=positive_int("accumulate", accumulate),
-        trainable=None if trainable is None else model.parameters.matching("trainable", trainable))  # fmt: skip
-    if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
-        checkpoint = Checkpoint(checkpoint)
-    callbacks, epochs = as_callbacks(callbacks), positive_int("epochs", epochs)
-    if on_gradients is not None and not callable(on_gradients):
-        raise TypeError(f"on_gradients: expected a callable, got {describe(on_gradients)}")
-    me = object()
-    try:
-        if not model.in_training.take(me):
-            raise RuntimeError("model: expected one training run at a time, got a second one while another goes on")
-        run = Run(model, dataset, held_out, optimizer, options, checkpoint, progress, callbacks, on_gradients)
-        if resume is not None:
-            checkpoints.resume(run, resume if isinstance(resume, SavedRun) else read_checkpoint(resume, name="resume"))
-        return run.until(run.first_epoch + epochs)
-    finally:
-        model.in_training.give_back(me)
-
-
-def held_out_data(model, validation, ignore, missing) -> Dataset:
-    """(x, y), (x, y, lengths) or a dict, checked."""
-    known = ("x", "y", "lengths", "mask", "resets", "state", "sample_weight")
-    if isinstance(validation, (tuple, list)) and len(validation) in (2, 3):
-        validation = dict(zip(known, validation, strict=False))
-    if not isinstance(validation, Mapping) or not {"x", "y"} <= set(validation) <= set(known):
-        given = describe(validation)
-        if isinstance(validation, Mapping):
-            given = f"one of {', '.join(map(str, validation))}"
-        raise ValueError("validation: expected (x, y), (x, y, lengths) or a dict of x, y and "
-                         f"{', '.join(known[2:])}, got {given}")  # fmt: skip
-    return Dataset(model, **validation, ignore=ignore, missing=missing, prefix="validation ")
-
-
-def expect_streams(model, dataset) -> None:
-    """ValueError for what tbptt cannot cut into chunks."""
-    if dataset.ragged:
-        raise ValueError("tbptt: expected streams in one array, with lengths where they differ, got a list")
-    if model.bidirectional or model.output == "last" or model.loss.of_rows:
-        raise ValueError(
-            f"tbptt: expected a model of one direction with output='sequence' and a loss of steps, got {model}"
-        )
-
-
-def as_callbacks(callbacks) -> tuple:
-    """A tuple of callables."""
-    if callable(callbacks) or not isinstance(callbacks, Iterable):
-        raise TypeError(f"callbacks: expected a list of callables, got {describe(callbacks)}")
-    callbacks = tuple(callbacks)
-    for callback in callbacks:
-        if not callable(callback):
-            raise TypeError(f"callbacks: expected callables, got {describe(callback)}")
-    return callbacks
 
 
 class Run:
