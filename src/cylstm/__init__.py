@@ -15,6 +15,7 @@ from cylstm.version import __version__  # noqa: F401
 
 if TYPE_CHECKING:
     from cylstm import ctc, data, losses, oracle, training
+    from cylstm.heads import Head
     from cylstm.model import Model
     from cylstm.text.vocabulary import Vocabulary
     from cylstm.training import (
@@ -41,6 +42,7 @@ _LATER = {
     **dict.fromkeys(("Constant", "Cosine", "ReduceOnPlateau", "StepDecay"), "training.schedule"),
     **dict.fromkeys(("Event", "NonFiniteLoss", "StopTraining"), "training.events"),
     "Checkpoint": "training.checkpoint",
+    "Head": "heads",
     "History": "training.history",
     "Model": "model",
     "Vocabulary": "text.vocabulary",
@@ -57,6 +59,7 @@ __all__ = [
     "Cosine",
     "Event",
     "Gradients",
+    "Head",
     "History",
     "Model",
     "NonFiniteLoss",

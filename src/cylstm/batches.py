@@ -1,6 +1,7 @@
 """Batches of a model: what goes in, which of its outputs a loss counts, and many rows a few at a time.
 
-Tokens are what a loss is averaged over: the real steps of all rows or, for output="last", the rows.
+Tokens are what a loss is averaged over: the real steps of all rows or, for output="last", the rows; with a horizon,
+each of its targets.
 """
 
 from __future__ import annotations
@@ -12,24 +13,24 @@ import numpy as np
 
 from cylstm._core.ragged import Plan
 from cylstm.checks import check_lengths, check_mask, check_resets, check_state, plain_array
-from cylstm.counting import EVERY
-from cylstm.ctc import ctc_greedy
-from cylstm.sequences import as_sequences, batches_by_length, check_masks, kept_resets, one_type, padded, ragged_rows
+from cylstm.heads import head_outputs
+from cylstm.sequences import as_sequences, batches_by_length, check_masks, kept_resets, one_type, padded
 from cylstm.state import State
 
 __all__ = [
     "Batch",
     "Part",
+    "PartTargets",
     "at_once",
     "batch_of",
     "in_batches",
     "input_rows",
     "input_sizes",
-    "labels_of",
     "last_of",
+    "of_kind",
     "of_masked",
-    "of_tokens",
     "one_row_each",
+    "step_outputs",
     "to_steps",
 ]
 
@@ -45,50 +46,76 @@ class Part(NamedTuple):
     """Rows of a data set, whose arrays were checked."""
 
     x: np.ndarray  # ids (B, T) or features (B, T, I)
-    y: np.ndarray  # (B, T, ...) or, for output="last", (B, ...)
-    weights: np.ndarray | None  # (B,) or (B, T)
+    targets: dict[str, PartTargets]  # of each head
     plan: Plan | None  # of lengths and resets
     state: State | None  # before the first step
 
 
+class PartTargets(NamedTuple):
+    """What one head is to meet in them, and what it counts with."""
+
+    y: np.ndarray  # (B, T, ...) or, where a row has one target, (B, ...)
+    weights: np.ndarray | None  # (B,), (B, T) or, of a horizon, (B, k) or (B, T, k)
+
+
 class Batch(NamedTuple):
-    """Inputs, and the targets and weights of their tokens as a loss takes them."""
+    """Inputs, and the targets and weights of the tokens of each head as its loss takes them."""
 
     x: np.ndarray  # ids (B, T) or features (B, T, I)
+    heads: dict[str, Tokens]
+    real: np.ndarray | None  # (B, T) where the steps of rows are; None for everywhere
+    plan: Plan | None
+    state: State | None
+
+    @property
+    def weight(self) -> float:
+        """The sum of what counts."""
+        return sum(tokens.weight for tokens in self.heads.values())
+
+
+class Tokens(NamedTuple):
+    """What one head's loss takes of a batch."""
+
     targets: np.ndarray | list  # (N,) or (N, O), of the N tokens; or the labels of each row
     weights: np.ndarray | None  # (N,) over `unit`, of the model's type; None for 1 everywhere
     unit: float  # the largest weight: a type that holds little holds all of them over it
     weight: float  # the sum of what counts
-    tokens: int  # how many count
-    real: np.ndarray | None  # (B, T) where the tokens are; None for everywhere
-    plan: Plan | None
-    state: State | None
+    count: int  # how many count
 
 
-def batch_of(model, part, counting=EVERY) -> Batch:
-    """The Batch of a Part."""
-    loss, real = model.loss, None
-    x, y, weights, plan, state = part
+def batch_of(model, part, countings) -> Batch:
+    """The Batch of a Part. countings : of each head."""
+    plan, real = part.plan, None
+    if plan is not None and plan.lengths is not None and "tokens" in model.kinds:
+        real = ~plan.past_ends()
+    heads = {
+        name: tokens_of(head, *part.targets[name], real, part.x.shape[:2], countings[name], model.dtype)
+        for name, head in model.heads.items()
+    }
+    return Batch(part.x, heads, real, plan, part.state)
+
+
+def tokens_of(head, y, weights, real, shape, counting, dtype) -> Tokens:
+    """The Tokens of one head's part of a batch of (B, T) = shape."""
+    loss, width = head.loss, head.loss.width(head.output_size)
     weights = None if weights is None else weights.astype(np.float64)
     if loss.of_rows:
-        targets, shares = list(y), weights
+        targets, shares, count = list(y), weights, len(y)
     else:
-        width = loss.width(model.output_size)
-        if model.output == "last":
-            y = one_row_each(y, width)
-        elif plan is not None and plan.lengths is not None:
-            real = ~plan.past_ends()
-        y = y.reshape(-1, *width) if real is None else y[real]
+        if head.per_row:
+            y, real = one_row_each(y, head.width), None
+        y = (y if real is None else y[real]).reshape(-1, *width)
         if weights is not None:
-            if model.output != "last" and weights.ndim == 1:
-                weights = np.broadcast_to(weights[:, None], x.shape[:2])
-            weights = weights.reshape(-1) if real is None else weights[real]
+            whole = (shape[0], *shape[1:] * (not head.per_row), *[head.groups] * (head.horizon is not None))
+            weights = np.broadcast_to(weights.reshape(weights.shape + (1,) * (len(whole) - weights.ndim)), whole)
+            weights = (weights if real is None else weights[real]).reshape(-1)
         y, weights, shares = counting.applied(loss, y, weights)
-        targets = loss.converted("y", y, model.output_size, model.dtype)
-    total, tokens = (len(y), len(y)) if shares is None else (shares.sum(), np.count_nonzero(shares))
+        targets, count = loss.converted("y", y, head.output_size, dtype), len(y)
+    total = count if shares is None else shares.sum()
+    count = count if shares is None else np.count_nonzero(shares)
     unit = 1.0 if weights is None else float(weights.max(initial=0)) or 1.0
-    weights = None if weights is None else (weights / unit).astype(model.dtype)
-    return Batch(x, targets, weights, unit, float(total), int(tokens), real, plan, state)
+    weights = None if weights is None else (weights / unit).astype(dtype)
+    return Tokens(targets, weights, unit, float(total), int(count))
 
 
 def one_row_each(y, width) -> np.ndarray:
@@ -103,26 +130,47 @@ def last_of(model, state):
     return np.concatenate(list(state.h[-model.lstm.num_directions :]), axis=1)
 
 
-def of_tokens(model, outputs, final, real):
-    """h (N, D*H) of the N tokens, from outputs (B, T, D*H) or, for output="last", from the final state."""
-    if model.output == "last":
+def of_kind(model, kind, outputs, final, real):
+    """h (N, D*H) that heads of a kind look at, from outputs (B, T, D*H) and the final state."""
+    if kind == "last":
         return last_of(model, final)
-    return outputs.reshape(-1, outputs.shape[-1]) if real is None else outputs[real]
+    if real is None or kind == "steps":
+        return outputs.reshape(-1, outputs.shape[-1])
+    return outputs[real]
 
 
-def to_steps(model, dh, shape, real):
-    """The way back: dh (N, D*H) of the tokens -> dy (B, T, D*H) = shape, and dstate."""
-    if model.output == "last":
-        state = model.initial_state(shape[0])
-        D, H = model.lstm.num_directions, model.hidden_size
-        for d in range(D):
-            state.h[len(state.h) - D + d] = dh[:, d * H : (d + 1) * H]
-        return np.zeros(shape, model.dtype), state
-    if real is None:
-        return dh.reshape(shape), None
-    dy = np.zeros(shape, model.dtype)
-    dy[real] = dh
-    return dy, None
+def to_steps(model, slopes, shape, real):
+    """The way back: dh (N, D*H) by kinds -> dy (B, T, D*H) = shape, and dstate, or None."""
+    dy = dstate = None
+    for kind, dh in slopes.items():
+        if kind == "last":
+            dstate = model.initial_state(shape[0])
+            D, H = model.lstm.num_directions, model.hidden_size
+            for d in range(D):
+                dstate.h[len(dstate.h) - D + d] = dh[:, d * H : (d + 1) * H]
+            continue
+        if real is None or kind == "steps":
+            of_steps = dh.reshape(shape)
+        else:
+            of_steps = np.zeros(shape, model.dtype)
+            of_steps[real] = dh
+        dy = of_steps if dy is None else dy + of_steps
+    return np.zeros(shape, model.dtype) if dy is None else dy, dstate
+
+
+def step_outputs(model, y, final, plan) -> dict[str, np.ndarray]:
+    """Outputs of each head from y (B, T, D*H) or (T, D*H) and the final state; 0 past a row's end."""
+    outputs = {}
+    for name, head in model.heads.items():
+        if head.output == "last":
+            found = head_outputs(model, name, last_of(model, final)).reshape(-1, *head.tail)
+            outputs[name] = found if y.ndim == 3 else found[0]
+            continue
+        found = head_outputs(model, name, y.reshape(-1, y.shape[-1])).reshape(*y.shape[:-1], *head.tail)
+        if plan is not None and plan.lengths is not None:
+            found[plan.past_ends().reshape(y.shape[:-1])] = 0
+        outputs[name] = found
+    return outputs
 
 
 def input_sizes(model, x) -> tuple[bool, int, int]:
@@ -148,10 +196,11 @@ def input_rows(model, rows) -> list[np.ndarray]:
     return rows
 
 
-def in_batches(model, x, state, lengths, resets, kept=None):
-    """`model(x)` of an array (B, T, ...) or of a list of sequences: as many rows at a time, which know nothing of each
-    other, as have AT_ONCE steps. kept: of each row, the steps that are not left out; the outputs then are a list."""
-    ragged, last = isinstance(x, list) or kept is not None, model.output == "last"
+def in_batches(model, x, state, lengths, resets, kept=None) -> tuple[dict, State]:
+    """Outputs by head and the final state of an array (B, T, ...) or of a list of sequences: as many rows at a time,
+    which know nothing of each other, as have AT_ONCE steps. kept: of each row, the steps that are not left out; outputs
+    of steps then are lists."""
+    ragged = isinstance(x, list) or kept is not None
     B, T = (len(x), max(1, *map(len, x))) if isinstance(x, list) else x.shape[:2]
     lengths = None if lengths is None else check_lengths(lengths, B, T)
     resets = None if resets is None else check_resets(resets, B, T, True)
@@ -159,12 +208,11 @@ def in_batches(model, x, state, lengths, resets, kept=None):
     state = None if state is None else State(*check_state("state", state, final.h.shape, model.dtype))
     rows_at_once = at_once(T)
     if ragged:
-        outputs = np.empty((B, model.output_size), model.dtype) if last else [None] * B
         batches = batches_by_length(list(map(len, x if kept is None else kept)), rows_at_once)
     else:
-        outputs = np.empty((B, model.output_size) if last else (B, T, model.output_size), model.dtype)
         count = -(-B // rows_at_once)  # batches, as even as they can be
         batches = [slice(B * n // count, B * (n + 1) // count) for n in range(count)]
+    outputs = {name: empty_outputs(head, B, T, model.dtype, ragged) for name, head in model.heads.items()}
     for rows in batches:
         start = None if state is None else State(state.h[:, rows], state.c[:, rows])
         cuts = None if resets is None else resets[rows]
@@ -177,16 +225,25 @@ def in_batches(model, x, state, lengths, resets, kept=None):
             cuts = None if cuts is None else cuts[:, : part.shape[1]]
         plan = None if ends is None and cuts is None else Plan(*part.shape[:2], ends, cuts)
         found, (final.h[:, rows], final.c[:, rows]) = model.at_once(part, start, plan)
-        if ragged and not last:
-            for n, row, end in zip(rows, found, ends, strict=True):
-                outputs[n] = row[:end]
-        else:
-            outputs[rows] = found
+        for name, of_head in found.items():
+            if isinstance(outputs[name], list):
+                for n, row, end in zip(rows, of_head, ends, strict=True):
+                    outputs[name][n] = row[:end]
+            else:
+                outputs[name][rows] = of_head
     return outputs, final
 
 
-def of_masked(model, x, state, lengths, mask, resets):
-    """`model(x, mask=mask)`: the steps where it is true behind each other, and what comes out in their places."""
+def empty_outputs(head, B, T, dtype, ragged) -> np.ndarray | list:
+    """Room for the outputs of a head."""
+    if head.output == "last":
+        return np.empty((B, *head.tail), dtype)
+    return [None] * B if ragged else np.empty((B, T, *head.tail), dtype)
+
+
+def of_masked(model, x, state, lengths, mask, resets) -> tuple[dict, State]:
+    """Outputs by head and the final state of `model(x, mask=mask)`: the steps where it is true behind each other, and
+    what comes out in their places."""
     if isinstance(x, list):
         batched, mask = True, check_masks(mask, x)
     else:
@@ -199,33 +256,12 @@ def of_masked(model, x, state, lengths, mask, resets):
             mask = mask & (np.arange(T) < check_lengths(lengths, B, T)[:, None])
     kept = [np.flatnonzero(row) for row in mask]
     outputs, final = in_batches(model, x, state, None, resets, kept)
-    if model.output == "last":
-        return (outputs if batched else outputs[0]), final
-    whole = [np.zeros((len(row), model.output_size), model.dtype) for row in x]
-    for target, places, row in zip(whole, kept, outputs, strict=True):
-        target[places] = row
-    return (whole if isinstance(x, list) else np.stack(whole) if batched else whole[0]), final
-
-
-def labels_of(model, x, lengths, mask) -> list[np.ndarray] | np.ndarray:
-    """`Model.predict` of a loss of labels: of one sequence alone, its labels."""
-    rows = ragged_rows(x)
-    if rows is None:
-        x = plain_array("x", x)
-        batched, B, T = input_sizes(model, x)
-        mask = np.ones((B, T), bool) if mask is None else check_mask("mask", mask, (B, T) if batched else (T,))
-        mask, x = mask.reshape(B, T), x.reshape(B, T, *x.shape[1 + batched :])
-        if lengths is not None:
-            mask = mask & (np.arange(T) < check_lengths(lengths, B, T)[:, None])
-        rows = list(x)
-    else:
-        batched, rows = True, input_rows(model, rows)
-        mask = [np.ones(len(row), bool) for row in rows] if mask is None else check_masks(mask, rows)
-    rows = [row[keep] for row, keep in zip(rows, mask, strict=True)]
-    labels = [np.zeros(0, np.int64) for _ in rows]
-    some = [n for n, row in enumerate(rows) if len(row)]
-    if some:
-        outputs, _ = model([rows[n] for n in some])
-        for n, found in zip(some, ctc_greedy(outputs, blank=model.loss.blank), strict=True):
-            labels[n] = found.labels
-    return labels if batched else labels[0]
+    for name, head in model.heads.items():
+        if head.output == "last":
+            outputs[name] = outputs[name] if batched else outputs[name][0]
+            continue
+        whole = [np.zeros((len(row), *head.tail), model.dtype) for row in x]
+        for target, places, row in zip(whole, kept, outputs[name], strict=True):
+            target[places] = row
+        outputs[name] = whole if isinstance(x, list) else np.stack(whole) if batched else whole[0]
+    return outputs, final

@@ -109,19 +109,20 @@ def as_class_weights(given, K) -> np.ndarray:
 
 
 def check_token_weights(name: str, weights, shape: tuple[int, ...], real=None) -> np.ndarray:
-    """Numbers >= 0, a view, of the shape or of its beginning. real: (shape) where they are looked at, or None.
+    """Numbers >= 0, a view, of the shape or of its beginning. real: where they are looked at, or None.
 
     Raises TypeError or ValueError that names the first that is wrong.
     """
     weights = plain_array(name, weights)
     if weights.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected numbers, got {describe(weights)}")
-    if weights.shape not in (shape[:1], shape):
-        expected = " or ".join(str(form) for form in dict.fromkeys((shape[:1], shape)))
+    forms = [shape[: n + 1] for n in range(len(shape))]
+    if weights.shape not in forms:
+        expected = " or ".join(map(str, forms))
         raise ValueError(f"{name}: expected {expected}, got {weights.shape}")
     wrong = ~((weights >= 0) & (weights < np.inf))
-    if real is not None and weights.shape == real.shape:
-        wrong &= real
+    if real is not None and weights.ndim >= real.ndim:
+        wrong[~real] = False
     if wrong.any():
         place = np.unravel_index(wrong.argmax(), wrong.shape)
         raise ValueError(f"{name}[{', '.join(map(str, place))}]: expected a number >= 0, got {weights[place]:g}")

@@ -8,20 +8,34 @@ from typing import NamedTuple
 import numpy as np
 
 from cylstm import losses
-from cylstm._core import head
+from cylstm._core import head as head_kernel
 from cylstm._core.gradients import embedding_gradient
-from cylstm.batches import at_once, batch_of, of_tokens, to_steps
+from cylstm.batches import at_once, batch_of, of_kind, to_steps
 from cylstm.ctc import ctc_loss
+from cylstm.heads import head_outputs, parameter_names
 from cylstm.parameters import Parameters
 from cylstm.state import State
 
-__all__ = ["Result", "evaluate", "learn"]
+__all__ = ["Result", "Sums", "evaluate", "learn", "loss_of", "metrics_of"]
+
+
+class Sums(NamedTuple):
+    """Of one head, over what counts: weight * loss, the weights, those of hits, and how many tokens."""
+
+    total: float = 0.0
+    weight: float = 0.0
+    hits: float = 0.0
+    tokens: int = 0
+
+    def plus(self, other: Sums) -> Sums:
+        """Of both together."""
+        return Sums(*(mine + yours for mine, yours in zip(self, other, strict=True)))
 
 
 class Result(NamedTuple):
     """What `loss_and_gradients` returns: the mean loss of what counts, gradients by name, the final state; how many
-    tokens counted, the sum of their weights and of those of hits. Where nothing counts, the loss is NaN and gradients
-    are 0."""
+    tokens counted, the sum of their weights and of those of hits, and the same by head. Where nothing counts, the loss
+    is NaN and gradients are 0."""
 
     loss: float
     gradients: Parameters
@@ -29,6 +43,7 @@ class Result(NamedTuple):
     tokens: int
     hits: float
     weight: float
+    heads: dict[str, Sums]
 
 
 def learn(model, batch, gradients=None, state=None) -> Result:
@@ -38,12 +53,34 @@ def learn(model, batch, gradients=None, state=None) -> Result:
     features, ids = features_of(model, batch.x, batch.plan)
     state = batch.state if state is None else state
     outputs, final, tape = model.lstm.forward(features, state, lengths=batch.plan)
-    h = of_tokens(model, outputs, final, batch.real)
-    dh = np.empty_like(h)
-    total, hits = batch_loss(model, h, batch, dh, gradients)
-    layer_gradients(model, tape, *to_steps(model, dh, outputs.shape, batch.real), ids, gradients, False)
-    loss = losses.mean(total, batch.weight) if batch.weight else math.nan
-    return Result(loss, gradients, final, batch.tokens, hits, batch.weight)
+    slopes, sums = {}, {}
+    for kind, names in model.kinds.items():
+        h = of_kind(model, kind, outputs, final, batch.real)
+        for name in names:
+            dh = np.empty_like(h)
+            sums[name] = batch_loss(model, name, h, batch, dh, gradients)
+            slopes[kind] = slopes[kind] + dh if kind in slopes else dh
+    layer_gradients(model, tape, *to_steps(model, slopes, outputs.shape, batch.real), ids, gradients, False)
+    return Result(loss_of(model, sums), gradients, final, sum(found.tokens for found in sums.values()),
+                  sum(found.hits for found in sums.values()), batch.weight, sums)  # fmt: skip
+
+
+def loss_of(model, sums) -> float:
+    """The loss of a model: the mean of its head or, of several of which something counts, their weighted sum."""
+    counted = {name: found for name, found in sums.items() if found.weight}
+    if not counted:
+        return math.nan
+    return sum(model.heads[name].weight * losses.mean(found.total, found.weight) for name, found in counted.items())
+
+
+def metrics_of(model, sums) -> dict[str, float]:
+    """Numbers by name: "loss", what else there is to say, and "tokens"; of several heads also "NAME.loss" and so on."""
+    found = {}
+    for name, of_head in sums.items():
+        head, prefix = model.heads[name], f"{name}." if name else ""
+        means = head.loss.metrics(of_head.total, of_head.weight, of_head.hits, head.output_size)
+        found.update({prefix + key: value for key, value in {**means, "tokens": of_head.tokens}.items()})
+    return found if "" in sums else {"loss": loss_of(model, sums), **found}
 
 
 def features_of(model, x, plan):
@@ -67,62 +104,70 @@ def layer_gradients(model, tape, dy, dstate, ids, gradients, input_gradient):
     return dx, dstate
 
 
-def batch_loss(model, h, batch, dh=None, gradients=None) -> tuple[float, float]:
-    """The sum of weight * loss over a batch, and that of weights of hits; with `dh`, the gradients of the mean, too.
+def batch_loss(model, name, h, batch, dh=None, gradients=None) -> Sums:
+    """The Sums of one head over a batch; with `dh`, the gradients of its part of the mean, too.
 
-    h : (N, D*H) of the tokens, or of all steps for a loss of rows.
+    h : (N, D*H) of what the head looks at.
     """
-    loss, scale = model.loss, batch.unit / batch.weight if batch.weight else 0.0
-    if not loss.of_rows:
-        total, _, hits = head_loss(model, loss, h, batch.targets, batch.weights, scale, dh, gradients)
-        return total * batch.unit, hits * batch.unit
+    head, tokens = model.heads[name], batch.heads[name]
+    scale = head.weight * tokens.unit / tokens.weight if tokens.weight else 0.0
+    if not head.loss.of_rows:
+        total, _, hits = head_loss(model, name, head.loss, h, tokens.targets, tokens.weights, scale, dh, gradients)
+        return Sums(total * tokens.unit, tokens.weight, hits * tokens.unit, tokens.count)
     B, T = batch.x.shape[:2]
-    logits = model.head(h).reshape(B, T, -1)
+    logits = head_outputs(model, name, h).reshape(B, T, -1)
     lengths = None if batch.plan is None else batch.plan.lengths
-    options = dict(input_lengths=lengths, blank=loss.blank, zero_infinity=loss.zero_infinity)
-    weights = np.ones(B) if batch.weights is None else batch.weights.astype(np.float64)
+    options = dict(input_lengths=lengths, blank=head.loss.blank, zero_infinity=head.loss.zero_infinity)
+    weights = np.ones(B) if tokens.weights is None else tokens.weights.astype(np.float64)
     if dh is None:
-        found = ctc_loss(logits, batch.targets, **options)
+        found = ctc_loss(logits, tokens.targets, **options)
     else:
-        found, slopes = ctc_loss(logits, batch.targets, **options, gradients=True, out=logits)
+        found, slopes = ctc_loss(logits, tokens.targets, **options, gradients=True, out=logits)
         slopes *= (weights * scale).astype(model.dtype)[:, None, None]
-        head_loss(model, losses.GivenGradient(), h, slopes.reshape(B * T, -1), None, 1.0, dh, gradients)
-    return float((weights * found).sum()) * batch.unit, 0.0
+        given_loss(model, name, h, slopes.reshape(B * T, -1), dh, gradients)
+    return Sums(float((weights * found).sum()) * tokens.unit, tokens.weight, 0.0, tokens.count)
 
 
-def head_loss(model, loss, h, targets, weights, scale=0.0, dh=None, gradients=None):
+def given_loss(model, name, h, slopes, dh, gradients) -> None:
+    """The gradients of a head from those by its outputs, slopes (N, groups * O)."""
+    head_loss(model, name, losses.GivenGradient(), h, slopes, None, 1.0, dh, gradients)
+
+
+def head_loss(model, name, loss, h, targets, weights, scale=0.0, dh=None, gradients=None):
     """Sums of a loss over h (N, D*H), as `_core.head.loss` gives them; with `dh`, `scale` times its gradients too."""
     bias = dweight = dbias = None
-    if model.head_bias:
-        bias = model.parameters.raw("head.bias")
+    head, (weight_name, bias_name) = model.heads[name], parameter_names(name)
+    if head.bias:
+        bias = model.parameters.raw(bias_name)
     if gradients is not None:
-        dweight = gradients.raw("head.weight")
-        dbias = gradients.raw("head.bias") if model.head_bias else None
+        dweight = gradients.raw(weight_name)
+        dbias = gradients.raw(bias_name) if head.bias else None
     if not len(h):  # rows of length 0 alone
         for array in (dweight, dbias):
             if array is not None:
                 array[...] = 0
         return 0.0, 0.0, 0.0
-    return head.loss(loss, h, model.parameters.raw("head.weight"), bias, targets, weights=weights, spare=model.spare,
-                     scale=scale, dh=dh, dweight=dweight, dbias=dbias)  # fmt: skip
+    groups = head.groups if loss.reads_outputs else 1
+    return head_kernel.loss(loss, h, model.parameters.raw(weight_name), bias, targets, weights=weights, groups=groups,
+                            spare=model.spare, scale=scale, dh=dh, dweight=dweight, dbias=dbias)  # fmt: skip
 
 
 def evaluate(model, dataset, batch_size=256) -> dict[str, float]:
     """`Model.evaluate` of a `Dataset`."""
-    total = weight = hits = 0.0
-    tokens = 0
+    sums = dict.fromkeys(model.heads, Sums())
+    whole = model.bidirectional or set(model.kinds) != {"tokens"}
     for rows in dataset.batches(batch_size):
-        longest, whole = dataset.longest(rows), model.bidirectional or model.output == "last" or model.loss.of_rows
+        longest = dataset.longest(rows)
         steps = longest if whole else at_once(len(rows))
         if dataset.lengths is None:  # the rows are neighbours: a slice is a view, so a memory map is never copied whole
             rows = slice(rows[0], rows[-1] + 1)
         state = None
         for start in range(0, longest, steps):
-            batch = batch_of(model, dataset.part(rows, start, start + steps), dataset.counting)
+            batch = batch_of(model, dataset.part(rows, start, start + steps), dataset.countings)
             state = batch.state if start == 0 else state
             outputs, state = model.lstm(model.embed(batch.x, plan=batch.plan), state, lengths=batch.plan)
-            h = of_tokens(model, outputs, state, batch.real)
-            of_batch = batch_loss(model, h, batch)
-            total, weight, hits = total + of_batch[0], weight + batch.weight, hits + of_batch[1]
-            tokens += batch.tokens
-    return {**model.loss.metrics(total, weight, hits, model.output_size), "tokens": tokens}
+            for kind, names in model.kinds.items():
+                h = of_kind(model, kind, outputs, state, batch.real)
+                for name in names:
+                    sums[name] = sums[name].plus(batch_loss(model, name, h, batch))
+    return metrics_of(model, sums)

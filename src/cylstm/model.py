@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator
 
 import numpy as np
 
-from cylstm import losses, model_files, own_loss
-from cylstm._core.head import linear
+from cylstm import model_files, own_loss
 from cylstm._core.ragged import planned
-from cylstm.batches import at_once, batch_of, in_batches, input_rows, labels_of, last_of, of_masked
+from cylstm.batches import at_once, batch_of, in_batches, input_rows, of_masked, step_outputs
 from cylstm.cell import VARIANTS
-from cylstm.checks import as_generator, as_ids, describe, one_of, plain_array, positive_int
+from cylstm.checks import as_generator, as_ids, describe, plain_array, positive_int
+from cylstm.heads import as_heads, head_outputs, heads_config, initialise, layout_of, of_kinds
 from cylstm.init import LATER
 from cylstm.locks import Claim
 from cylstm.loss_and_gradients import Result, evaluate, learn
 from cylstm.lstm import LSTM, MOST_LAYERS
 from cylstm.own_loss import ModelTape
 from cylstm.parameters import Parameters, check_gradients
+from cylstm.predictions import predict, probabilities
 from cylstm.sequences import ragged_rows
 from cylstm.state import Gradients, State
 from cylstm.text.sampling import Sampler, generate
@@ -33,7 +33,8 @@ __all__ = ["Model", "Result"]
 # What a model is made with and stays: weights, files and checks depend on it.
 FIXED = frozenset((
     "input_size", "hidden_size", "output_size", "num_layers", "bidirectional", "embedding_size", "output", "loss",
-    "head_bias", "forget_bias", "dtype", "vocabulary", "lstm", "parameters", "in_training", *VARIANTS,
+    "horizon", "labels", "head_bias", "heads", "kinds", "forget_bias", "dtype", "vocabulary", "lstm", "parameters",
+    "in_training", *VARIANTS,
 ))  # fmt: skip
 
 
@@ -44,9 +45,12 @@ class Model:
     ----------
     input_size : int
         I, the width of the features, or V, the number of different ids.
-    hidden_size, output_size : int
-        H, and the number O of outputs: classes for "cross_entropy", numbers for "mse", logits for
-        "binary_cross_entropy".
+    hidden_size : int
+        H
+    output_size : int or a dict
+        O, the number of outputs: classes for "cross_entropy", numbers for "mse", logits for "binary_cross_entropy". Or
+        several heads by name, each a `Head` with a loss of its own: targets and outputs are dicts then, and the loss is
+        the sum of theirs, each with its weight. The next four are those of the one head otherwise.
     num_layers, bidirectional, dropout, forget_bias, dtype; peepholes, coupled, cell_clip
         As for `LSTM`.
     embedding_size : int or None
@@ -56,34 +60,38 @@ class Model:
     loss : "cross_entropy", "mse", "mae", "huber", "quantiles", "gaussian", "binary_cross_entropy", "ctc" or a
         `losses.Loss`
         Averaged over tokens (rows, for output="last"), never over padding; over the outputs of a token, too.
-    head_bias : bool
+    horizon, labels, head_bias
+        As for `Head`.
     seed : int, None or numpy.random.Generator
         Of the initial weights and of the dropout masks.
     vocabulary : Vocabulary or None
         Kept with the model and saved in its file; lets `generate` take text.
 
-    `parameters` maps "embedding.weight", "lstm.weight_ih_l0", ..., "head.weight", "head.bias" to writable views.
+    `parameters` maps "embedding.weight", "lstm.weight_ih_l0", ..., "head.weight", "head.bias" to writable views, or
+    "head.NAME.weight", ... of several.
     Raises TypeError or ValueError, naming the argument.
     """
 
     def __init__(self, input_size, hidden_size, output_size, *, num_layers=1, bidirectional=False, dropout=0.0,
-                 embedding_size=None, output="sequence", loss="cross_entropy", head_bias=True, forget_bias=1.0,
-                 dtype="float32", seed=None, vocabulary=None, **variant):  # fmt: skip
+                 embedding_size=None, output="sequence", loss="cross_entropy", horizon=None, labels=None,
+                 head_bias=True, forget_bias=1.0, dtype="float32", seed=None, vocabulary=None,
+                 **variant):  # fmt: skip
         for name in variant.keys() - set(VARIANTS):
             raise TypeError(f"{name}: expected an argument of {type(self).__name__}, got an unknown one")
         self.input_size = positive_int("input_size", input_size)
         self.hidden_size = positive_int("hidden_size", hidden_size)
-        self.output_size = positive_int("output_size", output_size)
+        self.heads = as_heads(output_size, output=output, loss=loss, horizon=horizon, labels=labels, bias=head_bias)
+        self.kinds = of_kinds(self.heads)
+        # What its one head is; with several, each knows for itself.
+        only = self.heads.get("")
+        self.output_size = only.output_size if only else dict(self.heads)
+        self.output, self.loss = (only.output, only.loss) if only else (None, None)
+        self.horizon, self.labels = (only.horizon, only.labels) if only else (None, None)
+        self.head_bias = only.bias if only else None
         self.num_layers = positive_int("num_layers", num_layers)
         if self.num_layers > MOST_LAYERS:
             raise ValueError(f"num_layers: expected at most {MOST_LAYERS}, got {self.num_layers}")
         self.embedding_size = None if embedding_size is None else positive_int("embedding_size", embedding_size)
-        self.output = one_of("output", output, ("sequence", "last"))
-        self.loss = losses.as_loss(loss)
-        self.loss.width(self.output_size)  # ValueError for a number of outputs that the loss cannot have
-        if self.loss.of_rows and self.output == "last":
-            raise ValueError(f"output: expected 'sequence' with loss={self.loss.name!r}, got 'last'")
-        self.head_bias = bool(head_bias)
         if vocabulary is not None and not isinstance(vocabulary, Vocabulary):
             raise TypeError(f"vocabulary: expected a Vocabulary, got {describe(vocabulary)}")
         if vocabulary is not None and len(vocabulary) != self.input_size:
@@ -94,9 +102,8 @@ class Model:
         self.in_training = Claim()
         rng = as_generator("seed", 0 if seed is LATER else seed)
         layout = self.layout(
-            self.input_size, self.hidden_size, self.output_size, num_layers=self.num_layers,
-            bidirectional=bidirectional, embedding_size=self.embedding_size, head_bias=head_bias,
-            **variant)  # fmt: skip
+            self.input_size, self.hidden_size, self.heads, num_layers=self.num_layers, bidirectional=bidirectional,
+            embedding_size=self.embedding_size, **variant)  # fmt: skip
         self.parameters = Parameters(layout, self.dtype)
         self.lstm = LSTM(self.embedding_size or self.input_size, self.hidden_size, self.num_layers,
                          bidirectional=bidirectional, dropout=dropout, forget_bias=forget_bias, dtype=self.dtype,
@@ -110,15 +117,11 @@ class Model:
             self._initialise(rng)
 
     def _initialise(self, rng):
-        """The head's weights with standard deviation 1/sqrt(fan_in), the embedding's with 1; the LSTM has its own."""
+        """The embedding's weights with standard deviation 1, the heads' as they have it; the LSTM has its own."""
         if self.embedding_size is not None:
             table = self.parameters.raw("embedding.weight")
             table[:] = rng.standard_normal(table.shape)
-        head = self.parameters.raw("head.weight")
-        bound = math.sqrt(3 / self.lstm.output_size)
-        head[:] = rng.uniform(-bound, bound, head.shape)
-        if self.head_bias:
-            self.parameters.raw("head.bias")[:] = 0
+        initialise(self.parameters, self.heads, rng)
         self.parameters.touch()
 
     def __setattr__(self, name, value):
@@ -145,30 +148,26 @@ class Model:
         self.lstm.rng = value
 
     @staticmethod
-    def layout(input_size, hidden_size, output_size, *, num_layers=1, bidirectional=False, embedding_size=None,
-               head_bias=True, **variant) -> dict[str, tuple[int, ...]]:  # fmt: skip
+    def layout(input_size, hidden_size, heads, *, num_layers=1, bidirectional=False, embedding_size=None,
+               **variant) -> dict[str, tuple[int, ...]]:  # fmt: skip
         """Names and shapes of the parameters in the order of the flat buffer."""
         shapes = {} if embedding_size is None else {"embedding.weight": (input_size, embedding_size)}
         inside = LSTM.layout(embedding_size or input_size, hidden_size, num_layers, bidirectional=bidirectional,
                              **variant)  # fmt: skip
         shapes.update({f"lstm.{name}": shape for name, shape in inside.items()})
-        shapes["head.weight"] = (output_size, hidden_size * (2 if bidirectional else 1))
-        if head_bias:
-            shapes["head.bias"] = (output_size,)
-        return shapes
+        return {**shapes, **layout_of(heads, hidden_size * (2 if bidirectional else 1))}
 
     @property
     def config(self) -> dict:
         """The arguments that make a model of this shape, for JSON."""
-        names = ("input_size", "hidden_size", "output_size", "num_layers", "bidirectional", "dropout", "embedding_size",
-                 "output", "loss", "head_bias", *VARIANTS, "forget_bias")  # fmt: skip
-        plain = {"loss": self.loss.config, "dtype": str(self.dtype)}
-        return {**{name: getattr(self, name) for name in names}, **plain}
+        names = ("input_size", "hidden_size", "num_layers", "bidirectional", "dropout", "embedding_size", *VARIANTS,
+                 "forget_bias")  # fmt: skip
+        return {**{name: getattr(self, name) for name in names}, **heads_config(self.heads), "dtype": str(self.dtype)}
 
     def __reduce__(self):
         return _rebuilt, (
             type(self),
-            {**self.config, "loss": self.loss},
+            {**self.config, **({"loss": self.loss} if self.loss else {"output_size": self.output_size})},
             self.vocabulary,
             self.parameters.raw().copy(),
             copy.deepcopy(self.rng),
@@ -187,8 +186,18 @@ class Model:
         x, state, lengths, resets: as for `LSTM`; with an embedding x must be ids. x may also be a list of B arrays of
         different lengths T_b, which then are the lengths. mask: as for `fit`; outputs are 0 where it is false.
         Outputs are (B, T, O) or (T, O) for output="sequence" (0 past a row's end; for a list, a list of B arrays (T_b,
-        O)), (B, O) or (O,) for "last". Many rows go in batches: beside what is returned, it takes little memory.
+        O)), (B, O) or (O,) for "last"; with a horizon k, (..., k, O); of several heads, a dict. Many rows go in
+        batches: beside what is returned, it takes little memory.
         """
+        outputs, final = self.outputs(x, state, lengths=lengths, mask=mask, resets=resets)
+        return self.alone(outputs), final
+
+    def alone(self, by_head):
+        """What belongs to the head of a model that has one; a dict of what belongs to each of several."""
+        return by_head[""] if "" in self.heads else by_head
+
+    def outputs(self, x, state=None, *, lengths=None, mask=None, resets=None) -> tuple[dict, State]:
+        """`model(x)`, with outputs by head."""
         rows = ragged_rows(x)
         if rows is not None and lengths is not None:
             raise ValueError("lengths: expected none with a list of sequences, which have their own")
@@ -206,41 +215,25 @@ class Model:
             plan = planned(*(shape if len(shape) == 2 else (1, *shape)), lengths, resets, len(shape) == 2)
         return self.at_once(x, state, plan)
 
-    def at_once(self, x, state, plan):
-        """`model(x)` of one array, with lengths and resets as they were checked."""
+    def at_once(self, x, state, plan) -> tuple[dict, State]:
+        """`outputs` of one array, with lengths and resets as they were checked."""
         y, final = self.lstm(self.embed(x, plan=plan), state, lengths=plan)
-        if self.output == "last":
-            outputs = self.head(last_of(self, final))
-            return outputs if y.ndim == 3 else outputs[0], final
-        outputs = self.head(y.reshape(-1, y.shape[-1])).reshape(*y.shape[:-1], self.output_size)
-        if plan is not None and plan.lengths is not None:
-            outputs[plan.past_ends().reshape(y.shape[:-1])] = 0
-        return outputs, final
+        return step_outputs(self, y, final, plan), final
 
     def predict(self, x, *, lengths=None, mask=None) -> np.ndarray:
-        """The argmax class ("cross_entropy"), 0 or 1 ("binary_cross_entropy"), the means ("gaussian"), or the numbers.
+        """The argmax class ("cross_entropy"), 0 or 1 ("binary_cross_entropy"), the means ("gaussian"), or the numbers;
+        labels, where the model has them.
 
         x, lengths, mask: as for `model(x)`, whose outputs' shapes the result has, without O for classes. What stands
         past a row's end, or where the mask is false, means nothing. With "ctc" it is the labels of each row, a list of
         arrays (those of `ctc.ctc_greedy`; `ctc.ctc_beam_search` takes `model(x)`'s outputs, too).
         """
-        if self.loss.of_rows:
-            return labels_of(self, x, lengths, mask)
-        outputs, _ = self(x, lengths=lengths, mask=mask)
-        if isinstance(outputs, list):
-            return [self.loss.decide(row) for row in outputs]
-        return self.loss.decide(outputs)
+        return self.alone(predict(self, x, lengths, mask))
 
     def predict_proba(self, x, *, lengths=None, mask=None) -> np.ndarray:
-        """Softmax or sigmoid of `model(x)`'s outputs. Raises ValueError for a model with "mse", which has none."""
-        if self.loss.probabilities is None:
-            raise ValueError(
-                f"predict_proba: expected a model with probabilities, got one with loss={self.loss.name!r}"
-            )
-        outputs, _ = self(x, lengths=lengths, mask=mask)
-        if isinstance(outputs, list):
-            return [self.loss.probabilities(row) for row in outputs]
-        return self.loss.probabilities(outputs)
+        """Softmax or sigmoid of `model(x)`'s outputs; of several heads, of those that have probabilities. Raises
+        ValueError for a model with "mse", which has none."""
+        return self.alone(probabilities(self, x, lengths, mask))
 
     def initial_state(self, batch_size=1) -> State:
         """A state of zeros, arrays (L*D, B, H)."""
@@ -249,8 +242,10 @@ class Model:
     def step(self, x_t, state, *, out=None):
         """One step of a stream, as `LSTM.step`: outputs (B, O) or (O,) and the next state."""
         y, state = self.lstm.step(self.embed(x_t, "x_t"), state, out=out)
-        outputs = self.head(y.reshape(-1, y.shape[-1]))
-        return (outputs if y.ndim == 2 else outputs[0]), state
+        h, outputs = y.reshape(-1, y.shape[-1]), {}
+        for name, head in self.heads.items():
+            outputs[name] = head_outputs(self, name, h).reshape(*y.shape[:-1], *head.tail)
+        return self.alone(outputs), state
 
     def generate(self, prompt, length, *, temperature=1.0, top_k=None, top_p=None, seed=None, stop=()) -> Iterator[int]:
         """Continue a prompt: yields up to `length` token ids, one at a time, each fed back.
@@ -278,17 +273,14 @@ class Model:
             raise ValueError(f"{name}: expected ids (B, T) or (T,), got {ids.shape}")
         return ids
 
-    def head(self, h):
-        """Outputs (N, O) of h (N, D*H)."""
-        bias = self.parameters.raw("head.bias") if self.head_bias else None
-        return linear(h, self.parameters.raw("head.weight"), bias)
-
     # --- learning -------------------------------------------------------------------------------------------------
 
-    def forward(self, x, state=None, *, lengths=None, resets=None) -> tuple[np.ndarray, State, ModelTape]:
+    def forward(self, x, state=None, *, lengths=None, mask=None,
+                resets=None) -> tuple[np.ndarray, State, ModelTape]:  # fmt: skip
         """`model(x)` of one array, with dropout, and with a third result: the tape that `backward` needs, for a loss of
         your own."""
-        return own_loss.forward(self, x, state, lengths, resets)
+        outputs, final, tape = own_loss.forward(self, x, state, lengths, mask, resets)
+        return self.alone(outputs), final, tape
 
     def backward(self, tape, d_outputs, d_state=None, *, out=None, input_gradient=True) -> Gradients:
         """The gradients of a loss whose gradients by the outputs, of their shape, and by the final state are given.
@@ -300,7 +292,8 @@ class Model:
 
         Returns Gradients(x, state, parameters). Raises TypeError or ValueError, naming the argument.
         """
-        return own_loss.backward(self, tape, d_outputs, d_state, out, input_gradient)
+        by_head = {"": d_outputs} if "" in self.heads else d_outputs
+        return own_loss.backward(self, tape, by_head, d_state, out, input_gradient)
 
     def loss_and_gradients(self, x, y, *, lengths=None, mask=None, resets=None, state=None, sample_weight=None,
                            class_weight=None, ignore=None, missing="error", out=None) -> Result:  # fmt: skip
@@ -315,7 +308,7 @@ class Model:
             check_gradients(out, self.parameters)
         dataset = Dataset(self, x, y, lengths, mask=mask, resets=resets, state=state, sample_weight=sample_weight,
                           class_weight=class_weight, ignore=ignore, missing=missing)  # fmt: skip
-        return learn(self, batch_of(self, dataset.part(slice(None)), dataset.counting), out)
+        return learn(self, batch_of(self, dataset.part(slice(None)), dataset.countings), out)
 
     def evaluate(self, x, y, *, lengths=None, mask=None, resets=None, state=None, sample_weight=None, class_weight=None,
                  ignore=None, missing="error", batch_size=256) -> dict[str, float]:  # fmt: skip

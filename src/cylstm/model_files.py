@@ -7,11 +7,15 @@ import math
 from cylstm import tensor_files
 from cylstm.cell import VARIANTS
 from cylstm.checks import describe, one_of
+from cylstm.heads import as_heads
 from cylstm.init import LATER
 from cylstm.text.vocabulary import Vocabulary
 from cylstm.training.checkpoint import SavedRun, read_checkpoint
 
 __all__ = ["from_checkpoint", "load", "save"]
+
+# Options of a model with one head, as its Head and as a file has them; older files have not all.
+ONE_HEAD = [(name, name) for name in ("output", "loss", "horizon", "labels")] + [("bias", "head_bias")]
 
 
 def save(model, path) -> None:
@@ -48,14 +52,15 @@ def from_header(cls, path, header, shapes):
     """
     try:
         config, vocabulary = dict(header["config"]), header["vocabulary"]
-        sizes = {name: config[name] for name in ("num_layers", "bidirectional", "embedding_size", "head_bias")}
+        sizes = {name: config[name] for name in ("num_layers", "bidirectional", "embedding_size")}
         sizes.update({name: config[name] for name in VARIANTS if name in config})
         one_of("dtype", config["dtype"], ("float32", "float64"))
         if config["num_layers"] == 1 and config["dropout"] > 0:  # as it once could be, to no effect
             config["dropout"] = 0.0
         if config["num_layers"] > sum(math.prod(shape) for shape in shapes.values()):
             raise ValueError(f"{config['num_layers']} layers, but fewer numbers")
-        layout = cls.layout(config["input_size"], config["hidden_size"], config["output_size"], **sizes)
+        heads = as_heads(config["output_size"], **{name: config[key] for name, key in ONE_HEAD if key in config})
+        layout = cls.layout(config["input_size"], config["hidden_size"], heads, **sizes)
         total = (sum(math.prod(shape) for shape in layout.values()),)
         if shapes not in (layout, {**shapes, "parameters": total}):
             raise ValueError(f"tensors {describe(shapes)} do not fit the sizes {config}")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from cylstm._core.ragged import planned
-from cylstm.batches import input_sizes, of_tokens, to_steps
-from cylstm.checks import as_float_array, check_state, describe, plain_array
-from cylstm.loss_and_gradients import features_of, head_loss, layer_gradients
-from cylstm.losses import GivenGradient
+from cylstm.batches import input_sizes, of_kind, to_steps
+from cylstm.checks import as_float_array, check_lengths, check_mask, check_resets, check_state, describe, plain_array
+from cylstm.heads import head_outputs
+from cylstm.loss_and_gradients import features_of, given_loss, layer_gradients
 from cylstm.parameters import Parameters, check_gradients
+from cylstm.sequences import kept_resets, padded
 from cylstm.state import Gradients, State
 
 __all__ = ["ModelTape", "backward", "forward"]
@@ -18,57 +21,108 @@ __all__ = ["ModelTape", "backward", "forward"]
 class ModelTape:
     """What `Model.forward` keeps for `Model.backward`, which may use it once."""
 
-    __slots__ = ("batched", "h", "ids", "layer", "model", "outputs", "real", "sizes", "version")
+    __slots__ = ("batched", "h", "ids", "layer", "model", "packed", "places", "real", "sizes", "version")
 
-    def __init__(self, model, layer, batched, sizes, outputs, ids, h, real):
+    def __init__(self, model, layer, batched, sizes, places, packed, real, ids, h):
         self.model, self.layer, self.version = model, layer, model.parameters.version()
-        self.batched, self.sizes, self.outputs = batched, sizes, outputs  # (B, T), and the shape of the outputs
-        self.ids, self.h, self.real = ids, h, real  # h (N, D*H) of the tokens; where they are, None for everywhere
+        self.batched, self.sizes, self.places = batched, sizes, places  # (B, T) of x, and which of them are steps
+        # What the layer got: (B, T', D*H) of its outputs, and which of B, T' are steps. None for all.
+        self.packed, self.real = packed, real
+        self.ids, self.h = ids, h  # h (N, D*H) by kind of head
+
+    def shape(self, head) -> tuple[int, ...]:
+        """Of a head's outputs."""
+        B, T = self.sizes
+        return (B,) * self.batched + (T,) * (head.output == "sequence") + head.tail
 
 
-def forward(model, x, state, lengths, resets) -> tuple[np.ndarray, State, ModelTape]:
-    """`Model.forward`."""
+def forward(model, x, state, lengths, mask, resets) -> tuple[dict, State, ModelTape]:
+    """`Model.forward`, with outputs by head."""
     x = plain_array("x", x)
     batched, B, T = input_sizes(model, x)
-    plan = planned(B, T, lengths, resets, batched)
+    places = None
+    if mask is not None:
+        places = check_mask("mask", mask, (B, T) if batched else (T,)).reshape(B, T)
+        if lengths is not None:
+            places = places & (np.arange(T) < check_lengths(lengths, B, T)[:, None])
+        kept = [np.flatnonzero(row) for row in places]
+        x = x.reshape(B, T, *x.shape[1 + batched :])
+        x, lengths = padded([row[steps] for row, steps in zip(x, kept, strict=True)])
+        if resets is not None:
+            cuts = zip(check_resets(resets, B, T, batched), kept, strict=True)
+            resets, _ = padded([kept_resets(row, steps) for row, steps in cuts])
+    in_rows = batched or mask is not None
+    plan = planned(B, x.shape[1] if in_rows else T, lengths, resets, in_rows)
     features, ids = features_of(model, x, plan)
     y, final, tape = model.lstm.forward(features, state, lengths=plan)
-    last, shape = model.output == "last", (*y.shape[:-1], model.output_size)
-    real = None if last or plan is None or plan.lengths is None else ~plan.past_ends()
-    h = of_tokens(model, y.reshape(B, T, y.shape[-1]), final, real)
-    outputs = found = model.head(h)
-    if last:
-        shape = (B, model.output_size) if batched else (model.output_size,)
-    elif real is not None:
-        outputs = np.zeros((B, T, model.output_size), model.dtype)
-        outputs[real] = found
-    return outputs.reshape(shape), final, ModelTape(model, tape, batched, (B, T), shape, ids, h, real)
+    real = None if plan is None or plan.lengths is None else ~plan.past_ends()
+    y = y.reshape(B, -1, y.shape[-1])
+    h = {kind: of_kind(model, kind, y, final, real) for kind in model.kinds}
+    tape = ModelTape(model, tape, batched, (B, T), real if mask is None else places, y.shape, real, ids, h)
+    outputs = {}
+    for name, head in model.heads.items():
+        found = head_outputs(model, name, h[head.kind])
+        if tape.places is not None and head.output == "sequence":
+            if head.kind == "steps" and real is not None:
+                found = found.reshape(*y.shape[:2], -1)[real]
+            whole = np.zeros((B, T, found.shape[1]), model.dtype)
+            whole[tape.places] = found
+            found = whole
+        outputs[name] = found.reshape(tape.shape(head))
+    return outputs, final, tape
 
 
 def backward(model, tape, d_outputs, d_state, out, input_gradient) -> Gradients:
-    """`Model.backward`."""
+    """`Model.backward`, with d_outputs by head."""
     if not isinstance(tape, ModelTape) or tape.model is not model:
         raise TypeError(f"tape: expected a tape of this model's forward, got {describe(tape)}")
-    d_outputs, (B, T) = as_float_array("d_outputs", d_outputs, model.dtype), tape.sizes
-    if d_outputs.shape != tape.outputs:
-        raise ValueError(f"d_outputs: expected {tape.outputs}, got {d_outputs.shape}")
+    if not isinstance(d_outputs, Mapping) or set(d_outputs) != set(model.heads):
+        raise TypeError(f"d_outputs: expected a dict by head, of {', '.join(model.heads)}, got {describe(d_outputs)}")
+    slopes = {name: slopes_of(tape, name, head, d_outputs[name]) for name, head in model.heads.items()}
     if out is not None:
         check_gradients(out, model.parameters)
     if d_state is not None:
-        d_state = State(*check_state("d_state", d_state, model.initial_state(B).h.shape, model.dtype))
+        shape = model.initial_state(tape.sizes[0]).h.shape
+        d_state = State(*check_state("d_state", d_state, shape, model.dtype))
     if tape.version != model.parameters.version():
         raise ValueError("tape: expected the weights that forward saw, but they have changed since")
     h, tape.h = tape.h, None
     if h is None:
         raise ValueError("tape: expected a tape that no backward call has used, got one that was")
     gradients = Parameters(model.parameters.layout, model.dtype) if out is None else out
-    d_outputs = d_outputs.reshape(*((B,) if model.output == "last" else (B, T)), model.output_size)
-    targets = d_outputs.reshape(-1, model.output_size) if tape.real is None else d_outputs[tape.real]
-    dh = np.empty_like(h)
-    head_loss(model, GivenGradient(), h, np.ascontiguousarray(targets), None, 1.0, dh, gradients)
-    dy, d_last = to_steps(model, dh, (B, T, h.shape[1]), tape.real)
+    d_h = {}
+    for kind, names in model.kinds.items():
+        for name in names:
+            dh = np.empty_like(h[kind])
+            given_loss(model, name, h[kind], slopes[name], dh, gradients)
+            d_h[kind] = d_h[kind] + dh if kind in d_h else dh
+    dy, d_last = to_steps(model, d_h, tape.packed, tape.real)
     if d_last is not None and d_state is not None:
         d_state = State(d_last.h + d_state.h, d_state.c)
-    dy = dy if tape.batched else dy[0]
+    masked = tape.places is not tape.real
+    dy = dy if tape.batched or masked else dy[0]
     dx, dstate = layer_gradients(model, tape.layer, dy, d_state or d_last, tape.ids, gradients, input_gradient)
+    if masked and dx is not None:
+        whole = np.zeros((*tape.sizes, dx.shape[-1]), model.dtype)
+        whole[tape.places] = dx if tape.real is None else dx[tape.real]
+        dx = whole if tape.batched else whole[0]
     return Gradients(dx, dstate, gradients)
+
+
+def slopes_of(tape, name, head, given) -> np.ndarray:
+    """Gradients by the outputs of a head, checked: (N, groups * O) of what it looks at."""
+    argument = f"d_outputs[{name!r}]" if name else "d_outputs"
+    given = as_float_array(argument, given, tape.model.dtype)
+    if given.shape != tape.shape(head):
+        raise ValueError(f"{argument}: expected {tape.shape(head)}, got {given.shape}")
+    count = head.groups * head.output_size
+    if tape.places is None or head.output == "last":
+        return np.ascontiguousarray(given.reshape(-1, count))
+    given = given.reshape(*tape.sizes, count)[tape.places]
+    if head.kind == "tokens":
+        return np.ascontiguousarray(given)
+    if tape.real is None:
+        return np.ascontiguousarray(given)
+    slopes = np.zeros((*tape.packed[:2], count), given.dtype)
+    slopes[tape.real] = given
+    return slopes.reshape(-1, count)

@@ -11,6 +11,7 @@ def loss(
     targets: np.ndarray,
     *,
     weights: np.ndarray | None = None,
+    groups: int = 1,
     spare: list | None = None,
     scale: float = 0.0,
     dh: np.ndarray | None = None,

@@ -47,7 +47,8 @@ cdef struct Head:
     Interrupt* interrupt
     const Kernels* k
     RowLoss loss            # NULLs: outputs are all that is wanted
-    Py_ssize_t piece        # rows that the loss gets at a time; chunks are whole pieces
+    Py_ssize_t piece        # rows whose loss is summed at a time; chunks are whole pieces
+    Py_ssize_t groups       # of outputs in a row, each with its own target and weight: the loss takes them for rows
     bint unread             # the loss does not look at the outputs
     bint gradient
     int form                # of all products, but of those with d outputs only in chunks where it holds them; or BLAS
@@ -56,9 +57,9 @@ cdef struct Head:
     const void* h
     const void* weight
     const void* bias        # (O,), zeros where there is none
-    const char* targets     # rows of so many bytes
+    const char* targets     # of so many bytes to a row
     Py_ssize_t target_bytes
-    const void* weights     # (N,), or NULL
+    const void* weights     # (N * groups,), or NULL
     const double* parameters
     double scale
     void* outputs           # (chunk, O); without a loss, (N, O)
@@ -93,18 +94,20 @@ def linear(const real[:, ::1] h, const real[:, ::1] weight, const real[::1] bias
 
 
 def loss(kind, const real[:, ::1] h, const real[:, ::1] weight, const real[::1] bias, targets, *,
-         const real[::1] weights=None, list spare=None, double scale=0.0,
+         const real[::1] weights=None, Py_ssize_t groups=1, list spare=None, double scale=0.0,
          real[:, ::1] dh=None, real[:, ::1] dweight=None, real[::1] dbias=None):
     """Sums over rows: of w times a loss of h weight' + bias, of w, of w times hits; with dh also the gradients.
 
     kind: a losses.Loss. h (N, F), weight (O, F), bias (O,) or None; w: weights (N,), 1 where there are none.
     targets: from kind.converted(), (N,) int64 or (N, M) reals; that they are in range is the caller's to check.
+    groups: the O outputs of a row are so many targets' outputs, one behind the other; then there are N * groups targets
+    and weights.
     Where dh (N, F) is given, dh, dweight and dbias receive scale * d sum / d each.
     Rows go in chunks, so that (N, O) outputs never exist at once. spare: a list in which the memory of one call waits
     for the next. Raises ValueError for shapes that do not fit and for a kernel that there is not.
     """
     cdef Py_ssize_t N = h.shape[0], O = weight.shape[0], F = h.shape[1], item = sizeof(real), n, wanted, pieces
-    cdef tuple width = kind.width(O)
+    cdef tuple width = kind.width(O // max(groups, <Py_ssize_t>1))
     cdef const int64_t[::1] classes = None if width else targets
     cdef const real[:, ::1] values = targets if width else None
     cdef const double[::1] parameters = np.array(kind.parameters, np.float64) if kind.parameters else None
@@ -112,22 +115,23 @@ def loss(kind, const real[:, ::1] h, const real[:, ::1] weight, const real[::1] 
     cdef Head head
     if N == 0:
         raise ValueError("h: expected at least one row, got none")
-    if (targets.shape != (N, *width) or (weights is not None and weights.shape[0] != N)
+    if (groups < 1 or O % groups or targets.shape != (N * groups, *width)
+            or (weights is not None and weights.shape[0] != N * groups)
             or (dh is not None and (dweight is None or dh.shape[0] != N or dh.shape[1] != F
                                     or dweight.shape[0] != O or dweight.shape[1] != F
                                     or (dbias is not None and dbias.shape[0] != O)))):
         raise ValueError(
             f"targets, weights, dh, dweight, dbias: expected shapes for h {(N, F)} and {O} outputs, got others")
     memset(&head, 0, sizeof(Head))
-    head.k, head.piece, head.unread = active(), kind.piece, not kind.reads_outputs
+    head.k, head.piece, head.groups, head.unread = active(), kind.piece, groups, not kind.reads_outputs
     head.loss = row_loss_named(head.k, kernel)
     if head.loss.f32 == NULL:
         raise ValueError(f"kernel: expected a loss of kernels.def, got {kind.kernel!r}")
     head.gradient, head.scale = dh is not None, scale
     if classes is not None:
-        head.targets, head.target_bytes = <const char*>&classes[0], sizeof(int64_t)
+        head.targets, head.target_bytes = <const char*>&classes[0], groups * sizeof(int64_t)
     else:
-        head.targets, head.target_bytes = <const char*>&values[0, 0], values.shape[1] * item
+        head.targets, head.target_bytes = <const char*>&values[0, 0], groups * values.shape[1] * item
     head.weights = &weights[0] if weights is not None else NULL
     head.parameters = &parameters[0] if parameters is not None else NULL
     if dh is not None:
@@ -301,10 +305,11 @@ cdef void losses_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me,
         r = piece * p.piece
         height, n = min(p.piece, rows - r), start // p.piece + piece
         z = <real*>p.outputs + r * p.O
-        weights = <const real*>p.weights + start + r if p.weights != NULL else NULL
+        weights = <const real*>p.weights + (start + r) * p.groups if p.weights != NULL else NULL
         p.counts[n] = p.hits[n] = 0
-        p.losses[n] = row_loss(p.loss, height, p.O, z, p.targets + (start + r) * p.target_bytes, weights, p.parameters,
-                               <real>p.scale, p.gradient, &p.counts[n], &p.hits[n])
+        p.losses[n] = row_loss(p.loss, height * p.groups, p.O // p.groups, z,
+                               p.targets + (start + r) * p.target_bytes, weights, p.parameters, <real>p.scale,
+                               p.gradient, &p.counts[n], &p.hits[n])
         if is_bounded(p.form) and p.gradient:
             p.most[n] = largest(p.k, height, p.O, z, p.O)
 

@@ -20,7 +20,7 @@ from cylstm.cli.options import EVALUATED, WRITTEN, parse
 from cylstm.model import Model
 from cylstm.sequences import next_token, split
 from cylstm.text import corpus
-from cylstm.text.sampling import continue_text
+from cylstm.text.sampling import continue_text, writes_tokens
 from cylstm.training import optim, schedule
 from cylstm.training.checkpoint import Checkpoint
 
@@ -181,8 +181,7 @@ def load(path) -> Model:
     model = Model.load(path)
     if model.vocabulary is None:
         raise ValueError(f"{path}: expected a model with a vocabulary, trained on text, got one without")
-    writes = model.loss.of_classes and model.output == "sequence"
-    if model.output_size != len(model.vocabulary) or not writes:
+    if not writes_tokens(model) or model.output_size != len(model.vocabulary):
         raise ValueError(f"{path}: expected a model that writes its vocabulary's tokens, got {model!r}")
     return model
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from cylstm.checks import as_generator, as_ids, positive_int, real_in
 
-__all__ = ["Sampler", "continue_text", "generate"]
+__all__ = ["Sampler", "continue_text", "generate", "writes_tokens"]
 
 
 class Sampler:
@@ -55,9 +55,15 @@ class Sampler:
         return int(np.searchsorted(edges, self.rng.random() * edges[-1], side="right"))
 
 
+def writes_tokens(model) -> bool:
+    """Whether a model's outputs are the logits of one class at each step."""
+    head = model.heads.get("")
+    return head is not None and head.output == "sequence" and head.loss.of_classes and head.horizon is None
+
+
 def generate(model, prompt, length, sampler, stop):
     """`Model.generate` with its arguments checked: yields up to `length` ids that a model writes after a prompt."""
-    if model.bidirectional or model.output != "sequence" or not model.loss.of_classes:
+    if model.bidirectional or not writes_tokens(model):
         raise ValueError(f"generate: expected a model of one direction with cross_entropy at every step, got {model!r}")
     if model.output_size != model.input_size:
         sizes = f"{model.output_size} and {model.input_size}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cylstm.checks import describe, path_name, positive_int, real_in
+from cylstm.loss_and_gradients import Sums
 from cylstm.state import State
 from cylstm.tensor_files import Tensors, open_tensors, write_tensors
 from cylstm.training.history import History
@@ -20,8 +21,7 @@ LARGEST_COUNT = 2**53
 ADDED = {"accumulate": 1, "trainable": None}  # options that older files have not, as they were then
 # A generator's place within its numbers, MT19937's and Philox's, which NumPy takes as it comes.
 PLACES = {"pos": 624, "buffer_pos": 4}
-COUNTS = ("epoch", "position", "tokens", "waited", "since_plateau", "plateaus", "first_epoch")
-SUMS = ("total", "weight", "hits")  # of this epoch
+COUNTS = ("epoch", "position", "waited", "since_plateau", "plateaus", "first_epoch")
 ARRAYS = ("parameters", "best", "state.h", "state.c")  # and optimizer.NAME, its moments
 
 
@@ -103,10 +103,10 @@ class SavedRun:
         except (KeyError, TypeError) as error:
             raise self.damaged(error) from None
 
-    def counts(self, batches: int) -> dict:
+    def counts(self, batches: int, heads) -> dict:
         """Where the run stood, by the names of its attributes. ValueError where that cannot be.
 
-        batches : how many there are in an epoch.
+        batches : how many there are in an epoch. heads : their names.
         """
         header = self.header
         try:
@@ -117,14 +117,13 @@ class SavedRun:
             if max(stood.values()) > LARGEST_COUNT:
                 raise ValueError(f"expected counts of at most {LARGEST_COUNT}, got {max(stood.values())}")
             given = {"weight": given["tokens"], **given}  # which older files have not, since all weights were 1
-            stood["total"] = real_in("total", given["total"], -math.inf)
-            stood.update({name: real_in(name, given[name], 0) for name in ("weight", "hits")})
+            stood["sums"] = self.sums(given, heads)
             for name in ("best", "lowest"):
                 stood[name] = math.inf if given[name] is None else real_in(name, given[name], -math.inf)
             stood["elapsed"] = real_in("elapsed", header["elapsed"], 0)
-            counts = stood["tokens"] > 0
-            if stood["position"] > batches or (counts and stood["position"] == 0) or counts != (stood["weight"] > 0):
-                raise ValueError(f"{stood['position']} of {batches} batches with {stood['tokens']} tokens")
+            tokens = sum(found.tokens for found in stood["sums"].values())
+            if stood["position"] > batches or (tokens and stood["position"] == 0):
+                raise ValueError(f"{stood['position']} of {batches} batches with {tokens} tokens")
             generator = {**header["generator"], **header["generator"]["state"]}
             for name, most in PLACES.items():
                 if not 0 <= generator.get(name, 0) <= most:
@@ -132,6 +131,17 @@ class SavedRun:
             return stood
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise self.damaged(error) from None
+
+    def sums(self, numbers, heads) -> dict[str, Sums]:
+        """The Sums of each head, of the epoch that was going on."""
+        lists = [numbers[name] if len(heads) > 1 else [numbers[name]] for name in Sums._fields]
+        found = {}
+        for head, total, weight, hits, tokens in zip(heads, *lists, strict=True):
+            total, tokens = real_in("total", total, -math.inf), positive_int("tokens", tokens, 0)
+            found[head] = Sums(total, real_in("weight", weight, 0), real_in("hits", hits, 0), tokens)
+            if tokens > LARGEST_COUNT or (tokens > 0) != (found[head].weight > 0):
+                raise ValueError(f"expected a weight of {tokens} tokens, got {weight}")
+        return found
 
     def damaged(self, error) -> ValueError:
         """The error that says so."""
@@ -148,7 +158,10 @@ def read_checkpoint(path, *, name="path") -> SavedRun:
 
 def save(run) -> None:
     """Write everything that decides how a run goes on."""
-    numbers = {name: getattr(run, name) for name in (*COUNTS, *SUMS)}
+    numbers = {name: getattr(run, name) for name in COUNTS}
+    for name in Sums._fields:  # of this epoch: a number or, of several heads, a list
+        of_heads = [getattr(found, name) for found in run.sums.values()]
+        numbers[name] = of_heads[0] if len(of_heads) == 1 else of_heads
     numbers.update({name: None if math.isinf(value) else value
                     for name, value in (("best", run.best), ("lowest", run.lowest))})  # fmt: skip
     header = {
@@ -170,7 +183,7 @@ def resume(run, saved: SavedRun) -> None:
     run."""
     model, flat, path, file = run.model, run.model.parameters.raw(), saved.path, saved.tensors
     saved.check_same(model.header()["config"], vars(run.options))
-    stood = saved.counts(len(run.batches()))
+    stood = saved.counts(len(run.batches()), list(model.heads))
     try:
         history = History.from_dict(saved.header.get("history"))
     except ValueError as error:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 
 import numpy as np
 
 from cylstm._core.ragged import Plan
-from cylstm.batches import Part, batch_of, one_row_each
+from cylstm.batches import Part, batch_of
 from cylstm.checks import (
     check_finite,
     check_lengths,
@@ -19,9 +19,10 @@ from cylstm.checks import (
     described_with_way,
     plain_array,
 )
-from cylstm.counting import Counting, check_token_weights
+from cylstm.counting import Counting
 from cylstm.sequences import batches_by_length, check_masks, kept_resets, one_type, padded, ragged_rows
 from cylstm.state import State
+from cylstm.training.targets import Targets
 
 __all__ = ["Dataset"]
 
@@ -33,7 +34,7 @@ class Dataset:
 
     x, y : arrays (B, T, ...) with optional lengths, lists of B arrays of different lengths, or one unbatched sequence.
         Anything that slices into NumPy arrays will do, a memory map too. For output="last", y has one entry per row, or
-        what makes O numbers of it: (B, horizon, F) as `data.windows` gives.
+        what makes O numbers of it: (B, horizon, F) as `data.windows` gives. For several heads y is a dict of them.
     mask : booleans (B, T), or a list of arrays (T_b,): steps where it is false are left out, as if rows were shorter.
     resets : (B, T), T of the longest for a list. state : of the first step of each row.
     sample_weight : (B,) or, of steps, (B, T) or a list of arrays (T_b,). class_weight, ignore, missing: as for `fit`.
@@ -47,18 +48,14 @@ class Dataset:
         """prefix : before the names of arguments in errors."""
         self.model, self.prefix = model, prefix
         self.names = prefix + "x", prefix + "y"
-        self.last = model.output == "last" or model.loss.of_rows  # one target to a row
-        self.counting = Counting.checked(model.loss, ignore, missing)
         self.lengths = self.mask = None
         rows = ragged_rows(x)
         self.ragged, self.unbatched = rows is not None, False
         if self.ragged:
-            self._take_list(rows, y, lengths, mask)
+            self._take_list(rows, lengths, mask)
         else:
-            self._take_array(x, y, lengths, mask)
-        self._check_targets()
-        self.counting = self.counting.weighing(model.loss, model.output_size, class_weight, self._rows_of_targets())
-        self.weights = None if sample_weight is None else self._checked_weights(sample_weight)
+            self._take_array(x, lengths, mask)
+        self.targets = self._targets(y, sample_weight, class_weight, ignore, missing)
         batched = not self.unbatched
         self.resets = None if resets is None else self._named(check_resets, resets, len(self), self.steps, batched)
         self.state = None
@@ -79,44 +76,74 @@ class Dataset:
 
     @property
     def tokens(self) -> int:
-        """All real steps, or all rows for output="last"."""
-        if self.last:
+        """All real steps, or all rows where no head looks at steps."""
+        if "tokens" not in self.model.kinds:
             return len(self)
         return len(self) * self.steps if self.lengths is None else int(self.lengths.sum())
 
     # --- checks ---------------------------------------------------------------------------------------------------
 
-    def _take_list(self, rows, y, lengths, mask):
+    def _take_list(self, rows, lengths, mask):
         name = self.names[0]
         if lengths is not None:
             raise ValueError("lengths: expected none with a list of sequences, which have their own")
-        if not self.last and not isinstance(y, (list, tuple)):
-            raise TypeError(f"{self.names[1]}: expected a list of arrays, as {name} is one, got {describe(y)}")
         self.x = rows = one_type(name, rows)
-        self.y = y
         if mask is not None:
             self.mask = self._named(check_masks, mask, rows)
         for n, row in enumerate(rows):
-            self._check_input(f"{name}[{n}]", row, self._real(n))
+            self._check_input(f"{name}[{n}]", row, self.real(n))
         self.lengths = np.array([len(row) for row in rows] if self.mask is None else [row.sum() for row in self.mask])
 
-    def _take_array(self, x, y, lengths, mask):
+    def _take_array(self, x, lengths, mask):
         name = self.names[0]
-        self.x, self.y = plain_array(name, x), y if self.model.loss.of_rows else plain_array(self.names[1], y)
+        self.x = plain_array(name, x)
         self.unbatched = self.x.ndim == self._input_rank() - 1
         if self.unbatched:
             mask = None if mask is None else check_mask(self.prefix + "mask", mask, self.x.shape[:1])[None]
-            self.x, self.y = self.x[None], [self.y] if self.model.loss.of_rows else self.y[None]
+            self.x = self.x[None]
         if self.x.ndim > 1:
             if lengths is not None:
                 self.lengths = self._named(check_lengths, lengths, *self.x.shape[:2])
             if mask is not None:
                 mask = check_mask(self.prefix + "mask", mask, self.x.shape[:2])
-                mask = mask if self.lengths is None else mask & self._real()
+                mask = mask if self.lengths is None else mask & self.real()
                 self.lengths = mask.sum(axis=1)
                 if (mask[:, 1:] > mask[:, :-1]).any():  # otherwise it says no more than lengths do
                     self.mask = mask
-        self._check_input(name, self.x, self._real())
+        self._check_input(name, self.x, self.real())
+
+    def _targets(self, y, sample_weight, class_weight, ignore, missing) -> dict[str, Targets]:
+        """Those of each head."""
+        given = {"sample_weight": sample_weight, "class_weight": class_weight, "ignore": ignore}
+        heads, name, targets = self.model.heads, self.names[1], {}
+        several = "" not in heads
+        if several:
+            if not isinstance(y, Mapping) or set(y) != set(heads):
+                shown = f"a dict of {', '.join(map(str, y))}" if isinstance(y, Mapping) else describe(y)
+                raise TypeError(f"{name}: expected a dict of targets for {', '.join(heads)}, got {shown}")
+            for argument in given:
+                given[argument] = self._by_head(argument, given[argument])
+            if not any(map(of_numbers, heads.values())):
+                Counting.checked(next(iter(heads.values())).loss, None, missing)  # for its error
+        for key, head in heads.items():
+            own = {argument: value[key] for argument, value in given.items()} if several else given
+            where, skips = f"[{key!r}]" * several, not several or of_numbers(head)
+            targets[key] = Targets(self, head, name + where, y[key] if several else y, **own,
+                                   missing=missing if skips else "error",
+                                   weight_name=f"{self.prefix}sample_weight{where}")  # fmt: skip
+        return targets
+
+    def _by_head(self, argument, given) -> dict:
+        """An argument of each head: of sample_weight without a dict the same for all."""
+        heads = self.model.heads
+        if given is None:
+            return dict.fromkeys(heads)
+        if isinstance(given, Mapping) and set(given) <= set(heads):
+            return {**dict.fromkeys(heads), **given}
+        if argument == "sample_weight" and not isinstance(given, Mapping):
+            return dict.fromkeys(heads, given)
+        raise TypeError(f"{self.prefix}{argument}: expected a dict by head, of {', '.join(heads)}, "
+                        f"got {describe(given)}")  # fmt: skip
 
     def _named(self, check, *given):
         """A check whose errors begin with the name of an argument."""
@@ -125,7 +152,7 @@ class Dataset:
         except (TypeError, ValueError) as error:
             raise type(error)(self.prefix + str(error)) from None
 
-    def _real(self, n=None):
+    def real(self, n=None) -> np.ndarray | None:
         """Which steps of all rows (B, T), or of row n of a list, are real; None for all."""
         if self.mask is not None:
             return self.mask if n is None else self.mask[n]
@@ -163,102 +190,24 @@ class Dataset:
             array, real = array[0], None if real is None else real[0]
         check_finite(name, array, self.model.dtype, real, missing)
 
-    def _check_targets(self):
-        name = self.names[1]
-        if self.model.loss.of_rows:
-            self._check_labels(name)
-            return
-        if np.ndim(self.y) == 0 if not self.ragged else not hasattr(self.y, "__len__"):
-            raise TypeError(f"{name}: expected an array or a list of arrays, got {describe(self.y)}")
-        if len(self.y) != len(self.x):
-            raise ValueError(f"{name}: expected {len(self.x)} rows, as many as {self.names[0]}, got {len(self.y)}")
-        if self.ragged and not self.last:
-            rows = [plain_array(f"{name}[{n}]", row) for n, row in enumerate(self.y)]
-            if self.model.loss.of_classes:
-                rows = [
-                    row.astype(np.int64) if row.shape == (0,) else row for row in rows
-                ]  # an empty list is of floats
-            for n, row in enumerate(rows):
-                self._check_target(f"{name}[{n}]", row, (len(self.x[n]),), self._real(n))
-            self.y = rows if len({row.dtype for row in rows}) == 1 else one_type(name, rows)
-            return
-        self.y = plain_array(name, self.y)
-        shape = (len(self.x),) if self.last else self.x.shape[:2]
-        self._check_target(name, self.y, shape, None if self.last else self._real())
-
-    def _check_labels(self, name):
-        """Targets that are a sequence of labels for each row: (B,) of arrays."""
-        loss, given = self.model.loss, self.y
-        if not hasattr(given, "__len__"):
-            raise TypeError(f"{name}: expected the labels of {len(self.x)} rows, got {describe(given)}")
-        if len(given) != len(self.x):
-            raise ValueError(f"{name}: expected the labels of {len(self.x)} rows, as many as {self.names[0]}, "
-                             f"got {len(given)}")  # fmt: skip
-        self.y = np.empty(len(given), object)
-        lengths = np.full(len(given), self.x.shape[1]) if self.lengths is None else self.lengths
-        for n, row in enumerate(given):
-            label = name if self.unbatched else f"{name}[{n}]"
-            row = plain_array(label, row)
-            loss.check_kind(label, row)
-            if row.ndim != 1:
-                raise ValueError(f"{label}: expected labels (L,), got {row.shape}")
-            row = row.astype(np.int64)
-            loss.check_values(label, row, self.model.output_size)
-            needed = max(1, len(row) + int((row[1:] == row[:-1]).sum()))
-            if lengths[n] < (1 if loss.zero_infinity else needed):
-                raise ValueError(f"{label}: expected labels for which {lengths[n]} steps will do, got {len(row)} that "
-                                 f"take {needed}")  # fmt: skip
-            self.y[n] = row
-
-    def _check_target(self, name, y, shape, real):
-        """y : all rows or, of a list, one, of this shape before what one target has."""
-        loss, width = self.model.loss, self.model.loss.width(self.model.output_size)
-        loss.check_kind(name, y)
-        if self.last:
-            y = one_row_each(y, width)
-        if y.shape != (*shape, *width):
-            first = int(self.unbatched)
-            raise ValueError(f"{name}: expected {(*shape, *width)[first:]}, got {y.shape[first:]}")
-        self._check_finite(name, y, real, self.counting.missing)
-        y = y if real is None else y[real]
-        y = y if self.counting.ignore is None else y[y != self.counting.ignore]
-        loss.check_values(name, y, self.model.output_size)
-
-    def _checked_weights(self, given):
-        """(B,), (B, T), or a list of arrays (T_b,)."""
-        name = self.prefix + "sample_weight"
-        if self.last:
-            return check_token_weights(name, given, (len(self),))
-        if self.unbatched:
-            return check_token_weights(
-                name, given, self.x.shape[1:2], None if self.lengths is None else self._real()[0]
-            )[None]
-        if not self.ragged:
-            return check_token_weights(name, given, self.x.shape[:2], self._real())
-        rows = ragged_rows(given)
-        if rows is None:
-            rows = plain_array(name, given)
-            if rows.ndim < 2:
-                return check_token_weights(name, rows, (len(self),))
-        if len(rows) != len(self):
-            raise ValueError(f"{name}: expected {len(self)} rows, as many as {self.names[0]}, got {len(rows)}")
-        return [
-            check_token_weights(f"{name}[{n}]", row, (len(self.x[n]),), self._real(n)) for n, row in enumerate(rows)
-        ]
-
-    def _rows_of_targets(self) -> Iterator[np.ndarray]:
-        """The targets of the real steps, row by row."""
-        real = None if self.last or self.ragged else self._real()
-        for n, row in enumerate(self.y):
-            keep = real[n] if real is not None else None if self.last or not self.ragged else self._real(n)
-            yield row if keep is None else row[keep]
-
     def _expect_something_to_count(self):
-        if self.weights is None and self.counting.everything:
+        if all(targets.weights is None and targets.counting.everything for targets in self.targets.values()):
             if not self.tokens:
                 raise ValueError(f"{self.names[0]}: expected at least one step that counts, got none")
-        elif not any(batch_of(self.model, self.part([n]), self.counting).weight > 0 for n in range(len(self))):
-            raise ValueError(f"{self.names[1]}: expected at least one target that counts, got none")
+            return
+        wanting = set(self.targets)
+        for n in range(len(self)):
+            batch = batch_of(self.model, self.part([n]), self.countings)
+            wanting -= {name for name, tokens in batch.heads.items() if tokens.weight > 0}
+            if not wanting:
+                return
+        name = self.targets[min(wanting)].name
+        raise ValueError(f"{name}: expected at least one target that counts, got none")
+
+    @property
+    def countings(self) -> dict[str, Counting]:
+        """Which targets of each head count, and how much."""
+        return {name: targets.counting for name, targets in self.targets.items()}
 
     # --- batches --------------------------------------------------------------------------------------------------
 
@@ -279,29 +228,22 @@ class Dataset:
             lengths = np.clip(self.lengths[rows] - start, 0, stop - start)
             longest = max(1, int(lengths.max()))
         steps = slice(start, start + longest)
-        x, y = self.x[rows, steps], self.y[rows] if self.last else self.y[rows, steps]
-        weights, resets = self.weights, None if self.resets is None else self.resets[rows, steps]
-        if weights is not None:
-            weights = weights[rows] if weights.ndim == 1 else weights[rows, steps]
-        return Part(x, y, weights, plan_of(x, lengths, resets), state)
+        x, resets = self.x[rows, steps], None if self.resets is None else self.resets[rows, steps]
+        targets = {name: targets.part(rows, steps) for name, targets in self.targets.items()}
+        return Part(x, targets, plan_of(x, lengths, resets), state)
 
     def _gathered(self, rows, start, stop):
         """The real steps of each row, one behind the other."""
         kept = [np.arange(len(self.x[n])) if self.mask is None else np.flatnonzero(self.mask[n]) for n in rows]
         chosen = [places[np.searchsorted(places, start) : np.searchsorted(places, stop)] for places in kept]
-        pairs = list(zip(rows, chosen, strict=True))
-        x, lengths = padded([self.x[n][places] for n, places in pairs])
-        y = self.y[rows] if self.last else padded([self.y[n][places] for n, places in pairs])[0]
-        weights, resets = self.weights, None
-        if isinstance(weights, list) or (weights is not None and weights.ndim > 1):
-            weights, _ = padded([weights[n][places] for n, places in pairs])
-        elif weights is not None:
-            weights = weights[rows]
+        x, lengths = padded([self.x[n][places] for n, places in zip(rows, chosen, strict=True)])
+        resets = None
         if self.resets is not None:
             whole = zip(rows, kept, strict=True)
             resets, _ = padded([kept_resets(self.resets[n], places)[(places >= start) & (places < stop)]
                                 for n, places in whole])  # fmt: skip
-        return Part(x, y, weights, plan_of(x, lengths, resets), None)
+        targets = {name: targets.gathered(rows, chosen) for name, targets in self.targets.items()}
+        return Part(x, targets, plan_of(x, lengths, resets), None)
 
     def fingerprint(self) -> str:
         """A number that differs for different data (BLAKE2b, 128 bits, in hexadecimal)."""
@@ -314,17 +256,26 @@ class Dataset:
                 for start in range(0, max(1, row.size), HASHED_AT_ONCE):
                     digest.update(np.ascontiguousarray(row.reshape(-1)[start : start + HASHED_AT_ONCE]))
 
-        for rows in (self.x, self.y, [] if self.lengths is None else [self.lengths]):
-            take(rows)
-        counting, parts = self.counting, {"mask": self.mask, "weights": self.weights, "resets": self.resets}
-        parts |= {"state": self.state, "class_weight": counting.class_weight}
-        for name, part in parts.items():
+        take(self.x)
+        for targets in self.targets.values():
+            take(targets.y)
+        take([] if self.lengths is None else [self.lengths])
+
+        def name(part_name, part):
             if part is not None:  # what is not there leaves no trace: so it was before there was any of it
                 rows = part if isinstance(part, (list, tuple)) else [part]
-                digest.update(f"{name} {[(str(row.dtype), row.shape) for row in rows]}".encode())
+                digest.update(f"{part_name} {[(str(row.dtype), row.shape) for row in rows]}".encode())
                 take(rows)
-        if counting.ignore is not None or counting.missing:
-            digest.update(f"ignore {counting.ignore} missing {counting.missing}".encode())
+
+        name("mask", self.mask)
+        for targets in self.targets.values():
+            name("weights", targets.weights)
+        for part_name in ("resets", "state"):
+            name(part_name, getattr(self, part_name))
+        for counting in self.countings.values():
+            name("class_weight", counting.class_weight)
+            if counting.ignore is not None or counting.missing:
+                digest.update(f"ignore {counting.ignore} missing {counting.missing}".encode())
         return digest.hexdigest()
 
     def batches(self, batch_size, rng=None) -> list[np.ndarray]:
@@ -333,6 +284,11 @@ class Dataset:
             return batches_by_length(self.lengths, batch_size, rng)
         order = np.arange(len(self)) if rng is None else np.random.default_rng(rng).permutation(len(self))
         return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def of_numbers(head) -> bool:
+    """Whether targets of a head can be NaN."""
+    return not (head.loss.of_classes or head.loss.of_rows)
 
 
 def plan_of(x, lengths, resets) -> Plan | None:

@@ -119,7 +119,7 @@ def expect_streams(model, dataset) -> None:
     """ValueError for what tbptt cannot cut into chunks."""
     if dataset.ragged:
         raise ValueError("tbptt: expected streams in one array, with lengths where they differ, got a list")
-    if model.bidirectional or model.output == "last" or model.loss.of_rows:
+    if model.bidirectional or set(model.kinds) != {"tokens"}:
         raise ValueError(
             f"tbptt: expected a model of one direction with output='sequence' and a loss of steps, got {model}"
         )

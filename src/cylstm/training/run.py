@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from cylstm._core import updates
 from cylstm.batches import batch_of
-from cylstm.loss_and_gradients import evaluate, learn
+from cylstm.loss_and_gradients import Sums, evaluate, learn, loss_of, metrics_of
 from cylstm.parameters import Parameters
 from cylstm.training import checkpoint as checkpoints
 from cylstm.training.events import Event, NonFiniteLoss, StopTraining, deferred_interrupt
@@ -55,7 +55,7 @@ class Run:
         self.history = History()
         self.first_epoch = self.epoch = moments.epochs
         self.position = 0  # updates of this epoch that are done
-        self.total, self.weight, self.hits, self.tokens = 0.0, 0.0, 0.0, 0  # of this epoch
+        self.sums = dict.fromkeys(model.heads, Sums())  # of this epoch
         self.state = None  # carried from chunk to chunk
         self.best, self.best_weights, self.waited = math.inf, None, 0
         # What a schedule has seen is of one measure: of another one it begins anew.
@@ -97,7 +97,7 @@ class Run:
         bar = tqdm(total=len(batches), initial=self.position, desc=f"epoch {self.epoch + 1}/{epochs}", unit="batch",
                    disable=not self.progress or sys.stderr is None, leave=True)  # fmt: skip
         with bar:
-            shown, tokens_shown = time.perf_counter(), self.tokens
+            shown, tokens_shown = time.perf_counter(), self.tokens()
             while self.position < len(batches):
                 loss = self.update(batches[self.position], self.epoch + self.position / len(batches))
                 self.position += 1
@@ -106,13 +106,17 @@ class Run:
                 self.save_now_and_then(interrupt)
                 bar.update()
                 now = time.perf_counter()
-                if self.progress and now - shown > 0.2 and self.weight:
-                    rate = (self.tokens - tokens_shown) / (now - shown)
-                    bar.set_postfix_str(f"loss {self.total / self.weight:.4f}, {rate:,.0f} tokens/s", refresh=False)
-                    shown, tokens_shown = now, self.tokens
+                if self.progress and now - shown > 0.2 and self.tokens():
+                    rate, loss = (self.tokens() - tokens_shown) / (now - shown), loss_of(self.model, self.sums)
+                    bar.set_postfix_str(f"loss {loss:.4f}, {rate:,.0f} tokens/s", refresh=False)
+                    shown, tokens_shown = now, self.tokens()
             self.end_epoch(bar, len(batches))
         self.save_now_and_then(interrupt, epoch_ended=True)
         self.tell("epoch", self.history.train_loss[-1])
+
+    def tokens(self):
+        """How many have counted in this epoch."""
+        return sum(found.tokens for found in self.sums.values())
 
     def batches(self):
         """This epoch's updates in order: lists of batches, which are index arrays, or the first steps of chunks."""
@@ -146,17 +150,15 @@ class Run:
         rate = self.optimizer.lr.at(progress, self.plateaus)
         self.optimizer.update(self.model.parameters, self.gradients, lr=rate, scale=scale,
                               trainable=self.options.trainable)  # fmt: skip
-        self.total += total
-        self.weight += weight
-        self.hits += sum(result.hits for result in results)
-        self.tokens += sum(result.tokens for result in results)
+        for result in results:
+            self.sums = {name: mine.plus(result.heads[name]) for name, mine in self.sums.items()}
         return loss
 
     def one_batch(self, batch):
         """The gradients of one batch, and what else there is to tell of it."""
         tbptt = self.options.tbptt
         part = self.dataset.part(batch) if tbptt is None else self.dataset.part(slice(None), batch, batch + tbptt)
-        result = learn(self.model, batch_of(self.model, part, self.dataset.counting), self.gradients, self.state)
+        result = learn(self.model, batch_of(self.model, part, self.dataset.countings), self.gradients, self.state)
         if tbptt is not None:
             self.state = result.state
         return result
@@ -198,7 +200,7 @@ class Run:
             self.complain("weights: expected finite numbers, got others", self.moments.updates)
 
     def end_epoch(self, bar, batches):
-        found = self.model.loss.metrics(self.total, self.weight, self.hits, self.model.output_size)
+        found = metrics_of(self.model, self.sums)
         held_out = None if self.held_out is None else evaluate(self.model, self.held_out)
         if held_out is not None and not math.isfinite(held_out["loss"]):
             self.complain(f"validation loss: expected a finite number, got {held_out['loss']}", self.moments.updates)
@@ -220,7 +222,7 @@ class Run:
         self.watch(monitored)
         self.epoch, self.position = self.epoch + 1, 0
         self.remember()
-        self.total, self.weight, self.hits, self.tokens, self.state = 0.0, 0.0, 0.0, 0, None
+        self.sums, self.state = dict.fromkeys(self.model.heads, Sums()), None
 
     def remember(self):
         """Let the optimiser go on from here, the next time."""

@@ -1,0 +1,181 @@
+"""Heads: what a model makes of the LSTM's outputs. Each is a linear layer with a loss, and has targets of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, fields
+
+import numpy as np
+
+from cylstm import losses
+from cylstm._core.head import linear
+from cylstm.checks import describe, one_of, positive_int, real_in
+from cylstm.labels import Labels
+
+__all__ = [
+    "Head", "as_heads", "head_outputs", "heads_config", "initialise", "layout_of", "of_kinds", "parameter_names",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear layer and its loss: one of several that a `Model` can have.
+
+    output_size : O, the number of outputs: as many as the loss takes, classes for "cross_entropy".
+    loss : a name or a `losses.Loss`.
+    output : "sequence", outputs for each step, or "last", for each row from the last layer's final state.
+    horizon : k, so many groups of O outputs, as many targets: of the next k steps, say. None for one, without an axis.
+    labels : O strings, numbers or booleans that targets are instead of 0..O-1, and predictions too; two of them for
+        "binary_cross_entropy" with one output.
+    bias : whether the layer has one.
+    weight : > 0, what its loss counts with in the sum over heads.
+
+    Raises TypeError or ValueError, naming the argument.
+    """
+
+    output_size: int
+    _: KW_ONLY
+    loss: losses.Loss = "cross_entropy"
+    output: str = "sequence"
+    horizon: int | None = None
+    labels: tuple | None = None
+    bias: bool = True
+    weight: float = 1.0
+
+    def __post_init__(self):
+        loss, O = losses.as_loss(self.loss), positive_int("output_size", self.output_size)
+        loss.width(O)  # ValueError for a number of outputs that the loss cannot have
+        one_of("output", self.output, ("sequence", "last"))
+        if loss.of_rows and self.output == "last":
+            raise ValueError(f"output: expected 'sequence' with loss={loss.name!r}, got 'last'")
+        if loss.of_rows and self.horizon is not None:
+            raise ValueError(f"horizon: expected None with loss={loss.name!r}, got {self.horizon}")
+        names = None
+        if self.labels is not None:
+            if not loss.of_classes and not loss.of_rows and (loss.name != "binary_cross_entropy" or O > 1):
+                raise TypeError(f"labels: expected None with loss={loss.name!r} of {O} outputs, which are no classes")
+            names = Labels(self.labels, 2 if loss.name == "binary_cross_entropy" else O)
+        checked = {
+            "output_size": O, "loss": loss, "bias": bool(self.bias),
+            "horizon": None if self.horizon is None else positive_int("horizon", self.horizon),
+            "labels": None if names is None else names.all, "names": names,
+            "weight": real_in("weight", self.weight, 0, open_low=True),
+        }  # fmt: skip
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def config(self) -> dict:
+        """The arguments, for JSON."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        labels = None if self.labels is None else list(self.labels)
+        return {**given, "loss": self.loss.config, "labels": labels}
+
+    @property
+    def kind(self) -> str:
+        """What it looks at: "last", the last states (B, D*H); "tokens", the real steps (N, D*H); or "steps", all of
+        them, with the loss of a whole row."""
+        return "last" if self.output == "last" else "steps" if self.loss.of_rows else "tokens"
+
+    @property
+    def per_row(self) -> bool:
+        """Whether a row has one target, and not each of its steps."""
+        return self.kind != "tokens"
+
+    @property
+    def groups(self) -> int:
+        """How many targets a step, or a row, has."""
+        return self.horizon or 1
+
+    @property
+    def tail(self) -> tuple[int, ...]:
+        """The shape of the outputs of a step, or of a row: (O,) or (horizon, O)."""
+        return (self.output_size,) if self.horizon is None else (self.horizon, self.output_size)
+
+    @property
+    def width(self) -> tuple[int, ...]:
+        """The shape of what is to be met of them."""
+        width = self.loss.width(self.output_size)
+        return width if self.horizon is None else (self.horizon, *width)
+
+    def decide(self, outputs) -> np.ndarray:
+        """Predictions, from outputs (..., O)."""
+        found = self.loss.decide(outputs)
+        return found if self.labels is None else self.names.of(found)
+
+
+def as_heads(output_size, **options) -> dict[str, Head]:
+    """Heads by name, from what `Model` takes: a number with the options of its one head, which has the name "", or a
+    dict of Heads, of their configs or of numbers. Raises TypeError or ValueError."""
+    if not isinstance(output_size, Mapping):
+        return {"": Head(output_size, **options)}
+    plain = {field.name: field.default for field in fields(Head)}
+    for name, value in options.items():
+        if value != plain[name]:
+            name = "head_bias" if name == "bias" else name
+            raise TypeError(f"{name}: expected the default with several heads, which have their own, got {value!r}")
+    if not output_size:
+        raise ValueError("output_size: expected at least one head, got none")
+    heads = {}
+    for name, given in output_size.items():
+        if not isinstance(name, str) or not name or "." in name:
+            raise ValueError(f"output_size: expected names of heads, without a dot, got {describe(name)}")
+        try:
+            heads[name] = given if isinstance(given, Head) else \
+                Head(**given) if isinstance(given, Mapping) else Head(given)  # fmt: skip
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"output_size[{name!r}]: {error}") from None
+    return heads
+
+
+def heads_config(heads) -> dict:
+    """The arguments of `Model` that say which heads it has, for JSON."""
+    if "" not in heads:
+        return {"output_size": {name: head.config for name, head in heads.items()}}
+    config = dict(heads[""].config, head_bias=heads[""].bias)
+    for name in ("bias", "weight"):
+        del config[name]
+    return config
+
+
+def parameter_names(name: str) -> tuple[str, str]:
+    """Of weight and bias of a head of this name."""
+    prefix = f"head.{name}." if name else "head."
+    return f"{prefix}weight", f"{prefix}bias"
+
+
+def layout_of(heads, features: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the parameters of heads that see so many features."""
+    shapes = {}
+    for name, head in heads.items():
+        weight, bias = parameter_names(name)
+        shapes[weight] = (head.groups * head.output_size, features)
+        if head.bias:
+            shapes[bias] = (head.groups * head.output_size,)
+    return shapes
+
+
+def of_kinds(heads) -> dict[str, list[str]]:
+    """The names of heads by what they look at."""
+    kinds = {}
+    for name, head in heads.items():
+        kinds.setdefault(head.kind, []).append(name)
+    return kinds
+
+
+def initialise(parameters, heads, rng) -> None:
+    """Weights with standard deviation 1/sqrt(fan_in), uniform; biases 0."""
+    for name, head in heads.items():
+        weight, bias = (parameters.raw(part) if part in parameters else None for part in parameter_names(name))
+        bound = math.sqrt(3 / weight.shape[1])
+        weight[:] = rng.uniform(-bound, bound, weight.shape)
+        if head.bias:
+            bias[:] = 0
+
+
+def head_outputs(model, name, h) -> np.ndarray:
+    """Outputs (N, groups * O) of one head from h (N, D*H)."""
+    weight, bias = parameter_names(name)
+    raw = model.parameters.raw
+    return linear(h, raw(weight), raw(bias) if model.heads[name].bias else None)

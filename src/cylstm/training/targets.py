@@ -1,0 +1,180 @@
+"""The targets of one head: checked once, with their weights, and which of them count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from cylstm.batches import PartTargets, one_row_each
+from cylstm.checks import check_finite, describe, plain_array
+from cylstm.counting import Counting, check_token_weights
+from cylstm.labels import plain
+from cylstm.sequences import one_type, padded, ragged_rows
+
+__all__ = ["Targets"]
+
+
+class Targets:
+    """What one head is to meet at the steps, or for the rows, of a `Dataset`.
+
+    rows : the Dataset, whose inputs were checked. name : of the argument, in errors.
+    y, sample_weight, class_weight, ignore, missing : as for `fit`; weights have the name `weight_name`.
+
+    Raises TypeError or ValueError, naming the argument, for whatever the head cannot take.
+    """
+
+    def __init__(self, rows, head, name, y, *, sample_weight, weight_name, class_weight, ignore, missing):
+        self.rows, self.head, self.name = rows, head, name
+        self.listed = rows.ragged and not head.per_row  # a list of arrays (T_b, ...)
+        label = None
+        if head.labels is not None and ignore is not None:
+            label, ignore = plain(ignore), -1
+        self.counting = Counting.checked(head.loss, ignore, missing)
+        self.y = self._checked(y, label)
+        if head.labels is not None and isinstance(class_weight, dict):
+            class_weight = self._of_labels(class_weight)
+        self.counting = self.counting.weighing(head.loss, head.output_size, class_weight, self._of_rows())
+        self.weights = None if sample_weight is None else self._checked_weights(weight_name, sample_weight)
+
+    # --- checks ---------------------------------------------------------------------------------------------------
+
+    def _checked(self, y, ignored):
+        rows, head, name = self.rows, self.head, self.name
+        if head.loss.of_rows:
+            return self._checked_labels([y] if rows.unbatched else y)
+        if self.listed:
+            if not isinstance(y, (list, tuple)):
+                raise TypeError(f"{name}: expected a list of arrays, as {rows.names[0]} is one, got {describe(y)}")
+            self._expect_rows(y)
+            y = [self._array(f"{name}[{n}]", row) for n, row in enumerate(y)]
+            if head.loss.of_classes:
+                y = [row.astype(np.int64) if row.shape == (0,) else row for row in y]  # an empty list is of floats
+            for n, row in enumerate(y):
+                y[n] = self._checked_target(f"{name}[{n}]", row, (len(rows.x[n]),), rows.real(n), ignored)
+            return y if len({row.dtype for row in y}) == 1 else one_type(name, y)
+        given, y = y, self._array(name, y)
+        if y.ndim == 0 and not (rows.unbatched and head.per_row):
+            raise TypeError(f"{name}: expected an array or a list of arrays, got {describe(given)}")
+        y = y[None] if rows.unbatched else y
+        self._expect_rows(y)
+        shape = (len(rows),) if head.per_row else rows.x.shape[:2]
+        return self._checked_target(name, y, shape, None if head.per_row else rows.real(), ignored)
+
+    def _array(self, name, y):
+        """y as an array; of a list of labels each stays what it is."""
+        if self.head.labels is not None and isinstance(y, (list, tuple)):
+            return np.array(y, object)
+        return plain_array(name, y)
+
+    def _expect_rows(self, y):
+        if len(y) != len(self.rows):
+            several = f"{len(self.rows)} rows, as many as {self.rows.names[0]}"
+            raise ValueError(f"{self.name}: expected {several}, got {len(y)}")
+
+    def _checked_labels(self, given):
+        """Targets that are a sequence of labels for each row: (B,) of arrays."""
+        rows, loss, name = self.rows, self.head.loss, self.name
+        if not hasattr(given, "__len__"):
+            raise TypeError(f"{name}: expected the labels of {len(rows)} rows, got {describe(given)}")
+        if len(given) != len(rows):
+            several = f"{len(rows)} rows, as many as {rows.names[0]}"
+            raise ValueError(f"{name}: expected the labels of {several}, got {len(given)}")
+        y = np.empty(len(given), object)
+        lengths = np.full(len(given), rows.x.shape[1]) if rows.lengths is None else rows.lengths
+        for n, row in enumerate(given):
+            label = name if rows.unbatched else f"{name}[{n}]"
+            row = self._array(label, row)
+            if row.ndim != 1:
+                raise ValueError(f"{label}: expected labels (L,), got {row.shape}")
+            row = row if self.head.labels is None else self.head.names.ids(label, row)
+            loss.check_kind(label, row)
+            row = row.astype(np.int64)
+            loss.check_values(label, row, self.head.output_size)
+            needed = max(1, len(row) + int((row[1:] == row[:-1]).sum()))
+            if lengths[n] < (1 if loss.zero_infinity else needed):
+                raise ValueError(f"{label}: expected labels for which {lengths[n]} steps will do, got {len(row)} that "
+                                 f"take {needed}")  # fmt: skip
+            y[n] = row
+        return y
+
+    def _checked_target(self, name, y, shape, real, ignored):
+        """y : all rows or, of a list, one, of this shape before what one target has."""
+        head, counting, unbatched = self.head, self.counting, self.rows.unbatched
+        loss, width = head.loss, head.width
+        classes = head.labels is not None and not loss.of_classes  # of 0 and 1, as numbers
+        if head.labels is None:
+            loss.check_kind(name, y)
+        if head.per_row:
+            y = one_row_each(y, width)
+        if classes and y.shape == shape + width[:-1]:
+            y = y[..., None]
+        if y.shape != (*shape, *width):
+            first = int(unbatched)
+            raise ValueError(f"{name}: expected {(*shape, *width)[first:]}, got {y.shape[first:]}")
+        if head.labels is not None:
+            y = head.names.ids(name, y[0], None if real is None else real[0], ignored)[None] if unbatched else \
+                head.names.ids(name, y, real, ignored)  # fmt: skip
+        first = y[0] if unbatched else y
+        check_finite(name, first, self.rows.model.dtype, real[0] if unbatched and real is not None else real,
+                     counting.missing)  # fmt: skip
+        counted = y if real is None else y[real]
+        loss.check_values(name, counted if counting.ignore is None else counted[counted != counting.ignore],
+                          head.output_size)  # fmt: skip
+        return y
+
+    def _of_labels(self, class_weight) -> dict:
+        """Weights by class, from those by label."""
+        names = self.head.names
+        for label in class_weight:
+            if label not in names.index:
+                raise ValueError(f"class_weight: expected labels of {names.shown()}, got {describe(label)}")
+        return {names.index[label]: weight for label, weight in class_weight.items()}
+
+    def _checked_weights(self, name, given):
+        """(B,), (B, T), or a list of arrays (T_b,); with a horizon of k also (B, k), (B, T, k)."""
+        rows, k = self.rows, (self.head.groups,) * (self.head.horizon is not None)
+        if self.head.per_row:
+            return check_token_weights(name, given, (len(rows), *k))
+        if rows.unbatched:
+            real = rows.real()
+            shape = (rows.x.shape[1], *k)
+            return check_token_weights(name, given, shape, None if real is None else real[0])[None]
+        if not rows.ragged:
+            return check_token_weights(name, given, (*rows.x.shape[:2], *k), rows.real())
+        listed = ragged_rows(given)
+        if listed is None:
+            listed = plain_array(name, given)
+            if listed.ndim < 2:
+                return check_token_weights(name, listed, (len(rows),))
+        if len(listed) != len(rows):
+            raise ValueError(f"{name}: expected {len(rows)} rows, as many as {rows.names[0]}, got {len(listed)}")
+        return [
+            check_token_weights(f"{name}[{n}]", row, (len(rows.x[n]), *k), rows.real(n)) for n, row in enumerate(listed)
+        ]
+
+    def _of_rows(self) -> Iterator[np.ndarray]:
+        """The targets that are there, row by row."""
+        head, rows = self.head, self.rows
+        real = None if head.per_row or rows.ragged else rows.real()
+        for n, row in enumerate(self.y):
+            keep = real[n] if real is not None else rows.real(n) if self.listed else None
+            yield row if keep is None else row[keep]
+
+    # --- parts ----------------------------------------------------------------------------------------------------
+
+    def part(self, rows, steps) -> PartTargets:
+        """Those of some rows, and of those of a slice of steps."""
+        y, weights, per_row = self.y, self.weights, self.head.per_row
+        if weights is not None:
+            weights = weights[rows] if per_row or weights.ndim == 1 else weights[rows, steps]
+        return PartTargets(y[rows] if per_row else y[rows, steps], weights)
+
+    def gathered(self, rows, chosen) -> PartTargets:
+        """Those of some rows, and of those of the steps at these places, one behind the other."""
+        y, weights, per_row = self.y, self.weights, self.head.per_row
+        pairs = list(zip(rows, chosen, strict=True))
+        if weights is not None:
+            by_row = not isinstance(weights, list) and (per_row or weights.ndim == 1)
+            weights = weights[rows] if by_row else padded([weights[n][places] for n, places in pairs])[0]
+        return PartTargets(y[rows] if per_row else padded([y[n][places] for n, places in pairs])[0], weights)
