@@ -63,9 +63,9 @@ _core.packed_rows _core.forward _core.backward _core.gradients _core.packed_weig
 _core.arguments _core.layer _core.torch_layer _core.head _core.updates _core.ctc _core.ctc_beam
 lstm
 labels heads tensor_files sequences counting ctc batches loss_and_gradients own_loss predictions
-text text.vocabulary text.corpus text.sampling
-training.history training.events training.schedule training.optim training.checkpoint training.targets \
-training.dataset training.run training.fit training
+text text.vocabulary text.corpus text.sampling text.measures
+training.history training.events training.progress training.schedule training.optim training.checkpoint \
+training.targets training.dataset training.run training.fit training
 model_files model data
 for_threadpoolctl calls
 torch.threads torch._call torch.run torch.graphs torch.modules torch.swap torch

@@ -1,7 +1,9 @@
 """Training: it learns, losses are per token, seeds decide, and what can go wrong is said before anything changes."""
 
+import io
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -192,10 +194,25 @@ def test_callbacks_see_updates_and_epochs_and_can_stop(rng):
     assert len(history) == 2
 
 
-def test_the_progress_bar_says_loss_and_speed(rng, capsys):
+def test_the_progress_bar_says_loss_and_speed(rng, capsys, monkeypatch):
     x, y = sequences(rng, [6] * 8)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     make().fit(x, y, validation=(x, y), epochs=2, batch_size=4)
     assert "epoch 2/2: 100%" in (text := capsys.readouterr().err) and "validation" in text
+
+
+def test_where_no_bar_can_be_drawn_there_is_a_line_per_epoch(rng, capsys, monkeypatch):
+    x, y = sequences(rng, [6] * 8)
+    history = make().fit(x, y, validation=(x, y), epochs=3, batch_size=2)
+    losses = zip(history.train_loss, history.validation_loss, strict=True)
+    expected = [f"epoch {n}/3: loss {a:.4f}, validation {b:.4f}" for n, (a, b) in enumerate(losses, 1)]
+    assert capsys.readouterr().err.splitlines() == expected
+    make().fit(x, y, epochs=2, progress=False)
+    assert capsys.readouterr().err == ""
+    for stderr in (None, (closed := io.StringIO())):
+        closed.close()
+        monkeypatch.setattr(sys, "stderr", stderr)
+        make().fit(x, y, epochs=1)
 
 
 # --- aⁿbⁿ -------------------------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def fit(model, x, y, *, lengths=None, mask=None, resets=None, state=None, sample
     resume : path of a checkpoint of the same run to go on from, or what `read_checkpoint` has read of it. `epochs` are
         those of the whole run; the end has the same bits as without the break.
         Ctrl-C finishes the update at hand, writes the checkpoint if there is one, and raises KeyboardInterrupt.
-    progress : a tqdm bar per epoch with loss and tokens/s.
+    progress : a tqdm bar per epoch with loss and tokens/s on stderr or, where that is no terminal, a line per epoch.
     callbacks : callables, each called with an Event after every update and epoch; may raise StopTraining.
     on_gradients : called with the model and its gradients, Parameters, before each update: what it adds to them (noise,
         the slope of a penalty) is clipped and taken as they are.

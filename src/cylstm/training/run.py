@@ -7,7 +7,6 @@ what else is random, the dropout masks, comes from the model's generator, whose 
 from __future__ import annotations
 
 import math
-import sys
 import time
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from cylstm.parameters import Parameters
 from cylstm.training import checkpoint as checkpoints
 from cylstm.training.events import Event, NonFiniteLoss, StopTraining, deferred_interrupt
 from cylstm.training.history import History
+from cylstm.training.progress import epoch_bar
 from cylstm.training.schedule import ReduceOnPlateau
 
 __all__ = ["Options", "Run"]
@@ -91,12 +91,8 @@ class Run:
         return self.options.patience is not None and self.waited >= self.options.patience
 
     def run_epoch(self, epochs, interrupt):
-        from tqdm import tqdm  # 30 ms: `import cylstm` has 15
-
         batches = self.batches()
-        bar = tqdm(total=len(batches), initial=self.position, desc=f"epoch {self.epoch + 1}/{epochs}", unit="batch",
-                   disable=not self.progress or sys.stderr is None, leave=True)  # fmt: skip
-        with bar:
+        with epoch_bar(self.progress, f"epoch {self.epoch + 1}/{epochs}", len(batches), self.position) as bar:
             shown, tokens_shown = time.perf_counter(), self.tokens()
             while self.position < len(batches):
                 loss = self.update(batches[self.position], self.epoch + self.position / len(batches))
