@@ -22,7 +22,7 @@ from cylstm.parameters import Parameters, check_gradients
 from cylstm.predictions import predict, probabilities
 from cylstm.sequences import ragged_rows
 from cylstm.state import Gradients, State
-from cylstm.text.sampling import Sampler, generate
+from cylstm.text.sampling import Sampler, banned_ids, generate
 from cylstm.text.vocabulary import Vocabulary
 from cylstm.training.dataset import Dataset
 from cylstm.training.fit import fit
@@ -247,14 +247,16 @@ class Model:
             outputs[name] = head_outputs(self, name, h).reshape(*y.shape[:-1], *head.tail)
         return self.alone(outputs), state
 
-    def generate(self, prompt, length, *, temperature=1.0, top_k=None, top_p=None, seed=None, stop=()) -> Iterator[int]:
+    def generate(self, prompt, length, *, temperature=1.0, top_k=None, top_p=None, ban=(), seed=None,
+                 stop=()) -> Iterator[int]:  # fmt: skip
         """Continue a prompt: yields up to `length` token ids, one at a time, each fed back.
 
         prompt : ids (T,), T >= 1, or text where the model has a vocabulary. temperature, top_k, top_p, seed: `Sampler`.
+        ban : tokens that never come, one or several: ids or, where there is a vocabulary, tokens of it ("<unk>").
         stop : ids (one or several); the first of them to come ends the text and is not yielded.
         Raises TypeError or ValueError before the first token, naming the argument.
         """
-        sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+        sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, ban=banned_ids(self, ban), seed=seed)
         return generate(self, prompt, length, sampler, stop)
 
     def embed(self, x, name="x", plan=None):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from cylstm.checks import as_generator, as_ids, positive_int, real_in
+from cylstm.checks import as_generator, as_ids, describe, positive_int, real_in
 
-__all__ = ["Sampler", "continue_text", "generate", "writes_tokens"]
+__all__ = ["Sampler", "banned_ids", "continue_text", "generate", "writes_tokens"]
 
 
 class Sampler:
@@ -17,26 +17,34 @@ class Sampler:
     temperature : >= 0; logits are divided by it, 0 always takes the likeliest token (greedy).
     top_k : only the k likeliest tokens can come (Fan et al. 2018); None for all.
     top_p : only the likeliest tokens whose probabilities together reach p (Holtzman et al. 2020); None for all.
+    ban : ids (N,), checked, that never come: as if their logits were -inf. k and p are of the others. A draw takes one
+        random number whatever is banned, so that the same seed goes on as alike as it can.
     seed : int, None or numpy.random.Generator.
 
     Raises TypeError or ValueError naming the argument.
     """
 
-    def __init__(self, *, temperature=1.0, top_k=None, top_p=None, seed=None):
+    def __init__(self, *, temperature=1.0, top_k=None, top_p=None, ban=(), seed=None):
         self.temperature = real_in("temperature", temperature, 0)
         self.top_k = None if top_k is None else positive_int("top_k", top_k)
         self.top_p = None if top_p is None else real_in("top_p", top_p, 0, 1, open_low=True)
+        self.ban = np.asarray(ban, np.int64)
         self.rng = as_generator("seed", seed)
 
     def probabilities(self, logits) -> np.ndarray:
         """What is drawn from: logits (V,) -> probabilities (V,), float64."""
         z = np.asarray(logits, np.float64)
-        if not np.isfinite(z.max()):
-            raise ValueError(f"logits: expected finite numbers, got {z.max()}: the weights are no longer numbers")
+        largest = z.max()
+        if len(self.ban) and np.isfinite(largest):
+            z = z.copy()  # the caller's otherwise, where they are float64
+            z[self.ban] = -np.inf
+            largest = z.max()
+        if not np.isfinite(largest):
+            raise ValueError(f"logits: expected finite numbers, got {largest}: the weights are no longer numbers")
         if self.temperature == 0:
             return (np.arange(len(z)) == z.argmax()).astype(float)
         with np.errstate(over="ignore"):  # -inf: a probability of 0
-            p = np.exp((z - z.max()) / self.temperature)
+            p = np.exp((z - largest) / self.temperature)
         if self.top_k is not None or self.top_p is not None:
             order = np.argsort(-p, kind="stable")
             if self.top_k is not None:
@@ -59,6 +67,36 @@ def writes_tokens(model) -> bool:
     """Whether a model's outputs are the logits of one class at each step."""
     head = model.heads.get("")
     return head is not None and head.output == "sequence" and head.loss.of_classes and head.horizon is None
+
+
+def banned_ids(model, ban) -> np.ndarray:
+    """Ids, distinct, of tokens that are ids or, with a vocabulary, tokens as it holds them; one of them or several."""
+    if isinstance(ban, (str, bytes)) or not isinstance(ban, Iterable) or getattr(ban, "ndim", 1) == 0:
+        ids = [_token_id(model, "ban", ban)]
+    else:
+        ids = [_token_id(model, f"ban[{n}]", token) for n, token in enumerate(ban)]
+    ids = np.unique(np.array(ids, np.int64))
+    if len(ids) == model.output_size:
+        raise ValueError(f"ban: expected at least one token left to come, got all {model.output_size}")
+    return ids
+
+
+def _token_id(model, name, token) -> int:
+    if not isinstance(token, (str, bytes)):
+        given = as_ids(name, token, model.output_size)
+        if given.ndim:
+            raise TypeError(f"{name}: expected an id or a token, got {describe(token)}")
+        return int(given)
+    vocabulary = model.vocabulary
+    if vocabulary is None:
+        raise TypeError(f"{name}: expected ids for a model without a vocabulary, got {describe(token)}")
+    found = vocabulary.index.get(token)
+    if found is None and vocabulary.level == "byte" and isinstance(token, str):
+        found = vocabulary.index.get(token.encode("utf-8", "surrogatepass"))
+    if found is None:
+        kind = {"char": "one character", "word": "one word", "byte": "one byte"}[vocabulary.level]
+        raise ValueError(f"{name}: expected a token of the vocabulary ({kind}), got {token!r}")
+    return found
 
 
 def generate(model, prompt, length, sampler, stop):
@@ -93,12 +131,12 @@ def continued(model, ids, length, sampler, stops):
         yield token
 
 
-def continue_text(model, prompt="", length=500, *, temperature=1.0, top_k=None, top_p=None, seed=None,
+def continue_text(model, prompt="", length=500, *, temperature=1.0, top_k=None, top_p=None, ban=(), seed=None,
                   stop="") -> Iterator[str]:  # fmt: skip
     """The text that a model writes after a prompt, in pieces as they come: at most `length` tokens.
 
     prompt : text; without one, the model begins after a line break, or after its first token where it knows none.
-    temperature, top_k, top_p, seed : as for `Model.generate`.
+    temperature, top_k, top_p, ban, seed : as for `Model.generate`.
     stop : the text ends as soon as it contains these characters, which are its last ones. It also ends at the
         vocabulary's end token.
 
@@ -111,7 +149,8 @@ def continue_text(model, prompt="", length=500, *, temperature=1.0, top_k=None, 
     line_break = b"\n" if vocabulary.level == "byte" else "\n"
     begin = vocabulary.encode(prompt, name="prompt") if prompt else [vocabulary.index.get(line_break, 0)]
     ends = () if vocabulary.end_id is None else (vocabulary.end_id,)
-    ids = model.generate(begin, length, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, stop=ends)
+    ids = model.generate(begin, length, temperature=temperature, top_k=top_k, top_p=top_p, ban=ban, seed=seed,
+                         stop=ends)  # fmt: skip
     pieces = vocabulary.decode_stream(ids)
     return _until(stop, pieces) if stop else pieces
 
