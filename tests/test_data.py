@@ -2,6 +2,7 @@
 
 import os
 import tracemalloc
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -90,11 +91,22 @@ def test_a_file_at_byte_level_may_hold_anything(write):
         data.encode_file(write(b""), "byte")
 
 
+def test_a_file_may_be_read_without_what_is_unknown(write, tmp_path):
+    path, skipped = write("abcd\nad" * 3), Counter()
+    ids, _ = data.encode_file(path, vocabulary=Vocabulary("abc\n"), folder=tmp_path, unknown="skip", skipped=skipped)
+    assert ids.tolist() == [0, 1, 2, 3, 0] * 3 and skipped == {"d": 6}
+    with pytest.raises(ValueError) as caught:
+        data.encode_file(path, vocabulary=Vocabulary("xyz"), folder=tmp_path, unknown="skip")
+    assert str(caught.value) == f"{path}: expected tokens of the vocabulary, got none"
+    assert os.listdir(tmp_path) == ["corpus.txt"]
+
+
 def test_a_file_with_characters_outside_the_vocabulary_is_refused(write, tmp_path):
     path = write("abcd")
     with pytest.raises(ValueError) as caught:
         data.encode_file(path, vocabulary=Vocabulary("abc"), folder=tmp_path)
-    assert str(caught.value) == f"{path}: expected characters in the vocabulary, got 'd' (U+0064), first at position 3"
+    expected = "expected characters in the vocabulary, got 'd' (U+0064), first at position 3, line 1"
+    assert str(caught.value) == f"{path}: {expected}"
     assert os.listdir(tmp_path) == ["corpus.txt"]
 
 

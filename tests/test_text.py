@@ -23,6 +23,25 @@ def test_streams_become_fewer_for_a_short_text():
     assert corpus.text_streams(ids, 20, 1000)[0].shape == (1, 99)
 
 
+@pytest.mark.parametrize("level", ["char", "word", "byte"])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("one line, which\nis broken.\n\nAnd another\none.\n", "\n\n"),
+        ("one line, which\r\nis broken.\r\n\r\nAnd another\r\none.\r\n", "\n\r\n"),
+        ("Ann\nBob\nEve", ""),
+        ("Ann\r\nBob\r\nEve\r\n\r", ""),
+        ("a\n\n" + "b\n" * 150, ""),
+        ("a\n\n" + "b\n" * 90, "\n\n"),
+        ("\n\n", "\n\n"),
+        ("ab", ""),
+    ],
+)
+def test_paragraphs_begin_after_a_blank_line(text, expected, level):
+    vocabulary = Vocabulary.from_text(text, level)
+    assert corpus.paragraph_break(vocabulary.encode(text), vocabulary) == expected
+
+
 def test_different_texts_have_different_fingerprints(monkeypatch):
     ids = np.random.default_rng(1).integers(0, 300, 1000).astype(np.uint16)
     monkeypatch.setattr(corpus, "BLOCK", 7)

@@ -23,6 +23,7 @@ from cylstm import (
     oracle,
 )  # fmt: skip
 from cylstm.training.dataset import Dataset
+from cylstm.training.progress import EpochLine
 
 
 def test_one_epoch_is_what_the_oracle_computes(rng):
@@ -208,6 +209,9 @@ def test_where_no_bar_can_be_drawn_there_is_a_line_per_epoch(rng, capsys, monkey
     expected = [f"epoch {n}/3: loss {a:.4f}, validation {b:.4f}" for n, (a, b) in enumerate(losses, 1)]
     assert capsys.readouterr().err.splitlines() == expected
     make().fit(x, y, epochs=2, progress=False)
+    assert capsys.readouterr().err == ""
+    line = EpochLine("epoch 1/2", True)
+    line.set_postfix_str("half way", refresh=False)
     assert capsys.readouterr().err == ""
     for stderr in (None, (closed := io.StringIO())):
         closed.close()

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -204,16 +205,44 @@ def test_json_of_something_else_is_refused(text):
 
 def test_unknown_characters_are_named_with_their_place():
     vocabulary = Vocabulary("abc")
-    with pytest.raises(ValueError, match=r"^prompt: .* got 'é' \(U\+00E9\), '🗼' \(U\+1F5FC\), first at position 2$"):
+    with pytest.raises(ValueError, match=r"^prompt: .* got 'é' \(U\+00E9\), '🗼' \(U\+1F5FC\), first at position 2"):
         vocabulary.encode("abé🗼é", name="prompt")
-    with pytest.raises(ValueError, match=r"first at position 5$"):
+    with pytest.raises(ValueError, match=r"first at position 5, line 1$"):
         list(vocabulary.encode_stream(["abc", "ab?"]))
+    lines = Vocabulary("abc\n")
+    with pytest.raises(ValueError, match=r"first at position 9, line 4$"):
+        list(lines.encode_stream(["a\n\n", "", "bc\nab", "c?\n?"]))
     with pytest.raises(ValueError, match=r"'4' \(U\+0034\) and 2 more, first"):
         vocabulary.encode("0123456")
     words = Vocabulary(["go", " "], "word")
-    with pytest.raises(ValueError, match=r"^text: expected words in the vocabulary, got 'gone', first at position 2$"):
+    with pytest.raises(ValueError, match=r"^text: expected words in the vocabulary, got 'gone', first at position 2"):
         words.encode("go gone")
+    words = Vocabulary(["go", " ", "\n"], "word")
+    with pytest.raises(ValueError, match=r"got 'gone', first at position 4, line 2$"):
+        words.encode("go \n gone\noff")
     assert Vocabulary("ab", unknown="<unk>").encode("\U0010ffff").tolist() == [2]
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_unknown_tokens_can_be_left_out(size):
+    """The text is read as if they were not there; who asks is told what they were."""
+    text, skipped = "abé🗼\né, c" * 2, Counter()
+    vocabulary = Vocabulary("abc\n,", end="<end>")
+    pieces = list(vocabulary.encode_stream(in_blocks(text, size), unknown="skip", skipped=skipped))
+    assert vocabulary.decode(np.concatenate(pieces)) == "ab\n,cab\n,c"
+    assert skipped == {"é": 4, "🗼": 2, " ": 2} and all(piece.dtype == np.uint8 for piece in pieces)
+    np.testing.assert_array_equal(vocabulary.encode(text, unknown="skip", end=True), [*np.concatenate(pieces), 5])
+    words, skipped = Vocabulary(["go", " ", "\n"], "word"), Counter()
+    pieces = words.encode_stream(in_blocks("go gone\nGo go!", size), unknown="skip", skipped=skipped)
+    assert words.decode(np.concatenate(list(pieces))) == "go \n go" and skipped == dict.fromkeys(("gone", "Go", "!"), 1)
+    assert len(vocabulary.encode("zé", unknown="skip")) == 0
+
+
+def test_where_a_token_stands_for_the_unknown_nothing_is_left_out():
+    skipped, vocabulary = Counter(), Vocabulary("ab", unknown="<unk>")
+    assert [i.tolist() for i in vocabulary.encode_stream(["a?", "b"], unknown="skip", skipped=skipped)] == [[0, 2], [1]]
+    assert not skipped
+    np.testing.assert_array_equal(Vocabulary(level="byte").encode("é", unknown="skip"), [0xC3, 0xA9])
 
 
 @pytest.mark.parametrize(
@@ -232,6 +261,7 @@ def test_unknown_characters_are_named_with_their_place():
         (TypeError, "text: expected a string, got int 3", lambda: Vocabulary("a").encode(3)),
         (TypeError, "text: expected a string, got bytes", lambda: Vocabulary("a").encode(b"a")),
         (TypeError, "text: expected a string, got int 3", lambda: Vocabulary.from_text(3)),
+        (ValueError, "unknown: expected one of 'error', 'skip'", lambda: Vocabulary("a").encode("a", unknown="ignore")),
         (ValueError, "end: expected False", lambda: Vocabulary("a").encode("a", end=True)),
         (ValueError, "ids: expected ids in 0..1, got 2", lambda: Vocabulary("ab").decode([0, 2])),
         (TypeError, "ids: expected integer ids", lambda: Vocabulary("ab").decode([0.5])),

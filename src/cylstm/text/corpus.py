@@ -22,6 +22,7 @@ __all__ = [
     "encode_file",
     "fingerprint",
     "manual",
+    "paragraph_break",
     "read_corpus",
     "read_text",
     "side_by_side",
@@ -70,18 +71,21 @@ def read_text(path, block: int = BLOCK) -> Iterator[str]:
         raise ValueError(f"{path}: expected text, got an empty file")
 
 
-def encode_file(path, level="char", *, vocabulary=None, max_size=None, min_count=1, folder=None):
+def encode_file(path, level="char", *, vocabulary=None, max_size=None, min_count=1, folder=None, unknown="error",
+                skipped=None):  # fmt: skip
     """The ids of a text file of any size, in bounded memory: (ids, vocabulary).
 
     path : a file in UTF-8 (at level "byte", any file). It is read twice, or once where `vocabulary` is given.
     level, max_size, min_count : how the vocabulary is built where none is given (`Vocabulary.from_stream`).
     folder : where the ids are kept, in a file without a name that vanishes with the array (default: the system's
         folder for temporary files).
+    unknown, skipped : what becomes of tokens outside a given vocabulary, as for `Vocabulary.encode_stream`.
 
     ids: read-only np.memmap (N,) of the smallest unsigned integer type.
 
     Raises ValueError for a file that is empty, not UTF-8, a pipe where it would be read twice, a device, or has
-    characters outside the vocabulary; OSError for one that cannot be read, or where there is no room for the ids.
+    tokens outside the vocabulary (where they are skipped: no others); OSError for one that cannot be read, or where
+    there is no room for the ids.
     """
     path = path_name("path", path)
     mode = os.stat(path).st_mode
@@ -100,12 +104,14 @@ def encode_file(path, level="char", *, vocabulary=None, max_size=None, min_count
     folder = tempfile.gettempdir() if folder is None else folder
     with tempfile.TemporaryFile(dir=folder, prefix="cylstm-") as file:
         with contextlib.closing(blocks):  # an error leaves the text's file open otherwise
-            for ids in vocabulary.encode_stream(blocks, name=path):
+            for ids in vocabulary.encode_stream(blocks, name=path, unknown=unknown, skipped=skipped):
                 try:
                     file.write(ids)
                     file.flush()
                 except OSError as error:  # of a file without a name
                     raise OSError(error.errno, error.strerror, folder) from None
+        if not file.tell():  # NumPy maps no empty file
+            raise ValueError(f"{path}: expected tokens of the vocabulary, got none")
         return np.memmap(file, vocabulary.dtype, mode="r"), vocabulary
 
 
@@ -119,17 +125,20 @@ def _read_bytes(path) -> Iterator[bytes]:
             data = file.read(BLOCK)
 
 
-def read_corpus(path=None, level="char", *, vocabulary=None, max_size=None, min_count=1):
+def read_corpus(path=None, level="char", *, vocabulary=None, max_size=None, min_count=1, unknown="error",
+                skipped=None):  # fmt: skip
     """The ids (N,) and the vocabulary of a text file, or of Python's own manual where `path` is None.
 
     The arguments, the result and the errors are those of `data.encode_file`; the manual's ids are an array in memory.
     """
     if path is not None:
-        return encode_file(path, level, vocabulary=vocabulary, max_size=max_size, min_count=min_count)
+        return encode_file(path, level, vocabulary=vocabulary, max_size=max_size, min_count=min_count,
+                           unknown=unknown, skipped=skipped)  # fmt: skip
     text = manual()
     if vocabulary is None:
         vocabulary = Vocabulary.from_text(text, level, max_size=max_size, min_count=min_count)
-    return vocabulary.encode(text, name="manual"), vocabulary
+    ids = vocabulary.encode_stream([text], name="manual", unknown=unknown, skipped=skipped)
+    return np.concatenate(list(ids)), vocabulary
 
 
 def text_streams(ids, count: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -140,6 +149,23 @@ def text_streams(ids, count: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
     if len(ids) < 2:
         raise ValueError(f"text: expected at least 2 tokens (a step and its target), got {len(ids)}")
     return streams(ids, max(1, min(count, (len(ids) - 1) // steps)))
+
+
+def paragraph_break(ids, vocabulary: Vocabulary) -> str:
+    """What stands before the paragraphs of a text: a line break and a blank line, where one line in a hundred is blank,
+    as where lines are broken inside of sentences; "" for other texts, whose lines begin of themselves.
+
+    ids : (N,); the first of them tell.
+    """
+    head = np.asarray(ids[:BLOCK])
+    for text in ("\n\n", "\n\r\n"):
+        if not vocabulary.missing(text):
+            blank = vocabulary.encode(text)
+            last = len(head) - len(blank)
+            found = np.all([head[i : max(0, last + 1) + i] == token for i, token in enumerate(blank)], axis=0)
+            if found.sum() > np.count_nonzero(head == blank[0]) / 100:
+                return text
+    return ""
 
 
 def fingerprint(ids) -> str:

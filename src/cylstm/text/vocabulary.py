@@ -18,7 +18,7 @@ import numpy as np
 
 from cylstm.checks import as_ids, describe, one_of, positive_int
 
-__all__ = ["Vocabulary", "smallest_dtype"]
+__all__ = ["UnknownTokens", "Vocabulary", "smallest_dtype"]
 
 LEVELS = ("char", "word", "byte")
 UNKNOWN = "<unk>"
@@ -50,6 +50,10 @@ MOST_DIFFERENT = 1_000_000
 def smallest_dtype(size: int) -> np.dtype:
     """The smallest unsigned integer type that holds the ids 0..size-1."""
     return np.min_scalar_type(max(size - 1, 0))
+
+
+class UnknownTokens(ValueError):
+    """A text holds tokens outside a vocabulary that has no unknown token."""
 
 
 class Vocabulary:
@@ -153,31 +157,43 @@ class Vocabulary:
         specials = "".join(f", {name}={getattr(self, name)!r}" for name in ("unknown", "end") if getattr(self, name))
         return f"Vocabulary({len(self)} tokens, level={self.level!r}{specials})"
 
-    def encode(self, text: str, *, end: bool = False, name: str = "text") -> np.ndarray:
+    def encode(self, text: str, *, end: bool = False, name: str = "text", unknown: str = "error") -> np.ndarray:
         """The ids (N,) of a text, in the smallest unsigned integer type; `end=True` appends the end token.
 
-        Level "byte" also takes a bytes object. Raises TypeError unless text is a string, ValueError for tokens outside
-        a vocabulary that has no unknown token, and for `end=True` without an end token; `name` is what the errors call
-        the text.
+        unknown : what becomes of tokens outside a vocabulary that has no unknown token: "error", or "skip", which
+            leaves them out, as if they were not in the text.
+
+        Level "byte" also takes a bytes object. Raises TypeError unless text is a string, ValueError for unknown tokens
+        (which it names, with the place of the first, counted in tokens from 0, and its line, from 1) unless they are
+        skipped, and for `end=True` without an end token; `name` is what the errors call the text.
         """
         if not isinstance(text, (str, bytes) if self.level == "byte" else str):
             raise TypeError(f"{name}: expected a string, got {describe(text)}")
         if end and self.end is None:
             raise ValueError("end: expected False for a vocabulary without an end token, got True")
         tail = np.full(int(end), self.end_id if end else 0, self.dtype)
-        return np.concatenate([*self.encode_stream(_slices(text), name=name), tail])
+        return np.concatenate([*self.encode_stream(_slices(text), name=name, unknown=unknown), tail])
 
-    def encode_stream(self, blocks: Iterable[str], *, name: str = "text") -> Iterator[np.ndarray]:
+    def encode_stream(self, blocks: Iterable[str], *, name: str = "text", unknown: str = "error",
+                      skipped: Counter | None = None) -> Iterator[np.ndarray]:  # fmt: skip
         """The ids of a text that comes in blocks, as arrays one after the other, with no more in memory than a block.
 
+        skipped : a collections.Counter that is told the tokens which `unknown="skip"` leaves out.
         The result does not depend on where the blocks are cut. Raises as `encode` does.
         """
-        position = 0
+        one_of("unknown", unknown, ("error", "skip"))
+        position, line = 0, 1
         for block in _words(blocks, self._pattern()) if self.level == "word" else blocks:
             ids = self._lookup(block)
             if self.unknown_id is None and ids.size and ids.min() < 0:
-                raise ValueError(f"{name}: {self._complaint(block, np.flatnonzero(ids < 0), position)}")
-            position += len(ids)
+                where = np.flatnonzero(ids < 0)
+                if unknown == "error":
+                    raise UnknownTokens(f"{name}: {self._complaint(block, where, position, line)}")
+                if skipped is not None:
+                    skipped.update(block[i] for i in where)
+                ids = ids[ids >= 0]
+            elif self.unknown_id is None and self.level != "byte":
+                position, line = position + len(ids), line + block.count("\n")
             yield ids.astype(self.dtype)
 
     def missing(self, text: str) -> list[str]:
@@ -246,12 +262,14 @@ class Vocabulary:
         fill = -1 if self.unknown_id is None else self.unknown_id
         return np.fromiter(map(self.index.get, block, repeat(fill)), np.int32, len(block))
 
-    def _complaint(self, block, where, position) -> str:
+    def _complaint(self, block, where, position, line) -> str:
+        """block : a string, or a list of words."""
         found = list(dict.fromkeys(block[i] for i in where))
         shown = ", ".join(f"{t!r} (U+{ord(t):04X})" if len(t) == 1 else repr(t) for t in found[:5])
         more = f" and {len(found) - 5} more" if len(found) > 5 else ""
         kind = "characters" if self.level == "char" else "words"
-        return f"expected {kind} in the vocabulary, got {shown}{more}, first at position {position + where[0]}"
+        place = f"position {position + where[0]}, line {line + block[: where[0]].count(chr(10))}"
+        return f"expected {kind} in the vocabulary, got {shown}{more}, first at {place}"
 
 
 def _checked_tokens(tokens, level) -> tuple:
