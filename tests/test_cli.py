@@ -39,15 +39,15 @@ def trained(tmp_path_factory):
 
 def test_evaluation_prints_loss_perplexity_and_accuracy(trained, capsys):
     assert main(["evaluate", trained, "corpus.txt", "--streams", "1"]) == 0
-    found = re.fullmatch(
-        r"loss ([\d.]+) per token, perplexity ([\d.]+), accuracy ([\d.]+)%, 2,019 tokens\n", capsys.readouterr().out
-    )
+    means = r"loss ([\d.]+) per token, perplexity ([\d.]+), accuracy ([\d.]+)%, ([\d.]+) bits per character"
+    found = re.fullmatch(means + ", 2,019 tokens\n", capsys.readouterr().out)
     model = Model.load(trained)
     x, y = data.next_token(model.vocabulary.encode(TEXT))
     expected = model.evaluate(x, y)
     assert float(found[1]) == pytest.approx(expected["loss"], abs=1e-4)
     assert float(found[2]) == pytest.approx(np.exp(expected["loss"]), rel=1e-2)
     assert float(found[3]) == pytest.approx(100 * expected["accuracy"], abs=1e-2)
+    assert float(found[4]) == pytest.approx(expected["loss"] / np.log(2), rel=1e-3)  # a token is a character
 
 
 def test_evaluation_shows_tokens_side_by_side(trained, capsys):
@@ -163,7 +163,10 @@ def test_the_shortest_corpus_that_can_be_split_is_taken(folder):
 def test_a_corpus_with_unknown_characters_cannot_be_evaluated(trained, folder, capsys):
     (folder / "other.txt").write_text("The cät", encoding="utf-8")
     message = refused(capsys, "evaluate", trained, "other.txt")
-    assert message == "other.txt: expected characters in the vocabulary, got 'ä' (U+00E4), first at position 5"
+    assert message.startswith(
+        "other.txt: expected characters in the vocabulary, got 'ä' (U+00E4), first at position 5, line 1; --unk"
+    )
+    assert "--unknown skip" in message and "--min-count 2" in message
     (folder / "one.txt").write_text("T")
     assert refused(capsys, "evaluate", trained, "one.txt").startswith("one.txt: expected at least 2 tokens")
     (folder / "few.txt").write_text("The cat")

@@ -35,10 +35,10 @@ def test_training_writes_model_picture_and_history(capsys):
     assert model.vocabulary == Vocabulary.from_text(TEXT) and (model.hidden_size, model.num_layers) == (9, 2)
     assert re.findall(r"^epoch ./.", out, re.MULTILINE) == ["epoch 1/2", "epoch 2/2"]
     assert len(re.findall(r"^    The ", out, re.MULTILINE)) == 2  # the samples
-    held_out = re.search(r"^test: (loss [\d.]+ per token, perplexity [\d.]+, accuracy [\d.]+%, 100 tokens)$", out, re.M)
+    held_out = re.search(r"^test: (loss .*, 100 tokens)$", out, re.M)
     assert main(["evaluate", "m.safetensors", "corpus.txt", "--part", "test"]) == 0
     assert capsys.readouterr().out.strip() == held_out[1]
-    assert "tokens/s" in err or "batch/s" in err
+    assert err == "", "a file would keep every state of a bar"
 
 
 def test_training_is_reproducible_and_what_fit_does_on_its_own():

@@ -10,6 +10,7 @@ import os
 import platform
 import shlex
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,12 @@ from cylstm.cli.options import EVALUATED, WRITTEN, parse
 from cylstm.model import Model
 from cylstm.sequences import next_token, split
 from cylstm.text import corpus
+from cylstm.text.measures import evaluate_text
 from cylstm.text.sampling import continue_text, writes_tokens
+from cylstm.text.vocabulary import UnknownTokens
 from cylstm.training import optim, schedule
 from cylstm.training.checkpoint import Checkpoint
+from cylstm.training.progress import can_draw
 
 __all__ = ["main"]
 
@@ -71,9 +75,13 @@ def leave_unread() -> None:
 
 
 def say(text) -> None:
-    """Print, and go on where nobody reads it: a training run is worth more than its report."""
+    """Print, beside a bar that may be there, and go on where nobody reads it: a training run is worth more than its
+    report."""
+    from tqdm import tqdm  # 30 ms, which the other commands need not wait for
+
     try:
-        print(text, flush=True)
+        with tqdm.external_write_mode():
+            print(text, flush=True)
     except BrokenPipeError:
         leave_unread()
 
@@ -89,11 +97,13 @@ def run_train(args) -> None:
     summary = (f"{len(ids):,} tokens, {len(model.vocabulary):,} different; {model.parameters.size:,} parameters; "
                f"{len(training[0])} streams of {training[0].shape[1]:,} steps")  # fmt: skip
     checkpoint = Checkpoint(args.checkpoint, note=saved)
+    report = Report(args, summary, corpus.paragraph_break(ids, model.vocabulary))
     try:
         history = model.fit(*training, validation=validation, epochs=args.epochs, optimizer=optimizer(args),
                             clip_norm=args.clip or None, tbptt=args.tbptt, seed=args.seed, patience=args.patience,
-                            checkpoint=checkpoint, resume=args.saved_run, progress=not args.quiet,
-                            callbacks=[Report(args, summary)])  # fmt: skip
+                            checkpoint=checkpoint, resume=args.saved_run,
+                            progress=not args.quiet and can_draw(),  # otherwise Report's lines will do
+                            callbacks=[report])  # fmt: skip
     except KeyboardInterrupt:
         if os.path.exists(args.checkpoint):
             files = [("--resume", args.checkpoint), *((f"--{name}", getattr(args, name)) for name in WRITTEN)]
@@ -154,8 +164,9 @@ def optimizer(args):
 class Report:
     """A callback that prints how each epoch went and, about ten times in a run, what the model writes."""
 
-    def __init__(self, args, summary):
-        self.args, self.summary = args, summary
+    def __init__(self, args, summary, start):
+        """start : what samples go on from, unseen, where there is no prompt."""
+        self.args, self.summary, self.start = args, summary, start
         self.every = max(1, args.epochs // 10)
 
     def __call__(self, event):
@@ -168,7 +179,8 @@ class Report:
         say(f"epoch {epoch}/{args.epochs}: training {history.train_loss[-1]:.4f}, "
             f"validation {history.validation_loss[-1]:.4f}, {history.seconds[-1]:.1f} s")  # fmt: skip
         if args.sample and (epoch % self.every == 0 or epoch == args.epochs):
-            pieces = continue_text(event.model, args.prompt, args.sample, temperature=0.7, seed=[args.seed, epoch])
+            prompt = args.prompt or self.start
+            pieces = continue_text(event.model, prompt, args.sample, temperature=0.7, seed=[args.seed, epoch])
             sample = args.prompt + "".join(pieces)
             say("".join("    " + line for line in sample.splitlines(keepends=True)))
 
@@ -188,20 +200,35 @@ def load(path) -> Model:
 
 def evaluated(model, ids, streams) -> str:
     """What `Model.evaluate` finds on a text, in one line."""
-    found = model.evaluate(*corpus.text_streams(ids, streams, EVALUATION_STEPS))
-    return (f"loss {found['loss']:.4f} per token, perplexity {found['perplexity']:.4g}, "
-            f"accuracy {found['accuracy']:.2%}, {found['tokens']:,} tokens")  # fmt: skip
+    found = evaluate_text(model, *corpus.text_streams(ids, streams, EVALUATION_STEPS))
+    perplexity = f"perplexity {found['perplexity']:.4g}"
+    if "words" in found:
+        perplexity = (f"perplexity {found['word_perplexity']:.4g} per word (the loss of all tokens over "
+                      f"{found['words']:,} words)")  # fmt: skip
+    unknown = f" ({found['unknown']:,} {model.vocabulary.unknown} left out)" if found["unknown"] else ""
+    return (f"loss {found['loss']:.4f} per token, {perplexity}, accuracy {found['accuracy']:.2%}, "
+            f"{found['bits_per_character']:.4g} bits per character{unknown}, {found['tokens']:,} tokens")  # fmt: skip
 
 
 def run_evaluate(args) -> None:
-    """Print loss, perplexity and accuracy on a corpus and, if asked, tokens side by side."""
-    model = load(args.model)
-    ids, vocabulary = corpus.read_corpus(args.corpus, vocabulary=model.vocabulary)
+    """Print loss, perplexity, accuracy and bits on a corpus and, if asked, tokens side by side."""
+    model, skipped = load(args.model), Counter()
+    try:
+        ids, vocabulary = corpus.read_corpus(args.corpus, vocabulary=model.vocabulary, unknown=args.unknown,
+                                             skipped=skipped)  # fmt: skip
+    except UnknownTokens as error:
+        raise ValueError(f"{error}; --unknown skip leaves such out, and a model trained with --min-count 2 or more "
+                         "reads rare ones as <unk>") from None  # fmt: skip
     expect_tokens(args, ids, 2, "(a step and its target)")
     if args.part != "all":
         expect_tokens(args, ids, LEAST_TOKENS, "to split")
         ids = dict(zip(("train", "validation", "test"), split(ids), strict=True))[args.part]
-    print(evaluated(model, ids, args.streams))
+    left_out = ""
+    if skipped:
+        left_out = f" ({skipped.total():,} unknown ones of the corpus skipped)"
+        most = ", ".join(f"{token!r} ({count:,})" for token, count in skipped.most_common(5))
+        note(f"unknown, skipped: {most}{', ...' if len(skipped) > 5 else ''}")
+    print(evaluated(model, ids, args.streams) + left_out)
     if args.show:
         x, y = next_token(np.asarray(ids[: args.show + 1]))
         print(*corpus.side_by_side(vocabulary, x, y, model.predict(x)), sep="\n")
@@ -212,7 +239,7 @@ def run_generate(args) -> None:
     model = load(args.model)
     unknown = model.vocabulary.missing(args.prompt)
     pieces = continue_text(model, args.prompt, args.length, temperature=args.temperature, top_k=args.top_k,
-                                top_p=args.top_p, seed=args.seed, stop=args.stop)  # fmt: skip
+                                top_p=args.top_p, ban=args.ban, seed=args.seed, stop=args.stop)  # fmt: skip
     if unknown:
         note(f"prompt: read as {model.vocabulary.unknown}: {', '.join(map(repr, unknown))}")
     print(args.prompt, end="", flush=True)

@@ -198,13 +198,17 @@ def parsers():
     commands = parser.add_subparsers(dest="command", required=True, metavar="train | evaluate | generate | info")
     train = commands.add_parser("train", help="train a language model on a text", description=TRAIN)
     add_train_options(train)
-    evaluate = commands.add_parser("evaluate", help="loss, perplexity and accuracy of a model on a text")
+    evaluate = commands.add_parser("evaluate", help="loss, perplexity, accuracy and bits per character of a "
+                                   "model on a text")  # fmt: skip
     evaluate.add_argument("model", metavar="MODEL")
     evaluate.add_argument("corpus", metavar="CORPUS", nargs="?", help="a UTF-8 text; default: Python's own manual")
     evaluate.add_argument("--part", default="all", choices=("all", "train", "validation", "test"),
                           help="the part of the corpus, as `train` splits it (default: all)")  # fmt: skip
     evaluate.add_argument("--show", metavar="N", type=whole(0), default=0,
                           help="print the first N input, target and predicted tokens side by side")  # fmt: skip
+    evaluate.add_argument("--unknown", choices=("error", "skip"), default="error",
+                          help="what to do about characters that a model without <unk> never saw: "
+                          "skip leaves them out of the text (default: error)")  # fmt: skip
     evaluate.add_argument("--streams", type=whole(1), default=EVALUATED,
                           help=f"parts read in parallel, fewer for a short text (default: {EVALUATED})")  # fmt: skip
     generate = commands.add_parser("generate", help="let a model write")
@@ -214,6 +218,8 @@ def parsers():
     generate.add_argument("--temperature", type=real(0), default=0.8, help="0 takes the likeliest (default: 0.8)")
     generate.add_argument("--top-k", type=whole(1), help="draw among the k likeliest tokens")
     generate.add_argument("--top-p", type=real(0, 1, open_low=True), help="draw among those that together reach p")
+    generate.add_argument("--ban", metavar="TOKEN", action="append", default=[],
+                          help="a token that never comes, such as '<unk>'; may be said again")  # fmt: skip
     generate.add_argument("--seed", type=whole(0), help="the same seed writes the same text")
     generate.add_argument("--stop", default="", metavar="TEXT", help="end after this text")
     info = commands.add_parser("info", help="what a model file holds; without one, what is installed")
@@ -257,6 +263,6 @@ def add_train_options(parser):
     output.add_argument("--checkpoint", metavar="FILE", help="written every minute and epoch, and kept in the end "
                         "(default: beside the model, and removed in the end)")  # fmt: skip
     output.add_argument("--sample", type=whole(0), default=200, metavar="N", help="tokens per sample (default: 200)")
-    output.add_argument("--prompt", metavar="TEXT", help="what samples begin with (default: a line break; "
-                        "for the manual 'The ')")  # fmt: skip
+    output.add_argument("--prompt", metavar="TEXT", help="what samples begin with (default: a line break, or "
+                        "a blank line where the text has some; for the manual 'The ')")  # fmt: skip
     output.add_argument("--quiet", action="store_true", help="no progress bar")
