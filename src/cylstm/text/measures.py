@@ -12,6 +12,7 @@ import numpy as np
 from cylstm.checks import describe, plain_array
 from cylstm.losses import CrossEntropy
 from cylstm.sequences import ragged_rows
+from cylstm.text.sampling import writes_tokens
 from cylstm.text.vocabulary import BLOCK
 
 __all__ = ["evaluate_text"]
@@ -43,7 +44,7 @@ def evaluate_text(model, x, y, *, lengths=None, mask=None, resets=None, state=No
     vocabulary = getattr(model, "vocabulary", None)
     if vocabulary is None:
         raise ValueError("model: expected one with a vocabulary, trained on text, got one without")
-    if not model.loss.of_classes or model.output != "sequence" or model.output_size != len(vocabulary):
+    if not writes_tokens(model) or model.output_size != len(vocabulary):
         raise ValueError(f"model: expected one of its vocabulary's next tokens, got {describe(model)}")
     model = unsmoothed(model)
     options = dict(lengths=lengths, mask=mask, resets=resets, state=state, batch_size=batch_size)
