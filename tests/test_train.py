@@ -288,7 +288,7 @@ X = np.arange(40).reshape(8, 5) % V
     (dict(checkpoint=3), TypeError, "checkpoint: expected a path or a Checkpoint, got int 3"),
     (dict(callbacks=[3]), TypeError, "callbacks: expected callables, got int 3"),
     (dict(y=3), TypeError, "y: expected an array or a list of arrays, got int 3"),
-    (dict(x=[X[0]], y=None), TypeError, "y: expected a list of arrays, as x is one, got NoneType"),
+    (dict(x=[X[0]], y=None), TypeError, "y: expected targets beside x, or batches .* got None"),
 ])  # fmt: skip
 def test_bad_arguments_are_named_before_anything_changes(arguments, error, message):
     model = make()

@@ -13,6 +13,7 @@ import numpy as np
 
 from cylstm._core.ragged import Plan
 from cylstm.checks import check_lengths, check_mask, check_resets, check_state, plain_array
+from cylstm.counting import Counting
 from cylstm.heads import head_outputs
 from cylstm.sequences import as_sequences, batches_by_length, check_masks, kept_resets, one_type, padded
 from cylstm.state import State
@@ -56,6 +57,7 @@ class PartTargets(NamedTuple):
 
     y: np.ndarray  # (B, T, ...) or, where a row has one target, (B, ...)
     weights: np.ndarray | None  # (B,), (B, T) or, of a horizon, (B, k) or (B, T, k)
+    counting: Counting
 
 
 class Batch(NamedTuple):
@@ -83,19 +85,19 @@ class Tokens(NamedTuple):
     count: int  # how many count
 
 
-def batch_of(model, part, countings) -> Batch:
-    """The Batch of a Part. countings : of each head."""
+def batch_of(model, part) -> Batch:
+    """The Batch of a Part."""
     plan, real = part.plan, None
     if plan is not None and plan.lengths is not None and "tokens" in model.kinds:
         real = ~plan.past_ends()
     heads = {
-        name: tokens_of(head, *part.targets[name], real, part.x.shape[:2], countings[name], model.dtype)
+        name: tokens_of(head, *part.targets[name], real, part.x.shape[:2], model.dtype)
         for name, head in model.heads.items()
     }
     return Batch(part.x, heads, real, plan, part.state)
 
 
-def tokens_of(head, y, weights, real, shape, counting, dtype) -> Tokens:
+def tokens_of(head, y, weights, counting, real, shape, dtype) -> Tokens:
     """The Tokens of one head's part of a batch of (B, T) = shape."""
     loss, width = head.loss, head.loss.width(head.output_size)
     weights = None if weights is None else weights.astype(np.float64)

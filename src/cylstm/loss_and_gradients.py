@@ -153,21 +153,23 @@ def head_loss(model, name, loss, h, targets, weights, scale=0.0, dh=None, gradie
 
 
 def evaluate(model, dataset, batch_size=256) -> dict[str, float]:
-    """`Model.evaluate` of a `Dataset`."""
+    """`Model.evaluate` of a `Dataset` or a `Stream`."""
     sums = dict.fromkeys(model.heads, Sums())
     whole = model.bidirectional or set(model.kinds) != {"tokens"}
-    for rows in dataset.batches(batch_size):
-        longest = dataset.longest(rows)
+    for one, rows in dataset.pieces(batch_size):
+        longest = one.longest(rows)
         steps = longest if whole else at_once(len(rows))
-        if dataset.lengths is None:  # the rows are neighbours: a slice is a view, so a memory map is never copied whole
+        if one.lengths is None:  # the rows are neighbours: a slice is a view, so a memory map is never copied whole
             rows = slice(rows[0], rows[-1] + 1)
         state = None
         for start in range(0, longest, steps):
-            batch = batch_of(model, dataset.part(rows, start, start + steps), dataset.countings)
+            batch = batch_of(model, one.part(rows, start, start + steps))
             state = batch.state if start == 0 else state
             outputs, state = model.lstm(model.embed(batch.x, plan=batch.plan), state, lengths=batch.plan)
             for kind, names in model.kinds.items():
                 h = of_kind(model, kind, outputs, state, batch.real)
                 for name in names:
                     sums[name] = sums[name].plus(batch_loss(model, name, h, batch))
+    if not all(found.weight for found in sums.values()):  # a Dataset has seen to it
+        raise ValueError(f"{dataset.name}: expected at least one target that counts, got none")
     return metrics_of(model, sums)

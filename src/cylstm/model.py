@@ -24,6 +24,7 @@ from cylstm.sequences import ragged_rows
 from cylstm.state import Gradients, State
 from cylstm.text.sampling import Sampler, banned_ids, generate
 from cylstm.text.vocabulary import Vocabulary
+from cylstm.training.batch_stream import data_of
 from cylstm.training.dataset import Dataset
 from cylstm.training.fit import fit
 from cylstm.training.history import History
@@ -310,21 +311,22 @@ class Model:
             check_gradients(out, self.parameters)
         dataset = Dataset(self, x, y, lengths, mask=mask, resets=resets, state=state, sample_weight=sample_weight,
                           class_weight=class_weight, ignore=ignore, missing=missing)  # fmt: skip
-        return learn(self, batch_of(self, dataset.part(slice(None)), dataset.countings), out)
+        return learn(self, batch_of(self, dataset.part(slice(None))), out)
 
-    def evaluate(self, x, y, *, lengths=None, mask=None, resets=None, state=None, sample_weight=None, class_weight=None,
-                 ignore=None, missing="error", batch_size=256) -> dict[str, float]:  # fmt: skip
+    def evaluate(self, x, y=None, *, lengths=None, mask=None, resets=None, state=None, sample_weight=None,
+                 class_weight=None, ignore=None, missing="error", batch_size=256) -> dict[str, float]:  # fmt: skip
         """{"loss": mean per token, "perplexity": exp(loss), "accuracy": share of hits, "tokens": how many counted}.
 
-        All but `batch_size` as for `fit`. Perplexity is there for "cross_entropy", accuracy for the argmax of it and
-        for outputs on the right side of 1/2 ("binary_cross_entropy"). Nothing is dropped, no random number is drawn.
+        All but `batch_size`, rows at a time, as for `fit`: x alone may be batches. Perplexity is there for
+        "cross_entropy", accuracy for the argmax of it and for outputs on the right side of 1/2
+        ("binary_cross_entropy"). Nothing is dropped, no random number is drawn.
         """
-        dataset = Dataset(self, x, y, lengths, mask=mask, resets=resets, state=state, sample_weight=sample_weight,
+        dataset = data_of(self, x, y, lengths, mask=mask, resets=resets, state=state, sample_weight=sample_weight,
                           class_weight=class_weight, ignore=ignore, missing=missing)  # fmt: skip
         return evaluate(self, dataset, positive_int("batch_size", batch_size))
 
-    def fit(self, x, y, **options) -> History:
-        """Train on x and y: see `training.fit` for all options."""
+    def fit(self, x, y=None, **options) -> History:
+        """Train on x and y, or on batches alone: see `training.fit` for all options."""
         return fit(self, x, y, **options)
 
     # --- files ----------------------------------------------------------------------------------------------------

@@ -103,10 +103,10 @@ class SavedRun:
         except (KeyError, TypeError) as error:
             raise self.damaged(error) from None
 
-    def counts(self, batches: int, heads) -> dict:
+    def counts(self, batches: float, heads) -> dict:
         """Where the run stood, by the names of its attributes. ValueError where that cannot be.
 
-        batches : how many there are in an epoch. heads : their names.
+        batches : how many there are in an epoch; infinity where nobody knows. heads : their names.
         """
         header = self.header
         try:
@@ -183,7 +183,7 @@ def resume(run, saved: SavedRun) -> None:
     run."""
     model, flat, path, file = run.model, run.model.parameters.raw(), saved.path, saved.tensors
     saved.check_same(model.header()["config"], vars(run.options))
-    stood = saved.counts(len(run.batches()), list(model.heads))
+    stood = saved.counts(math.inf if run.options.rows is None else run.groups()[0], list(model.heads))
     try:
         history = History.from_dict(saved.header.get("history"))
     except ValueError as error:
@@ -191,7 +191,7 @@ def resume(run, saved: SavedRun) -> None:
     buffers = {name: file.read(f"optimizer.{name}", flat.shape, flat.dtype) for name in run.moments.buffers}
     best = file.read("best", flat.shape, flat.dtype) if "best" in file.shapes else None
     state = None
-    if "state.h" in file.shapes:
+    if run.options.tbptt is not None and "state.h" in file.shapes:
         shape = model.initial_state(len(run.dataset)).h.shape
         state = State(*(file.read(f"state.{part}", shape, model.dtype) for part in "hc"))
     parameters = file.read("parameters", flat.shape, flat.dtype)

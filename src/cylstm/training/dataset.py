@@ -19,10 +19,9 @@ from cylstm.checks import (
     described_with_way,
     plain_array,
 )
-from cylstm.counting import Counting
 from cylstm.sequences import batches_by_length, check_masks, kept_resets, one_type, padded, ragged_rows
 from cylstm.state import State
-from cylstm.training.targets import Targets
+from cylstm.training.targets import Targets, options_by_head
 
 __all__ = ["Dataset"]
 
@@ -114,36 +113,18 @@ class Dataset:
 
     def _targets(self, y, sample_weight, class_weight, ignore, missing) -> dict[str, Targets]:
         """Those of each head."""
-        given = {"sample_weight": sample_weight, "class_weight": class_weight, "ignore": ignore}
         heads, name, targets = self.model.heads, self.names[1], {}
         several = "" not in heads
-        if several:
-            if not isinstance(y, Mapping) or set(y) != set(heads):
-                shown = f"a dict of {', '.join(map(str, y))}" if isinstance(y, Mapping) else describe(y)
-                raise TypeError(f"{name}: expected a dict of targets for {', '.join(heads)}, got {shown}")
-            for argument in given:
-                given[argument] = self._by_head(argument, given[argument])
-            if not any(map(of_numbers, heads.values())):
-                Counting.checked(next(iter(heads.values())).loss, None, missing)  # for its error
+        if several and (not isinstance(y, Mapping) or set(y) != set(heads)):
+            shown = f"a dict of {', '.join(map(str, y))}" if isinstance(y, Mapping) else describe(y)
+            raise TypeError(f"{name}: expected a dict of targets for {', '.join(heads)}, got {shown}")
+        options = options_by_head(heads, self.prefix, missing, sample_weight=sample_weight, class_weight=class_weight,
+                                  ignore=ignore)  # fmt: skip
         for key, head in heads.items():
-            own = {argument: value[key] for argument, value in given.items()} if several else given
-            where, skips = f"[{key!r}]" * several, not several or of_numbers(head)
-            targets[key] = Targets(self, head, name + where, y[key] if several else y, **own,
-                                   missing=missing if skips else "error",
+            where = f"[{key!r}]" * several
+            targets[key] = Targets(self, head, name + where, y[key] if several else y, **options[key],
                                    weight_name=f"{self.prefix}sample_weight{where}")  # fmt: skip
         return targets
-
-    def _by_head(self, argument, given) -> dict:
-        """An argument of each head: of sample_weight without a dict the same for all."""
-        heads = self.model.heads
-        if given is None:
-            return dict.fromkeys(heads)
-        if isinstance(given, Mapping) and set(given) <= set(heads):
-            return {**dict.fromkeys(heads), **given}
-        if argument == "sample_weight" and not isinstance(given, Mapping):
-            return dict.fromkeys(heads, given)
-        raise TypeError(f"{self.prefix}{argument}: expected a dict by head, of {', '.join(heads)}, "
-                        f"got {describe(given)}")  # fmt: skip
 
     def _named(self, check, *given):
         """A check whose errors begin with the name of an argument."""
@@ -197,17 +178,12 @@ class Dataset:
             return
         wanting = set(self.targets)
         for n in range(len(self)):
-            batch = batch_of(self.model, self.part([n]), self.countings)
+            batch = batch_of(self.model, self.part([n]))
             wanting -= {name for name, tokens in batch.heads.items() if tokens.weight > 0}
             if not wanting:
                 return
         name = self.targets[min(wanting)].name
         raise ValueError(f"{name}: expected at least one target that counts, got none")
-
-    @property
-    def countings(self) -> dict[str, Counting]:
-        """Which targets of each head count, and how much."""
-        return {name: targets.counting for name, targets in self.targets.items()}
 
     # --- batches --------------------------------------------------------------------------------------------------
 
@@ -272,11 +248,15 @@ class Dataset:
             name("weights", targets.weights)
         for part_name in ("resets", "state"):
             name(part_name, getattr(self, part_name))
-        for counting in self.countings.values():
+        for counting in (targets.counting for targets in self.targets.values()):
             name("class_weight", counting.class_weight)
             if counting.ignore is not None or counting.missing:
                 digest.update(f"ignore {counting.ignore} missing {counting.missing}".encode())
         return digest.hexdigest()
+
+    def pieces(self, batch_size) -> Iterator[tuple[Dataset, np.ndarray]]:
+        """Itself with each of its batches."""
+        return ((self, rows) for rows in self.batches(batch_size))
 
     def batches(self, batch_size, rng=None) -> list[np.ndarray]:
         """Index arrays that hold each row once, similar lengths together. rng: a seed, or None for no shuffling."""
@@ -284,11 +264,6 @@ class Dataset:
             return batches_by_length(self.lengths, batch_size, rng)
         order = np.arange(len(self)) if rng is None else np.random.default_rng(rng).permutation(len(self))
         return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-
-
-def of_numbers(head) -> bool:
-    """Whether targets of a head can be NaN."""
-    return not (head.loss.of_classes or head.loss.of_rows)
 
 
 def plan_of(x, lengths, resets) -> Plan | None:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from cylstm.checks import describe, positive_int, real_in
 from cylstm.training import checkpoint as checkpoints
+from cylstm.training.batch_stream import Stream, are_batches, data_of, named_parts
 from cylstm.training.checkpoint import Checkpoint, SavedRun, read_checkpoint
 from cylstm.training.dataset import Dataset
 from cylstm.training.history import History
 from cylstm.training.optim import Adam, Optimizer
 from cylstm.training.run import Options, Run
+from cylstm.training.schedule import OF_WHOLE_EPOCHS
 
 __all__ = ["fit"]
 
 
-def fit(model, x, y, *, lengths=None, mask=None, resets=None, state=None, sample_weight=None, class_weight=None,
-        ignore=None, missing="error", validation=None, epochs=10, batch_size=32, optimizer=None, clip_norm=5.0,
-        clip_each=False, accumulate=1, trainable=None, tbptt=None, shuffle=True, seed=0, patience=None, checkpoint=None,
+def fit(model, x, y=None, *, lengths=None, mask=None, resets=None, state=None, sample_weight=None, class_weight=None,
+        ignore=None, missing="error", validation=None, epochs=10, batch_size=None, optimizer=None, clip_norm=5.0,
+        clip_each=False, accumulate=1, trainable=None, tbptt=None, shuffle=None, seed=0, patience=None, checkpoint=None,
         resume=None, progress=True, callbacks=(), on_gradients=None) -> History:  # fmt: skip
     """Train a model, in place.
 
@@ -25,6 +27,10 @@ def fit(model, x, y, *, lengths=None, mask=None, resets=None, state=None, sample
         (B,) where rows differ; or two lists of arrays of different lengths; or one sequence, without the axis B.
         For output="last" y is classes (B,) or numbers (B, O), in any shape that has as many to a row (`data.windows`);
         for "ctc" a list of the labels of each row.
+        Or x alone: batches, an iterable that is gone through once per epoch (a list, a PyTorch DataLoader, a
+        `data.Batched`), or a function that returns a new one; an iterator can be had for one epoch. Each batch is
+        (x, y), (x, y, lengths) or a dict of x, y and lengths, mask, resets, state or sample_weight. It is checked when
+        it comes, before any update by it, and then forgotten. See "Data that does not fit into memory" in the manual.
     mask : booleans (B, T), or a list of arrays (T_b,): a step where it is false is skipped, wherever it stands, as if
         the row were shorter: the state passes it by, and neither its input nor its target is looked at.
     resets, state : as for `LSTM`, of all rows; resets of a list are (B, T) for its longest sequence.
@@ -35,9 +41,10 @@ def fit(model, x, y, *, lengths=None, mask=None, resets=None, state=None, sample
         Validation does not use it.
     ignore : a class that does not count, in or outside 0..O-1 (-100 is PyTorch's).
     missing : "error", or "skip" leaves targets that are NaN out of the loss, number by number.
-    validation : (x, y), (x, y, lengths) or a dict of x, y and lengths, mask, resets, state or sample_weight, evaluated
-        after each epoch: no gradient, no dropout, no random number. `ignore` and `missing` apply.
-    epochs, batch_size : int >= 1. A last batch may be smaller.
+    validation : (x, y), (x, y, lengths), a dict as of a batch, or batches (in a list: tuples or dicts), evaluated after
+        each epoch: no gradient, no dropout, no random number. `ignore` and `missing` apply.
+    epochs, batch_size : int >= 1; batches are of 32 rows by default, and a last one may be smaller. Batches that are
+        given stay as they are.
     optimizer : SGD, Adam or AdamW, whose lr is a number or a schedule; a new Adam(lr=1e-3) by default. An object that
         has trained this model before goes on: with its moments, its schedule and the next epoch's order of rows, so
         that one epoch after the other is the same as all in one call (but for `patience`, which counts from the call's
@@ -49,7 +56,8 @@ def fit(model, x, y, *, lengths=None, mask=None, resets=None, state=None, sample
     tbptt : k cuts the steps into chunks of k: x (S, T) are S parallel streams, one update per chunk, the state is
         carried from chunk to chunk and starts at `state`, or zero, each epoch (`data.streams` makes x and y;
         batch_size and shuffle do not apply).
-    shuffle : draw a new order of the rows for each epoch, from (seed, epoch).
+    shuffle : draw a new order of the rows for each epoch, from (seed, epoch); True by default. Batches that are given
+        come in their order (`data.Shuffled` makes another): True is refused.
     patience : stop after so many epochs without a lower validation loss (training loss, where there is no validation),
         and go back to the best weights.
     checkpoint : path or Checkpoint: the whole state is written there now and then, atomically.
@@ -67,7 +75,7 @@ def fit(model, x, y, *, lengths=None, mask=None, resets=None, state=None, sample
     validation loss or, in the end, the weights stop being numbers: no update follows, and the checkpoint stays as it
     was before.
     """
-    dataset = Dataset(model, x, y, lengths, mask=mask, resets=resets, state=state, sample_weight=sample_weight,
+    dataset = data_of(model, x, y, lengths, mask=mask, resets=resets, state=state, sample_weight=sample_weight,
                       class_weight=class_weight, ignore=ignore, missing=missing)  # fmt: skip
     held_out = None if validation is None else held_out_data(model, validation, ignore, missing)
     optimizer = Adam() if optimizer is None else optimizer
@@ -76,17 +84,19 @@ def fit(model, x, y, *, lengths=None, mask=None, resets=None, state=None, sample
     if tbptt is not None:
         tbptt = positive_int("tbptt", tbptt)
         expect_streams(model, dataset)
+    callbacks, epochs = as_callbacks(callbacks), positive_int("epochs", epochs)
+    for data in (dataset, held_out):
+        if isinstance(data, Stream):
+            data.expect_epochs(epochs)
     options = Options(
-        batch_size=positive_int("batch_size", batch_size), optimizer=repr(optimizer),
+        **options_of(dataset, optimizer, batch_size, shuffle, checkpoint or resume), optimizer=repr(optimizer),
         clip_norm=None if clip_norm is None else real_in("clip_norm", clip_norm, 0, open_low=True),
-        clip_each=bool(clip_each), tbptt=tbptt, shuffle=bool(shuffle), seed=positive_int("seed", seed, 0),
-        patience=None if patience is None else positive_int("patience", patience), rows=len(dataset),
-        tokens=dataset.tokens, data=dataset.fingerprint() if checkpoint or resume else None,
+        clip_each=bool(clip_each), tbptt=tbptt, seed=positive_int("seed", seed, 0),
+        patience=None if patience is None else positive_int("patience", patience),
         accumulate=positive_int("accumulate", accumulate),
         trainable=None if trainable is None else model.parameters.matching("trainable", trainable))  # fmt: skip
     if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
         checkpoint = Checkpoint(checkpoint)
-    callbacks, epochs = as_callbacks(callbacks), positive_int("epochs", epochs)
     if on_gradients is not None and not callable(on_gradients):
         raise TypeError(f"on_gradients: expected a callable, got {describe(on_gradients)}")
     me = object()
@@ -101,22 +111,36 @@ def fit(model, x, y, *, lengths=None, mask=None, resets=None, state=None, sample
         model.in_training.give_back(me)
 
 
-def held_out_data(model, validation, ignore, missing) -> Dataset:
-    """(x, y), (x, y, lengths) or a dict, checked."""
-    known = ("x", "y", "lengths", "mask", "resets", "state", "sample_weight")
-    if isinstance(validation, (tuple, list)) and len(validation) in (2, 3):
-        validation = dict(zip(known, validation, strict=False))
-    if not isinstance(validation, Mapping) or not {"x", "y"} <= set(validation) <= set(known):
-        given = describe(validation)
-        if isinstance(validation, Mapping):
-            given = f"one of {', '.join(map(str, validation))}"
-        raise ValueError("validation: expected (x, y), (x, y, lengths) or a dict of x, y and "
-                         f"{', '.join(known[2:])}, got {given}")  # fmt: skip
-    return Dataset(model, **validation, ignore=ignore, missing=missing, prefix="validation ")
+def held_out_data(model, validation, ignore, missing) -> Dataset | Stream:
+    """(x, y), (x, y, lengths) or a dict, checked; or batches, to be checked as they come."""
+    if are_batches(validation):
+        return Stream(model, validation, ignore=ignore, missing=missing, name="validation")
+    parts = named_parts("validation", validation)
+    return Dataset(model, **parts, ignore=ignore, missing=missing, prefix="validation ")
+
+
+def options_of(dataset, optimizer, batch_size, shuffle, fingerprint) -> dict:
+    """The options that say what data there is and how it is cut; of batches that come one by one, that is unknown."""
+    if not isinstance(dataset, Stream):
+        return dict(batch_size=positive_int("batch_size", 32 if batch_size is None else batch_size),
+                    shuffle=shuffle is None or bool(shuffle), rows=len(dataset), tokens=dataset.tokens,
+                    data=dataset.fingerprint() if fingerprint else None)  # fmt: skip
+    if batch_size is not None:
+        raise ValueError(f"batch_size: expected None with batches, which come as they are, got {describe(batch_size)}")
+    if shuffle:
+        raise ValueError("shuffle: expected None or False with batches, which come in their order (data.Shuffled makes "
+                         f"another), got {describe(shuffle)}")  # fmt: skip
+    if not (dataset.known_length or type(optimizer.lr) in OF_WHOLE_EPOCHS):
+        raise ValueError(f"optimizer: expected a rate that is the same throughout an epoch, or batches with a len(), "
+                         f"which says how far an epoch has come, got {optimizer.lr!r}")  # fmt: skip
+    return dict(batch_size=None, shuffle=False, rows=None, tokens=None, data=None)
 
 
 def expect_streams(model, dataset) -> None:
     """ValueError for what tbptt cannot cut into chunks."""
+    if isinstance(dataset, Stream):
+        raise ValueError("tbptt: expected None with batches, which carry no state from one to the next (streams may be "
+                         "a memory map), got some")  # fmt: skip
     if dataset.ragged:
         raise ValueError("tbptt: expected streams in one array, with lengths where they differ, got a list")
     if model.bidirectional or set(model.kinds) != {"tokens"}:

@@ -15,6 +15,7 @@ from cylstm.batches import batch_of
 from cylstm.loss_and_gradients import Sums, evaluate, learn, loss_of, metrics_of
 from cylstm.parameters import Parameters
 from cylstm.training import checkpoint as checkpoints
+from cylstm.training.batch_stream import Stream
 from cylstm.training.events import Event, NonFiniteLoss, StopTraining, deferred_interrupt
 from cylstm.training.history import History
 from cylstm.training.progress import epoch_bar
@@ -27,7 +28,7 @@ __all__ = ["Options", "Run"]
 class Options:
     """Everything but the data that decides what training computes, `epochs` excepted; the same again on resuming."""
 
-    batch_size: int
+    batch_size: int | None  # None for batches that come as they are
     optimizer: str
     clip_norm: float | None
     clip_each: bool
@@ -35,8 +36,8 @@ class Options:
     shuffle: bool
     seed: int
     patience: int | None
-    rows: int
-    tokens: int
+    rows: int | None
+    tokens: int | None
     data: str | None  # a fingerprint, where there is a checkpoint
     accumulate: int = 1
     trainable: list[str] | None = None  # names
@@ -91,11 +92,11 @@ class Run:
         return self.options.patience is not None and self.waited >= self.options.patience
 
     def run_epoch(self, epochs, interrupt):
-        batches = self.batches()
-        with epoch_bar(self.progress, f"epoch {self.epoch + 1}/{epochs}", len(batches), self.position) as bar:
+        count, groups = self.groups()
+        with epoch_bar(self.progress, f"epoch {self.epoch + 1}/{epochs}", count, self.position) as bar:
             shown, tokens_shown = time.perf_counter(), self.tokens()
-            while self.position < len(batches):
-                loss = self.update(batches[self.position], self.epoch + self.position / len(batches))
+            for batches in groups:
+                loss = self.update(batches, self.how_far(self.position, count))
                 self.position += 1
                 if loss is not None:
                     self.tell("update", loss)
@@ -106,7 +107,7 @@ class Run:
                     rate, loss = (self.tokens() - tokens_shown) / (now - shown), loss_of(self.model, self.sums)
                     bar.set_postfix_str(f"loss {loss:.4f}, {rate:,.0f} tokens/s", refresh=False)
                     shown, tokens_shown = now, self.tokens()
-            self.end_epoch(bar, len(batches))
+            self.end_epoch(bar, count)
         self.save_now_and_then(interrupt, epoch_ended=True)
         self.tell("epoch", self.history.train_loss[-1])
 
@@ -114,28 +115,36 @@ class Run:
         """How many have counted in this epoch."""
         return sum(found.tokens for found in self.sums.values())
 
-    def batches(self):
-        """This epoch's updates in order: lists of batches, which are index arrays, or the first steps of chunks."""
+    def groups(self):
+        """How many updates this epoch has, None where nobody knows, and those from `position` on: each takes some
+        batches, which are index arrays, the first steps of chunks, or Items of a Stream."""
         options = self.options
+        if isinstance(self.dataset, Stream):
+            return self.dataset.updates(self.epoch, self.position, options.accumulate)
         if options.tbptt is not None:
             batches = list(range(0, self.dataset.steps, options.tbptt))
         else:
             batches = self.dataset.batches(options.batch_size, [options.seed, self.epoch] if options.shuffle else None)
-        return [batches[n : n + options.accumulate] for n in range(0, len(batches), options.accumulate)]
+        groups = [batches[n : n + options.accumulate] for n in range(0, len(batches), options.accumulate)]
+        return len(groups), iter(groups[self.position :])
+
+    def how_far(self, position, count) -> float:
+        """Epochs before update `position` of `count`; of an unknown number, the whole ones."""
+        return self.epoch + (min(position, count - 1) / count if count else 0.0)
 
     def update(self, batches, progress) -> float | None:
         """One update of the weights; returns the loss before it, None where nothing counts, and nothing is updated."""
         results = []
         for batch in batches:
             results.append(self.one_batch(batch))
-            if len(batches) > 1:
+            if self.means is not None:
                 self.take_mean(results)
         total = sum(result.loss * result.weight for result in results if result.weight)
         weight = sum(result.weight for result in results)
         if not weight:
             return None
         loss = results[0].loss if len(results) == 1 else total / weight
-        if len(results) > 1:
+        if self.means is not None:
             self.gradients.raw()[:] = self.means.raw()
         if self.on_gradients is not None:
             self.on_gradients(self.model, self.gradients)
@@ -154,7 +163,7 @@ class Run:
         """The gradients of one batch, and what else there is to tell of it."""
         tbptt = self.options.tbptt
         part = self.dataset.part(batch) if tbptt is None else self.dataset.part(slice(None), batch, batch + tbptt)
-        result = learn(self.model, batch_of(self.model, part, self.dataset.countings), self.gradients, self.state)
+        result = learn(self.model, batch_of(self.model, part), self.gradients, self.state)
         if tbptt is not None:
             self.state = result.state
         return result
@@ -195,7 +204,9 @@ class Run:
         if not math.isfinite(updates.sum_squares(self.model.parameters.raw())):
             self.complain("weights: expected finite numbers, got others", self.moments.updates)
 
-    def end_epoch(self, bar, batches):
+    def end_epoch(self, bar, count):
+        if not all(found.weight for found in self.sums.values()):  # a Dataset has seen to it
+            raise ValueError("batches: expected at least one target that counts in each epoch, got none")
         found = metrics_of(self.model, self.sums)
         held_out = None if self.held_out is None else evaluate(self.model, self.held_out)
         if held_out is not None and not math.isfinite(held_out["loss"]):
@@ -203,7 +214,7 @@ class Run:
         history = self.history
         history.train_loss.append(found["loss"])
         history.train_accuracy.append(found.get("accuracy"))
-        last_update = self.epoch + (batches - 1) / batches
+        last_update = self.how_far(self.position - 1, count)
         history.learning_rate.append(self.optimizer.lr.at(last_update, self.plateaus))
         history.updates.append(self.moments.updates)
         history.seconds.append(self.elapsed + time.perf_counter() - self.started)

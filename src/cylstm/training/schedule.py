@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cylstm.checks import positive_int, real_in
 
-__all__ = ["Constant", "Cosine", "ReduceOnPlateau", "StepDecay", "as_schedule"]
+__all__ = ["OF_WHOLE_EPOCHS", "Constant", "Cosine", "ReduceOnPlateau", "StepDecay", "as_schedule"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,9 @@ class ReduceOnPlateau(Constant):
 
     def at(self, progress, plateaus):
         return max(self.minimum, self.rate * self.factor**plateaus)
+
+
+OF_WHOLE_EPOCHS = (Constant, StepDecay, ReduceOnPlateau)  # which are the same throughout an epoch
 
 
 def as_schedule(lr) -> Constant:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from cylstm.counting import Counting, check_token_weights
 from cylstm.labels import plain
 from cylstm.sequences import one_type, padded, ragged_rows
 
-__all__ = ["Targets"]
+__all__ = ["Targets", "counting_of", "options_by_head"]
 
 
 class Targets:
@@ -27,14 +27,9 @@ class Targets:
     def __init__(self, rows, head, name, y, *, sample_weight, weight_name, class_weight, ignore, missing):
         self.rows, self.head, self.name = rows, head, name
         self.listed = rows.ragged and not head.per_row  # a list of arrays (T_b, ...)
-        label = None
-        if head.labels is not None and ignore is not None:
-            label, ignore = plain(ignore), -1
-        self.counting = Counting.checked(head.loss, ignore, missing)
-        self.y = self._checked(y, label)
-        if head.labels is not None and isinstance(class_weight, dict):
-            class_weight = self._of_labels(class_weight)
-        self.counting = self.counting.weighing(head.loss, head.output_size, class_weight, self._of_rows())
+        self.counting = counting_of(head, None, ignore, missing)
+        self.y = self._checked(y, None if ignore is None else plain(ignore))
+        self.counting = counting_of(head, class_weight, ignore, missing, self._of_rows())
         self.weights = None if sample_weight is None else self._checked_weights(weight_name, sample_weight)
 
     # --- checks ---------------------------------------------------------------------------------------------------
@@ -123,14 +118,6 @@ class Targets:
                           head.output_size)  # fmt: skip
         return y
 
-    def _of_labels(self, class_weight) -> dict:
-        """Weights by class, from those by label."""
-        names = self.head.names
-        for label in class_weight:
-            if label not in names.index:
-                raise ValueError(f"class_weight: expected labels of {names.shown()}, got {describe(label)}")
-        return {names.index[label]: weight for label, weight in class_weight.items()}
-
     def _checked_weights(self, name, given):
         """(B,), (B, T), or a list of arrays (T_b,); with a horizon of k also (B, k), (B, T, k)."""
         rows, k = self.rows, (self.head.groups,) * (self.head.horizon is not None)
@@ -168,7 +155,7 @@ class Targets:
         y, weights, per_row = self.y, self.weights, self.head.per_row
         if weights is not None:
             weights = weights[rows] if per_row or weights.ndim == 1 else weights[rows, steps]
-        return PartTargets(y[rows] if per_row else y[rows, steps], weights)
+        return PartTargets(y[rows] if per_row else y[rows, steps], weights, self.counting)
 
     def gathered(self, rows, chosen) -> PartTargets:
         """Those of some rows, and of those of the steps at these places, one behind the other."""
@@ -177,4 +164,42 @@ class Targets:
         if weights is not None:
             by_row = not isinstance(weights, list) and (per_row or weights.ndim == 1)
             weights = weights[rows] if by_row else padded([weights[n][places] for n, places in pairs])[0]
-        return PartTargets(y[rows] if per_row else padded([y[n][places] for n, places in pairs])[0], weights)
+        y = y[rows] if per_row else padded([y[n][places] for n, places in pairs])[0]
+        return PartTargets(y, weights, self.counting)
+
+
+def counting_of(head, class_weight, ignore, missing, targets=()) -> Counting:
+    """What of the targets of a head counts. ignore, class_weight : of its labels, where it has some; targets : those
+    that "balanced" goes by."""
+    names = head.names
+    if names is not None and isinstance(class_weight, Mapping):
+        for label in class_weight:
+            if label not in names.index:
+                raise ValueError(f"class_weight: expected labels of {names.shown()}, got {describe(label)}")
+        class_weight = {names.index[label]: weight for label, weight in class_weight.items()}
+    counting = Counting.checked(head.loss, ignore if names is None or ignore is None else -1, missing)
+    return counting.weighing(head.loss, head.output_size, class_weight, targets)
+
+
+def options_by_head(heads, prefix, missing, **options) -> dict[str, dict]:
+    """Arguments of `fit`, and `missing`, as they are for each head: those of several come in dicts, but that
+    sample_weight may be the same for all."""
+    if "" in heads:
+        return {"": {**options, "missing": missing}}
+    if not any(map(of_numbers, heads.values())):
+        Counting.checked(next(iter(heads.values())).loss, None, missing)  # for its error
+    found = {name: {"missing": missing if of_numbers(head) else "error"} for name, head in heads.items()}
+    for argument, given in options.items():
+        if given is None or (argument == "sample_weight" and not isinstance(given, Mapping)):
+            given = dict.fromkeys(heads, given)
+        if not isinstance(given, Mapping) or not set(given) <= set(heads):
+            raise TypeError(f"{prefix}{argument}: expected a dict by head, of {', '.join(heads)}, "
+                            f"got {describe(given)}")  # fmt: skip
+        for name in heads:
+            found[name][argument] = given.get(name)
+    return found
+
+
+def of_numbers(head) -> bool:
+    """Whether targets of a head can be NaN."""
+    return not (head.loss.of_classes or head.loss.of_rows)
