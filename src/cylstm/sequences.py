@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from cylstm.checks import as_generator, as_ids, check_mask, describe, plain_arra
 __all__ = [
     "as_sequences",
     "batches_by_length",
+    "in_pieces",
     "next_token",
     "one_hot",
     "one_type",
@@ -20,6 +21,8 @@ __all__ = [
     "streams",
     "windows",
 ]
+
+AT_ONCE = 1 << 18  # elements that are looked at together
 
 
 def one_hot(ids, size: int, dtype="float32") -> np.ndarray:
@@ -173,6 +176,12 @@ def windows(series, width: int, horizon: int = 1, stride: int = 1) -> tuple[np.n
     table = series if series.ndim == 2 else series[:, None]
     both = np.lib.stride_tricks.sliding_window_view(table, width + horizon, axis=0)[::stride].swapaxes(1, 2)
     return both[:, :width], both[:, width:]
+
+
+def in_pieces(array) -> Iterator[slice]:
+    """Its rows, about AT_ONCE elements at a time: a memory map is not copied as a whole."""
+    rows = max(1, AT_ONCE // max(1, array[:1].size))
+    return (slice(start, start + rows) for start in range(0, len(array), rows))
 
 
 def ragged_rows(x) -> list[np.ndarray] | None:

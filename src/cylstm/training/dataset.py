@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -19,13 +19,13 @@ from cylstm.checks import (
     described_with_way,
     plain_array,
 )
-from cylstm.sequences import batches_by_length, check_masks, kept_resets, one_type, padded, ragged_rows
+from cylstm.sequences import batches_by_length, check_masks, in_pieces, kept_resets, one_type, padded, ragged_rows
 from cylstm.state import State
 from cylstm.training.targets import Targets, options_by_head
 
 __all__ = ["Dataset"]
 
-HASHED_AT_ONCE = 1 << 20  # elements: a memory map is not copied as a whole
+HASHED_AT_ONCE = 1 << 18  # elements: a memory map is not copied as a whole
 
 
 class Dataset:
@@ -161,7 +161,8 @@ class Dataset:
             shown += " (integers are ids)" * ids
             raise ValueError(f"{name}: expected {shown}, got {given}")
         if ids:
-            check_range(name, x if real is None else x[real], model.input_size)
+            for rows in in_pieces(x):
+                check_range(name, x[rows] if real is None else x[rows][real[rows]], model.input_size)
         else:
             self._check_finite(name, x, real)
 

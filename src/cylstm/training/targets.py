@@ -10,7 +10,7 @@ from cylstm.batches import PartTargets, one_row_each
 from cylstm.checks import check_finite, describe, plain_array
 from cylstm.counting import Counting, check_token_weights
 from cylstm.labels import plain
-from cylstm.sequences import one_type, padded, ragged_rows
+from cylstm.sequences import in_pieces, one_type, padded, ragged_rows
 
 __all__ = ["Targets", "counting_of", "options_by_head"]
 
@@ -113,9 +113,10 @@ class Targets:
         first = y[0] if unbatched else y
         check_finite(name, first, self.rows.model.dtype, real[0] if unbatched and real is not None else real,
                      counting.missing)  # fmt: skip
-        counted = y if real is None else y[real]
-        loss.check_values(name, counted if counting.ignore is None else counted[counted != counting.ignore],
-                          head.output_size)  # fmt: skip
+        ignore = counting.ignore
+        for piece in in_pieces(y):
+            part = y[piece] if real is None else y[piece][real[piece]]
+            loss.check_values(name, part if ignore is None else part[part != ignore], head.output_size)
         return y
 
     def _checked_weights(self, name, given):
