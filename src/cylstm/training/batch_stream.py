@@ -99,11 +99,12 @@ class Stream:
         """How many updates an epoch has, by len(), and those from `position` on: iterators of `accumulate` Items each,
         which are read one by one. Nothing is opened before the first is asked for."""
         size = size_of(self.source)
-        return None if size is None else -(-size // accumulate), self._groups(epoch, position * accumulate, accumulate)
+        return None if size is None else -(-size // accumulate), self._groups(epoch, position, accumulate)
 
-    def _groups(self, epoch, skip, accumulate):
+    def _groups(self, epoch, position, accumulate):
         tell_epoch(self.source, epoch)
-        items = self._items(skip)
+        least = (position - 1) * accumulate + 1 if position else 0  # the last update of an epoch may have fewer
+        items = self._items(position * accumulate, least)
         for item in items:
             yield chain([item], islice(items, accumulate - 1))
 
@@ -116,11 +117,11 @@ class Stream:
         """All of an Item's rows, in their order."""
         return item.part(slice(None))
 
-    def _items(self, skip=0):
+    def _items(self, skip=0, least=0):
         items = opened(self.source, self.name)
         skipped = sum(1 for _ in islice(items, skip))
-        if skipped < skip:
-            raise ValueError(f"{self.name}: expected at least {skip}, as many as were taken before the run was broken "
+        if skipped < least:
+            raise ValueError(f"{self.name}: expected at least {least}, as many as were taken before the run was broken "
                              f"off, got {skipped}")  # fmt: skip
         number = skip - 1
         for number, given in enumerate(items, skip):
