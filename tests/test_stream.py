@@ -298,12 +298,14 @@ class Sized(Told):
 def test_schedules_go_by_len_and_those_of_whole_epochs_need_none(rng):
     batches = [(rng.integers(0, V, (3, 4)),) * 2 for _ in range(5)]
     x = np.concatenate([x for x, _ in batches])
-    expected, model = make(), make()
     rates = lambda: Adam(Cosine(0.02, epochs=3, warmup=0.5))  # noqa: E731
-    history = expected.fit(x, x, batch_size=3, shuffle=False, epochs=3, optimizer=rates(), progress=False)
-    found = model.fit(batches, epochs=3, optimizer=rates(), progress=False)
-    np.testing.assert_array_equal(model.parameters.flat, expected.parameters.flat)
-    assert found.learning_rate == history.learning_rate
+    for accumulate in (1, 2):
+        expected, model = make(), make()
+        options = dict(epochs=3, accumulate=accumulate, progress=False)
+        history = expected.fit(x, x, batch_size=3, shuffle=False, optimizer=rates(), **options)
+        found = model.fit(batches, optimizer=rates(), **options)
+        np.testing.assert_array_equal(model.parameters.flat, expected.parameters.flat)
+        assert found.learning_rate == history.learning_rate
     for size in (2, 9):  # an epoch has as many batches as come; its rate stays within it
         model.fit(Sized(batches, size), epochs=2, optimizer=SGD(schedule := Cosine(1.0, epochs=2)), progress=False)
     wrong = make().fit(Sized(batches, 2), epochs=2, optimizer=SGD(schedule), progress=False)

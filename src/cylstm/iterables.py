@@ -102,7 +102,7 @@ class Shuffled(Rearranged):
 
     def _drawn(self, rng):
         buffer = []
-        for item in map(copied, opened(self.source, "items")):
+        for item in copies(self.source, "items"):
             if len(buffer) < self.size:
                 buffer.append(item)
             else:
@@ -132,7 +132,7 @@ class Batched(Rearranged):
         return -(-len(self.source) // self.batch_size)
 
     def __iter__(self) -> Iterator:
-        rows = map(copied, opened(self.source, "rows"))
+        rows = copies(self.source, "rows")
         for first in count(step=self.batch_size):
             batch = list(islice(rows, self.batch_size))
             if not batch:
@@ -140,15 +140,19 @@ class Batched(Rearranged):
             yield gathered(batch, first)
 
 
-def copied(item):
-    """An item whose arrays, of any library's, are NumPy's and its own."""
+def copies(source, name) -> Iterator:
+    """Its items, whose arrays, of any library's, are NumPy's and nobody else's."""
+    return (copied(item, f"{name}[{n}]") for n, item in enumerate(opened(source, name)))
+
+
+def copied(item, name):
     if isinstance(item, Mapping):
-        return {name: copied(part) for name, part in item.items()}
+        return {key: copied(part, name) for key, part in item.items()}
     if isinstance(item, (list, tuple)):
-        parts = map(copied, item)
-        return list(parts) if isinstance(item, list) else tuple(parts)
+        parts = [copied(part, name) for part in item]
+        return parts if isinstance(item, list) else tuple(parts)
     is_array = hasattr(item, "__array__") or hasattr(item, "__dlpack__")
-    return np.array(plain_array("items", item)) if is_array else item
+    return np.array(plain_array(name, item)) if is_array else item
 
 
 def gathered(rows, first):
