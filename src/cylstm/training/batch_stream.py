@@ -75,8 +75,8 @@ class Stream:
             raise TypeError(f"{name}: expected an iterable of (x, y), (x, y, lengths) or dicts, or a function that "
                             f"returns one, got {describe(batches)}")  # fmt: skip
         if isinstance(class_weight, str):
-            raise ValueError("class_weight: expected a dict or None with batches, which nobody has counted, got "
-                             f" {class_weight!r}")  # fmt: skip
+            raise ValueError("class_weight: expected a dict or None with batches, which nobody has counted, "
+                             f"got {class_weight!r}")  # fmt: skip
         self.model, self.source, self.name = model, batches, name
         self.counts = dict(class_weight=class_weight, ignore=ignore, missing=missing)
         for key, options in options_by_head(model.heads, "", missing, class_weight=class_weight, ignore=ignore).items():

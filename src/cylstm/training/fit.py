@@ -70,7 +70,8 @@ def fit(model, x, y=None, *, lengths=None, mask=None, resets=None, state=None, s
         the slope of a penalty) is clipped and taken as they are.
 
     Returns the History. Raises TypeError or ValueError naming the argument, and the place of a number in x or y that is
-    not finite, before anything is changed; RuntimeError where another thread is training the model (what others get
+    not finite, before anything is changed (of batches, before an update by the one that it names, from 0:
+    `batches[17]: x[3, 5, 0]: ...`); RuntimeError where another thread is training the model (what others get
     from it meanwhile may be of weights half updated: give them a copy); NonFiniteLoss when the loss, its gradients, the
     validation loss or, in the end, the weights stop being numbers: no update follows, and the checkpoint stays as it
     was before.
