@@ -353,7 +353,8 @@ def test_memory_does_not_grow_with_the_batches():
     model.fit(batches(1), epochs=1, progress=False)
     few, many = (peak(lambda n=n: model.fit(batches(n), epochs=1, progress=False)) for n in (3, 30))
     assert many < few + 20_000 and few < 8e6
-    assert peak(lambda: model.fit(batches(30), epochs=1, accumulate=10, progress=False)) < few + 20_000
+    lazily = peak(lambda: model.fit(batches(30), epochs=1, accumulate=10, progress=False))
+    assert lazily < few + 2.5e6  # not all ten
     few, many = (peak(lambda n=n: model.evaluate(batches(n))) for n in (3, 30))
     assert many < few + 20_000
     few, many = (
