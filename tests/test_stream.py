@@ -1,6 +1,7 @@
 """Batches that come one by one: the bits of arrays, each checked when it comes, in the memory of one."""
 
 import itertools
+import sys
 import tracemalloc
 
 import numpy as np
@@ -316,7 +317,8 @@ def test_schedules_go_by_len_and_those_of_whole_epochs_need_none(rng):
         assert runs[0].learning_rate == runs[1].learning_rate and len(set(runs[0].learning_rate)) > 1
 
 
-def test_the_bar_of_an_unknown_number_has_no_end(capsys):
+def test_the_bar_of_an_unknown_number_has_no_end(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     make().fit(lambda: iter(PAIRS), epochs=1)
     assert "2batch" in (text := capsys.readouterr().err) and "%" not in text
     make().fit(PAIRS, epochs=1)

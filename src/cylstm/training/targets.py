@@ -31,6 +31,7 @@ class Targets:
         self.y = self._checked(y, None if ignore is None else plain(ignore))
         self.counting = counting_of(head, class_weight, ignore, missing, self._of_rows())
         self.weights = None if sample_weight is None else self._checked_weights(weight_name, sample_weight)
+        del self.rows  # which has these: a circle would keep a batch's memory until somebody collects it
 
     # --- checks ---------------------------------------------------------------------------------------------------
 
