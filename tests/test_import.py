@@ -62,7 +62,8 @@ _core _core.kernels _core.blas _core.load_blas _core.memory _core.interrupt _cor
 _core.packed_rows _core.forward _core.backward _core.gradients _core.packed_weights _core.network _core.arena \
 _core.arguments _core.layer _core.torch_layer _core.head _core.updates _core.ctc _core.ctc_beam
 lstm
-labels heads tensor_files sequences iterables counting ctc batches loss_and_gradients own_loss predictions
+labels heads tensor_files sequences iterables counting ctc batches metric_sums metrics loss_and_gradients own_loss \
+predictions
 text text.vocabulary text.corpus text.sampling text.measures
 training.history training.events training.progress training.schedule training.optim training.checkpoint \
 training.targets training.dataset training.batch_stream training.run training.fit training

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from cylstm import losses
+from cylstm import losses, metrics
 from cylstm._core import head as head_kernel
 from cylstm._core.gradients import embedding_gradient
 from cylstm.batches import at_once, batch_of, of_kind, to_steps
@@ -16,7 +17,7 @@ from cylstm.heads import head_outputs, parameter_names
 from cylstm.parameters import Parameters
 from cylstm.state import State
 
-__all__ = ["Result", "Sums", "evaluate", "learn", "loss_of", "metrics_of"]
+__all__ = ["Result", "Sums", "evaluate", "learn", "loss_of", "means_of"]
 
 
 class Sums(NamedTuple):
@@ -73,7 +74,7 @@ def loss_of(model, sums) -> float:
     return sum(model.heads[name].weight * losses.mean(found.total, found.weight) for name, found in counted.items())
 
 
-def metrics_of(model, sums) -> dict[str, float]:
+def means_of(model, sums) -> dict[str, float]:
     """Numbers by name: "loss", what else there is to say, and "tokens"; of several heads also "NAME.loss" and so on."""
     found = {}
     for name, of_head in sums.items():
@@ -152,9 +153,10 @@ def head_loss(model, name, loss, h, targets, weights, scale=0.0, dh=None, gradie
                             spare=model.spare, scale=scale, dh=dh, dweight=dweight, dbias=dbias)  # fmt: skip
 
 
-def evaluate(model, dataset, batch_size=256) -> dict[str, float]:
-    """`Model.evaluate` of a `Dataset` or a `Stream`."""
+def evaluate(model, dataset, batch_size=256, wanted=None) -> dict[str, float]:
+    """`Model.evaluate` of a `Dataset` or a `Stream`. wanted : metrics, as `metrics.of_heads` gives them."""
     sums = dict.fromkeys(model.heads, Sums())
+    measured = metrics.begin(wanted or {})
     whole = model.bidirectional or set(model.kinds) != {"tokens"}
     for one, rows in dataset.pieces(batch_size):
         longest = one.longest(rows)
@@ -170,6 +172,9 @@ def evaluate(model, dataset, batch_size=256) -> dict[str, float]:
                 h = of_kind(model, kind, outputs, state, batch.real)
                 for name in names:
                     sums[name] = sums[name].plus(batch_loss(model, name, h, batch))
+                    if name in measured:
+                        tokens, make = batch.heads[name], partial(head_outputs, model, name)
+                        metrics.add_batch(measured[name], make, h, tokens.targets, tokens.weights, tokens.unit)
     if not all(found.weight for found in sums.values()):  # a Dataset has seen to it
         raise ValueError(f"{dataset.name}: expected at least one target that counts, got none")
-    return metrics_of(model, sums)
+    return {**means_of(model, sums), **metrics.values(wanted or {}, measured)}

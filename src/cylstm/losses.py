@@ -51,6 +51,7 @@ class Loss:
     of_classes: ClassVar[bool] = False  # whether targets are class ids, and outputs their logits
     reads_outputs: ClassVar[bool] = True
     of_rows: ClassVar[bool] = False  # whether a row has one loss, of all its steps, and a token is a row
+    says: ClassVar[str] = "numbers"  # what metrics find in targets and outputs: see `metric_sums.Sums.takes`
 
     @property
     def parameters(self) -> tuple[float, ...]:
@@ -94,6 +95,11 @@ class Loss:
         """Predictions, from outputs (..., O)."""
         return outputs
 
+    def numbers(self, outputs) -> np.ndarray:
+        """The numbers (..., F) that outputs (..., O) foretell, beside targets (..., F), of a loss that says "numbers".
+        TypeError where they foretell none."""
+        return self.decide(outputs)
+
     probabilities = None  # of outputs (..., O), where a loss has any
 
     def metrics(self, total: float, weight: float, hits: float, outputs: int) -> dict[str, float]:
@@ -109,7 +115,7 @@ class CrossEntropy(Loss):
         label_smoothing without class weights. The perplexity is then that of the smoothed targets.
     """
 
-    name, kernel, of_classes = "cross_entropy", "softmax_cross_entropy", True
+    name, kernel, of_classes, says = "cross_entropy", "softmax_cross_entropy", True, "classes"
     smoothing: float = 0.0
 
     def __post_init__(self):
@@ -184,7 +190,7 @@ class Quantiles(Loss):
         those of the first number, one for each quantile, then those of the second.
     """
 
-    name, kernel = "quantiles", "pinball"
+    name, kernel, says = "quantiles", "pinball", "quantiles"
     quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
 
     def __post_init__(self):
@@ -204,6 +210,18 @@ class Quantiles(Loss):
             several = f"a multiple of {len(self.quantiles)}, an output for each quantile"
             raise ValueError(f"output_size: expected {several}, got {outputs}")
         return (outputs // len(self.quantiles),)
+
+    def numbers(self, outputs):
+        """The medians."""
+        if 0.5 not in self.quantiles:
+            raise TypeError(f"quantiles: expected 0.5 among them, the median, got {self.quantiles}")
+        return outputs[..., self.quantiles.index(0.5) :: len(self.quantiles)]
+
+    def interval(self, outputs) -> tuple[np.ndarray, np.ndarray]:
+        """The lowest and the highest quantile, (..., F) each. TypeError where there is but one."""
+        if len(self.quantiles) < 2:
+            raise TypeError(f"quantiles: expected at least two, got {self.quantiles}")
+        return outputs[..., :: len(self.quantiles)], outputs[..., len(self.quantiles) - 1 :: len(self.quantiles)]
 
 
 @dataclass(frozen=True)
@@ -239,7 +257,7 @@ class Gaussian(Loss):
 class BinaryCrossEntropy(Loss):
     """The mean over outputs, logits, of -t log p - (1 - t) log(1 - p), p = sigmoid(output). Targets t are in [0, 1]."""
 
-    name, kernel = "binary_cross_entropy", "binary_cross_entropy"
+    name, kernel, says = "binary_cross_entropy", "binary_cross_entropy", "binary"
 
     def check_values(self, name, y, outputs):
         wrong = (y < 0) | (y > 1)  # neither where a target is NaN, and missing
@@ -276,7 +294,7 @@ class CTC(Loss):
     zero_infinity : let rows that are too short for their labels count with a loss of 0; otherwise they are refused.
     """
 
-    name, kernel, of_rows = "ctc", "given_gradient", True
+    name, kernel, of_rows, says = "ctc", "given_gradient", True, "labels"
     blank: int = 0
     zero_infinity: bool = False
 

@@ -17,6 +17,7 @@ from cylstm.init import LATER
 from cylstm.locks import Claim
 from cylstm.loss_and_gradients import Result, evaluate, learn
 from cylstm.lstm import LSTM, MOST_LAYERS
+from cylstm.metrics import of_heads
 from cylstm.own_loss import ModelTape
 from cylstm.parameters import Parameters, check_gradients
 from cylstm.predictions import predict, probabilities
@@ -314,16 +315,19 @@ class Model:
         return learn(self, batch_of(self, dataset.part(slice(None))), out)
 
     def evaluate(self, x, y=None, *, lengths=None, mask=None, resets=None, state=None, sample_weight=None,
-                 class_weight=None, ignore=None, missing="error", batch_size=256) -> dict[str, float]:  # fmt: skip
+                 class_weight=None, ignore=None, missing="error", batch_size=256,
+                 metrics=()) -> dict[str, float]:  # fmt: skip
         """{"loss": mean per token, "perplexity": exp(loss), "accuracy": share of hits, "tokens": how many counted}.
 
         All but `batch_size`, rows at a time, as for `fit`: x alone may be batches. Perplexity is there for
         "cross_entropy", accuracy for the argmax of it and for outputs on the right side of 1/2
-        ("binary_cross_entropy"). Nothing is dropped, no random number is drawn.
+        ("binary_cross_entropy"), and each of `metrics` by its name; of several heads the sum of the losses is "loss",
+        and what is of one has the head's name before it, "NAME.loss". Nothing is dropped, no random number is drawn.
         """
         dataset = data_of(self, x, y, lengths, mask=mask, resets=resets, state=state, sample_weight=sample_weight,
                           class_weight=class_weight, ignore=ignore, missing=missing)  # fmt: skip
-        return evaluate(self, dataset, positive_int("batch_size", batch_size))
+        wanted = of_heads(metrics, self.heads)
+        return evaluate(self, dataset, positive_int("batch_size", batch_size), wanted)
 
     def fit(self, x, y=None, **options) -> History:
         """Train on x and y, or on batches alone: see `training.fit` for all options."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from cylstm._core import updates
 from cylstm.batches import batch_of
-from cylstm.loss_and_gradients import Sums, evaluate, learn, loss_of, metrics_of
+from cylstm.loss_and_gradients import Sums, evaluate, learn, loss_of, means_of
 from cylstm.parameters import Parameters
 from cylstm.training import checkpoint as checkpoints
 from cylstm.training.batch_stream import Stream
@@ -207,7 +207,7 @@ class Run:
     def end_epoch(self, bar, count):
         if not all(found.weight for found in self.sums.values()):  # a Dataset has seen to it
             raise ValueError("batches: expected at least one target that counts in each epoch, got none")
-        found = metrics_of(self.model, self.sums)
+        found = means_of(self.model, self.sums)
         held_out = None if self.held_out is None else evaluate(self.model, self.held_out)
         if held_out is not None and not math.isfinite(held_out["loss"]):
             self.complain(f"validation loss: expected a finite number, got {held_out['loss']}", self.moments.updates)
