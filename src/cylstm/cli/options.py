@@ -13,7 +13,7 @@ import cylstm
 from cylstm.checks import path_name, positive_int, real_in
 from cylstm.text.vocabulary import LEVELS
 from cylstm.training.checkpoint import read_checkpoint
-from cylstm.training.history import PICTURES
+from cylstm.training.pictures import PICTURES
 
 __all__ = ["parse"]
 

@@ -18,7 +18,11 @@ from cylstm.training.history import History
 __all__ = ["Checkpoint", "SavedRun", "read_checkpoint", "resume", "save"]
 
 LARGEST_COUNT = 2**53
-ADDED = {"accumulate": 1, "trainable": None}  # options that older files have not, as they were then
+ADDED = {
+    "accumulate": 1,
+    "trainable": None,
+    "monitor": "loss min",
+}  # options that older files have not, as they were then
 # A generator's place within its numbers, MT19937's and Philox's, which NumPy takes as it comes.
 PLACES = {"pos": 624, "buffer_pos": 4}
 COUNTS = ("epoch", "position", "waited", "since_plateau", "plateaus", "first_epoch")
@@ -208,6 +212,7 @@ def resume(run, saved: SavedRun) -> None:
     run.saved_path = path
     for name, value in stood.items():
         setattr(run, name, value)
+    history.watched = run.monitor
     run.history, run.best_weights, run.state = history, best, state
     run.remember()
     saved.release()

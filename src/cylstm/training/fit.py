@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cylstm.checks import describe, positive_int, real_in
+from cylstm.metrics import BETTER, as_monitor, of_heads
 from cylstm.training import checkpoint as checkpoints
 from cylstm.training.batch_stream import Stream, are_batches, data_of, named_parts
 from cylstm.training.checkpoint import Checkpoint, SavedRun, read_checkpoint
@@ -20,7 +21,8 @@ __all__ = ["fit"]
 def fit(model, x, y=None, *, lengths=None, mask=None, resets=None, state=None, sample_weight=None, class_weight=None,
         ignore=None, missing="error", validation=None, epochs=10, batch_size=None, optimizer=None, clip_norm=5.0,
         clip_each=False, accumulate=1, trainable=None, tbptt=None, shuffle=None, seed=0, patience=None, checkpoint=None,
-        resume=None, progress=True, callbacks=(), on_gradients=None) -> History:  # fmt: skip
+        resume=None, progress=True, callbacks=(), on_gradients=None, metrics=(),
+        monitor="loss") -> History:  # fmt: skip
     """Train a model, in place.
 
     x, y : ids (B, T) or features (B, T, I), and, as the loss asks, classes (B, T) or numbers (B, T, O), with `lengths`
@@ -58,16 +60,24 @@ def fit(model, x, y=None, *, lengths=None, mask=None, resets=None, state=None, s
         batch_size and shuffle do not apply).
     shuffle : draw a new order of the rows for each epoch, from (seed, epoch); True by default. Batches that are given
         come in their order (`data.Shuffled` makes another): True is refused.
-    patience : stop after so many epochs without a lower validation loss (training loss, where there is no validation),
-        and go back to the best weights.
+    patience : stop after so many epochs without a better value of what `monitor` names, by default a lower validation
+        loss (training loss, where there is no validation), and go back to the best weights.
     checkpoint : path or Checkpoint: the whole state is written there now and then, atomically.
     resume : path of a checkpoint of the same run to go on from, or what `read_checkpoint` has read of it. `epochs` are
         those of the whole run; the end has the same bits as without the break.
         Ctrl-C finishes the update at hand, writes the checkpoint if there is one, and raises KeyboardInterrupt.
-    progress : a tqdm bar per epoch with loss and tokens/s on stderr or, where that is no terminal, a line per epoch.
+    progress : a tqdm bar per epoch with loss, tokens/s and, at its end, the metrics on stderr or, where that is no
+        terminal, a line per epoch.
     callbacks : callables, each called with an Event after every update and epoch; may raise StopTraining.
     on_gradients : called with the model and its gradients, Parameters, before each update: what it adds to them (noise,
         the slope of a penalty) is clipped and taken as they are.
+    metrics : names ("mae", "f1", "top_3", ...), functions f(targets, outputs) or f(targets, outputs, weights), and
+        pairs (name, function): "Metrics" in the manual has all. They are of the validation data, after each epoch;
+        where there is none, of the training data, which costs one more forward pass over all of it after each epoch.
+        `history.metrics` has them. Of several heads, a dict by their names; each head's own loss and accuracy are
+        metrics then, too ("NAME.loss").
+    monitor : what `patience` and ReduceOnPlateau watch: "loss" or "accuracy" (of validation, or of training where there
+        is none), or the name of a metric; ("name", "max") or ("name", "min") for a function's, to say which is better.
 
     Returns the History. Raises TypeError or ValueError naming the argument, and the place of a number in x or y that is
     not finite, before anything is changed (of batches, before an update by the one that it names, from 0:
@@ -78,6 +88,7 @@ def fit(model, x, y=None, *, lengths=None, mask=None, resets=None, state=None, s
     """
     dataset = data_of(model, x, y, lengths, mask=mask, resets=resets, state=state, sample_weight=sample_weight,
                       class_weight=class_weight, ignore=ignore, missing=missing)  # fmt: skip
+    metrics, monitor = watched(model, metrics, monitor)
     held_out = None if validation is None else held_out_data(model, validation, ignore, missing)
     optimizer = Adam() if optimizer is None else optimizer
     if not isinstance(optimizer, Optimizer):
@@ -88,14 +99,15 @@ def fit(model, x, y=None, *, lengths=None, mask=None, resets=None, state=None, s
     callbacks, epochs = as_callbacks(callbacks), positive_int("epochs", epochs)
     for data in (dataset, held_out):
         if isinstance(data, Stream):
-            data.expect_epochs(epochs)
+            data.expect_epochs(epochs + (data is dataset and held_out is None and bool(metrics)))
     options = Options(
         **options_of(dataset, optimizer, batch_size, shuffle, checkpoint or resume), optimizer=repr(optimizer),
         clip_norm=None if clip_norm is None else real_in("clip_norm", clip_norm, 0, open_low=True),
         clip_each=bool(clip_each), tbptt=tbptt, seed=positive_int("seed", seed, 0),
         patience=None if patience is None else positive_int("patience", patience),
         accumulate=positive_int("accumulate", accumulate),
-        trainable=None if trainable is None else model.parameters.matching("trainable", trainable))  # fmt: skip
+        trainable=None if trainable is None else model.parameters.matching("trainable", trainable),
+        monitor=" ".join(monitor))  # fmt: skip
     if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
         checkpoint = Checkpoint(checkpoint)
     if on_gradients is not None and not callable(on_gradients):
@@ -104,7 +116,8 @@ def fit(model, x, y=None, *, lengths=None, mask=None, resets=None, state=None, s
     try:
         if not model.in_training.take(me):
             raise RuntimeError("model: expected one training run at a time, got a second one while another goes on")
-        run = Run(model, dataset, held_out, optimizer, options, checkpoint, progress, callbacks, on_gradients)
+        run = Run(model, dataset, held_out, optimizer, options, checkpoint, progress, callbacks, on_gradients, metrics,
+                  monitor)  # fmt: skip
         if resume is not None:
             checkpoints.resume(run, resume if isinstance(resume, SavedRun) else read_checkpoint(resume, name="resume"))
         return run.until(run.first_epoch + epochs)
@@ -135,6 +148,16 @@ def options_of(dataset, optimizer, batch_size, shuffle, fingerprint) -> dict:
         raise ValueError(f"optimizer: expected a rate that is the same throughout an epoch, or batches with a len(), "
                          f"which says how far an epoch has come, got {optimizer.lr!r}")  # fmt: skip
     return dict(batch_size=None, shuffle=False, rows=None, tokens=None, data=None)
+
+
+def watched(model, metrics, monitor) -> tuple[dict, tuple[str, str]]:
+    """The metrics by head, and what is watched with "max" or "min", checked."""
+    metrics, known = of_heads(metrics, model.heads), {"loss": BETTER["loss"]}
+    for name, head in model.heads.items():
+        own = [key for key in head.loss.metrics(0.0, 1.0, 0.0, head.output_size) if key in ("loss", "accuracy")]
+        known.update({f"{name}.{key}" if name else key: BETTER[key] for key in own})
+    known.update({metric.name: metric.better for of_one in metrics.values() for metric in of_one})
+    return metrics, as_monitor(monitor, known)
 
 
 def expect_streams(model, dataset) -> None:

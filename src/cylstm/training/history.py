@@ -1,95 +1,186 @@
-"""What happened while training: a number per epoch, as JSON and as a picture."""
+"""What happened while training: a number per epoch, as a table, as JSON and as a picture."""
 
 from __future__ import annotations
 
-import io
+import html
 import json
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
+import math
+from dataclasses import dataclass, field, fields
 from types import NoneType
 
-from cylstm.checks import describe, path_name
+from cylstm.checks import describe
 from cylstm.tensor_files import write_atomically
+from cylstm.training import pictures
 
-__all__ = ["PICTURES", "History"]
+__all__ = ["History"]
 
-PICTURES = (".png", ".svg", ".pdf")
+SHOWN = 20  # rows of a table that is printed; of a longer one, the first and the last half of them
 
 
-@dataclass
+@dataclass(repr=False)
 class History:
     """One entry per epoch in each list; losses are means per token (or per row, for output="last").
 
-    validation_loss and validation_accuracy are empty where there was no validation data; accuracies are None for a
-    loss that has none.
+    train_loss, train_accuracy : as the epoch's updates met them; accuracies are None for a loss that has none.
+    validation_loss, validation_accuracy : empty where there was no validation data, None for an epoch without.
+    learning_rate : of each epoch's last update.
+    updates, seconds : so far, at the end of each epoch.
+    metrics : a list for each name that `fit` was given, None for an epoch without.
+    watched : what `fit(monitor=)` watched, and whether "max" or "min" is better; no part of tables and files.
     """
 
     train_loss: list = field(default_factory=list)
     train_accuracy: list = field(default_factory=list)
     validation_loss: list = field(default_factory=list)
     validation_accuracy: list = field(default_factory=list)
-    learning_rate: list = field(default_factory=list)  # of each epoch's last update
-    updates: list = field(default_factory=list)  # so far, at the end of each epoch
+    learning_rate: list = field(default_factory=list)
+    updates: list = field(default_factory=list)
     seconds: list = field(default_factory=list)
+    metrics: dict[str, list] = field(default_factory=dict)
+    watched: tuple[str, str] = field(default=("loss", "min"), compare=False)
 
     def __len__(self) -> int:
         return len(self.train_loss)
 
     @property
     def best_epoch(self) -> int | None:
-        """Index of the epoch with the lowest validation loss (training loss without validation); None before any."""
-        losses = self.validation_loss or self.train_loss
-        return min(range(len(losses)), key=losses.__getitem__) if losses else None
+        """Index of the first epoch with the best of what was watched: the lowest validation loss (training loss without
+        validation), if nothing else was; None before any."""
+        name, better = self.watched
+        found = [(value, epoch) for epoch, value in enumerate(self.column(name)) if value is not None]
+        found = [(-value if better == "max" else value, epoch) for value, epoch in found if not math.isnan(value)]
+        return min(found)[1] if found else None
 
-    def to_dict(self) -> dict:
-        """Plain lists, for JSON."""
-        return asdict(self)
+    def column(self, name) -> list:
+        """The list of what may be watched: "loss" and "accuracy" are those of validation, where there is any."""
+        if name in ("loss", "accuracy"):
+            return getattr(self, f"validation_{name}") or getattr(self, f"train_{name}")
+        return self.metrics.get(name, [])
+
+    def add(self, train, validation, metrics, **numbers) -> None:
+        """One more epoch. train, validation: "loss" and "accuracy" of it, validation None where there is none."""
+        epochs = len(self)
+        if validation is not None and not self.validation_loss:  # it begins here
+            self.validation_loss, self.validation_accuracy = [None] * epochs, [None] * epochs
+        self.train_loss.append(train["loss"])
+        self.train_accuracy.append(train.get("accuracy"))
+        if self.validation_loss or validation is not None:
+            self.validation_loss.append((validation or {}).get("loss"))
+            self.validation_accuracy.append((validation or {}).get("accuracy"))
+        for name in {**self.metrics, **metrics}:
+            self.metrics.setdefault(name, [None] * epochs).append(metrics.get(name))
+        for name, number in numbers.items():
+            getattr(self, name).append(number)
+
+    def to_dict(self) -> dict[str, list]:
+        """Columns of a table, for JSON or a data frame: lists of one length, one entry per epoch, which is None where
+        there was nothing, or no finite number. Metrics are columns beside the others."""
+        lists = {name: getattr(self, name) or [None] * len(self) for name in COLUMNS}
+        lists |= self.metrics
+        return {name: [entry if isinstance(entry, int) or (entry is not None and math.isfinite(entry)) else None
+                       for entry in entries] for name, entries in lists.items()}  # fmt: skip
 
     @classmethod
     def from_dict(cls, lists: dict) -> History:
-        """The reverse of to_dict. Raises ValueError for anything else."""
-        names = [entry.name for entry in fields(cls)]
-        if not isinstance(lists, dict) or sorted(lists) != sorted(names):
-            raise ValueError(f"history: expected {', '.join(names)}, got {describe(lists)}")
+        """The reverse of to_dict, also of its older form, in which what never ran was empty. Raises ValueError for
+        anything else."""
+        if not isinstance(lists, dict) or not set(COLUMNS) <= set(lists):
+            raise ValueError(f"history: expected {', '.join(COLUMNS)}, got {describe(lists)}")
         for name, entries in lists.items():
             if not isinstance(entries, list) or not all(isinstance(entry, (int, float, NoneType)) for entry in entries):
                 raise ValueError(f"history.{name}: expected a list of numbers, got {describe(entries)}")
-        return cls(**lists)
+        epochs, known = len(lists["train_loss"]), {}
+        for name, entries in lists.items():
+            may_be_short = name.startswith("validation_") and name in COLUMNS
+            if len(entries) > epochs or (len(entries) < epochs and not may_be_short):
+                raise ValueError(f"history.{name}: expected {epochs} entries, one per epoch, got {len(entries)}")
+            # Shorter than all epochs they were in older files of runs that met their validation data on resuming.
+            known[name] = [None] * (epochs - len(entries)) + entries
+        if all(entry is None for entry in known["validation_loss"]):
+            known["validation_loss"], known["validation_accuracy"] = [], []
+        return cls(**{name: known.pop(name) for name in COLUMNS}, metrics=known)
+
+    def rows(self) -> tuple[list[str], list[list[str]]]:
+        """A heading and what stands below it, as text: of the columns that have something."""
+        lists = {"epoch": list(range(1, len(self) + 1)), **self.to_dict()}
+        lists = {name: entries for name, entries in lists.items() if any(entry is not None for entry in entries)}
+        half = SHOWN // 2
+        chosen = range(len(self))
+        chosen = chosen if len(chosen) <= SHOWN else [*chosen[:half], None, *chosen[-half:]]
+        text = [["..." if n is None else shown(entries[n]) for entries in lists.values()] for n in chosen]
+        return list(lists), text
+
+    def __repr__(self):
+        if not len(self):
+            return "History of no epoch"
+        heading, text = self.rows()
+        heading = [name.replace("_", " ") for name in heading]
+        widths = [max(map(len, column)) for column in zip(heading, *text, strict=True)]
+        lines = ["  ".join(f"{entry:>{width}}" for entry, width in zip(row, widths, strict=True))
+                 for row in (heading, *text)]  # fmt: skip
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """A table and, where there is matplotlib, a picture: what a notebook shows."""
+        if not len(self):
+            return f"<p>{self!r}</p>"
+        heading, text = self.rows()
+        head = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in heading)
+        body = "".join("<tr>" + "".join(f"<td>{entry}</td>" for entry in row) + "</tr>" for row in text)
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        try:
+            return table + pictures.shown(self.figure())
+        except ImportError:
+            return table
 
     def save(self, path) -> None:
-        """Write the lists as JSON, atomically. Raises OSError."""
+        """Write the lists of to_dict as JSON, atomically. Raises OSError."""
         write_atomically(path, json.dumps(self.to_dict(), indent=1).encode())
 
     def plot(self, path) -> None:
-        """Draw training and validation loss per epoch into a picture (by its ending: PNG, SVG, PDF), without a screen.
+        """Draw training and validation loss, and metrics, per epoch into a picture (by its ending: PNG, SVG, PDF),
+        without a screen.
 
         Needs matplotlib (the extra "plot"); raises ImportError without it, ValueError before the first epoch and for
         another ending, OSError. The file is written atomically.
         """
-        path = path_name("path", path)
-        if Path(path).suffix.lower() not in PICTURES:
-            raise ValueError(f"path: expected a file ending in {', '.join(PICTURES)}, got {path}")
+        pictures.ending(path)
         if not len(self):
             raise ValueError("history: expected at least one epoch to plot, got none")
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
+        pictures.write(self.figure(), path)
 
-        figure = Figure(figsize=(7, 4.2), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
+    def figure(self):
+        """The picture of `plot`: a panel of losses, and one for each metric."""
+        figure, axes = pictures.curves(1 + len(self.metrics), 4.2 + 1.8 * len(self.metrics))
         epochs = range(1, len(self) + 1)
-        axes.plot(epochs, self.train_loss, marker="o", markersize=3, label="training")
+        lists, style = self.to_dict(), dict(marker="o", markersize=3)
+        axes[0].plot(epochs, self.train_loss, label="training", **style)
         if self.validation_loss:
-            axes.plot(epochs, self.validation_loss, marker="o", markersize=3, label="validation")
+            axes[0].plot(epochs, drawn(lists["validation_loss"]), label="validation", **style)
             best = self.best_epoch
-            axes.annotate(f"{self.validation_loss[best]:.4g}", (best + 1, self.validation_loss[best]),
-                          textcoords="offset points", xytext=(0, 6), ha="center", fontsize=8)  # fmt: skip
-        axes.set_xlabel("epoch")
-        axes.set_ylabel("loss")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-        axes.legend()
-        picture = io.BytesIO()
-        figure.savefig(picture, format=Path(path).suffix[1:], dpi=120)
-        write_atomically(path, picture.getvalue())
+            if best is not None and (loss := self.validation_loss[best]) is not None:
+                axes[0].annotate(f"{loss:.4g}", (best + 1, loss), textcoords="offset points", xytext=(0, 6),
+                                 ha="center", fontsize=8)  # fmt: skip
+        axes[0].set_ylabel("loss")
+        axes[0].legend()
+        for panel, name in zip(axes[1:], self.metrics, strict=True):
+            panel.plot(epochs, drawn(lists[name]), color="C2", **style)
+            panel.set_ylabel(name)
+        axes[-1].set_xlabel("epoch")
+        axes[-1].xaxis.get_major_locator().set_params(integer=True)
+        return figure
+
+
+COLUMNS = tuple(entry.name for entry in fields(History) if entry.name not in ("metrics", "watched"))
+
+
+def shown(entry) -> str:
+    """One entry of a table."""
+    if entry is None:
+        return ""
+    return str(entry) if isinstance(entry, int) else f"{entry:.4g}"
+
+
+def drawn(entries) -> list[float]:
+    """With gaps, where there is nothing."""
+    return [math.nan if entry is None else entry for entry in entries]

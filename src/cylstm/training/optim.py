@@ -30,7 +30,7 @@ class Moments:
     updates: int = 0
     buffers: dict[str, np.ndarray] = field(default_factory=dict)
     epochs: int = 0
-    measure: str | None = None  # which loss: "training" or "validation"
+    measure: str | None = None  # what is watched, of training or of validation
     lowest: float = math.inf
     since_plateau: int = 0
     plateaus: int = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from itertools import chain
 
 from cylstm._core import updates
 from cylstm.batches import batch_of
@@ -41,26 +42,29 @@ class Options:
     data: str | None  # a fingerprint, where there is a checkpoint
     accumulate: int = 1
     trainable: list[str] | None = None  # names
+    monitor: str = "loss min"  # what is watched, and which way is better
 
 
 class Run:
     """One training run: where it stands, and how it goes on."""
 
-    def __init__(self, model, dataset, held_out, optimizer, options, checkpoint, progress, callbacks, on_gradients):
+    def __init__(self, model, dataset, held_out, optimizer, options, checkpoint, progress, callbacks, on_gradients,
+                 metrics, monitor):  # fmt: skip
         self.model, self.dataset, self.held_out = model, dataset, held_out
         self.optimizer, self.options, self.checkpoint = optimizer, options, checkpoint
         self.progress, self.callbacks, self.on_gradients = progress, callbacks, on_gradients
+        self.metrics, self.monitor = metrics, monitor
         self.moments = moments = optimizer.moments(model.parameters)
         self.gradients = Parameters(model.parameters.layout, model.dtype)
         self.means = Parameters(model.parameters.layout, model.dtype) if options.accumulate > 1 else None
-        self.history = History()
+        self.history = History(watched=monitor)
         self.first_epoch = self.epoch = moments.epochs
         self.position = 0  # updates of this epoch that are done
         self.sums = dict.fromkeys(model.heads, Sums())  # of this epoch
         self.state = None  # carried from chunk to chunk
         self.best, self.best_weights, self.waited = math.inf, None, 0
         # What a schedule has seen is of one measure: of another one it begins anew.
-        self.measure = "training" if held_out is None else "validation"
+        self.measure = f"{'training' if held_out is None else 'validation'} {options.monitor}"
         same = moments.measure == self.measure
         self.lowest, self.since_plateau = (moments.lowest, moments.since_plateau) if same else (math.inf, 0)
         self.plateaus = moments.plateaus
@@ -208,25 +212,19 @@ class Run:
         if not all(found.weight for found in self.sums.values()):  # a Dataset has seen to it
             raise ValueError("batches: expected at least one target that counts in each epoch, got none")
         found = means_of(self.model, self.sums)
-        held_out = None if self.held_out is None else evaluate(self.model, self.held_out)
+        held_out = None if self.held_out is None else evaluate(self.model, self.held_out, wanted=self.metrics)
         if held_out is not None and not math.isfinite(held_out["loss"]):
             self.complain(f"validation loss: expected a finite number, got {held_out['loss']}", self.moments.updates)
-        history = self.history
-        history.train_loss.append(found["loss"])
-        history.train_accuracy.append(found.get("accuracy"))
-        last_update = self.how_far(self.position - 1, count)
-        history.learning_rate.append(self.optimizer.lr.at(last_update, self.plateaus))
-        history.updates.append(self.moments.updates)
-        history.seconds.append(self.elapsed + time.perf_counter() - self.started)
-        text = f"loss {found['loss']:.4f}"
-        monitored = found["loss"]
-        if held_out is not None:
-            monitored = held_out["loss"]
-            history.validation_loss.append(monitored)
-            history.validation_accuracy.append(held_out.get("accuracy"))
-            text += f", validation {monitored:.4f}"
-        bar.set_postfix_str(text)
-        self.watch(monitored)
+        metrics = self.measured(found, held_out)
+        rate = self.optimizer.lr.at(self.how_far(self.position - 1, count), self.plateaus)
+        self.history.add(found, held_out, metrics, learning_rate=rate, updates=self.moments.updates,
+                         seconds=self.elapsed + time.perf_counter() - self.started)  # fmt: skip
+        validation = {} if held_out is None else {"validation": held_out["loss"]}
+        shown = {"loss": found["loss"], **validation, **metrics}
+        bar.set_postfix_str(", ".join(f"{name} {value:.4f}" for name, value in shown.items()))
+        name, better = self.monitor
+        value = {**(held_out or found), **metrics}[name]
+        self.watch(-value if better == "max" else value)
         self.epoch, self.position = self.epoch + 1, 0
         self.remember()
         self.sums, self.state = dict.fromkeys(self.model.heads, Sums()), None
@@ -237,16 +235,28 @@ class Run:
         moments.epochs, moments.plateaus, moments.measure = self.epoch, self.plateaus, self.measure
         moments.lowest, moments.since_plateau = self.lowest, self.since_plateau
 
-    def watch(self, loss):
-        """Early stopping and plateaus: both count epochs without a lower loss, one since this call began."""
+    def measured(self, found, held_out) -> dict[str, float]:
+        """The metrics by name, of the validation data or, where there is none, of the training data; and of several
+        heads the loss and accuracy of each, of validation or as the epoch's updates met them."""
+        named = {} if "" in self.model.heads else {
+            name: value for name, value in (held_out or found).items() if name.endswith((".loss", ".accuracy"))}  # fmt: skip
+        if held_out is None and self.metrics:
+            held_out = evaluate(self.model, self.dataset, wanted=self.metrics)
+        for metric in chain.from_iterable(self.metrics.values()):
+            named[metric.name] = held_out[metric.name]
+        return named
+
+    def watch(self, value):
+        """Early stopping and plateaus: both count epochs without a lower value (of what is better the higher it is, the
+        negative), one since this call began. NaN is lower than nothing."""
         self.waited += 1
-        if loss < self.best:
-            self.best, self.waited = loss, 0
+        if value < self.best:
+            self.best, self.waited = value, 0
             if self.options.patience is not None:
                 self.best_weights = self.model.parameters.raw().copy()
         self.since_plateau += 1
-        if loss < self.lowest:
-            self.lowest, self.since_plateau = loss, 0
+        if value < self.lowest:
+            self.lowest, self.since_plateau = value, 0
         if isinstance(self.optimizer.lr, ReduceOnPlateau) and self.since_plateau >= self.optimizer.lr.patience:
             self.plateaus, self.since_plateau = self.plateaus + 1, 0
 

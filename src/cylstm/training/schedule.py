@@ -71,8 +71,8 @@ class Cosine(Constant):
 
 @dataclass(frozen=True)
 class ReduceOnPlateau(Constant):
-    """rate * factor^plateaus: a plateau is `patience` epochs in a row without a lower validation loss
-    (training loss, where there is no validation)."""
+    """rate * factor^plateaus: a plateau is `patience` epochs in a row without a better value of what `fit(monitor=)`
+    watches: a lower validation loss (training loss, where there is no validation), if nothing else is said."""
 
     factor: float = 0.5
     patience: int = 2
