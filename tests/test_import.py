@@ -65,8 +65,9 @@ lstm
 labels heads tensor_files sequences iterables counting ctc batches metric_sums metrics loss_and_gradients own_loss \
 predictions
 text text.vocabulary text.corpus text.sampling text.measures
-training.pictures training.history training.events training.progress training.schedule training.optim \
-training.checkpoint training.targets training.dataset training.batch_stream training.run training.fit training
+training.pictures training.history training.events training.progress training.callbacks training.schedule \
+training.optim training.checkpoint training.targets training.dataset training.batch_stream training.run training.fit \
+training.finder training
 model_files model data
 for_threadpoolctl calls
 torch.threads torch._call torch.run torch.graphs torch.modules torch.swap torch

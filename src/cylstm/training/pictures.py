@@ -28,7 +28,7 @@ def curves(panels: int, height: float):
 
     figure = Figure(figsize=(7, height), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
+    axes = figure.subplots(panels, 1, sharex=True, squeeze=False, height_ratios=[2, *[1] * (panels - 1)])[:, 0]
     for panel in axes:
         panel.grid(alpha=0.3)
     return figure, axes

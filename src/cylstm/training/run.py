@@ -238,8 +238,10 @@ class Run:
     def measured(self, found, held_out) -> dict[str, float]:
         """The metrics by name, of the validation data or, where there is none, of the training data; and of several
         heads the loss and accuracy of each, of validation or as the epoch's updates met them."""
-        named = {} if "" in self.model.heads else {
-            name: value for name, value in (held_out or found).items() if name.endswith((".loss", ".accuracy"))}  # fmt: skip
+        named, several = {}, "" not in self.model.heads
+        for name, value in (held_out or found).items() if several else ():
+            if name.endswith((".loss", ".accuracy")):
+                named[name] = value
         if held_out is None and self.metrics:
             held_out = evaluate(self.model, self.dataset, wanted=self.metrics)
         for metric in chain.from_iterable(self.metrics.values()):

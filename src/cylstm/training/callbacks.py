@@ -1,0 +1,171 @@
+"""Callbacks for `fit(callbacks=[...])`: the best model's file, and a line per epoch in files that others read."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from pathlib import Path
+
+from cylstm.checks import path_name
+from cylstm.metrics import as_monitor
+from cylstm.tensor_files import write_atomically
+
+__all__ = ["BestOnly", "CSVLog", "JSONLines", "TensorBoard"]
+
+
+def file_path(path) -> str:
+    """A file in a folder that is there. Raises TypeError or ValueError."""
+    path = path_name("path", path)
+    if os.path.isdir(path) or not Path(path).absolute().parent.is_dir():
+        raise ValueError(f"path: expected a file in an existing folder, got {path}")
+    return path
+
+
+class BestOnly:
+    """Saves the model (`Model.save`, atomically) after each epoch that is better than all before it, those before a
+    resumed run's break included. Models of several runs that go to one object have to beat each other.
+
+    path : of the model's file.
+    monitor : what to go by, as for `fit`; None for what the run watches. Where it is no number, nothing is saved.
+
+    Raises TypeError or ValueError, for a name that the run does not have after its first epoch.
+    """
+
+    def __init__(self, path, monitor=None):
+        self.path = file_path(path)
+        self.monitor = None if monitor is None else as_monitor(monitor)
+        self.best = math.inf  # of what is better the higher it is, the negative
+
+    def __call__(self, event):
+        if event.kind != "epoch":
+            return
+        name, better = self.monitor or event.history.watched
+        entries = event.history.column(name)
+        if not entries or entries[-1] is None:
+            known = ", ".join(map(repr, ("loss", *event.history.metrics)))
+            raise ValueError(f"monitor: expected one of {known}, which this run has, got {name!r}")
+        *before, now = [math.nan if entry is None else entry if better == "min" else -entry for entry in entries]
+        self.best = min([self.best, *(entry for entry in before if not math.isnan(entry))])
+        if now < self.best:
+            event.model.save(self.path)
+            self.best = now
+
+
+class EpochLog:
+    """What the logs have in common: which lines are new."""
+
+    def __init__(self):
+        self.history = None  # that the last line came from
+
+    def __call__(self, event):
+        if event.kind != "epoch":
+            return
+        columns, history = event.history.to_dict(), event.history
+        first = event.epoch + 2 - len(history)  # epochs are told from 1
+        lines = [{"epoch": first + n, **{name: entries[n] for name, entries in columns.items()}}
+                 for n in range(len(history))]  # fmt: skip
+        if history is self.history or (self.history is not None and len(lines) == 1):
+            self.append(lines[-1])
+        else:
+            self.begin(lines)
+        self.history = history
+
+    def begin(self, lines) -> None:
+        """Write all lines, in the place of what was there."""
+        raise NotImplementedError
+
+    def append(self, line) -> None:
+        """Write one more."""
+        raise NotImplementedError
+
+
+class CSVLog(EpochLog):
+    """A CSV file with a line for each epoch: its number, from 1, and all columns of `History.to_dict`; an entry is
+    empty where there is nothing, or no finite number.
+
+    A run begins the file anew. A run that was resumed writes the epochs before the break again, from its history, and
+    goes on; another `fit` with the same object goes on, too, and ValueError says where it has other columns. Each line
+    is in the file when the epoch is over. Raises TypeError, ValueError or OSError.
+    """
+
+    def __init__(self, path):
+        super().__init__()
+        self.path, self.columns = file_path(path), None
+
+    def begin(self, lines):
+        self.columns = list(lines[0])
+        write_atomically(self.path, "".join(map(self.text, [self.columns, *map(dict.values, lines)])).encode())
+
+    def append(self, line):
+        if list(line) != self.columns:
+            raise ValueError(f"{self.path}: expected the columns {', '.join(self.columns)}, got {', '.join(line)}")
+        with open(self.path, "a", encoding="utf-8", newline="") as file:
+            file.write(self.text(line.values()))
+
+    @staticmethod
+    def text(entries) -> str:
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow("" if entry is None else entry for entry in entries)
+        return line.getvalue()
+
+
+class JSONLines(EpochLog):
+    """A file with a JSON object on a line for each epoch: its number, "epoch", from 1, and all columns of
+    `History.to_dict`; null where there is nothing, or no finite number.
+
+    A run begins the file anew, and goes on in it when it is resumed, as for `CSVLog`; another `fit` with the same
+    object goes on, too. Each line is in the file when the epoch is over. Raises TypeError, ValueError or OSError.
+    """
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = file_path(path)
+
+    def begin(self, lines):
+        write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+    def append(self, line):
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+class TensorBoard(EpochLog):
+    """Scalars for TensorBoard, through tensorboardX (the extra "log"): the columns of `History.to_dict` after each
+    epoch, whose number, from 1, is the step; nothing where there is no finite number.
+
+    folder : is made if it is not there. A run that was resumed writes the epochs before the break again, and
+        TensorBoard shows these in their place. What an epoch wrote is there without `close`, which ends the file.
+    Raises ImportError without tensorboardX.
+    """
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = path_name("folder", folder)
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError as error:
+            raise ImportError(f"TensorBoard: expected tensorboardX (pip install 'cylstm[log]'), got: {error}") from None
+        self.make, self.writer = SummaryWriter, None
+
+    def begin(self, lines):
+        self.close()
+        resumed = len(lines) > 1
+        self.writer = self.make(self.folder, purge_step=lines[0]["epoch"] if resumed else None)
+        for line in lines:
+            self.append(line)
+
+    def append(self, line):
+        for name, value in line.items():
+            if name != "epoch" and value is not None:
+                self.writer.add_scalar(name, value, line["epoch"])
+        self.writer.flush()
+
+    def close(self) -> None:
+        """End the file."""
+        if self.writer is not None:
+            self.writer.close()
+            self.writer = None
+        self.history = None
