@@ -123,8 +123,10 @@ def test_info_says_what_is_installed_and_what_a_file_holds(trained, capsys):
     out = capsys.readouterr().out
     assert all(word in out for word in ("cylstm", "instruction set", "BLAS", "NumPy"))
     assert main(["info", trained]) == 0
-    rows = dict(re.split(r" {2,}", line.strip(), maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    model = Model.load(trained)
+    out, model = capsys.readouterr().out, Model.load(trained)
+    assert out.startswith(model.summary() + "\n\n")
+    lines = out.removeprefix(model.summary() + "\n\n").splitlines()
+    rows = dict(re.split(r" {2,}", line.strip(), maxsplit=1) for line in lines)
     assert rows["hidden_size"] == "9" and rows["num_layers"] == "2"
     assert rows["parameters"].startswith(f"{model.parameters.size:,}, ")
     assert rows["lstm.weight_hh_l1"] == "(36, 9)"

@@ -68,7 +68,7 @@ text text.vocabulary text.corpus text.sampling text.measures
 training.pictures training.history training.events training.progress training.callbacks training.schedule \
 training.optim training.checkpoint training.targets training.dataset training.batch_stream training.run training.fit \
 training.finder training
-model_files model data
+model_files summary model data
 for_threadpoolctl calls
 torch.threads torch._call torch.run torch.graphs torch.modules torch.swap torch
 cylstm

@@ -23,6 +23,7 @@ from cylstm.parameters import Parameters, check_gradients
 from cylstm.predictions import predict, probabilities
 from cylstm.sequences import ragged_rows
 from cylstm.state import Gradients, State
+from cylstm.summary import summary
 from cylstm.text.sampling import Sampler, banned_ids, generate
 from cylstm.text.vocabulary import Vocabulary
 from cylstm.training.batch_stream import data_of
@@ -332,6 +333,11 @@ class Model:
     def fit(self, x, y=None, **options) -> History:
         """Train on x and y, or on batches alone: see `training.fit` for all options."""
         return fit(self, x, y, **options)
+
+    def summary(self) -> str:
+        """The model in a few lines: what goes in and comes out, the loss, and of each layer its shapes, parameters,
+        bytes, and the multiply-adds of its matrix products per step."""
+        return summary(self)
 
     # --- files ----------------------------------------------------------------------------------------------------
 

@@ -256,6 +256,7 @@ def run_info(args) -> None:
                 "Python": f"{platform.python_version()} on {platform.platform()}"}  # fmt: skip
     else:
         model = Model.load(args.model)
+        print(model.summary(), end="\n\n")
         rows = {"file": f"{args.model}, {Path(args.model).stat().st_size:,} bytes", **model.config,
                 "parameters": f"{model.parameters.size:,}, {model.parameters.nbytes:,} bytes",
                 **{f"  {name}": shape for name, shape in model.parameters.layout.items()},

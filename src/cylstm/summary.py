@@ -1,0 +1,112 @@
+"""A model in a few lines, to be read by a person."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import NamedTuple
+
+from cylstm.cell import VARIANTS
+
+__all__ = ["summary"]
+
+TARGETS = {"classes": "classes", "labels": "labels of each row"}  # by what a loss says; numbers otherwise
+
+
+class Layer(NamedTuple):
+    """Parameters that belong together, and what they make of what."""
+
+    name: str
+    shapes: list[tuple[int, ...]]
+    goes_in: str
+    comes_out: str
+    products: int  # multiply-adds of its matrix products, per step or per row
+    per_row: bool = False
+
+    @property
+    def parameters(self) -> int:
+        return sum(map(math.prod, self.shapes))
+
+
+def summary(model) -> str:
+    """`Model.summary`."""
+    layers, size = layers_of(model), model.dtype.itemsize
+    rows = [("layer", "in", "out", "parameters", "bytes", "multiply-adds")]
+    for layer in layers:
+        per_row = " per row" * layer.per_row
+        rows.append((layer.name, layer.goes_in, layer.comes_out, f"{layer.parameters:,}",
+                     f"{layer.parameters * size:,}", f"{layer.products:,}{per_row}"))  # fmt: skip
+    per_step = sum(layer.products for layer in layers if not layer.per_row)
+    rows.append(("all", "", "", f"{model.parameters.size:,}", f"{model.parameters.nbytes:,}", f"{per_step:,} per step"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    table = ["  ".join(f"{cell:{'<' if n < 3 else '>'}{width}}" for n, (cell, width) in
+                       enumerate(zip(row, widths, strict=True))).rstrip() for row in rows]  # fmt: skip
+    return "\n".join([*heading(model), "", *table, *notes(model)])
+
+
+def layers_of(model) -> list[Layer]:
+    """In the order of the parameters: a group for what shares a name up to its last point, and for each LSTM layer."""
+    groups: dict[str, dict[str, tuple[int, ...]]] = {}
+    for name, shape in model.parameters.layout.items():
+        number = re.search(r"_l(\d+)(_reverse)?$", name)
+        groups.setdefault(f"lstm l{number[1]}" if number else name.rpartition(".")[0], {})[name] = shape
+    return [layer_of(model, name, shapes) for name, shapes in groups.items()]
+
+
+def layer_of(model, name, shapes) -> Layer:
+    matrices = [shape for parameter, shape in shapes.items() if ".weight" in parameter]
+    O, I = matrices[0]
+    products = sum(map(math.prod, matrices))
+    if name == "embedding":
+        return Layer(name, list(shapes.values()), "ids (B, T)", f"(B, T, {I})", 0)
+    if name.startswith("lstm"):
+        O = model.lstm.output_size
+        return Layer(name, list(shapes.values()), f"(B, T, {I})", f"(B, T, {O})", products)
+    head = model.heads[name.partition(".")[2]]
+    last = head.output == "last"
+    steps = ("B",) if last else ("B", "T")
+    return Layer(name, list(shapes.values()), shape((*steps, I)), shape((*steps, *head.tail)), products, last)
+
+
+def heading(model) -> list[str]:
+    """What goes in, what comes out, and what the model is made with."""
+    features = f"features (B, T, {model.input_size})"
+    goes_in = "ids (B, T)" if model.embedding_size is not None else f"{features} or ids (B, T)"
+    lstm, options = model.lstm, {"dropout": model.dropout, **{name: getattr(model, name) for name in VARIANTS}}
+    chosen = [name if value is True else f"{name} {value}" for name, value in options.items() if value]
+    lines = [f"Model: {goes_in} -> outputs{':' * ('' not in model.heads)}"]
+    for name, head in model.heads.items():
+        steps = ("B",) if head.output == "last" else ("B", "T")
+        targets = TARGETS.get(head.loss.says, "numbers")
+        if not head.loss.of_rows:
+            targets += f" {shape((*steps, *head.width))}"
+        if name:
+            lines.append(f"  {name} {shape((*steps, *head.tail))}, weight {head.weight:g}")
+        else:
+            lines[0] += f" {shape((*steps, *head.tail))}"
+        lines.append(f"{'  ' if name else ''}loss {described(head.loss)}, of targets: {targets}")
+    return [*lines,
+            ", ".join([str(model.dtype), "both directions" if model.bidirectional else "one direction", *chosen])
+            + f"; state h and c ({lstm.num_layers * lstm.num_directions}, B, {model.hidden_size})"]  # fmt: skip
+
+
+def shape(sizes) -> str:
+    """As NumPy writes it."""
+    return f"({', '.join(map(str, sizes))}{',' * (len(sizes) == 1)})"
+
+
+def described(loss) -> str:
+    """Its name, and what it was given."""
+    config = loss.config
+    if isinstance(config, str):
+        return config
+    return f"{config['name']} ({', '.join(f'{name} {value}' for name, value in config.items() if name != 'name')})"
+
+
+def notes(model) -> list[str]:
+    """What the numbers of multiply-adds leave out."""
+    lines = ["", "multiply-adds: of matrix products, for one step of one row, forward"]
+    if model.embedding_size is None:
+        saved = 4 * model.hidden_size * model.input_size * model.lstm.num_directions
+        lines.append(f"ids gather rows of the first layer's weights, which saves {saved:,} of them")
+    return lines
