@@ -122,7 +122,7 @@ def test_a_resumed_run_watches_on(tmp_path, rng):
     data, path = (*noisy(rng, 20), *noisy(rng, 12)), tmp_path / "c"
     whole, broken, resumed = make(), make(), make()
     expected = run(whole, data, epochs=90)
-    assert 3 < expected.best_epoch and len(expected) < 90
+    assert expected.best_epoch > 3 and len(expected) < 90
     run(broken, data, path, epochs=90, stop=expected.best_epoch + 2)
     history = run(resumed, data, resume=path, epochs=90)
     assert history.metrics == expected.metrics and history.best_epoch == expected.best_epoch
