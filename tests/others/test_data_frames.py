@@ -37,3 +37,16 @@ def test_frames_of_features_and_columns_of_ids_targets_and_lengths(rng, name):
     expected = model.evaluate(rows, y, lengths=lengths)
     assert model.evaluate(rows, series(library, y), lengths=series(library, lengths)) == expected
     model.fit(rows, series(library, y), lengths=series(library, lengths), epochs=1, progress=False)
+
+
+@pytest.mark.parametrize("name", libraries)
+@pytest.mark.parametrize("validated", [False, True])
+def test_a_history_is_a_frame_whatever_ran(rng, name, validated):
+    library = pytest.importorskip(name)
+    x, y = rng.standard_normal((9, 4, 3)), rng.standard_normal((9, 4, 2))
+    validation = (x[:3], y[:3]) if validated else None
+    model = Model(3, 5, 2, loss="mse", seed=1)
+    history = model.fit(x, y, validation=validation, metrics=["mae"], epochs=2, progress=False)
+    frame = library.DataFrame(history.to_dict())
+    assert list(frame["mae"]) == history.metrics["mae"] and list(frame["updates"]) == history.updates == [1, 2]
+    assert frame.shape == (2, 8)

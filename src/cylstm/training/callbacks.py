@@ -7,6 +7,8 @@ import io
 import json
 import math
 import os
+import time
+import weakref
 from pathlib import Path
 
 from cylstm.checks import path_name
@@ -136,36 +138,50 @@ class TensorBoard(EpochLog):
     """Scalars for TensorBoard, through tensorboardX (the extra "log"): the columns of `History.to_dict` after each
     epoch, whose number, from 1, is the step; nothing where there is no finite number.
 
-    folder : is made if it is not there. A run that was resumed writes the epochs before the break again, and
-        TensorBoard shows these in their place. What an epoch wrote is there without `close`, which ends the file.
-    Raises ImportError without tensorboardX.
+    folder : is made if it is not there; each run has a file of its own in it. A run that was resumed writes the epochs
+        before the break again, and TensorBoard shows these in the place of what it had. An epoch's scalars are in the
+        file when it is over.
+
+    Raises TypeError, ImportError without tensorboardX, or OSError.
     """
 
     def __init__(self, folder):
         super().__init__()
         self.folder = path_name("folder", folder)
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError as error:
-            raise ImportError(f"TensorBoard: expected tensorboardX (pip install 'cylstm[log]'), got: {error}") from None
-        self.make, self.writer = SummaryWriter, None
+        expect_tensorboardx()
+        self.writer, self.close = None, lambda: None
 
     def begin(self, lines):
+        from tensorboardX.event_file_writer import EventsWriter  # without SummaryWriter's thread, which may be late
+        from tensorboardX.proto.event_pb2 import SessionLog
+
         self.close()
-        resumed = len(lines) > 1
-        self.writer = self.make(self.folder, purge_step=lines[0]["epoch"] if resumed else None)
+        os.makedirs(self.folder, exist_ok=True)
+        # Files have the second in their names, and are read in the names' order.
+        self.writer = EventsWriter(os.path.join(self.folder, "events"), f".{time.time_ns()}")
+        self.close = weakref.finalize(self, self.writer.close)
+        if len(lines) > 1:
+            self.write(lines[0]["epoch"], session_log=SessionLog(status=SessionLog.START))
         for line in lines:
             self.append(line)
 
     def append(self, line):
+        from tensorboardX.summary import scalar
+
         for name, value in line.items():
             if name != "epoch" and value is not None:
-                self.writer.add_scalar(name, value, line["epoch"])
+                self.write(line["epoch"], summary=scalar(name, value))
         self.writer.flush()
 
-    def close(self) -> None:
-        """End the file."""
-        if self.writer is not None:
-            self.writer.close()
-            self.writer = None
-        self.history = None
+    def write(self, step, **what):
+        from tensorboardX.proto.event_pb2 import Event
+
+        self.writer.write_event(Event(step=step, wall_time=time.time(), **what))
+
+
+def expect_tensorboardx() -> None:
+    """Raises ImportError."""
+    try:
+        import tensorboardX  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"TensorBoard: expected tensorboardX (pip install 'cylstm[log]'), got: {error}") from None
