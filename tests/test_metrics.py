@@ -257,6 +257,10 @@ def test_float32_is_summed_in_float64(rng):
     for _ in range(40):
         sums.add(targets, targets + np.float32(0.1), np.ones(len(targets)))
     assert sums.value() == pytest.approx(float(np.float32(0.1)), rel=1e-12)
+    rmse, r2 = (metric.begin() for metric in metrics.as_metrics(["rmse", "r2"], losses.SquaredError(), 1))
+    for one in (rmse, r2):  # squares that float32 does not hold
+        one.add(np.array([[1e25], [3e25]], "f4"), np.array([[2e25], [2e25]], "f4"), np.ones(2))
+    assert rmse.value() == pytest.approx(1e25, rel=1e-6) and r2.value() == pytest.approx(0, abs=1e-6)
 
 
 def refused(error, message, loss="cross_entropy", O=4, **options):

@@ -18,11 +18,8 @@ from cylstm.training.history import History
 __all__ = ["Checkpoint", "SavedRun", "read_checkpoint", "resume", "save"]
 
 LARGEST_COUNT = 2**53
-ADDED = {
-    "accumulate": 1,
-    "trainable": None,
-    "monitor": "loss min",
-}  # options that older files have not, as they were then
+# Options that older files have not, as they were then.
+ADDED = {"accumulate": 1, "trainable": None, "monitor": "loss min"}
 # A generator's place within its numbers, MT19937's and Philox's, which NumPy takes as it comes.
 PLACES = {"pos": 624, "buffer_pos": 4}
 COUNTS = ("epoch", "position", "waited", "since_plateau", "plateaus", "first_epoch")

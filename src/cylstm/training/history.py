@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
 from dataclasses import dataclass, field, fields
@@ -124,6 +123,8 @@ class History:
         """A table and, where there is matplotlib, a picture: what a notebook shows."""
         if not len(self):
             return f"<p>{self!r}</p>"
+        import html  # 2 200 entities, which only this needs
+
         heading, text = self.rows()
         head = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in heading)
         body = "".join("<tr>" + "".join(f"<td>{entry}</td>" for entry in row) + "</tr>" for row in text)
