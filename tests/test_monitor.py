@@ -172,7 +172,7 @@ def test_a_metric_that_is_no_number_is_kept_as_nothing(tmp_path, rng):
 def test_the_bar_says_them(rng, capsys):
     x, y = noisy(rng, 10)
     history = make().fit(x, y, validation=(x, y), metrics=["top_2"], epochs=1)
-    assert f"top_2 {history.metrics['top_2'][0]:.4f}" in capsys.readouterr().err
+    assert f"top_2 {history.metrics['top_2'][0]:.4g}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("options", "error", "message"), [

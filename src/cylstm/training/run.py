@@ -219,9 +219,8 @@ class Run:
         rate = self.optimizer.lr.at(self.how_far(self.position - 1, count), self.plateaus)
         self.history.add(found, held_out, metrics, learning_rate=rate, updates=self.moments.updates,
                          seconds=self.elapsed + time.perf_counter() - self.started)  # fmt: skip
-        validation = {} if held_out is None else {"validation": held_out["loss"]}
-        shown = {"loss": found["loss"], **validation, **metrics}
-        bar.set_postfix_str(", ".join(f"{name} {value:.4f}" for name, value in shown.items()))
+        text = f"loss {found['loss']:.4f}" + ("" if held_out is None else f", validation {held_out['loss']:.4f}")
+        bar.set_postfix_str(", ".join([text, *(f"{name} {value:.4g}" for name, value in metrics.items())]))
         name, better = self.monitor
         value = {**(held_out or found), **metrics}[name]
         self.watch(-value if better == "max" else value)
