@@ -69,7 +69,7 @@ class Script:
 @pytest.mark.parametrize(("better", "best"), [("max", 1), ("min", 3)])
 def test_patience_watches_a_metric_and_goes_back_to_its_best(rng, better, best):
     x, y = noisy(rng, 10)
-    numbers = [0.5, 0.9, 0.7, math.nan, 0.8, 0.9, 1.0] if better == "max" else [0.5, 0.9, 0.7, -0.1, 0.0, 5, math.inf]
+    numbers = [0.5, 0.9, math.inf, math.nan, 0.9] if better == "max" else [0.5, 0.9, math.nan, -0.1, 0.0, -math.inf, 5]
     kept = []
 
     def keep(event):

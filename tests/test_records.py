@@ -209,7 +209,7 @@ def test_the_best_model_is_in_the_file(tmp_path, rng, better, kept):
             same = np.array_equal(Model.load(path).parameters.flat, event.model.parameters.flat)
             seen.extend([event.epoch] * same)
 
-    own = ("own", Given(0.5, 0.5, 0.75, math.nan, 1.5, 0.25))
+    own = ("own", Given(0.5, 0.5, 0.75, math.inf if better == "max" else -math.inf, 1.5, 0.25))
     fitted(make(), rng, [training.BestOnly(path, monitor=("own", better)), look], epochs=6, metrics=[own])
     assert seen == kept
 

@@ -49,8 +49,10 @@ class BestOnly:
         if not entries or entries[-1] is None:
             known = ", ".join(map(repr, ("loss", *event.history.metrics)))
             raise ValueError(f"monitor: expected one of {known}, which this run has, got {name!r}")
-        *before, now = [math.nan if entry is None else entry if better == "min" else -entry for entry in entries]
-        self.best = min([self.best, *(entry for entry in before if not math.isnan(entry))])
+        finite = [entry is not None and math.isfinite(entry) for entry in entries]
+        *before, now = [(entry if better == "min" else -entry) if there else math.inf
+                        for entry, there in zip(entries, finite, strict=True)]  # fmt: skip
+        self.best = min([self.best, *before])
         if now < self.best:
             event.model.save(self.path)
             self.best = now

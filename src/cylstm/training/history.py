@@ -46,8 +46,8 @@ class History:
         """Index of the first epoch with the best of what was watched: the lowest validation loss (training loss without
         validation), if nothing else was; None before any."""
         name, better = self.watched
-        found = [(value, epoch) for epoch, value in enumerate(self.column(name)) if value is not None]
-        found = [(-value if better == "max" else value, epoch) for value, epoch in found if not math.isnan(value)]
+        found = [(-value if better == "max" else value, epoch) for epoch, value in enumerate(self.column(name))
+                 if value is not None and math.isfinite(value)]  # fmt: skip
         return min(found)[1] if found else None
 
     def column(self, name) -> list:

@@ -249,7 +249,8 @@ class Run:
 
     def watch(self, value):
         """Early stopping and plateaus: both count epochs without a lower value (of what is better the higher it is, the
-        negative), one since this call began. NaN is lower than nothing."""
+        negative), one since this call began. What is not finite is lower than nothing."""
+        value = value if math.isfinite(value) else math.inf
         self.waited += 1
         if value < self.best:
             self.best, self.waited = value, 0
