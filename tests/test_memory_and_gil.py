@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from cylstm import LSTM
+from cylstm import LSTM, Model
 from cylstm._core import head
 from cylstm.losses import CrossEntropy
 
@@ -40,6 +40,25 @@ def test_a_step_into_out_allocates_no_array(rng, traced):
     stream()
     assert traced(stream) < 2000  # the view that a step returns, and the tuple
     assert traced(lambda: layer.step(x, state)) > 3 * 16000
+
+
+def test_neither_does_a_models(rng, traced):
+    model = Model(3, 1000, 900, loss="mse", seed=1)
+    x, view = rng.standard_normal((4, 3)).astype("float32"), model.parameters["head.bias"]
+    out = model.step(x, None)  # outputs of 14 kB, and h and c of 16 kB each
+
+    def stream():
+        for _ in range(20):
+            model.step(x, out[1], out=out)
+
+    stream()
+    view[...] = 0.5  # a view that is held costs a look at all weights at each step, but no memory
+    stream()
+    assert traced(stream) < 2000
+    del view
+    stream()
+    assert traced(stream) < 2000
+    assert traced(lambda: model.step(x, out[1])) > 3 * 14000
 
 
 def test_calls_again_reuse_their_memory(rng, traced):

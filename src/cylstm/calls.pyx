@@ -23,7 +23,7 @@ from cylstm._core.arena cimport Work
 
 from cylstm._core.layer import Layer
 from cylstm.checks import describe, positive_int
-from cylstm.parameters import aligned_empty
+from cylstm._core.memory import aligned_empty
 
 
 cdef class Call:

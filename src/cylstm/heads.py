@@ -15,6 +15,7 @@ from cylstm.labels import Labels
 
 __all__ = [
     "Head", "as_heads", "head_outputs", "heads_config", "initialise", "layout_of", "of_kinds", "parameter_names",
+    "weights_of",
 ]  # fmt: skip
 
 
@@ -174,8 +175,12 @@ def initialise(parameters, heads, rng) -> None:
             bias[:] = 0
 
 
+def weights_of(model, name) -> tuple:
+    """Weight and bias of one head, views that are not tracked; None for no bias."""
+    weight, bias = parameter_names(name)
+    return model.parameters.raw(weight), model.parameters.raw(bias) if model.heads[name].bias else None
+
+
 def head_outputs(model, name, h) -> np.ndarray:
     """Outputs (N, groups * O) of one head from h (N, D*H)."""
-    weight, bias = parameter_names(name)
-    raw = model.parameters.raw
-    return linear(h, raw(weight), raw(bias) if model.heads[name].bias else None)
+    return linear(h, *weights_of(model, name))

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from cylstm import model_files, own_loss
-from cylstm._core.ragged import planned
+from cylstm._core.blas import Linear
+from cylstm._core.ragged import planned, table_rows
 from cylstm.batches import at_once, batch_of, in_batches, input_rows, of_masked, step_outputs
 from cylstm.cell import VARIANTS
 from cylstm.checks import as_generator, as_ids, describe, plain_array, positive_int
-from cylstm.heads import as_heads, head_outputs, heads_config, initialise, layout_of, of_kinds
+from cylstm.heads import as_heads, heads_config, initialise, layout_of, of_kinds, weights_of
 from cylstm.init import LATER
 from cylstm.locks import Claim
 from cylstm.loss_and_gradients import Result, evaluate, learn
@@ -116,6 +117,9 @@ class Model:
         self.bidirectional, self.forget_bias = self.lstm.bidirectional, self.lstm.forget_bias
         for name, value in self.lstm.cell.variant.items():
             setattr(self, name, value)
+        self.linears = {name: Linear(*weights_of(self, name), head.tail) for name, head in self.heads.items()}
+        self.only = self.linears.get("")  # for `step`, which is short
+        self.table = None if self.embedding_size is None else self.parameters.raw("embedding.weight")
         if seed is not LATER:
             self._initialise(rng)
 
@@ -243,12 +247,24 @@ class Model:
         return self.lstm.initial_state(batch_size)
 
     def step(self, x_t, state, *, out=None):
-        """One step of a stream, as `LSTM.step`: outputs (B, O) or (O,) and the next state."""
-        y, state = self.lstm.step(self.embed(x_t, "x_t"), state, out=out)
-        h, outputs = y.reshape(-1, y.shape[-1]), {}
-        for name, head in self.heads.items():
-            outputs[name] = head_outputs(self, name, h).reshape(*y.shape[:-1], *head.tail)
-        return self.alone(outputs), state
+        """One step of a stream, as `LSTM.step`: outputs (B, O) or (O,), of several heads a dict, and the next state.
+
+        out : what a step returned, to write outputs and state into, or a State alone; nothing is allocated for what it
+            has.
+        """
+        outputs = None
+        if type(out) is tuple and len(out) == 2 and type(out[1]) is State:
+            outputs, out = out
+        if self.table is not None:
+            x_t = table_rows("x_t", self.table, x_t)
+        y, state = self.lstm.step(x_t, state, out=out)
+        if self.only is not None:
+            return self.only.rows(y, outputs), state
+        if outputs is None:
+            return {name: linear.rows(y) for name, linear in self.linears.items()}, state
+        if not isinstance(outputs, dict) or set(outputs) != set(self.linears):
+            raise TypeError(f"out: expected a dict of outputs of {', '.join(self.linears)}, got {describe(outputs)}")
+        return {name: linear.rows(y, outputs[name]) for name, linear in self.linears.items()}, state
 
     def generate(self, prompt, length, *, temperature=1.0, top_k=None, top_p=None, ban=(), seed=None,
                  stop=()) -> Iterator[int]:  # fmt: skip

@@ -9,20 +9,11 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
+from cylstm._core.memory import aligned_empty, same_bytes
 from cylstm.checks import describe
 from cylstm.locks import Lock
 
-__all__ = ["Parameters", "aligned_empty", "check_gradients"]
-
-ALIGNMENT = 64  # bytes: one cache line, one AVX-512 vector
-
-
-def aligned_empty(size: int, dtype) -> np.ndarray:
-    """An uninitialised 1-D array of `size` elements whose first one lies on a cache line."""
-    dtype = np.dtype(dtype)
-    raw = np.empty(size * dtype.itemsize + ALIGNMENT, np.uint8)
-    start = -raw.__array_interface__["data"][0] % ALIGNMENT
-    return raw[start : start + size * dtype.itemsize].view(dtype)
+__all__ = ["Parameters", "check_gradients"]
 
 
 class _Lease:
@@ -76,7 +67,7 @@ class _Tracker:
             if before is None:  # nobody knows what the values were
                 self.changes += 1
                 self.before = self.flat.copy() if alive and self.watched else None
-            elif not np.array_equal(self.flat.view(np.uint8), before.view(np.uint8)):
+            elif not same_bytes(self.flat, before):
                 self.changes += 1
                 before[:] = self.flat
             if not alive and self.lease is lease:

@@ -23,7 +23,7 @@ from cylstm._core.kernels cimport (
 from cylstm._core.memory cimport fitting
 from cylstm._core.team cimport Team, meet, part, run, threads_for
 
-from cylstm.parameters import aligned_empty
+from cylstm._core.memory import aligned_empty
 
 cdef enum:
     # A chunk's outputs stay in the second-level cache or, where rows are long, outnumber the weights enough that

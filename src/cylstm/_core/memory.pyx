@@ -1,6 +1,32 @@
 """See memory.pxd."""
 
-from cylstm.parameters import aligned_empty
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.string cimport memcmp
+
+import numpy
+
+ALIGNMENT = 64  # bytes: one cache line, one AVX-512 vector
+
+
+def aligned_empty(size, dtype):
+    """An uninitialised 1-D array of `size` elements whose first one lies on a cache line."""
+    dtype = numpy.dtype(dtype)
+    raw = numpy.empty(size * dtype.itemsize + ALIGNMENT, numpy.uint8)
+    start = -raw.__array_interface__["data"][0] % ALIGNMENT
+    return raw[start : start + size * dtype.itemsize].view(dtype)
+
+
+def same_bytes(a, b):
+    """Whether two contiguous arrays hold the same bytes; nothing is allocated for the answer."""
+    cdef Py_buffer first, second
+    PyObject_GetBuffer(a, &first, PyBUF_SIMPLE)
+    try:
+        PyObject_GetBuffer(b, &second, PyBUF_SIMPLE)
+        same = first.len == second.len and memcmp(first.buf, second.buf, first.len) == 0
+        PyBuffer_Release(&second)
+        return same
+    finally:
+        PyBuffer_Release(&first)
 
 
 cdef fitting(memory, double size):

@@ -13,7 +13,7 @@ from cylstm._core.direction cimport Direction, Factor
 
 from cylstm.cell import PARAMETERS, offsets
 from cylstm.locks import Lock
-from cylstm.parameters import aligned_empty
+from cylstm._core.memory import aligned_empty
 
 # Where products of tiles are faster than those of panels, measured with 1.. 48 rows and H = 32..1500: a tile has 16
 # rows and 32 k, and takes at least the time of about 8 rows in panels. Tiles of R take 6 bytes a weight, panels 4: the

@@ -2,10 +2,11 @@
 
 cimport numpy as np
 from libc.stdint cimport int64_t, uint8_t
+from libc.string cimport memcpy
 
 import numpy
 
-from cylstm.checks import check_lengths, check_resets
+from cylstm.checks import as_ids, check_lengths, check_resets
 
 np.import_array()
 
@@ -114,6 +115,32 @@ cpdef Plan planned(Py_ssize_t B, Py_ssize_t T, lengths, resets, bint batched=Tru
     if resets is not None:
         resets = check_resets(resets, B, T, batched)
     return Plan(B, T, lengths, resets)
+
+
+def table_rows(name, np.ndarray table not None, ids):
+    """Rows (..., E) of a contiguous table (V, E) by ids (...), each in 0..V-1; of one id, a view.
+
+    Raises TypeError for what are no integers, ValueError for ids that are out of range.
+    """
+    cdef Py_ssize_t V = np.PyArray_DIM(table, 0), bytes = np.PyArray_DIM(table, 1) * np.PyArray_ITEMSIZE(table), b, n
+    cdef np.npy_intp shape[2]
+    cdef np.ndarray rows
+    cdef const int64_t* given
+    if isinstance(ids, (int, numpy.integer)) and not isinstance(ids, bool) and 0 <= ids < V:
+        return table[ids]
+    if (type(ids) is numpy.ndarray and np.PyArray_TYPE(ids) == np.NPY_INT64 and np.PyArray_NDIM(ids) == 1
+            and np.PyArray_ISCARRAY_RO(ids)):
+        shape[0], shape[1] = np.PyArray_DIM(ids, 0), np.PyArray_DIM(table, 1)
+        rows = np.PyArray_EMPTY(2, shape, np.PyArray_TYPE(table), 0)
+        given = <const int64_t*>np.PyArray_DATA(<np.ndarray>ids)
+        for b in range(shape[0]):
+            n = given[b]  # once: another thread may be writing
+            if not 0 <= n < V:
+                break
+            memcpy(<char*>np.PyArray_DATA(rows) + b * bytes, <char*>np.PyArray_DATA(table) + n * bytes, bytes)
+        else:
+            return rows
+    return table[as_ids(name, ids, V)]
 
 
 cdef packed_ids(name, ids, Steps* s, Py_ssize_t V):

@@ -15,8 +15,9 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from cylstm._core import updates
+from cylstm._core.memory import aligned_empty
 from cylstm.checks import describe, real_in
-from cylstm.parameters import Parameters, aligned_empty, check_gradients
+from cylstm.parameters import Parameters, check_gradients
 from cylstm.training.schedule import Constant, as_schedule
 
 __all__ = ["SGD", "Adam", "AdamW"]
