@@ -117,6 +117,12 @@ typedef struct {
     void *dc;              /* (B, Hp) */
 } cylstm_step;
 
+/* Activations of dense layers. */
+enum {
+    CYLSTM_RELU, CYLSTM_LEAKY_RELU, CYLSTM_TANH, CYLSTM_SIGMOID, CYLSTM_ELU, CYLSTM_SOFTPLUS, CYLSTM_SOFTSIGN, CYLSTM_GELU_TANH,
+    CYLSTM_SILU
+};
+
 /* Of CTC: the reals of a row of L labels, or L + 1 blanks, whole vectors of any instruction set, and those between two rows; and
  * the reals of scratch that ctc_loss takes, which may be more than an integer holds. */
 enum { CYLSTM_CTC_PAD = 16 };

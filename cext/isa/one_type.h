@@ -27,6 +27,8 @@ typedef REAL NAME(real);
 
 #include "../optim.h"
 
+#include "../dense.h"
+
 #undef NAME
 #undef REAL
 #undef INTEGER
@@ -37,6 +39,9 @@ typedef REAL NAME(real);
 #undef LN2_LOW
 #undef EXP_DEGREE
 #undef TANH_LIMIT
+#undef SERIES
+#undef GELU_1
+#undef GELU_3
 #undef ABREAST
 #undef EXP_LOW
 #undef EXP_HIGH

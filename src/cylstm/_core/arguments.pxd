@@ -5,7 +5,7 @@ cimport numpy as np
 cdef class Arguments:
     cdef readonly Py_ssize_t input_size, hidden_size, num_layers, num_directions
     cdef readonly object dtype, parameters
-    cdef public bint embedded      # its inputs are the rows of a model's embedding, never ids
+    cdef public bint embedded      # its inputs are what a model makes of its own, never ids
     cdef int type_number
     cdef Py_ssize_t item   # bytes of one number; 0 before set_up
 

@@ -43,8 +43,8 @@ cdef class Arguments:
             x = plain_array(name, x)
             has_ids[0] = x.dtype.kind in "iu"
             if has_ids[0] and self.embedded:
-                raise TypeError(f"{name}: expected rows of the model's embedding, {self.input_size} floating-point "
-                                f"numbers each (ids go into the model itself), got {describe(x)}")
+                raise TypeError(f"{name}: expected what the model makes of its inputs, {self.input_size} "
+                                f"floating-point numbers each (ids go into the model itself), got {describe(x)}")
             if x.size > LARGEST and x.size > LARGEST * (1 if has_ids[0] else <double>self.input_size):
                 raise ValueError(f"{name}: expected at most {LARGEST} steps in all, got {x.shape}")
             if not has_ids[0]:

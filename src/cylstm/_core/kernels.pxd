@@ -28,6 +28,15 @@ cdef extern from "kernels.h" nogil:
         UNPACKED "CYLSTM_UNPACKED"
         BLAS "CYLSTM_BLAS"
         FORMS "CYLSTM_FORMS"
+        RELU "CYLSTM_RELU"
+        LEAKY_RELU "CYLSTM_LEAKY_RELU"
+        TANH "CYLSTM_TANH"
+        SIGMOID "CYLSTM_SIGMOID"
+        ELU "CYLSTM_ELU"
+        SOFTPLUS "CYLSTM_SOFTPLUS"
+        SOFTSIGN "CYLSTM_SOFTSIGN"
+        GELU_TANH "CYLSTM_GELU_TANH"
+        SILU "CYLSTM_SILU"
 
     const Kernels* cylstm_available(int n)
     const Kernels* cylstm_select(const char* isa)
