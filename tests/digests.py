@@ -59,19 +59,23 @@ def layers():
 
 def models():
     """The same of models: losses, gradients, predictions, and the weights after updates of each optimiser."""
-    from cylstm import Model
+    from cylstm import Dense, Model
     from cylstm.training.optim import SGD, Adam, AdamW
 
     optimisers = {"sgd": lambda: SGD(0.1, momentum=0.9), "adam": lambda: Adam(0.01), "adamw": lambda: AdamW(0.01)}
+    around = {
+        "": {}, "12": {"embedding_size": 12}, "around": {
+            "embeddings": {4: (9, 5)}, "before": [Dense(33, "gelu_tanh", 0.2), Dense(17, "elu")],
+            "after": [Dense(40, "softplus"), Dense(21, "silu", 0.3)]}}  # fmt: skip
     for loss, dtype, D, embedding in itertools.product(
-        ("mse", "cross_entropy", "binary_cross_entropy"), ("float32", "float64"), (1, 2), (None, 12)
+        ("mse", "cross_entropy", "binary_cross_entropy"), ("float32", "float64"), (1, 2), around
     ):
         rng = np.random.default_rng(20261126)
         B, T, I, H, V = 21, 14, 23, 45, 19
-        model = Model(
-            I, H, V, num_layers=2, bidirectional=D == 2, loss=loss, dtype=dtype, embedding_size=embedding, seed=4
-        )
-        x = rng.integers(0, I, (B, T)) if embedding else rng.standard_normal((B, T, I))
+        model = Model(I, H, V, num_layers=2, bidirectional=D == 2, loss=loss, dtype=dtype, seed=4, **around[embedding])
+        x = rng.integers(0, I, (B, T)) if embedding == "12" else rng.standard_normal((B, T, I))
+        if embedding == "around":
+            x[..., 4] = rng.integers(0, 9, (B, T))
         y = rng.integers(0, V, (B, T)) if loss == "cross_entropy" else rng.random((B, T, V))
         if loss == "binary_cross_entropy":
             y = y < 0.4
@@ -81,12 +85,12 @@ def models():
         result = model.loss_and_gradients(x, y, lengths=lengths)
         found["loss"], found["gradients"] = np.float64(result.loss), result.gradients.flat
         found["evaluated"] = np.array([value for _, value in sorted(model.evaluate(x, y, lengths=lengths).items())])
-        yield f"model {loss} {dtype} {D} {embedding or ''}", found
+        yield f"model {loss} {dtype} {D} {embedding}", found
         for name, make in optimisers.items():
-            model = Model(I, H, V, loss=loss, dtype=dtype, embedding_size=embedding, seed=5, bidirectional=D == 2)
+            model = Model(I, H, V, loss=loss, dtype=dtype, seed=5, bidirectional=D == 2, **around[embedding])
             history = model.fit(x, y, lengths=lengths, optimizer=make(), epochs=2, batch_size=8, progress=False)
             yield (
-                f"fit {name} {loss} {dtype} {D} {embedding or ''}",
+                f"fit {name} {loss} {dtype} {D} {embedding}",
                 {"weights": model.parameters.flat, "losses": np.array(history.train_loss)},
             )
 

@@ -57,13 +57,13 @@ def test_importing_starts_no_thread():
 
 # Every module, from the bottom up: one may import those before it. A line is a room.
 ROOMS = """
-version checks locks init ctc_oracle oracle _core _core.memory parameters state cell losses
+version checks locks init ctc_oracle dense_oracle oracle _core _core.memory parameters state cell losses
 _core.kernels _core.blas _core.load_blas _core.interrupt _core.ragged _core.team _core.direction \
 _core.packed_rows _core.forward _core.backward _core.gradients _core.packed_weights _core.network _core.arena \
 _core.arguments _core.layer _core.torch_layer _core.head _core.updates _core.ctc _core.ctc_beam
 lstm
-labels heads tensor_files sequences iterables counting ctc batches metric_sums metrics loss_and_gradients own_loss \
-predictions
+dense inputs labels heads model_parameters
+tensor_files sequences iterables counting ctc batches metric_sums metrics loss_and_gradients own_loss predictions
 text text.vocabulary text.corpus text.sampling text.measures
 training.pictures training.history training.events training.progress training.callbacks training.schedule \
 training.optim training.checkpoint training.targets training.dataset training.batch_stream training.run training.fit \

@@ -50,7 +50,9 @@ def copies(model):
 
 def test_ids_go_into_a_model_and_never_into_the_layer_behind_its_embedding(rng):
     ids = rng.integers(0, 9, (2, 5))
-    message = r"expected what the model makes of its inputs, 64 floating-point numbers each \(ids go into the model itself\)"
+    message = (
+        r"expected what the model makes of its inputs, 64 floating-point numbers each \(ids go into the model itself\)"
+    )
     for model in copies(Model(75, 8, 75, embedding_size=64)):
         for layer in copies(model.lstm):
             for call in (layer, layer.forward):

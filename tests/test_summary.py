@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from cylstm import Model, losses
+from cylstm import Head, Model, losses
 
 
 def table(model):
@@ -48,3 +48,16 @@ def test_both_directions_of_the_last_step():
 def test_targets_are_told(loss, targets):
     assert f"of targets: {targets}\n" in Model(3, 4, 5, loss=loss, seed=0).summary()
     assert "classes (B,)\n" in Model(3, 4, 5, output="last", seed=0).summary()
+
+
+def test_what_stands_around_the_lstm():
+    model = Model(4, 5, {"a": Head(3), "b": Head(2, output="last")}, embeddings={1: (7, 2)}, before=[6], after=[8])
+    lines = {line.split("  ")[0]: line for line in model.summary().splitlines()}
+    shapes = {"embeddings.1": ["column 1 of x", "(B, T, 2)"], "before.0": ["(B, T, 5)", "(B, T, 6)"],
+              "lstm l0": ["(B, T, 6)", "(B, T, 5)"], "after.0": ["(B, T, 5)", "(B, T, 8)"],
+              "head.a": ["(B, T, 8)", "(B, T, 3)"], "head.b": ["(B, 8)", "(B, 2)", "per row"]}  # fmt: skip
+    for name, parts in shapes.items():
+        assert all(part in lines[name] for part in parts), lines[name]
+    assert "or ids" not in model.summary()
+    last = Model(4, 5, 2, output="last", after=[8]).summary()
+    assert "per row" in next(line for line in last.splitlines() if line.startswith("after.0"))

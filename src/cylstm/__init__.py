@@ -15,6 +15,7 @@ from cylstm.version import __version__  # noqa: F401
 
 if TYPE_CHECKING:
     from cylstm import ctc, data, losses, oracle, training
+    from cylstm.dense import Dense
     from cylstm.heads import Head
     from cylstm.model import Model
     from cylstm.text.vocabulary import Vocabulary
@@ -42,6 +43,7 @@ _LATER = {
     **dict.fromkeys(("Constant", "Cosine", "ReduceOnPlateau", "StepDecay"), "training.schedule"),
     **dict.fromkeys(("Event", "NonFiniteLoss", "StopTraining"), "training.events"),
     "Checkpoint": "training.checkpoint",
+    "Dense": "dense",
     "Head": "heads",
     "History": "training.history",
     "Model": "model",
@@ -57,6 +59,7 @@ __all__ = [
     "Checkpoint",
     "Constant",
     "Cosine",
+    "Dense",
     "Event",
     "Gradients",
     "Head",

@@ -15,6 +15,7 @@ from cylstm._core.ragged import Plan
 from cylstm.checks import check_lengths, check_mask, check_resets, check_state, plain_array
 from cylstm.counting import Counting
 from cylstm.heads import head_outputs
+from cylstm.inputs import tail as tail_of
 from cylstm.sequences import as_sequences, batches_by_length, check_masks, kept_resets, one_type, padded
 from cylstm.state import State
 
@@ -162,22 +163,25 @@ def to_steps(model, slopes, shape, real):
 
 def step_outputs(model, y, final, plan) -> dict[str, np.ndarray]:
     """Outputs of each head from y (B, T, D*H) or (T, D*H) and the final state; 0 past a row's end."""
-    outputs = {}
+    outputs, seen = {}, {}
     for name, head in model.heads.items():
-        if head.output == "last":
-            found = head_outputs(model, name, last_of(model, final)).reshape(-1, *head.tail)
+        last = head.output == "last"
+        if last not in seen:
+            seen[last] = model.seen_by_head(last_of(model, final) if last else y.reshape(-1, y.shape[-1]))
+        found = head_outputs(model, name, seen[last])
+        if last:
+            found = found.reshape(-1, *head.tail)
             outputs[name] = found if y.ndim == 3 else found[0]
             continue
-        found = head_outputs(model, name, y.reshape(-1, y.shape[-1])).reshape(*y.shape[:-1], *head.tail)
+        outputs[name] = found = found.reshape(*y.shape[:-1], *head.tail)
         if plan is not None and plan.lengths is not None:
             found[plan.past_ends().reshape(y.shape[:-1])] = 0
-        outputs[name] = found
     return outputs
 
 
 def input_sizes(model, x) -> tuple[bool, int, int]:
     """Of one array: whether it is a batch, B and T. Raises ValueError for what is no input of the model."""
-    tail = () if model.embedding_size is not None or x.dtype.kind in "iu" else (model.input_size,)
+    tail = tail_of(model, x)
     rank = 1 + len(tail)
     if x.ndim not in (rank, rank + 1) or x.shape[x.ndim - len(tail) :] != tail:
         shown = "".join(f", {size}" for size in tail)
@@ -191,7 +195,7 @@ def input_sizes(model, x) -> tuple[bool, int, int]:
 def input_rows(model, rows) -> list[np.ndarray]:
     """Sequences of a list, of one type, each of them an input of the model without the axis B."""
     rows = one_type("x", as_sequences(rows))
-    tail = () if model.embedding_size is not None or rows[0].dtype.kind in "iu" else (model.input_size,)
+    tail = tail_of(model, rows[0])
     for n, row in enumerate(rows):
         if row.shape[1:] != tail:
             raise ValueError(f"x[{n}]: expected (T{''.join(f', {size}' for size in tail) or ','}), got {row.shape}")
@@ -209,6 +213,8 @@ def in_batches(model, x, state, lengths, resets, kept=None) -> tuple[dict, State
     final = model.initial_state(B)
     state = None if state is None else State(*check_state("state", state, final.h.shape, model.dtype))
     rows_at_once = at_once(T)
+    if kept is None and model.inputs is not None:
+        model.inputs.check_all(x, None if lengths is None else np.arange(T) < lengths[:, None])
     if ragged:
         batches = batches_by_length(list(map(len, x if kept is None else kept)), rows_at_once)
     else:
@@ -256,6 +262,8 @@ def of_masked(model, x, state, lengths, mask, resets) -> tuple[dict, State]:
         x = x.reshape(B, T, *x.shape[1 + batched :])
         if lengths is not None:
             mask = mask & (np.arange(T) < check_lengths(lengths, B, T)[:, None])
+    if model.inputs is not None:
+        model.inputs.check_all(x, mask, batched)
     kept = [np.flatnonzero(row) for row in mask]
     outputs, final = in_batches(model, x, state, None, resets, kept)
     for name, head in model.heads.items():

@@ -131,13 +131,13 @@ def as_heads(output_size, **options) -> dict[str, Head]:
 
 
 def heads_config(heads) -> dict:
-    """The arguments of `Model` that say which heads it has, for JSON."""
+    """The arguments of `Model` that say which heads it has, for JSON; nothing is said of a horizon and labels that are
+    not there, so that older versions read the files."""
     if "" not in heads:
         return {"output_size": {name: head.config for name, head in heads.items()}}
     config = dict(heads[""].config, head_bias=heads[""].bias)
-    for name in ("bias", "weight"):
-        del config[name]
-    return config
+    unsaid = {"bias", "weight", *(name for name in ("horizon", "labels") if config[name] is None)}
+    return {name: value for name, value in config.items() if name not in unsaid}
 
 
 def parameter_names(name: str) -> tuple[str, str]:

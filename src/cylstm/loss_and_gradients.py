@@ -10,7 +10,6 @@ import numpy as np
 
 from cylstm import losses, metrics
 from cylstm._core import head as head_kernel
-from cylstm._core.gradients import embedding_gradient
 from cylstm.batches import at_once, batch_of, of_kind, to_steps
 from cylstm.ctc import ctc_loss
 from cylstm.heads import head_outputs, parameter_names
@@ -51,17 +50,20 @@ def learn(model, batch, gradients=None, state=None) -> Result:
     """`Model.loss_and_gradients` of a `Batch`. state: instead of the batch's."""
     if gradients is None:
         gradients = Parameters(model.parameters.layout, model.dtype)
-    features, ids = features_of(model, batch.x, batch.plan)
+    features, taken = features_of(model, batch.x, batch.plan)
     state = batch.state if state is None else state
     outputs, final, tape = model.lstm.forward(features, state, lengths=batch.plan)
-    slopes, sums = {}, {}
+    slopes, sums, passed = {}, {}, {}
     for kind, names in model.kinds.items():
         h = of_kind(model, kind, outputs, final, batch.real)
+        if model.behind is not None:
+            h, passed[kind] = model.behind.forward(h, model.rng, counted_of(kind, batch.plan))
         for name in names:
             dh = np.empty_like(h)
             sums[name] = batch_loss(model, name, h, batch, dh, gradients)
             slopes[kind] = slopes[kind] + dh if kind in slopes else dh
-    layer_gradients(model, tape, *to_steps(model, slopes, outputs.shape, batch.real), ids, gradients, False)
+    from_behind(model, passed, slopes, gradients)
+    layer_gradients(model, tape, *to_steps(model, slopes, outputs.shape, batch.real), taken, gradients, False)
     return Result(loss_of(model, sums), gradients, final, sum(found.tokens for found in sums.values()),
                   sum(found.hits for found in sums.values()), batch.weight, sums)  # fmt: skip
 
@@ -85,22 +87,33 @@ def means_of(model, sums) -> dict[str, float]:
 
 
 def features_of(model, x, plan):
-    """What the layer gets, and the ids that it comes from: None where features came in, or ids that it takes itself."""
-    if model.embedding_size is None:
-        return x, None
-    ids = model.ids_of(x, "x", plan)
-    return model.parameters.raw("embedding.weight")[ids], ids
+    """What the layer gets, and what is kept of how it came about: None where x goes in as it is."""
+    return (x, None) if model.inputs is None else model.inputs.forward(x, plan, model.rng)
 
 
-def layer_gradients(model, tape, dy, dstate, ids, gradients, input_gradient):
-    """The gradients of everything below the head, into `gradients`; returns those by the features and the state."""
-    embeds = ids is not None
+def counted_of(kind, plan):
+    """Of heads that get all steps: where those are real, as `Stack.forward` takes it."""
+    return ~plan.past_ends().ravel() if kind == "steps" and plan is not None and plan.lengths is not None else None
+
+
+def from_behind(model, passed, slopes, gradients) -> None:
+    """Gradients by what comes out of the dense layers behind the LSTM become those by what goes in, in place, by kinds
+    of heads; those of the layers' weights, into `gradients`, are sums over the kinds."""
+    total = None
+    for kind, kept in passed.items():
+        slopes[kind] = model.behind.backward(kept, slopes[kind], gradients)
+        of_kind = gradients.child("after.").raw()
+        total = of_kind.copy() if total is None else total + of_kind
+    if len(passed) > 1:
+        gradients.child("after.").raw()[:] = total
+
+
+def layer_gradients(model, tape, dy, dstate, taken, gradients, input_gradient):
+    """The gradients of the layer and of what stands before it, into `gradients`; returns those by x and the state."""
     dx, dstate, _ = model.lstm.backward(tape, dy, dstate, out=gradients.child("lstm."),
-                                        input_gradient=embeds or input_gradient)  # fmt: skip
-    if embeds:
-        rows = np.ascontiguousarray(dx.reshape(-1, model.embedding_size))
-        embedding_gradient(gradients.raw("embedding.weight"), ids.ravel(), rows)
-        dx = None
+                                        input_gradient=taken is not None or input_gradient)  # fmt: skip
+    if taken is not None:
+        dx = model.inputs.backward(taken, dx, gradients, input_gradient)
     gradients.touch()
     return dx, dstate
 
@@ -108,7 +121,7 @@ def layer_gradients(model, tape, dy, dstate, ids, gradients, input_gradient):
 def batch_loss(model, name, h, batch, dh=None, gradients=None) -> Sums:
     """The Sums of one head over a batch; with `dh`, the gradients of its part of the mean, too.
 
-    h : (N, D*H) of what the head looks at.
+    h : (N, F) of what the head looks at.
     """
     head, tokens = model.heads[name], batch.heads[name]
     scale = head.weight * tokens.unit / tokens.weight if tokens.weight else 0.0
@@ -135,7 +148,7 @@ def given_loss(model, name, h, slopes, dh, gradients) -> None:
 
 
 def head_loss(model, name, loss, h, targets, weights, scale=0.0, dh=None, gradients=None):
-    """Sums of a loss over h (N, D*H), as `_core.head.loss` gives them; with `dh`, `scale` times its gradients too."""
+    """Sums of a loss over h (N, F), as `_core.head.loss` gives them; with `dh`, `scale` times its gradients too."""
     bias = dweight = dbias = None
     head, (weight_name, bias_name) = model.heads[name], parameter_names(name)
     if head.bias:
@@ -169,7 +182,7 @@ def evaluate(model, dataset, batch_size=256, wanted=None) -> dict[str, float]:
             state = batch.state if start == 0 else state
             outputs, state = model.lstm(model.embed(batch.x, plan=batch.plan), state, lengths=batch.plan)
             for kind, names in model.kinds.items():
-                h = of_kind(model, kind, outputs, state, batch.real)
+                h = model.seen_by_head(of_kind(model, kind, outputs, state, batch.real))
                 for name in names:
                     sums[name] = sums[name].plus(batch_loss(model, name, h, batch))
                     if name in measured:

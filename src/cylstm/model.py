@@ -7,18 +7,19 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cylstm import model_files, own_loss
+from cylstm import dense, inputs, model_files, own_loss
 from cylstm._core.blas import Linear
 from cylstm._core.ragged import planned, table_rows
 from cylstm.batches import at_once, batch_of, in_batches, input_rows, of_masked, step_outputs
 from cylstm.cell import VARIANTS
-from cylstm.checks import as_generator, as_ids, describe, plain_array, positive_int
-from cylstm.heads import as_heads, heads_config, initialise, layout_of, of_kinds, weights_of
+from cylstm.checks import as_generator, describe, plain_array, positive_int
+from cylstm.heads import as_heads, heads_config, of_kinds, weights_of
 from cylstm.init import LATER
 from cylstm.locks import Claim
 from cylstm.loss_and_gradients import Result, evaluate, learn
 from cylstm.lstm import LSTM, MOST_LAYERS
 from cylstm.metrics import of_heads
+from cylstm.model_parameters import initialise, layout_of
 from cylstm.own_loss import ModelTape
 from cylstm.parameters import Parameters, check_gradients
 from cylstm.predictions import predict, probabilities
@@ -38,12 +39,12 @@ __all__ = ["Model", "Result"]
 FIXED = frozenset((
     "input_size", "hidden_size", "output_size", "num_layers", "bidirectional", "embedding_size", "output", "loss",
     "horizon", "labels", "head_bias", "heads", "kinds", "forget_bias", "dtype", "vocabulary", "lstm", "parameters",
-    "in_training", *VARIANTS,
+    "in_training", "before", "after", "embeddings", "inputs", "behind", *VARIANTS,
 ))  # fmt: skip
 
 
 class Model:
-    """Ids or features -> (embedding) -> LSTM -> linear head -> loss.
+    """Ids or features -> (embeddings) -> (dense layers) -> LSTM -> (dense layers) -> linear head -> loss.
 
     Parameters
     ----------
@@ -59,6 +60,12 @@ class Model:
         As for `LSTM`.
     embedding_size : int or None
         E: ids go through a learned table (V, E) first. Without one, ids stand for one-hot rows.
+    embeddings : dict {column: (V, E)} or None
+        Columns of x (B, T, I) that hold ids in 0..V-1 beside numbers, in floating point or as integers: each gives way
+        to its row of a learned table (V, E). The other columns come first, in their order, then the rows, in theirs.
+    before, after : list of Dense, of sizes, or of dicts of their arguments
+        Dense layers of every step between the features (or embeddings) and the LSTM, and of every output of the LSTM
+        (for output="last", of the last state) before the head. Ids need an embedding before `before`.
     output : "sequence" or "last"
         One output per step, or one per row from the last layer's final state (of both directions).
     loss : "cross_entropy", "mse", "mae", "huber", "quantiles", "gaussian", "binary_cross_entropy", "ctc" or a
@@ -71,15 +78,16 @@ class Model:
     vocabulary : Vocabulary or None
         Kept with the model and saved in its file; lets `generate` take text.
 
-    `parameters` maps "embedding.weight", "lstm.weight_ih_l0", ..., "head.weight", "head.bias" to writable views, or
-    "head.NAME.weight", ... of several.
+    `parameters` maps "embedding.weight" (or "embeddings.COLUMN.weight", ...), "before.0.weight", "before.0.bias", ...,
+    "lstm.weight_ih_l0", ..., "after.0.weight", ..., "head.weight", "head.bias" (of several heads "head.NAME.weight",
+    ...) to writable views.
     Raises TypeError or ValueError, naming the argument.
     """
 
     def __init__(self, input_size, hidden_size, output_size, *, num_layers=1, bidirectional=False, dropout=0.0,
                  embedding_size=None, output="sequence", loss="cross_entropy", horizon=None, labels=None,
-                 head_bias=True, forget_bias=1.0, dtype="float32", seed=None, vocabulary=None,
-                 **variant):  # fmt: skip
+                 head_bias=True, forget_bias=1.0, dtype="float32", seed=None, vocabulary=None, embeddings=None,
+                 before=(), after=(), **variant):  # fmt: skip
         for name in variant.keys() - set(VARIANTS):
             raise TypeError(f"{name}: expected an argument of {type(self).__name__}, got an unknown one")
         self.input_size = positive_int("input_size", input_size)
@@ -96,6 +104,11 @@ class Model:
         if self.num_layers > MOST_LAYERS:
             raise ValueError(f"num_layers: expected at most {MOST_LAYERS}, got {self.num_layers}")
         self.embedding_size = None if embedding_size is None else positive_int("embedding_size", embedding_size)
+        self.embeddings = inputs.as_embeddings(embeddings, self.input_size)
+        if self.embeddings and self.embedding_size is not None:
+            raise ValueError("embeddings: expected none beside embedding_size, whose inputs are ids (B, T), "
+                             f"got {dict(self.embeddings)}")  # fmt: skip
+        self.before, self.after = dense.as_layers("before", before), dense.as_layers("after", after)
         if vocabulary is not None and not isinstance(vocabulary, Vocabulary):
             raise TypeError(f"vocabulary: expected a Vocabulary, got {describe(vocabulary)}")
         if vocabulary is not None and len(vocabulary) != self.input_size:
@@ -105,31 +118,28 @@ class Model:
         self.spare = []  # memory of the head
         self.in_training = Claim()
         rng = as_generator("seed", 0 if seed is LATER else seed)
-        layout = self.layout(
+        layout = layout_of(
             self.input_size, self.hidden_size, self.heads, num_layers=self.num_layers, bidirectional=bidirectional,
-            embedding_size=self.embedding_size, **variant)  # fmt: skip
+            embedding_size=self.embedding_size, embeddings=self.embeddings, before=self.before, after=self.after,
+            **variant)  # fmt: skip
         self.parameters = Parameters(layout, self.dtype)
-        self.lstm = LSTM(self.embedding_size or self.input_size, self.hidden_size, self.num_layers,
+        self.inputs = inputs.Inputs.of(self)
+        self.behind = dense.Stack("after", self.after, self.parameters) if self.after else None
+        width = inputs.width_of(self.input_size, self.embedding_size, self.embeddings)
+        self.lstm = LSTM(dense.width_of(self.before, width), self.hidden_size, self.num_layers,
                          bidirectional=bidirectional, dropout=dropout, forget_bias=forget_bias, dtype=self.dtype,
                          seed=LATER if seed is LATER else rng, parameters=self.parameters.child("lstm."),
                          **variant)  # fmt: skip
-        self.lstm.embedded = self.embedding_size is not None
+        self.lstm.embedded = self.inputs is not None
         self.bidirectional, self.forget_bias = self.lstm.bidirectional, self.lstm.forget_bias
         for name, value in self.lstm.cell.variant.items():
             setattr(self, name, value)
         self.linears = {name: Linear(*weights_of(self, name), head.tail) for name, head in self.heads.items()}
         self.only = self.linears.get("")  # for `step`, which is short
-        self.table = None if self.embedding_size is None else self.parameters.raw("embedding.weight")
+        of_ids_alone = self.embedding_size is not None and not self.before
+        self.table = self.parameters.raw("embedding.weight") if of_ids_alone else None
         if seed is not LATER:
-            self._initialise(rng)
-
-    def _initialise(self, rng):
-        """The embedding's weights with standard deviation 1, the heads' as they have it; the LSTM has its own."""
-        if self.embedding_size is not None:
-            table = self.parameters.raw("embedding.weight")
-            table[:] = rng.standard_normal(table.shape)
-        initialise(self.parameters, self.heads, rng)
-        self.parameters.touch()
+            initialise(self, rng)
 
     def __setattr__(self, name, value):
         if name in FIXED and name in self.__dict__:
@@ -154,22 +164,13 @@ class Model:
     def rng(self, value):
         self.lstm.rng = value
 
-    @staticmethod
-    def layout(input_size, hidden_size, heads, *, num_layers=1, bidirectional=False, embedding_size=None,
-               **variant) -> dict[str, tuple[int, ...]]:  # fmt: skip
-        """Names and shapes of the parameters in the order of the flat buffer."""
-        shapes = {} if embedding_size is None else {"embedding.weight": (input_size, embedding_size)}
-        inside = LSTM.layout(embedding_size or input_size, hidden_size, num_layers, bidirectional=bidirectional,
-                             **variant)  # fmt: skip
-        shapes.update({f"lstm.{name}": shape for name, shape in inside.items()})
-        return {**shapes, **layout_of(heads, hidden_size * (2 if bidirectional else 1))}
-
     @property
     def config(self) -> dict:
         """The arguments that make a model of this shape, for JSON."""
         names = ("input_size", "hidden_size", "num_layers", "bidirectional", "dropout", "embedding_size", *VARIANTS,
                  "forget_bias")  # fmt: skip
-        return {**{name: getattr(self, name) for name in names}, **heads_config(self.heads), "dtype": str(self.dtype)}
+        plain = {**{name: getattr(self, name) for name in names}, **heads_config(self.heads), "dtype": str(self.dtype)}
+        return {**plain, **inputs.config_of(self)}
 
     def __reduce__(self):
         return _rebuilt, (
@@ -213,7 +214,7 @@ class Model:
         if rows is not None:
             return in_batches(self, input_rows(self, rows), state, None, resets)
         x = plain_array("x", x)
-        tail = () if self.embedding_size is not None or x.dtype.kind in "iu" else (self.input_size,)
+        tail = inputs.tail(self, x)
         if x.ndim == 2 + len(tail) and x.shape[2:] == tail and len(x) > at_once(max(1, x.shape[1])):
             return in_batches(self, x, state, lengths, resets)
         plan = None
@@ -257,7 +258,11 @@ class Model:
             outputs, out = out
         if self.table is not None:
             x_t = table_rows("x_t", self.table, x_t)
+        elif self.inputs is not None:
+            x_t = self.inputs(x_t, "x_t")
         y, state = self.lstm.step(x_t, state, out=out)
+        if self.behind is not None:
+            y = self.behind(y.reshape(-1, y.shape[-1])).reshape(*y.shape[:-1], -1)
         if self.only is not None:
             return self.only.rows(y, outputs), state
         if outputs is None:
@@ -279,20 +284,12 @@ class Model:
         return generate(self, prompt, length, sampler, stop)
 
     def embed(self, x, name="x", plan=None):
-        """x itself or, with an embedding, its rows of the table."""
-        if self.embedding_size is None:
-            return x
-        return self.parameters.raw("embedding.weight")[self.ids_of(x, name, plan)]
+        """What the layer gets: x itself or, with embeddings or dense layers before it, what they make of x."""
+        return x if self.inputs is None else self.inputs(x, name, plan)
 
-    def ids_of(self, x, name="x", plan=None):
-        """A checked copy of ids; what stands past a row's end may be any number and becomes 0."""
-        ids = np.array(plain_array(name, x))
-        if plan is not None and plan.lengths is not None:
-            ids[plan.past_ends().reshape(ids.shape)] = 0
-        ids = as_ids(name, ids, self.input_size)
-        if ids.ndim > 2:
-            raise ValueError(f"{name}: expected ids (B, T) or (T,), got {ids.shape}")
-        return ids
+    def seen_by_head(self, h):
+        """h (N, D*H) itself or, with dense layers after the LSTM, their outputs (N, F)."""
+        return h if self.behind is None else self.behind(h)
 
     # --- learning -------------------------------------------------------------------------------------------------
 

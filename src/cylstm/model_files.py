@@ -9,6 +9,7 @@ from cylstm.cell import VARIANTS
 from cylstm.checks import describe, one_of
 from cylstm.heads import as_heads
 from cylstm.init import LATER
+from cylstm.model_parameters import layout_of
 from cylstm.text.vocabulary import Vocabulary
 from cylstm.training.checkpoint import SavedRun, read_checkpoint
 
@@ -53,14 +54,15 @@ def from_header(cls, path, header, shapes):
     try:
         config, vocabulary = dict(header["config"]), header["vocabulary"]
         sizes = {name: config[name] for name in ("num_layers", "bidirectional", "embedding_size")}
-        sizes.update({name: config[name] for name in VARIANTS if name in config})
+        around = ("embeddings", "before", "after")
+        sizes.update({name: config[name] for name in (*VARIANTS, *around) if name in config})
         one_of("dtype", config["dtype"], ("float32", "float64"))
         if config["num_layers"] == 1 and config["dropout"] > 0:  # as it once could be, to no effect
             config["dropout"] = 0.0
         if config["num_layers"] > sum(math.prod(shape) for shape in shapes.values()):
             raise ValueError(f"{config['num_layers']} layers, but fewer numbers")
         heads = as_heads(config["output_size"], **{name: config[key] for name, key in ONE_HEAD if key in config})
-        layout = cls.layout(config["input_size"], config["hidden_size"], heads, **sizes)
+        layout = layout_of(config["input_size"], config["hidden_size"], heads, **sizes)
         total = (sum(math.prod(shape) for shape in layout.values()),)
         if shapes not in (layout, {**shapes, "parameters": total}):
             raise ValueError(f"tensors {describe(shapes)} do not fit the sizes {config}")

@@ -10,7 +10,7 @@ from cylstm._core.ragged import planned
 from cylstm.batches import input_sizes, of_kind, to_steps
 from cylstm.checks import as_float_array, check_lengths, check_mask, check_resets, check_state, describe, plain_array
 from cylstm.heads import head_outputs
-from cylstm.loss_and_gradients import features_of, given_loss, layer_gradients
+from cylstm.loss_and_gradients import counted_of, features_of, from_behind, given_loss, layer_gradients
 from cylstm.parameters import Parameters, check_gradients
 from cylstm.sequences import kept_resets, padded
 from cylstm.state import Gradients, State
@@ -21,14 +21,15 @@ __all__ = ["ModelTape", "backward", "forward"]
 class ModelTape:
     """What `Model.forward` keeps for `Model.backward`, which may use it once."""
 
-    __slots__ = ("batched", "h", "ids", "layer", "model", "packed", "places", "real", "sizes", "version")
+    __slots__ = ("batched", "h", "layer", "model", "packed", "passed", "places", "real", "sizes", "taken", "version")
 
-    def __init__(self, model, layer, batched, sizes, places, packed, real, ids, h):
+    def __init__(self, model, layer, batched, sizes, places, packed, real, taken, h, passed):
         self.model, self.layer, self.version = model, layer, model.parameters.version()
         self.batched, self.sizes, self.places = batched, sizes, places  # (B, T) of x, and which of them are steps
         # What the layer got: (B, T', D*H) of its outputs, and which of B, T' are steps. None for all.
         self.packed, self.real = packed, real
-        self.ids, self.h = ids, h  # h (N, D*H) by kind of head
+        self.taken, self.passed = taken, passed  # of what stands before the layer, and behind it by kind of head
+        self.h = h  # (N, F) by kind of head, as the heads see it
 
     def shape(self, head) -> tuple[int, ...]:
         """Of a head's outputs."""
@@ -42,34 +43,48 @@ def forward(model, x, state, lengths, mask, resets) -> tuple[dict, State, ModelT
     batched, B, T = input_sizes(model, x)
     places = None
     if mask is not None:
-        places = check_mask("mask", mask, (B, T) if batched else (T,)).reshape(B, T)
-        if lengths is not None:
-            places = places & (np.arange(T) < check_lengths(lengths, B, T)[:, None])
-        kept = [np.flatnonzero(row) for row in places]
-        x = x.reshape(B, T, *x.shape[1 + batched :])
-        x, lengths = padded([row[steps] for row, steps in zip(x, kept, strict=True)])
-        if resets is not None:
-            cuts = zip(check_resets(resets, B, T, batched), kept, strict=True)
-            resets, _ = padded([kept_resets(row, steps) for row, steps in cuts])
+        places, x, lengths, resets = without_masked(model, x, lengths, mask, resets)
     in_rows = batched or mask is not None
     plan = planned(B, x.shape[1] if in_rows else T, lengths, resets, in_rows)
-    features, ids = features_of(model, x, plan)
+    features, taken = features_of(model, x, plan)
     y, final, tape = model.lstm.forward(features, state, lengths=plan)
     real = None if plan is None or plan.lengths is None else ~plan.past_ends()
     y = y.reshape(B, -1, y.shape[-1])
-    h = {kind: of_kind(model, kind, y, final, real) for kind in model.kinds}
-    tape = ModelTape(model, tape, batched, (B, T), real if mask is None else places, y.shape, real, ids, h)
+    h, passed = {}, {}
+    for kind in model.kinds:
+        h[kind] = of_kind(model, kind, y, final, real)
+        if model.behind is not None:
+            h[kind], passed[kind] = model.behind.forward(h[kind], model.rng, counted_of(kind, plan))
+    places = real if mask is None else places
+    tape = ModelTape(model, tape, batched, (B, T), places, y.shape, real, taken, h, passed)
     outputs = {}
     for name, head in model.heads.items():
         found = head_outputs(model, name, h[head.kind])
-        if tape.places is not None and head.output == "sequence":
+        if places is not None and head.output == "sequence":
             if head.kind == "steps" and real is not None:
                 found = found.reshape(*y.shape[:2], -1)[real]
             whole = np.zeros((B, T, found.shape[1]), model.dtype)
-            whole[tape.places] = found
+            whole[places] = found
             found = whole
         outputs[name] = found.reshape(tape.shape(head))
     return outputs, final, tape
+
+
+def without_masked(model, x, lengths, mask, resets):
+    """Which steps (B, T) of x a mask leaves, those behind each other (B, T', ...), their lengths and resets."""
+    batched, B, T = input_sizes(model, x)
+    places = check_mask("mask", mask, (B, T) if batched else (T,)).reshape(B, T)
+    if lengths is not None:
+        places = places & (np.arange(T) < check_lengths(lengths, B, T)[:, None])
+    x = x.reshape(B, T, *x.shape[1 + batched :])
+    if model.inputs is not None:
+        model.inputs.check_all(x, places, batched)
+    kept = [np.flatnonzero(row) for row in places]
+    x, lengths = padded([row[steps] for row, steps in zip(x, kept, strict=True)])
+    if resets is not None:
+        cuts = zip(check_resets(resets, B, T, batched), kept, strict=True)
+        resets, _ = padded([kept_resets(row, steps) for row, steps in cuts])
+    return places, x, lengths, resets
 
 
 def backward(model, tape, d_outputs, d_state, out, input_gradient) -> Gradients:
@@ -96,12 +111,13 @@ def backward(model, tape, d_outputs, d_state, out, input_gradient) -> Gradients:
             dh = np.empty_like(h[kind])
             given_loss(model, name, h[kind], slopes[name], dh, gradients)
             d_h[kind] = d_h[kind] + dh if kind in d_h else dh
+    from_behind(model, tape.passed, d_h, gradients)
     dy, d_last = to_steps(model, d_h, tape.packed, tape.real)
     if d_last is not None and d_state is not None:
         d_state = State(d_last.h + d_state.h, d_state.c)
     masked = tape.places is not tape.real
     dy = dy if tape.batched or masked else dy[0]
-    dx, dstate = layer_gradients(model, tape.layer, dy, d_state or d_last, tape.ids, gradients, input_gradient)
+    dx, dstate = layer_gradients(model, tape.layer, dy, d_state or d_last, tape.taken, gradients, input_gradient)
     if masked and dx is not None:
         whole = np.zeros((*tape.sizes, dx.shape[-1]), model.dtype)
         whole[tape.places] = dx if tape.real is None else dx[tape.real]

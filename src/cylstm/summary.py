@@ -57,21 +57,25 @@ def layer_of(model, name, shapes) -> Layer:
     matrices = [shape for parameter, shape in shapes.items() if ".weight" in parameter]
     O, I = matrices[0]
     products = sum(map(math.prod, matrices))
-    if name == "embedding":
-        return Layer(name, list(shapes.values()), "ids (B, T)", f"(B, T, {I})", 0)
+    kind, _, of = name.partition(".")
+    if kind in ("embedding", "embeddings"):
+        goes_in = f"column {of} of x" if of else "ids (B, T)"
+        return Layer(name, list(shapes.values()), goes_in, f"(B, T, {I})", 0)
     if name.startswith("lstm"):
         O = model.lstm.output_size
         return Layer(name, list(shapes.values()), f"(B, T, {I})", f"(B, T, {O})", products)
-    head = model.heads[name.partition(".")[2]]
-    last = head.output == "last"
-    steps = ("B",) if last else ("B", "T")
-    return Layer(name, list(shapes.values()), shape((*steps, I)), shape((*steps, *head.tail)), products, last)
+    heads = [model.heads[of]] if kind == "head" else model.heads.values()
+    last = kind != "before" and all(head.output == "last" for head in heads)
+    steps, tail = ("B",) if last else ("B", "T"), heads[0].tail if kind == "head" else (O,)
+    return Layer(name, list(shapes.values()), shape((*steps, I)), shape((*steps, *tail)), products, last)
 
 
 def heading(model) -> list[str]:
     """What goes in, what comes out, and what the model is made with."""
     features = f"features (B, T, {model.input_size})"
-    goes_in = "ids (B, T)" if model.embedding_size is not None else f"{features} or ids (B, T)"
+    goes_in = "ids (B, T)" if model.embedding_size is not None else features
+    if model.inputs is None:
+        goes_in += " or ids (B, T)"
     lstm, options = model.lstm, {"dropout": model.dropout, **{name: getattr(model, name) for name in VARIANTS}}
     chosen = [name if value is True else f"{name} {value}" for name, value in options.items() if value]
     lines = [f"Model: {goes_in} -> outputs{':' * ('' not in model.heads)}"]
@@ -106,7 +110,7 @@ def described(loss) -> str:
 def notes(model) -> list[str]:
     """What the numbers of multiply-adds leave out."""
     lines = ["", "multiply-adds: of matrix products, for one step of one row, forward"]
-    if model.embedding_size is None:
+    if model.inputs is None:
         saved = 4 * model.hidden_size * model.input_size * model.lstm.num_directions
         lines.append(f"ids gather rows of the first layer's weights, which saves {saved:,} of them")
     return lines

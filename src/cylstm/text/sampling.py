@@ -103,6 +103,8 @@ def generate(model, prompt, length, sampler, stop):
     """`Model.generate` with its arguments checked: yields up to `length` ids that a model writes after a prompt."""
     if model.bidirectional or not writes_tokens(model):
         raise ValueError(f"generate: expected a model of one direction with cross_entropy at every step, got {model!r}")
+    if model.inputs is not None and not model.inputs.takes_ids:
+        raise ValueError(f"generate: expected a model of ids, got one of numbers, {model!r}")
     if model.output_size != model.input_size:
         sizes = f"{model.output_size} and {model.input_size}"
         raise ValueError(f"generate: expected as many outputs as inputs, got {sizes}")

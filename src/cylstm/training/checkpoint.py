@@ -20,6 +20,8 @@ __all__ = ["Checkpoint", "SavedRun", "read_checkpoint", "resume", "save"]
 LARGEST_COUNT = 2**53
 # Options that older files have not, as they were then.
 ADDED = {"accumulate": 1, "trainable": None, "monitor": "loss min"}
+# What models have not unless their `config` says so.
+UNSAID = {"embeddings": {}, "before": [], "after": [], "horizon": None, "labels": None}
 # A generator's place within its numbers, MT19937's and Philox's, which NumPy takes as it comes.
 PLACES = {"pos": 624, "buffer_pos": 4}
 COUNTS = ("epoch", "position", "waited", "since_plateau", "plateaus", "first_epoch")
@@ -90,7 +92,7 @@ class SavedRun:
     def check_same(self, config, options) -> None:
         """ValueError unless it was written by a run of the same model and options."""
         try:
-            written = dict(self.header["config"])
+            written, config = {**UNSAID, **self.header["config"]}, {**UNSAID, **config}
             if written["num_layers"] == 1:  # once, dropout could be anything then
                 written["dropout"] = config["dropout"]
             pairs = [(written, config, "model"), ({**ADDED, **self.header["options"]}, options, "run")]

@@ -19,6 +19,7 @@ from cylstm.checks import (
     described_with_way,
     plain_array,
 )
+from cylstm.inputs import tail
 from cylstm.sequences import batches_by_length, check_masks, in_pieces, kept_resets, one_type, padded, ragged_rows
 from cylstm.state import State
 from cylstm.training.targets import Targets, options_by_head
@@ -140,19 +141,18 @@ class Dataset:
         return None if self.lengths is None or self.ragged else np.arange(self.x.shape[1]) < self.lengths[:, None]
 
     def _input_rank(self):
-        ids = self.model.embedding_size is not None or self.x.dtype.kind in "iu"
-        return 2 if ids else 3
+        return 2 + len(tail(self.model, self.x, self.names[0]))
 
     def _check_input(self, name, x, real):
         """x : all rows or, of a list, one."""
-        model, ids = self.model, x.dtype.kind in "iu"
+        model, ids = self.model, not tail(self.model, x, name)
         shape = ("B",) * (not self.ragged) + ("T",) + (() if ids else (model.input_size,))
         given = x.shape[1:] if self.unbatched else x.shape
         if not x.size and not (self.ragged and x.shape == (0, *shape[1:])):
             raise ValueError(f"{name}: expected at least one row, step and feature, got {given}")
-        if model.embedding_size is not None and not ids:
+        if model.embedding_size is not None and x.dtype.kind not in "iu":
             raise TypeError(f"{name}: expected integer ids for a model with an embedding, got {describe(x)}")
-        if not ids and x.dtype.kind != "f":
+        if not ids and x.dtype.kind not in "iuf":
             raise TypeError(f"{name}: expected floating-point numbers or integer ids, got {described_with_way(x)}")
         if x.ndim != len(shape) or (not ids and x.shape[-1] != model.input_size):
             shown = f"({', '.join(map(str, shape))})"
@@ -163,8 +163,11 @@ class Dataset:
         if ids:
             for rows in in_pieces(x):
                 check_range(name, x[rows] if real is None else x[rows][real[rows]], model.input_size)
-        else:
-            self._check_finite(name, x, real)
+            return
+        if model.inputs is not None:
+            one = slice(None) if not self.unbatched else 0
+            model.inputs.check_ids(name, x[one], None if real is None else real[one])
+        self._check_finite(name, x, real)
 
     def _check_finite(self, name, array, real, missing=False):
         """array : all rows or, of a list, one."""
