@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 
@@ -45,8 +46,8 @@ def real_in(name: str, value, low: float, high: float = np.inf, *, open_low=Fals
         raise TypeError(f"{name}: expected a number, got {describe(value)}") from None
     too_low = number <= low if open_low else number < low
     too_high = number >= high if open_high else number > high
-    if not np.isfinite(number) or too_low or too_high:
-        left, right = "(" if open_low else "[", ")" if open_high or np.isinf(high) else "]"
+    if not math.isfinite(number) or too_low or too_high:
+        left, right = "(" if open_low else "[", ")" if open_high or math.isinf(high) else "]"
         raise ValueError(f"{name}: expected a number in {left}{low:g}, {high:g}{right}, got {number:g}")
     return number
 
@@ -139,8 +140,10 @@ def check_finite(name: str, array: np.ndarray, dtype, mask=None, missing=False) 
     mask : of the array's first axes; where it is false there may be anything. missing : whether NaN will do.
     Integers pass.
     """
+    if array.dtype.kind != "f" or not array.size:
+        return
     most = np.float64(np.finfo(dtype).max)
-    if array.dtype.kind != "f" or not array.size or (-most <= array.min() and array.max() <= most):
+    if -most <= array.min() and array.max() <= most:
         return
     for n, row in enumerate(array):  # row by row: a memory map is not copied as a whole
         wrong = np.array(~(np.abs(row) <= most))
@@ -182,6 +185,8 @@ def as_ids(name: str, value, size: int) -> np.ndarray:
 
 def check_range(name: str, ids: np.ndarray, size: int) -> None:
     """ValueError unless all ids are in 0..size-1."""
+    if ids.dtype == np.int64 and ids.size and int(ids.view(np.uint64).max()) < size:
+        return  # one pass: a negative one is more than any size
     low, high = int(ids.min(initial=0)), int(ids.max(initial=0))
     if low < 0 or high >= size:
         raise ValueError(f"{name}: expected ids in 0..{size - 1}, got {low if low < 0 else high}")

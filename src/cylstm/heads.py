@@ -63,6 +63,15 @@ class Head:
             "labels": None if names is None else names.all, "names": names,
             "weight": real_in("weight", self.weight, 0, open_low=True),
         }  # fmt: skip
+        kind = "last" if self.output == "last" else "steps" if loss.of_rows else "tokens"
+        horizon = () if checked["horizon"] is None else (checked["horizon"],)
+        # What it looks at: "last", the last states (B, D*H); "tokens", the real steps (N, D*H); "steps", all of them,
+        # with the loss of a whole row.
+        checked["kind"] = kind
+        checked["per_row"] = kind != "tokens"  # a row has one target, and not each of its steps
+        checked["groups"] = checked["horizon"] or 1  # targets of a step, or of a row
+        checked["tail"] = (*horizon, O)  # the shape of the outputs of a step, or of a row,
+        checked["width"] = (*horizon, *loss.width(O))  # and of what they are to meet
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
@@ -72,33 +81,6 @@ class Head:
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         labels = None if self.labels is None else list(self.labels)
         return {**given, "loss": self.loss.config, "labels": labels}
-
-    @property
-    def kind(self) -> str:
-        """What it looks at: "last", the last states (B, D*H); "tokens", the real steps (N, D*H); or "steps", all of
-        them, with the loss of a whole row."""
-        return "last" if self.output == "last" else "steps" if self.loss.of_rows else "tokens"
-
-    @property
-    def per_row(self) -> bool:
-        """Whether a row has one target, and not each of its steps."""
-        return self.kind != "tokens"
-
-    @property
-    def groups(self) -> int:
-        """How many targets a step, or a row, has."""
-        return self.horizon or 1
-
-    @property
-    def tail(self) -> tuple[int, ...]:
-        """The shape of the outputs of a step, or of a row: (O,) or (horizon, O)."""
-        return (self.output_size,) if self.horizon is None else (self.horizon, self.output_size)
-
-    @property
-    def width(self) -> tuple[int, ...]:
-        """The shape of what is to be met of them."""
-        width = self.loss.width(self.output_size)
-        return width if self.horizon is None else (self.horizon, *width)
 
     def decide(self, outputs) -> np.ndarray:
         """Predictions, from outputs (..., O)."""

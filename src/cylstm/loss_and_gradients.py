@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +29,8 @@ class Sums(NamedTuple):
 
     def plus(self, other: Sums) -> Sums:
         """Of both together."""
-        return Sums(*(mine + yours for mine, yours in zip(self, other, strict=True)))
+        total, weight, hits, tokens = other
+        return Sums(self.total + total, self.weight + weight, self.hits + hits, self.tokens + tokens)
 
 
 class Result(NamedTuple):
@@ -64,8 +65,8 @@ def learn(model, batch, gradients=None, state=None) -> Result:
             slopes[kind] = slopes[kind] + dh if kind in slopes else dh
     from_behind(model, passed, slopes, gradients)
     layer_gradients(model, tape, *to_steps(model, slopes, outputs.shape, batch.real), taken, gradients, False)
-    return Result(loss_of(model, sums), gradients, final, sum(found.tokens for found in sums.values()),
-                  sum(found.hits for found in sums.values()), batch.weight, sums)  # fmt: skip
+    all_sums = reduce(Sums.plus, sums.values())
+    return Result(loss_of(model, sums), gradients, final, all_sums.tokens, all_sums.hits, all_sums.weight, sums)
 
 
 def loss_of(model, sums) -> float:

@@ -85,8 +85,10 @@ class Optimizer:
         lr, scale = real_in("lr", lr, 0), real_in("scale", scale, -math.inf)
         moments, values, gradient = self.moments(parameters), parameters.raw(), gradients.raw()
         number = moments.updates + 1
-        if any(np.size(moments.buffers.get(name)) != values.size for name in self.buffer_names):
-            raise ValueError(f"gradient, moments: expected {values.size} numbers each, for this optimizer")
+        for name in self.buffer_names:
+            buffer = moments.buffers.get(name)
+            if buffer is None or buffer.size != values.size:
+                raise ValueError(f"gradient, moments: expected {values.size} numbers each, for this optimizer")
         for (start, stop), decay in self._pieces(parameters, trainable):
             buffers = {name: moments.buffers[name][start:stop] for name in self.buffer_names}
             self._apply(values[start:stop], gradient[start:stop], buffers, number, lr, scale, decay)

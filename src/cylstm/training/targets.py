@@ -29,7 +29,8 @@ class Targets:
         self.listed = rows.ragged and not head.per_row  # a list of arrays (T_b, ...)
         self.counting = counting_of(head, None, ignore, missing)
         self.y = self._checked(y, None if ignore is None else plain(ignore))
-        self.counting = counting_of(head, class_weight, ignore, missing, self._of_rows())
+        if class_weight is not None:
+            self.counting = counting_of(head, class_weight, ignore, missing, self._of_rows())
         self.weights = None if sample_weight is None else self._checked_weights(weight_name, sample_weight)
         del self.rows  # which has these: a circle would keep a batch's memory until somebody collects it
 
