@@ -165,7 +165,8 @@ def windows(series, width: int, horizon: int = 1, stride: int = 1) -> tuple[np.n
     """Windows of a series and what follows each: (N,) or (N, F) -> x (M, width, F), y (M, horizon, F), read-only views.
 
     Window m begins at step m*stride; y[m] are the `horizon` steps after it. F is 1 for a series (N,). They train a
-    `Model(F, H, horizon * F, output="last")`, whose predictions are (M, horizon * F).
+    `Model(F, H, F, output="last", horizon=horizon)`, whose predictions have the shape of y, or one with horizon * F
+    outputs and no horizon.
     Raises ValueError for a series shorter than width + horizon, TypeError for sizes that are not integers.
     """
     series = plain_array("series", series)
