@@ -194,3 +194,28 @@ def test_other_parts_of_the_same_bytes_are_other_data(rng, tmp_path):
     for other in (dict(sample_weight=part), dict(sample_weight=part.astype("u1"))):
         with pytest.raises(ValueError, match=r"resume: expected the same run as in .* with data="):
             made("mse").fit(x, y, epochs=2, resume=tmp_path / "c", progress=False, **other)
+
+
+@pytest.mark.parametrize("form", ["lengths", "mask", "one"])
+@pytest.mark.parametrize("what", ["x", "y", "target"])
+def test_the_place_of_what_is_out_of_range_is_that_of_the_first_that_counts(rng, form, what):
+    """Also where it lies behind the rows that are looked at together."""
+    kind = dict(loss="binary_cross_entropy") if what == "target" else {}
+    model = Model(5, 4, 5, seed=1, **kind)
+    B, T = 3, 200_000
+    x = rng.integers(0, 5, (B, T)).astype("i4")
+    y = rng.random((B, T, 5), np.float32) if what == "target" else rng.integers(0, 5, (B, T)).astype("i1")
+    keep = np.ones((B, T), bool)
+    keep[0, 100] = keep[2, 0] = False
+    lengths = np.array([T, T, T - 5])
+    wrong = x if what == "x" else y
+    for place in ((0, 100), (2, 0), (2, T - 2), (2, T - 7)):
+        wrong[place] = 9
+    first = {"lengths": "0, 100", "mask": f"2, {T - 7}", "one": f"{T - 7}"}[form]
+    if form == "one":
+        x, y, options = x[2], y[2], {"mask": keep[2] & (np.arange(T) < T - 5)}
+    else:
+        options = {"lengths": lengths, **({"mask": keep} if form == "mask" else {})}
+    expected = r", 0\]: expected a target in \[0, 1\]" if what == "target" else r"\]: expected ids in 0\.\.4"
+    with pytest.raises(ValueError, match=rf"^{what[0] if what != 'target' else 'y'}\[{first}{expected}, got 9"):
+        model.evaluate(x, y, **options)

@@ -140,7 +140,7 @@ def test_one_hot_rows_have_their_one_in_its_place():
     assert rows.shape == (2, 3, 5) and rows.dtype == np.float64
     np.testing.assert_array_equal(rows.argmax(-1), ids)
     np.testing.assert_array_equal(rows.sum(-1), np.ones((2, 3)))
-    with pytest.raises(ValueError, match=r"ids: expected ids in 0..3, got 4"):
+    with pytest.raises(ValueError, match=r"ids\[0, 0\]: expected ids in 0..3, got 4"):
         data.one_hot(ids, 4)
 
 

@@ -273,9 +273,9 @@ def test_bad_options_are_named(options, error, message):
 @pytest.mark.parametrize(("x", "y", "lengths", "error", "message"), [
     (X, Y[:, :3], None, ValueError, r"y: expected \(3, 4\), got \(3, 3\)"),
     (X, Y + 0.5, None, TypeError, "y: expected integer"),
-    (X, Y + O, None, ValueError, "y: expected ids in 0..5, got"),
-    (X + V, Y, None, ValueError, "x: expected ids in 0..4, got"),
-    (X - V, Y, None, ValueError, "x: expected ids in 0..4, got -"),
+    (X, Y + O, None, ValueError, r"y\[0, 0\]: expected ids in 0..5, got"),
+    (X + V, Y, None, ValueError, r"x\[0, 0\]: expected ids in 0..4, got"),
+    (X - V, Y, None, ValueError, r"x\[0, 0\]: expected ids in 0..4, got -"),
     (X, Y, [4, 5, 1], ValueError, r"lengths\[1\]: expected a length in 0..4, got 5"),
     (X, Y, [4, 3], ValueError, r"lengths: expected \(3,\), got \(2,\)"),
     (np.full((3, 4, V + 1), 0.5), Y, None, ValueError, rf"x: expected \(B, T, {V}\)"),
@@ -290,7 +290,7 @@ def test_more_bad_calls_are_named():
     model = Model(V, H, V, seed=1)
     for arguments, error, message in [
         (dict(prompt=[], length=3), (TypeError, ValueError), "prompt: expected"),
-        (dict(prompt=[V], length=3), ValueError, "prompt: expected ids in 0..4, got 5"),
+        (dict(prompt=[V], length=3), ValueError, r"prompt\[0\]: expected ids in 0..4, got 5"),
         (dict(prompt=[1], length=-1), ValueError, "length: expected an integer >= 0"),
         (dict(prompt=[1], length=3, temperature=-1), ValueError, "temperature: expected a number"),
         (dict(prompt=[1], length=3, top_k=0), ValueError, "top_k: expected an integer >= 1"),
@@ -318,8 +318,8 @@ def test_more_bad_calls_are_named():
 
 
 @pytest.mark.parametrize(("y", "error", "message"), [
-    (np.full((3, 4, 2), 1.5), ValueError, r"y: expected targets in \[0, 1\], got 1.5"),
-    (np.full((3, 4, 2), -1), ValueError, r"y: expected targets in \[0, 1\], got -1"),
+    (np.full((3, 4, 2), 1.5), ValueError, r"y\[0, 0, 0\]: expected a target in \[0, 1\], got 1.5"),
+    (np.full((3, 4, 2), -1), ValueError, r"y\[0, 0, 0\]: expected a target in \[0, 1\], got -1"),
     (np.full((3, 4, 2), 1j), TypeError, "y: expected numbers, got complex128"),
     (np.full((3, 4, 2), "1"), TypeError, "y: expected numbers, got <U1"),
 ])  # fmt: skip

@@ -96,8 +96,8 @@ def test_ids_come_in_any_form(ids):
 @pytest.mark.parametrize("ids, error, message", [
     (9, ValueError, r"x_t: expected ids in 0\.\.8, got 9"),
     (-1, ValueError, r"x_t: expected ids in 0\.\.8, got -1"),
-    (np.array([3, -2, 1]), ValueError, r"x_t: expected ids in 0\.\.8, got -2"),
-    (np.array([3, 9, 1]), ValueError, r"x_t: expected ids in 0\.\.8, got 9"),
+    (np.array([3, -2, 1]), ValueError, r"x_t\[1\]: expected ids in 0\.\.8, got -2"),
+    (np.array([3, 9, 1]), ValueError, r"x_t\[1\]: expected ids in 0\.\.8, got 9"),
     (2.0, TypeError, "x_t: expected integer ids, got float64"),
     (True, TypeError, "x_t: expected integer ids, got bool"),
     (np.array([[1]]), ValueError, r"x_t: expected .*, got \(1, 1, 4\)"),

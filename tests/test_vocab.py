@@ -263,7 +263,7 @@ def test_where_a_token_stands_for_the_unknown_nothing_is_left_out():
         (TypeError, "text: expected a string, got int 3", lambda: Vocabulary.from_text(3)),
         (ValueError, "unknown: expected one of 'error', 'skip'", lambda: Vocabulary("a").encode("a", unknown="ignore")),
         (ValueError, "end: expected False", lambda: Vocabulary("a").encode("a", end=True)),
-        (ValueError, "ids: expected ids in 0..1, got 2", lambda: Vocabulary("ab").decode([0, 2])),
+        (ValueError, "ids[1]: expected ids in 0..1, got 2", lambda: Vocabulary("ab").decode([0, 2])),
         (TypeError, "ids: expected integer ids", lambda: Vocabulary("ab").decode([0.5])),
         (ValueError, "text: expected at least one token", lambda: Vocabulary.from_text("")),
         (ValueError, "max_size: expected an integer >= 3, got 2", lambda: Vocabulary.from_text("ab", max_size=2)),

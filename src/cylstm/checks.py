@@ -11,7 +11,7 @@ import numpy as np
 __all__ = [
     "as_float_array", "as_generator", "as_ids", "check_finite", "check_lengths", "check_mask", "check_range",
     "check_resets", "check_state", "describe", "described_with_way", "one_of", "path_name", "plain_array",
-    "positive_int", "real_in",
+    "positive_int", "real_in", "refuse",
 ]  # fmt: skip
 
 
@@ -183,13 +183,28 @@ def as_ids(name: str, value, size: int) -> np.ndarray:
     return np.asarray(array, dtype=np.int64)
 
 
-def check_range(name: str, ids: np.ndarray, size: int) -> None:
-    """ValueError unless all ids are in 0..size-1."""
-    if ids.dtype == np.int64 and ids.size and int(ids.view(np.uint64).max()) < size:
+def check_range(name: str, ids: np.ndarray, size: int, counted=None, first: int = 0) -> None:
+    """ValueError, naming the place, unless all ids are in 0..size-1. counted : of their shape, where they are looked
+    at; first : the number of the first row."""
+    part = ids if counted is None else ids[counted]
+    if part.dtype == np.int64 and part.size and int(part.view(np.uint64).max()) < size:
         return  # one pass: a negative one is more than any size
-    low, high = int(ids.min(initial=0)), int(ids.max(initial=0))
-    if low < 0 or high >= size:
-        raise ValueError(f"{name}: expected ids in 0..{size - 1}, got {low if low < 0 else high}")
+    if int(part.min(initial=0)) < 0 or int(part.max(initial=0)) >= size:
+        wrong = (ids < 0) | (ids >= size)
+        refuse(name, ids, wrong if counted is None else wrong & counted, f"ids in 0..{size - 1}", first)
+
+
+def refuse(name: str, array: np.ndarray, wrong: np.ndarray, expected: str, first: int = 0) -> None:
+    """ValueError that names the first place of those that are wrong, and what stands there; nothing where none is.
+
+    first : the number of the first row.
+    """
+    if not wrong.any():
+        return
+    place = np.unravel_index(wrong.argmax(), wrong.shape)
+    where = ", ".join(str(int(n) + first * (axis == 0)) for axis, n in enumerate(place))
+    got = f"{array[place]:g}" if array.dtype.kind == "f" else array[place]
+    raise ValueError(f"{name}{f'[{where}]' if where else ''}: expected {expected}, got {got}")
 
 
 def check_lengths(lengths, B: int, T: int) -> np.ndarray:

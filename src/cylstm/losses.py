@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from cylstm.checks import as_ids, check_range, describe, positive_int, real_in
+from cylstm.checks import as_ids, check_range, describe, positive_int, real_in, refuse
 
 __all__ = [
     "CTC",
@@ -75,8 +75,9 @@ class Loss:
         if y.dtype.kind not in "fiub":
             raise TypeError(f"{name}: expected numbers, got {describe(y)}")
 
-    def check_values(self, name: str, y, outputs: int) -> None:
-        """ValueError unless targets, (..., *width(outputs)) and finite, are in range."""
+    def check_values(self, name: str, y, outputs: int, counted=None, first: int = 0) -> None:
+        """ValueError, naming the place, unless targets, (..., *width(outputs)) and finite, are in range. counted : of
+        their shape, where they are looked at; first : the number of the first row."""
 
     def class_count(self, outputs: int) -> int:
         """How many classes `classes` tells apart. TypeError for a loss of numbers."""
@@ -132,8 +133,8 @@ class CrossEntropy(Loss):
         if y.dtype.kind not in "iu":
             raise TypeError(f"{name}: expected integer classes, got {describe(y)}")
 
-    def check_values(self, name, y, outputs):
-        check_range(name, y, outputs)
+    def check_values(self, name, y, outputs, counted=None, first=0):
+        check_range(name, y, outputs, counted, first)
 
     def class_count(self, outputs):
         return outputs
@@ -259,10 +260,9 @@ class BinaryCrossEntropy(Loss):
 
     name, kernel, says = "binary_cross_entropy", "binary_cross_entropy", "binary"
 
-    def check_values(self, name, y, outputs):
+    def check_values(self, name, y, outputs, counted=None, first=0):
         wrong = (y < 0) | (y > 1)  # neither where a target is NaN, and missing
-        if wrong.any():
-            raise ValueError(f"{name}: expected targets in [0, 1], got {y[wrong][0]:g}")
+        refuse(name, y, wrong if counted is None else wrong & counted, "a target in [0, 1]", first)
 
     def class_count(self, outputs):
         if outputs != 1:
@@ -311,11 +311,9 @@ class CTC(Loss):
         if y.size and y.dtype.kind not in "iu":
             raise TypeError(f"{name}: expected integer labels, got {describe(y)}")
 
-    def check_values(self, name, y, outputs):
+    def check_values(self, name, y, outputs, counted=None, first=0):
         wrong = (y < 0) | (y >= outputs) | (y == self.blank)
-        if wrong.any():
-            expected = f"a label in 0..{outputs - 1} other than the blank {self.blank}"
-            raise ValueError(f"{name}[{wrong.argmax()}]: expected {expected}, got {y[wrong.argmax()]}")
+        refuse(name, y, wrong, f"a label in 0..{outputs - 1} other than the blank {self.blank}")
 
     def probabilities(self, outputs):
         return CrossEntropy().probabilities(outputs)

@@ -161,14 +161,15 @@ cdef packed_ids(name, ids, Steps* s, Py_ssize_t V):
     # With one axis, either B or T is 1.
     cdef Py_ssize_t rank = np.PyArray_NDIM(array), t, b, row = np.PyArray_STRIDE(array, 0) if rank else 0
     cdef Py_ssize_t step = np.PyArray_STRIDE(array, rank - 1) if rank else 0
-    cdef int64_t n, bad = 0
+    cdef int64_t n, bad = 0, bad_t = 0, bad_b = 0
     with nogil:
         for t in range(s.T):
             for b in range(alive(s, t)):
                 n = (<const int64_t*>(source + caller_row(s, b) * row + t * step))[0]
                 target[offset(s, t) + b] = n
-                if not 0 <= n < V:
-                    bad = n if bad == 0 else bad
+                if not 0 <= n < V and bad == 0:
+                    bad, bad_t, bad_b = n, t, caller_row(s, b)
     if bad != 0:
-        raise ValueError(f"{name}: expected ids in 0..{V - 1}, got {bad}")
+        where = f"[{bad_b}, {bad_t}]" if rank == 2 else f"[{max(bad_b, bad_t)}]" if rank == 1 else ""
+        raise ValueError(f"{name}{where}: expected ids in 0..{V - 1}, got {bad}")
     return packed

@@ -161,8 +161,11 @@ class Dataset:
             shown += " (integers are ids)" * ids
             raise ValueError(f"{name}: expected {shown}, got {given}")
         if ids:
+            if self.unbatched:
+                x, real = x[0], None if real is None else real[0]
             for rows in in_pieces(x):
-                check_range(name, x[rows] if real is None else x[rows][real[rows]], model.input_size)
+                counted = None if real is None else real[rows]
+                check_range(name, x[rows], model.input_size, counted, rows.start)
             return
         if model.inputs is not None:
             one = slice(None) if not self.unbatched else 0

@@ -115,11 +115,22 @@ class Targets:
         first = y[0] if unbatched else y
         check_finite(name, first, self.rows.model.dtype, real[0] if unbatched and real is not None else real,
                      counting.missing)  # fmt: skip
-        ignore = counting.ignore
-        for piece in in_pieces(y):
-            part = y[piece] if real is None else y[piece][real[piece]]
-            loss.check_values(name, part if ignore is None else part[part != ignore], head.output_size)
+        if unbatched and real is not None:
+            real = real[0]
+        for piece in in_pieces(first):
+            part = first[piece]
+            loss.check_values(name, part, head.output_size, self._counted(part, real, piece), piece.start)
         return y
+
+    def _counted(self, part, real, piece):
+        """Which of some targets count, of their shape; None for all. real : of all rows or, of a list, of one."""
+        counted = None
+        if real is not None:
+            real = real[piece]
+            counted = np.broadcast_to(real.reshape(real.shape + (1,) * (part.ndim - real.ndim)), part.shape)
+        if self.counting.ignore is None:
+            return counted
+        return part != self.counting.ignore if counted is None else counted & (part != self.counting.ignore)
 
     def _checked_weights(self, name, given):
         """(B,), (B, T), or a list of arrays (T_b,); with a horizon of k also (B, k), (B, T, k)."""
