@@ -55,14 +55,16 @@ class Model:
     output_size : int or a dict
         O, the number of outputs: classes for "cross_entropy", numbers for "mse", logits for "binary_cross_entropy". Or
         several heads by name, each a `Head` with a loss of its own: targets and outputs are dicts then, and the loss is
-        the sum of theirs, each with its weight. The next four are those of the one head otherwise.
+        the sum of theirs, each with its weight. Otherwise `output`, `loss`, `horizon`, `labels` and `head_bias` are
+        those of the one head.
     num_layers, bidirectional, dropout, forget_bias, dtype; peepholes, coupled, cell_clip
         As for `LSTM`.
     embedding_size : int or None
         E: ids go through a learned table (V, E) first. Without one, ids stand for one-hot rows.
-    embeddings : dict {column: (V, E)} or None
-        Columns of x (B, T, I) that hold ids in 0..V-1 beside numbers, in floating point or as integers: each gives way
-        to its row of a learned table (V, E). The other columns come first, in their order, then the rows, in theirs.
+    embeddings : dict or None
+        {column: (V, E), ...}: columns of x (B, T, I) that hold ids in 0..V-1 beside numbers, in floating point or as
+        integers. Each gives way to its row of a learned table (V, E); the other columns come first, in their order,
+        then the rows, in theirs.
     before, after : list of Dense, of sizes, or of dicts of their arguments
         Dense layers of every step between the features (or embeddings) and the LSTM, and of every output of the LSTM
         (for output="last", of the last state) before the head. Ids need an embedding before `before`.
@@ -78,9 +80,11 @@ class Model:
     vocabulary : Vocabulary or None
         Kept with the model and saved in its file; lets `generate` take text.
 
+    Notes
+    -----
     `parameters` maps "embedding.weight" (or "embeddings.COLUMN.weight", ...), "before.0.weight", "before.0.bias", ...,
-    "lstm.weight_ih_l0", ..., "after.0.weight", ..., "head.weight", "head.bias" (of several heads "head.NAME.weight",
-    ...) to writable views.
+    "lstm.weight_ih_l0", ..., "after.0.weight", ..., "head.weight", "head.bias" to writable views; of several heads it
+    has "head.NAME.weight" and "head.NAME.bias".
     Raises TypeError or ValueError, naming the argument.
     """
 
