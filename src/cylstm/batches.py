@@ -26,6 +26,7 @@ __all__ = [
     "at_once",
     "batch_of",
     "in_batches",
+    "in_steps",
     "input_rows",
     "input_sizes",
     "last_of",
@@ -106,7 +107,7 @@ def tokens_of(head, y, weights, counting, real, shape, dtype) -> Tokens:
         targets, shares, count = list(y), weights, len(y)
     else:
         if head.per_row:
-            y, real = one_row_each(y, head.width), None
+            y, real = one_row_each(y, head), None
         y = (y if real is None else y[real]).reshape(-1, *width)
         if weights is not None:
             whole = (shape[0], *shape[1:] * (not head.per_row), *[head.groups] * (head.horizon is not None))
@@ -121,10 +122,11 @@ def tokens_of(head, y, weights, counting, real, shape, dtype) -> Tokens:
     return Tokens(targets, weights, unit, float(total), int(count))
 
 
-def one_row_each(y, width) -> np.ndarray:
-    """Targets of output="last": (B, horizon, F) with as many numbers a row as `width`, the shape of a target, has as
-    (B, *width), a view where one can be; others as they are."""
-    several = width and y.ndim > 2 and math.prod(y.shape[1:]) == math.prod(width)
+def one_row_each(y, head) -> np.ndarray:
+    """Targets (B, steps, F) of a head that has one for each row, without a horizon, as (B, *width), a view where one
+    can be, if they have as many numbers a row; others as they are."""
+    width = head.width
+    several = width and head.horizon is None and y.ndim > 2 and math.prod(y.shape[1:]) == math.prod(width)
     return y.reshape(len(y), *width) if several else y
 
 
@@ -231,8 +233,7 @@ def in_batches(model, x, state, lengths, resets, kept=None) -> tuple[dict, State
             if kept is not None and cuts is not None:
                 cuts, _ = padded([kept_resets(resets[n], kept[n]) for n in rows])
             cuts = None if cuts is None else cuts[:, : part.shape[1]]
-        plan = None if ends is None and cuts is None else Plan(*part.shape[:2], ends, cuts)
-        found, (final.h[:, rows], final.c[:, rows]) = model.at_once(part, start, plan)
+        found, (final.h[:, rows], final.c[:, rows]) = in_steps(model, part, start, ends, cuts)
         for name, of_head in found.items():
             if isinstance(outputs[name], list):
                 for n, row, end in zip(rows, of_head, ends, strict=True):
@@ -240,6 +241,26 @@ def in_batches(model, x, state, lengths, resets, kept=None) -> tuple[dict, State
             else:
                 outputs[name][rows] = of_head
     return outputs, final
+
+
+def in_steps(model, x, state, lengths, resets) -> tuple[dict, State]:
+    """Outputs by head and the final state of an array (B, T, ...), of whose steps as many go in at a time, where that
+    can be, as AT_ONCE allows; lengths and resets were checked."""
+    B, T = x.shape[:2]
+    steps = T if model.bidirectional else at_once(B)
+    outputs = None
+    for start in range(0, T, steps):
+        part = x[:, start : start + steps]
+        ends = None if lengths is None else np.clip(lengths - start, 0, part.shape[1])
+        cuts = None if resets is None else resets[:, start : start + steps]
+        plan = None if ends is None and cuts is None else Plan(*part.shape[:2], ends, cuts)
+        found, state = model.at_once(part, state, plan)
+        if steps >= T:
+            return found, state
+        outputs = outputs or {name: empty_outputs(head, B, T, model.dtype, False) for name, head in model.heads.items()}
+        for name, of_head in found.items():
+            outputs[name][:, *[slice(start, start + steps)] * (model.heads[name].output == "sequence")] = of_head
+    return outputs, state
 
 
 def empty_outputs(head, B, T, dtype, ragged) -> np.ndarray | list:

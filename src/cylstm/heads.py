@@ -10,12 +10,12 @@ import numpy as np
 
 from cylstm import losses
 from cylstm._core.head import linear
-from cylstm.checks import describe, one_of, positive_int, real_in
-from cylstm.labels import Labels
+from cylstm.checks import describe, one_of, plain_array, positive_int, real_in
+from cylstm.labels import Labels, is_text
 
 __all__ = [
-    "Head", "as_heads", "head_outputs", "heads_config", "initialise", "layout_of", "of_kinds", "parameter_names",
-    "weights_of",
+    "Head", "as_heads", "check_outputs", "head_outputs", "heads_config", "initialise", "layout_of", "of_kinds",
+    "parameter_names", "weights_of",
 ]  # fmt: skip
 
 
@@ -95,15 +95,23 @@ def as_heads(output_size, **options) -> dict[str, Head]:
         return {"": Head(output_size, **options)}
     plain = {field.name: field.default for field in fields(Head)}
     for name, value in options.items():
-        if value != plain[name]:
+        default = plain[name]
+        if value is not default and not (isinstance(value, type(default)) and value == default):
             name = "head_bias" if name == "bias" else name
-            raise TypeError(f"{name}: expected the default with several heads, which have their own, got {value!r}")
+            raise TypeError(
+                f"{name}: expected the default with several heads, which have their own, got {describe(value)}"
+            )
     if not output_size:
         raise ValueError("output_size: expected at least one head, got none")
     heads = {}
     for name, given in output_size.items():
-        if not isinstance(name, str) or not name or "." in name:
+        if not isinstance(name, str) or not name or "." in name or not is_text(name):
             raise ValueError(f"output_size: expected names of heads, without a dot, got {describe(name)}")
+        if isinstance(given, Mapping) and not {"output_size"} <= set(given) <= set(plain):
+            shown = ", ".join(map(str, given))
+            raise TypeError(
+                f"output_size[{name!r}]: expected a dict of {', '.join(plain)}, got one of {shown or 'nothing'}"
+            )
         try:
             heads[name] = given if isinstance(given, Head) else \
                 Head(**given) if isinstance(given, Mapping) else Head(given)  # fmt: skip
@@ -161,6 +169,20 @@ def weights_of(model, name) -> tuple:
     """Weight and bias of one head, views that are not tracked; None for no bias."""
     weight, bias = parameter_names(name)
     return model.parameters.raw(weight), model.parameters.raw(bias) if model.heads[name].bias else None
+
+
+def check_outputs(model, outputs, x_t, state) -> None:
+    """TypeError or ValueError for what a step of a model cannot write its outputs into, beside the state's memory."""
+    x_t = plain_array("x_t", x_t)
+    rows, others = x_t.shape if x_t.dtype.kind in "iu" else x_t.shape[:-1], tuple(state)
+    if model.only is not None:
+        model.only.check(outputs, rows, others)
+        return
+    if not isinstance(outputs, Mapping) or set(outputs) != set(model.linears):
+        raise TypeError(f"out: expected a dict of outputs of {', '.join(model.linears)}, got {describe(outputs)}")
+    for name, layer in model.linears.items():
+        layer.check(outputs[name], rows, others)
+        others += (outputs[name],)
 
 
 def head_outputs(model, name, h) -> np.ndarray:

@@ -8,9 +8,10 @@ import numpy as np
 
 from cylstm.checks import describe, plain_array
 
-__all__ = ["Labels", "plain"]
+__all__ = ["MISSING", "Labels", "is_text", "plain"]
 
 KINDS = (str, int, float)  # bool is an int
+MISSING = -2  # among classes
 SHOWN = 8  # labels in an error
 
 
@@ -21,20 +22,26 @@ class Labels:
     """
 
     def __init__(self, given, count: int):
-        if isinstance(given, (str, bytes)) or not hasattr(given, "__len__"):
+        if isinstance(given, np.ndarray) and given.ndim == 1:
+            given = given.tolist()
+        if not isinstance(given, (list, tuple)):  # a set has no order
             raise TypeError(f"labels: expected a list of {count} labels, got {describe(given)}")
-        self.all = tuple(given.tolist() if isinstance(given, np.ndarray) else map(plain, given))
+        self.all = tuple(map(plain, given))
         for label in self.all:
             if not isinstance(label, KINDS) or label != label or label in (math.inf, -math.inf):
                 raise TypeError(f"labels: expected strings, finite numbers or booleans, got {describe(label)}")
+            if isinstance(label, str) and not is_text(label):
+                raise ValueError(f"labels: expected text that a file can hold, got {describe(label)}")
         self.index = {label: n for n, label in enumerate(self.all)}
         if len(self.all) != count or len(self.index) != count:
             raise ValueError(f"labels: expected {count} different labels, one for each class, got {describe(given)}")
-        same = len({type(label) for label in self.all}) == 1
-        self.array = np.array(self.all, None if same else object)
+        self.array = np.array(self.all)
+        if self.array.tolist() != list(self.all) or len({type(label) for label in self.all}) > 1:
+            self.array = np.array(self.all, object)  # NumPy would make others of them
 
-    def ids(self, name: str, y, real=None, ignore=None) -> np.ndarray:
-        """The classes of an array of labels, int64 of its shape: -1 for `ignore`, 0 where `real` is false.
+    def ids(self, name: str, y, real=None, ignore=None, missing=False) -> np.ndarray:
+        """The classes of an array of labels, int64 of its shape: -1 for `ignore`, 0 where `real` is false; MISSING for
+        NaN, where targets may be `missing`.
 
         Raises ValueError that names the first that is none of them.
         """
@@ -44,7 +51,10 @@ class Labels:
         if real is not None:
             known[real] = True
         ids = np.zeros(y.shape, np.int64)
-        found = [find.get(label) if isinstance(label, KINDS) else None for label in map(plain, y[known].tolist())]
+        labels = list(map(plain, y[known].tolist()))
+        found = [find.get(label) if isinstance(label, KINDS) else None for label in labels]
+        if missing:
+            found = [MISSING if label != label else n for label, n in zip(labels, found, strict=True)]
         if None in found:
             place = tuple(int(n) for n in np.argwhere(known)[found.index(None)])
             where = f"[{', '.join(map(str, place))}]" if place else ""
@@ -63,5 +73,14 @@ class Labels:
 
 
 def plain(value):
-    """A Python scalar of a NumPy one."""
-    return value.item() if isinstance(value, np.generic) else value
+    """A Python scalar of a NumPy one, and of a string's or a number's subclass (an Enum's) what it is."""
+    value = value.item() if isinstance(value, np.generic) else value
+    for kind in (bool, *KINDS):
+        if isinstance(value, kind):
+            return value if type(value) is kind else kind.__str__(value) if kind is str else kind(value)
+    return value
+
+
+def is_text(given: str) -> bool:
+    """Whether it can be encoded: lone surrogates cannot."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in given)

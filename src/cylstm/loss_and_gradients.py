@@ -103,8 +103,8 @@ def from_behind(model, passed, slopes, gradients) -> None:
     total = None
     for kind, kept in passed.items():
         slopes[kind] = model.behind.backward(kept, slopes[kind], gradients)
-        of_kind = gradients.child("after.").raw()
-        total = of_kind.copy() if total is None else total + of_kind
+        part = gradients.child("after.").raw()
+        total = part.copy() if total is None else total + part
     if len(passed) > 1:
         gradients.child("after.").raw()[:] = total
 

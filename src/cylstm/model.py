@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from math import prod
 
 import numpy as np
 
@@ -12,8 +13,8 @@ from cylstm._core.blas import Linear
 from cylstm._core.ragged import planned, table_rows
 from cylstm.batches import at_once, batch_of, in_batches, input_rows, of_masked, step_outputs
 from cylstm.cell import VARIANTS
-from cylstm.checks import as_generator, describe, plain_array, positive_int
-from cylstm.heads import as_heads, heads_config, of_kinds, weights_of
+from cylstm.checks import as_generator, check_resets, describe, plain_array, positive_int
+from cylstm.heads import as_heads, check_outputs, heads_config, of_kinds, weights_of
 from cylstm.init import LATER
 from cylstm.locks import Claim
 from cylstm.loss_and_gradients import Result, evaluate, learn
@@ -26,7 +27,7 @@ from cylstm.predictions import predict, probabilities
 from cylstm.sequences import ragged_rows
 from cylstm.state import Gradients, State
 from cylstm.summary import summary
-from cylstm.text.sampling import Sampler, banned_ids, generate
+from cylstm.text.sampling import Sampler, banned_ids, expect_writer, generate
 from cylstm.text.vocabulary import Vocabulary
 from cylstm.training.batch_stream import data_of
 from cylstm.training.dataset import Dataset
@@ -219,12 +220,18 @@ class Model:
             return in_batches(self, input_rows(self, rows), state, None, resets)
         x = plain_array("x", x)
         tail = inputs.tail(self, x)
-        if x.ndim == 2 + len(tail) and x.shape[2:] == tail and len(x) > at_once(max(1, x.shape[1])):
-            return in_batches(self, x, state, lengths, resets)
+        shape, batched = x.shape[: x.ndim - len(tail)], x.ndim == 2 + len(tail)
+        if len(shape) in (1, 2) and x.shape[len(shape) :] == tail and x.size and prod(shape) > at_once(1):
+            if batched:
+                return in_batches(self, x, state, lengths, resets)
+            resets = None if resets is None else check_resets(resets, 1, len(x), False)
+            if self.inputs is not None and lengths is None:
+                self.inputs.check_ids("x", x)  # it names the place without a row
+            outputs, final = in_batches(self, x[None], state, lengths, resets)
+            return {name: values[0] for name, values in outputs.items()}, final
         plan = None
-        if x.ndim in (1 + len(tail), 2 + len(tail)):
-            shape = x.shape[: x.ndim - len(tail)]
-            plan = planned(*(shape if len(shape) == 2 else (1, *shape)), lengths, resets, len(shape) == 2)
+        if len(shape) in (1, 2):
+            plan = planned(*(shape if batched else (1, *shape)), lengths, resets, batched)
         return self.at_once(x, state, plan)
 
     def at_once(self, x, state, plan) -> tuple[dict, State]:
@@ -258,21 +265,20 @@ class Model:
             has.
         """
         outputs = None
-        if type(out) is tuple and len(out) == 2 and type(out[1]) is State:
-            outputs, out = out
         if self.table is not None:
             x_t = table_rows("x_t", self.table, x_t)
         elif self.inputs is not None:
             x_t = self.inputs(x_t, "x_t")
+        if type(out) is tuple and len(out) == 2 and type(out[1]) is State:
+            outputs, out = out
+            if self.only is None or not self.only.takes(outputs, x_t, out.h, out.c):
+                check_outputs(self, outputs, x_t, out)
         y, state = self.lstm.step(x_t, state, out=out)
         if self.behind is not None:
             y = self.behind(y.reshape(-1, y.shape[-1])).reshape(*y.shape[:-1], -1)
         if self.only is not None:
             return self.only.rows(y, outputs), state
-        if outputs is None:
-            return {name: linear.rows(y) for name, linear in self.linears.items()}, state
-        if not isinstance(outputs, dict) or set(outputs) != set(self.linears):
-            raise TypeError(f"out: expected a dict of outputs of {', '.join(self.linears)}, got {describe(outputs)}")
+        outputs = outputs or dict.fromkeys(self.linears)
         return {name: linear.rows(y, outputs[name]) for name, linear in self.linears.items()}, state
 
     def generate(self, prompt, length, *, temperature=1.0, top_k=None, top_p=None, ban=(), seed=None,
@@ -284,6 +290,7 @@ class Model:
         stop : ids (one or several); the first of them to come ends the text and is not yielded.
         Raises TypeError or ValueError before the first token, naming the argument.
         """
+        expect_writer(self)
         sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, ban=banned_ids(self, ban), seed=seed)
         return generate(self, prompt, length, sampler, stop)
 

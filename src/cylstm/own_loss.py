@@ -120,7 +120,7 @@ def backward(model, tape, d_outputs, d_state, out, input_gradient) -> Gradients:
     dx, dstate = layer_gradients(model, tape.layer, dy, d_state or d_last, tape.taken, gradients, input_gradient)
     if masked and dx is not None:
         whole = np.zeros((*tape.sizes, dx.shape[-1]), model.dtype)
-        whole[tape.places] = dx if tape.real is None else dx[tape.real]
+        whole[tape.places] = dx.reshape(-1, dx.shape[-1]) if tape.real is None else dx[tape.real]
         dx = whole if tape.batched else whole[0]
     return Gradients(dx, dstate, gradients)
 

@@ -3,6 +3,8 @@
 cimport numpy as np
 from libc.string cimport memcpy
 
+from math import prod
+
 import numpy
 
 from cylstm.checks import describe
@@ -56,17 +58,23 @@ cdef class Linear:
     cdef Py_ssize_t F, O
     cdef int type_number
 
-    def __init__(self, np.ndarray weight not None, bias, tuple tail):
-        for array in (weight,) if bias is None else (weight, bias):
-            if not np.PyArray_ISCARRAY_RO(array) or array.dtype != weight.dtype or len(array) != len(weight):
-                raise ValueError("weight, bias: expected contiguous arrays of one type, (O, F) and (O,), got others")
+    def __init__(self, np.ndarray weight not None, np.ndarray bias, tuple tail):
+        cdef bint right = np.PyArray_NDIM(weight) == 2 and np.PyArray_ISCARRAY_RO(weight) \
+            and np.PyArray_TYPE(weight) in (np.NPY_FLOAT32, np.NPY_FLOAT64) and np.PyArray_SIZE(weight) > 0
+        if right and bias is not None:
+            right = (np.PyArray_NDIM(bias) == 1 and np.PyArray_ISCARRAY_RO(bias)
+                     and np.PyArray_TYPE(bias) == np.PyArray_TYPE(weight)
+                     and np.PyArray_DIM(bias, 0) == np.PyArray_DIM(weight, 0))
+        if not right or not 1 <= len(tail) <= 3 or prod(tail) != np.PyArray_DIM(weight, 0) or min(tail) < 1:
+            raise ValueError("weight, bias, tail: expected contiguous arrays of one floating type, (O, F) and (O,), "
+                             f"and the shape of O numbers, got {describe(weight)}, {describe(bias)}, {tail}")
         self.weight, self.bias, self.tail = weight, bias, tail
         self.O, self.F = np.PyArray_DIM(weight, 0), np.PyArray_DIM(weight, 1)
         self.type_number = np.PyArray_TYPE(weight)
 
     def rows(self, np.ndarray h not None, out=None):
         """Outputs (N, *tail) of h (N, F), or (*tail) of h (F,): contiguous and of the weights' type. out : an array to
-        write them into. Raises ValueError for other arrays."""
+        write them into, which shares no memory with h or the weights. Raises ValueError for other arrays."""
         cdef int batched = np.PyArray_NDIM(h) - 1, n
         cdef Py_ssize_t N = np.PyArray_DIM(h, 0) if batched else 1
         cdef np.npy_intp shape[4]
@@ -80,9 +88,7 @@ cdef class Linear:
                 shape[1 + n] = self.tail[n]
             outputs = np.PyArray_EMPTY(len(self.tail) + batched, &shape[1 - batched], self.type_number, 0)
         else:
-            if not self.holds(out, N, batched):
-                expected = f"outputs, a writable, contiguous {self.weight.dtype} {(N, *self.tail)[1 - batched:]}"
-                raise ValueError(f"out: expected {expected}, got {describe(out)}")
+            self.check(out, (N,) if batched else (), (h,))
             outputs = out
         if self.type_number == np.NPY_FLOAT64:
             few_rows[double](self, np.PyArray_DATA(h), N, np.PyArray_DATA(outputs), NULL)
@@ -90,20 +96,54 @@ cdef class Linear:
             few_rows[float](self, np.PyArray_DATA(h), N, np.PyArray_DATA(outputs), NULL)
         return outputs
 
-    cdef bint holds(self, out, Py_ssize_t N, bint batched):
-        """Whether `out` is an array (N, *tail) or, not batched, (*tail) that C can write."""
+    def check(self, out, tuple rows, tuple others=()):
+        """ValueError unless `out` is an array (*rows, *tail) that C can write, in memory of its own: none of the
+        weights', nor of the contiguous arrays `others`."""
+        if not self.holds(out, rows, len(rows)):
+            expected = f"outputs, a writable, contiguous {self.weight.dtype} {rows + self.tail}"
+            raise ValueError(f"out: expected {expected}, got {describe(out)}")
+        if self.bias is not None:
+            others += (self.bias,)
+        for other in (self.weight, *others):
+            if overlap(<np.ndarray?>out, <np.ndarray?>other):
+                raise ValueError("out: expected outputs in memory of their own, got some of the state's, the weights' "
+                                 "or other outputs'")
+
+    def takes(self, out, x_t, h, c):
+        """Whether `check` would pass for features x_t (*rows, I) and a state, in the usual case: False may mean that it
+        would, too."""
+        if type(x_t) is not numpy.ndarray or type(h) is not numpy.ndarray or type(c) is not numpy.ndarray:
+            return False
+        if np.PyArray_TYPE(<np.ndarray>x_t) != self.type_number or not self.holds(out, x_t, np.PyArray_NDIM(x_t) - 1):
+            return False
+        return not (overlap(out, h) or overlap(out, c) or overlap(out, self.weight)
+                    or (self.bias is not None and overlap(out, self.bias)))
+
+    cdef bint holds(self, out, rows, Py_ssize_t lead):
+        """Whether `out` is such an array, wherever it lies. rows : its first `lead` sizes, or an array with these."""
         cdef Py_ssize_t n, rank = len(self.tail)
         cdef np.ndarray array
         if type(out) is not numpy.ndarray:
             return False
         array = out
         if (np.PyArray_TYPE(array) != self.type_number or not np.PyArray_ISCARRAY(array)
-                or np.PyArray_NDIM(array) != batched + rank or (batched and np.PyArray_DIM(array, 0) != N)):
+                or np.PyArray_NDIM(array) != lead + rank):
             return False
+        for n in range(lead):
+            if np.PyArray_DIM(array, n) != (np.PyArray_DIM(rows, n) if type(rows) is numpy.ndarray
+                                            else <Py_ssize_t>rows[n]):
+                return False
         for n in range(rank):
-            if np.PyArray_DIM(array, batched + n) != <Py_ssize_t>self.tail[n]:
+            if np.PyArray_DIM(array, lead + n) != <Py_ssize_t>self.tail[n]:
                 return False
         return True
+
+
+cdef bint overlap(np.ndarray a, np.ndarray b):
+    """Whether two contiguous arrays share memory."""
+    cdef char* first = <char*>np.PyArray_DATA(a)
+    cdef char* second = <char*>np.PyArray_DATA(b)
+    return first < second + np.PyArray_NBYTES(b) and second < first + np.PyArray_NBYTES(a)
 
 
 cdef void few_rows(Linear layer, const void* h, Py_ssize_t N, void* outputs, real* type_tag):

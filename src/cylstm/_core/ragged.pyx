@@ -6,7 +6,7 @@ from libc.string cimport memcpy
 
 import numpy
 
-from cylstm.checks import as_ids, check_lengths, check_resets
+from cylstm.checks import as_ids, check_lengths, check_resets, describe
 
 np.import_array()
 
@@ -120,12 +120,16 @@ cpdef Plan planned(Py_ssize_t B, Py_ssize_t T, lengths, resets, bint batched=Tru
 def table_rows(name, np.ndarray table not None, ids):
     """Rows (..., E) of a contiguous table (V, E) by ids (...), each in 0..V-1; of one id, a view.
 
-    Raises TypeError for what are no integers, ValueError for ids that are out of range.
+    Raises TypeError for what are no integers, ValueError for ids that are out of range and for another table.
     """
-    cdef Py_ssize_t V = np.PyArray_DIM(table, 0), bytes = np.PyArray_DIM(table, 1) * np.PyArray_ITEMSIZE(table), b, n
+    cdef Py_ssize_t V, bytes, b, n
     cdef np.npy_intp shape[2]
     cdef np.ndarray rows
     cdef const int64_t* given
+    if (np.PyArray_NDIM(table) != 2 or not np.PyArray_ISCARRAY_RO(table)
+            or np.PyArray_TYPE(table) not in (np.NPY_FLOAT32, np.NPY_FLOAT64)):
+        raise ValueError(f"table: expected a contiguous one of floating-point numbers (V, E), got {describe(table)}")
+    V, bytes = np.PyArray_DIM(table, 0), np.PyArray_DIM(table, 1) * np.PyArray_ITEMSIZE(table)
     if isinstance(ids, (int, numpy.integer)) and not isinstance(ids, bool) and 0 <= ids < V:
         return table[ids]
     if (type(ids) is numpy.ndarray and np.PyArray_TYPE(ids) == np.NPY_INT64 and np.PyArray_NDIM(ids) == 1

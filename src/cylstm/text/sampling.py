@@ -8,7 +8,7 @@ import numpy as np
 
 from cylstm.checks import as_generator, as_ids, describe, positive_int, real_in
 
-__all__ = ["Sampler", "banned_ids", "continue_text", "generate", "writes_tokens"]
+__all__ = ["Sampler", "banned_ids", "continue_text", "expect_writer", "generate", "writes_tokens"]
 
 
 class Sampler:
@@ -66,7 +66,9 @@ class Sampler:
 def writes_tokens(model) -> bool:
     """Whether a model's outputs are the logits of one class at each step."""
     head = model.heads.get("")
-    return head is not None and head.output == "sequence" and head.loss.of_classes and head.horizon is None
+    if head is None or head.horizon is not None or head.labels is not None:
+        return False
+    return head.output == "sequence" and head.loss.of_classes
 
 
 def banned_ids(model, ban) -> np.ndarray:
@@ -99,15 +101,20 @@ def _token_id(model, name, token) -> int:
     return found
 
 
-def generate(model, prompt, length, sampler, stop):
-    """`Model.generate` with its arguments checked: yields up to `length` ids that a model writes after a prompt."""
+def expect_writer(model) -> None:
+    """ValueError for a model that cannot go on from what it has written."""
     if model.bidirectional or not writes_tokens(model):
-        raise ValueError(f"generate: expected a model of one direction with cross_entropy at every step, got {model!r}")
+        expected = "a model of one direction with cross_entropy at every step, without labels"
+        raise ValueError(f"generate: expected {expected}, got {model!r}")
     if model.inputs is not None and not model.inputs.takes_ids:
         raise ValueError(f"generate: expected a model of ids, got one of numbers, {model!r}")
     if model.output_size != model.input_size:
         sizes = f"{model.output_size} and {model.input_size}"
         raise ValueError(f"generate: expected as many outputs as inputs, got {sizes}")
+
+
+def generate(model, prompt, length, sampler, stop):
+    """`Model.generate` with its arguments checked: yields up to `length` ids that a model writes after a prompt."""
     if isinstance(prompt, str):
         if model.vocabulary is None:
             raise TypeError("prompt: expected ids for a model without a vocabulary, got text")

@@ -74,7 +74,8 @@ class Stream:
         if isinstance(batches, (str, bytes, Mapping)) or not can_be_opened(batches):
             raise TypeError(f"{name}: expected an iterable of (x, y), (x, y, lengths) or dicts, or a function that "
                             f"returns one, got {describe(batches)}")  # fmt: skip
-        if isinstance(class_weight, str):
+        of_heads = class_weight.values() if isinstance(class_weight, Mapping) else [class_weight]
+        if any(isinstance(given, str) for given in of_heads):
             raise ValueError("class_weight: expected a dict or None with batches, which nobody has counted, "
                              f"got {class_weight!r}")  # fmt: skip
         self.model, self.source, self.name = model, batches, name
@@ -89,6 +90,10 @@ class Stream:
             raise ValueError(
                 f"{self.name}: expected what can be gone through {epochs} times, once per epoch (a function that "
                 f"returns a new iterator, a list, a DataLoader), got a {once}, which ends with the first")  # fmt: skip
+
+    def fingerprint(self) -> str:
+        """What is known before the batches come: which targets count, and how much."""
+        return f"batches, {self.counts}"
 
     @property
     def known_length(self) -> bool:

@@ -251,14 +251,14 @@ class Dataset:
                 take(rows)
 
         name("mask", self.mask)
-        for targets in self.targets.values():
-            name("weights", targets.weights)
+        for head, targets in self.targets.items():
+            name(f"weights{head}", targets.weights)
         for part_name in ("resets", "state"):
             name(part_name, getattr(self, part_name))
-        for counting in (targets.counting for targets in self.targets.values()):
-            name("class_weight", counting.class_weight)
+        for head, counting in ((head, targets.counting) for head, targets in self.targets.items()):
+            name(f"class_weight{head}", counting.class_weight)
             if counting.ignore is not None or counting.missing:
-                digest.update(f"ignore {counting.ignore} missing {counting.missing}".encode())
+                digest.update(f"ignore{head} {counting.ignore} missing {counting.missing}".encode())
         return digest.hexdigest()
 
     def pieces(self, batch_size) -> Iterator[tuple[Dataset, np.ndarray]]:

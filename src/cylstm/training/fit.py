@@ -53,7 +53,8 @@ def fit(model, x, y=None, *, lengths=None, mask=None, resets=None, state=None, s
         beginning on).
     clip_norm : largest norm of all gradients together (Pascanu et al. 2013), or of each parameter's with clip_each;
         None does not clip.
-    accumulate : one update for so many batches (or chunks), by the mean over all that counts in them.
+    accumulate : one update for so many batches (or chunks), by the mean over all that counts in them; with several
+        heads by the mean of the batches' losses, each as much as counts in it for all heads.
     trainable : a name or a pattern of parameters ("head.*"), or several; the others stay as they are. None for all.
     tbptt : k cuts the steps into chunks of k: x (S, T) are S parallel streams, one update per chunk, the state is
         carried from chunk to chunk and starts at `state`, or zero, each epoch (`data.streams` makes x and y;
@@ -147,7 +148,8 @@ def options_of(dataset, optimizer, batch_size, shuffle, fingerprint) -> dict:
     if not (dataset.known_length or type(optimizer.lr) in OF_WHOLE_EPOCHS):
         raise ValueError(f"optimizer: expected a rate that is the same throughout an epoch, or batches with a len(), "
                          f"which says how far an epoch has come, got {optimizer.lr!r}")  # fmt: skip
-    return dict(batch_size=None, shuffle=False, rows=None, tokens=None, data=None)
+    return dict(batch_size=None, shuffle=False, rows=None, tokens=None,
+                data=dataset.fingerprint() if fingerprint else None)  # fmt: skip
 
 
 def watched(model, metrics, monitor) -> tuple[dict, tuple[str, str]]:

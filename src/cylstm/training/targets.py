@@ -9,7 +9,7 @@ import numpy as np
 from cylstm.batches import PartTargets, one_row_each
 from cylstm.checks import check_finite, describe, plain_array
 from cylstm.counting import Counting, check_token_weights
-from cylstm.labels import plain
+from cylstm.labels import MISSING, plain
 from cylstm.sequences import in_pieces, one_type, padded, ragged_rows
 
 __all__ = ["Targets", "counting_of", "options_by_head"]
@@ -47,6 +47,7 @@ class Targets:
             y = [self._array(f"{name}[{n}]", row) for n, row in enumerate(y)]
             if head.loss.of_classes:
                 y = [row.astype(np.int64) if row.shape == (0,) else row for row in y]  # an empty list is of floats
+            y = [row.reshape(0, *head.width) if row.shape == (0,) else row for row in y]  # and has no other axes
             for n, row in enumerate(y):
                 y[n] = self._checked_target(f"{name}[{n}]", row, (len(rows.x[n]),), rows.real(n), ignored)
             return y if len({row.dtype for row in y}) == 1 else one_type(name, y)
@@ -103,15 +104,18 @@ class Targets:
         if head.labels is None:
             loss.check_kind(name, y)
         if head.per_row:
-            y = one_row_each(y, width)
-        if classes and y.shape == shape + width[:-1]:
+            y = one_row_each(y, head)
+        # One number needs no axis where none else is meant: of labels, or of each step of a horizon.
+        if (classes or head.horizon is not None) and width[-1:] == (1,) and y.shape == shape + width[:-1]:
             y = y[..., None]
         if y.shape != (*shape, *width):
             first = int(unbatched)
             raise ValueError(f"{name}: expected {(*shape, *width)[first:]}, got {y.shape[first:]}")
         if head.labels is not None:
-            y = head.names.ids(name, y[0], None if real is None else real[0], ignored)[None] if unbatched else \
-                head.names.ids(name, y, real, ignored)  # fmt: skip
+            options = dict(ignore=ignored, missing=counting.missing)
+            y = head.names.ids(name, y[0], None if real is None else real[0], **options)[None] if unbatched else \
+                head.names.ids(name, y, real, **options)  # fmt: skip
+            y = np.where(y == MISSING, np.nan, y) if counting.missing else y
         first = y[0] if unbatched else y
         check_finite(name, first, self.rows.model.dtype, real[0] if unbatched and real is not None else real,
                      counting.missing)  # fmt: skip
@@ -186,6 +190,8 @@ def counting_of(head, class_weight, ignore, missing, targets=()) -> Counting:
     """What of the targets of a head counts. ignore, class_weight : of its labels, where it has some; targets : those
     that "balanced" goes by."""
     names = head.names
+    if names is not None and ignore is not None and not isinstance(plain(ignore), (str, int, float)):
+        raise TypeError(f"ignore: expected a label, a string or a number, got {describe(ignore)}")
     if names is not None and isinstance(class_weight, Mapping):
         for label in class_weight:
             if label not in names.index:
