@@ -174,7 +174,7 @@ def test_what_counts_beside_batches_is_of_each_head_and_of_the_run(rng, tmp_path
 def test_heads_of_dicts_that_say_something_else(given, message):
     with pytest.raises((TypeError, ValueError), match=message):
         Model(I, H, given)
-    with pytest.raises(TypeError, match="labels: expected the default with several heads, .* got <U1"):
+    with pytest.raises(TypeError, match=r"labels: expected the default with several heads, .* got <U1"):
         Model(I, H, {"a": Head(2)}, labels=np.array(["x", "y"]))
 
 
@@ -194,7 +194,8 @@ def test_a_linear_layer_of_other_arrays_is_refused(weight, bias, tail):
 
 @pytest.mark.parametrize("table", [
     np.array(1.0), np.ones(4), np.ones((4, 2, 2)), np.ones((4, 2), object), np.ones((4, 2), "i8"),
-    np.ones((4, 2))[::-1], np.ones((4, 4))[:, :2], np.asfortranarray(np.ones((4, 2))), np.broadcast_to(np.arange(2.0), (4, 2)),
+    np.ones((4, 2))[::-1], np.ones((4, 4))[:, :2], np.asfortranarray(np.ones((4, 2))),
+    np.broadcast_to(np.arange(2.0), (4, 2)),
 ])  # fmt: skip
 def test_another_table_is_refused(table):
     with pytest.raises(ValueError, match="table: expected a contiguous one of floating-point numbers"):
