@@ -12,7 +12,8 @@ ROOT = Path(__file__).parent.parent
 SOURCES = [
     *ROOT.glob("src/cylstm/**/*.py"), *ROOT.glob("src/cylstm/**/*.p[yx][xdi]"), *ROOT.glob("cext/**/*.*"),
     *ROOT.glob("tests/**/*.*"),
-    *ROOT.glob("benchmarks/*.py"), *ROOT.glob("fuzz/*.*"), *ROOT.glob("docs/*.*"), ROOT / "src/cylstm/include/cylstm.h",
+    *ROOT.glob("benchmarks/*.py"), *ROOT.glob("fuzz/*.*"), *ROOT.glob("examples/**/*.py"),
+    *ROOT.glob("docs/*.*"), ROOT / "src/cylstm/include/cylstm.h",
     *(ROOT / name for name in ("setup.py", "conftest.py", "pyproject.toml", "README.md", "LICENSE", "SECURITY.md")),
 ]  # fmt: skip
 
