@@ -134,7 +134,7 @@ def test_a_bad_batch_is_named_and_has_no_update(rng):
     batches[3][0][2, 5, 0] = np.nan
     whole, broken = model_of("features"), model_of("features")
     whole.fit(batches[:3], epochs=1, progress=False)
-    message = r"^batches\[3\]: x\[2, 5, 0\]: expected a finite number, got nan$"
+    message = r"^batches\[3\]: x\[2, 5, 0\]: expected a finite number, got nan \(mask= skips steps\)$"
     with pytest.raises(ValueError, match=message):
         broken.fit(batches, epochs=1, progress=False)
     np.testing.assert_array_equal(broken.parameters.flat, whole.parameters.flat)

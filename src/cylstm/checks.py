@@ -134,11 +134,11 @@ def described_with_way(array) -> str:
     return describe(array) + way.get(array.dtype.kind, "")
 
 
-def check_finite(name: str, array: np.ndarray, dtype, mask=None, missing=False) -> None:
+def check_finite(name: str, array: np.ndarray, dtype, mask=None, missing=False, way: str = "") -> None:
     """ValueError that names the first number which is not finite, or which `dtype` cannot hold.
 
-    mask : of the array's first axes; where it is false there may be anything. missing : whether NaN will do.
-    Integers pass.
+    mask : of the array's first axes; where it is false there may be anything. missing : whether NaN will do. way : out
+    of it, for NaN. Integers pass.
     """
     if array.dtype.kind != "f" or not array.size:
         return
@@ -155,7 +155,8 @@ def check_finite(name: str, array: np.ndarray, dtype, mask=None, missing=False) 
             place = np.unravel_index(wrong.argmax(), wrong.shape)
             where = ", ".join(map(str, (n, *place)))
             expected = "a finite number" if not np.isfinite(row[place]) else f"a number that {np.dtype(dtype)} holds"
-            raise ValueError(f"{name}[{where}]: expected {expected}, got {row[place]:g}")
+            hint = f" ({way})" if way and np.isnan(row[place]) else ""
+            raise ValueError(f"{name}[{where}]: expected {expected}, got {row[place]:g}{hint}")
 
 
 def check_state(name: str, state, shape, dtype) -> tuple[np.ndarray, np.ndarray]:

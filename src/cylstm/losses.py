@@ -131,7 +131,8 @@ class CrossEntropy(Loss):
 
     def check_kind(self, name, y):
         if y.dtype.kind not in "iu":
-            raise TypeError(f"{name}: expected integer classes, got {describe(y)}")
+            hint = " (labels= gives classes other names)" if y.dtype.kind in "USO" else ""
+            raise TypeError(f"{name}: expected integer classes, got {describe(y)}{hint}")
 
     def check_values(self, name, y, outputs, counted=None, first=0):
         check_range(name, y, outputs, counted, first)

@@ -172,11 +172,11 @@ class Dataset:
             model.inputs.check_ids(name, x[one], None if real is None else real[one])
         self._check_finite(name, x, real)
 
-    def _check_finite(self, name, array, real, missing=False):
+    def _check_finite(self, name, array, real):
         """array : all rows or, of a list, one."""
         if self.unbatched:
             array, real = array[0], None if real is None else real[0]
-        check_finite(name, array, self.model.dtype, real, missing)
+        check_finite(name, array, self.model.dtype, real, way="mask= skips steps")
 
     def _expect_something_to_count(self):
         if all(targets.weights is None and targets.counting.everything for targets in self.targets.values()):

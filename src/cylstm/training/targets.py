@@ -118,7 +118,7 @@ class Targets:
             y = np.where(y == MISSING, np.nan, y) if counting.missing else y
         first = y[0] if unbatched else y
         check_finite(name, first, self.rows.model.dtype, real[0] if unbatched and real is not None else real,
-                     counting.missing)  # fmt: skip
+                     counting.missing, "missing='skip' leaves targets out")  # fmt: skip
         if unbatched and real is not None:
             real = real[0]
         for piece in in_pieces(first):
