@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from tasks import V
 
-from cylstm import Model, data
+from cylstm import Head, Model, data
 from cylstm.iterables import one_shot, opened, size_of
+from cylstm.labels import plain
 
 
 def test_the_buffer_gives_each_item_once_none_of_them_too_early():
@@ -110,7 +111,7 @@ def test_rows_become_arrays_or_lists(rng):
 
 
 def test_how_many_there_are_is_known_where_the_source_knows_it():
-    rows = [(n, n) for n in range(10)]
+    rows = [([n], n) for n in range(10)]
     assert len(data.Batched(rows, 3)) == 4 and len(data.Batched(data.Shuffled(rows, 5), 5)) == 2
     for unknown in (lambda: rows, iter(rows)):
         assert size_of(data.Batched(data.Shuffled(unknown, 3), 3)) is None
@@ -141,6 +142,69 @@ def test_whatever_can_be_gone_through():
     assert size_of(rows) is None is one_shot(rows)
 
 
+def test_targets_of_several_heads_are_gathered_by_head(rng):
+    heads = {"kind": Head(4), "end": Head(2, loss="mse", output="last"), "said": Head(5, loss="ctc")}
+    model = Model(V, 6, heads, dtype="float64", seed=1)
+    lengths = [4, 7, 4]
+    rows = [dict(x=rng.integers(0, V, n), y=dict(kind=rng.integers(0, 4, n), end=rng.random(2), said=[1, n % 3 + 1]),
+                 sample_weight=dict(kind=rng.random(n), end=rng.random(), said=rng.random()))
+            for n in lengths]  # fmt: skip
+    (batch,) = data.Batched(rows, 3)
+    assert {name: type(part) for name, part in batch["y"].items()} == dict(kind=list, end=np.ndarray, said=np.ndarray)
+    expected = {name: [row["y"][name] for row in rows] for name in heads}
+    weights = {name: [row["sample_weight"][name] for row in rows] for name in heads}
+    expected["end"] = np.array(expected["end"])
+    weights["end"], weights["said"] = np.array(weights["end"]), np.array(weights["said"])
+    together = model.evaluate([row["x"] for row in rows], expected, sample_weight=weights)
+    assert model.evaluate([batch]) == together
+    assert len(model.fit(data.Batched(data.Shuffled(rows, 2), 2), epochs=2, progress=False)) == 2
+
+
+def test_resets_of_rows_of_different_lengths_end_with_them(rng):
+    rows = [dict(x=rng.integers(0, V, n), y=rng.integers(0, V, n), resets=rng.random(n) < 0.4) for n in (5, 8, 3)]
+    (batch,) = data.Batched(rows, 3)
+    assert batch["resets"].shape == (3, 8) and batch["resets"].dtype == bool
+    for found, row in zip(batch["resets"], rows, strict=True):
+        np.testing.assert_array_equal(found[: len(row["resets"])], row["resets"])
+        assert not found[len(row["resets"]) :].any()
+    model = Model(V, 6, V, dtype="float64", seed=1)
+    alone = [model.evaluate(row["x"][None], row["y"][None], resets=row["resets"][None]) for row in rows]
+    mean = sum(one["loss"] * len(row["x"]) for one, row in zip(alone, rows, strict=True)) / 16
+    assert model.evaluate([batch])["loss"] == pytest.approx(mean, rel=1e-12)
+
+
+@pytest.mark.parametrize("given", [["yes", 0, "no"], [1, "1", 2.5], [b"a", "a"], [[0, "yes"], ["no", 0]],
+                                   [np.array([3, 0]), np.array(["yes", "no"])],
+                                   [np.int64(-1), np.uint64(2**63 + 1)]])  # fmt: skip
+def test_labels_stay_what_they_are(given):
+    ((_, y),) = data.Batched([([n, 1], label) for n, label in enumerate(given)], 9)
+    as_they_are = [row.tolist() if isinstance(row, np.ndarray) else row for row in given]
+    assert repr(y.tolist()) == repr([*map(plain, as_they_are)])
+
+
+def test_a_model_knows_them(rng):
+    model = Model(V, 6, 3, labels=["yes", 0, "0"], seed=1)
+    x, y = rng.integers(0, V, (4, 5)), [["yes"] * 5, [0, "0", "yes", 0, 0], [0] * 5, ["0"] * 5]
+    assert model.evaluate(data.Batched(zip(x, y, strict=True), 4)) == model.evaluate(x, y)
+    plain_one = Model(V, 6, 3, seed=1)
+    ids = [[["yes", 0, "0"].index(label) for label in row] for row in y]
+    assert plain_one.evaluate(x, ids)["loss"] == model.evaluate(x, y)["loss"]
+
+
+def test_numbers_may_be_whole_in_some_rows():
+    ((_, y),) = data.Batched([([1, 2], 3), ([4, 5], 0.5), ([6, 7], True)], 3)
+    assert y.dtype == float and y.tolist() == [3, 0.5, 1]
+
+
+ROWS = [([1, 2], 0), ([3, 4], 1)]
+
+
+def within_itself():
+    row = [1]
+    row.append(row)
+    return row
+
+
 @pytest.mark.parametrize(("make", "error", "message"), [
     (lambda: data.Shuffled(3, 2), TypeError, "items: expected an iterable or a function that returns one, got int 3"),
     (lambda: data.Shuffled([1], 0), ValueError, "size: expected an integer >= 1, got 0"),
@@ -149,9 +213,31 @@ def test_whatever_can_be_gone_through():
     (lambda: data.Batched(None, 2), TypeError, "rows: expected an iterable or a function that returns one, got None"),
     (lambda: data.Batched([1], 2.0), TypeError, "batch_size: expected an integer, got float 2.0"),
     (lambda: data.Batched(lambda: 3, 2), TypeError, "rows: expected a function that returns an iterator, got one that"),
-    (lambda: data.Batched([(1, 2), 3], 1), ValueError, r"rows\[1\]: expected \(x, y\), \(x, y, length\) or a dict of"),
+    (lambda: data.Batched([([1], 2), 3], 1), ValueError, r"rows\[1\]: expected \(x, y\), \(x, y, length\) or a dict"),
     (lambda: data.Batched([dict(x=1, y=2, state=3)], 1), ValueError, r"rows\[0\]: expected .*got dict"),
-    (lambda: data.Batched([(1, 2)] * 4 + [(1, 2, 3)], 3), ValueError, r"rows\[4\]: expected x, y, as in rows\[3\], go"),
+    (lambda: data.Batched([([1], 2)] * 4 + [([1], 2, 3)], 3), ValueError, r"rows\[4\]: expected x, y, as in rows\[3\]"),
+    (lambda: data.Batched(ROWS, 10**30), ValueError, r"batch_size: expected an integer in 1\.\.\d+, got int 1000"),
+    (lambda: data.Batched(np.array(3), 2), TypeError, r"rows: expected an iterable or .*, got int64 \(\)$"),
+    (lambda: data.Shuffled(np.array(3), 2), TypeError, r"items: expected an iterable or .*, got int64 \(\)$"),
+    (lambda: data.Batched([([1, 2], 3), (4, 5)], 2), TypeError, r"rows\[1\] x: expected \(T,\) ids or \(T, I\) fea"),
+    (lambda: data.Batched([([1], 2), (within_itself(), 3)], 2), ValueError, r"rows\[1\]: expected lists within .*none"),
+    (lambda: data.Shuffled([within_itself()], 2), ValueError, r"items\[0\]: expected lists within lists, but none wit"),
+    (lambda: data.Batched([*ROWS, dict(x=[3], y=4)], 3), TypeError,
+     r"rows\[2\]: expected a tuple, as in rows\[0\], got dict {"),
+    (lambda: data.Batched([dict(x=[3], y=4), *ROWS], 3), TypeError,
+     r"rows\[1\]: expected a dict, as in rows\[0\], got tuple \("),
+    (lambda: data.Batched([*ROWS, ([0.5, 1.5], 3)], 3), TypeError,
+     r"rows\[2\] x: expected ids, as in rows\[0\], got float64 \(2,\)$"),
+    (lambda: data.Batched([([[0.5], [1.5]], 3), ([[1], [2]], 3)], 2), TypeError,
+     r"rows\[1\] x: expected features, no ids, as in rows\[0\], got int64 \(2, 1\)$"),
+    (lambda: data.Batched([([1], dict(a=1)), ([1], 2)], 2), ValueError,
+     r"rows\[1\] y: expected a dict by head, a, got int 2$"),
+    (lambda: data.Batched([([1], 2), ([1], dict(a=1))], 2), ValueError,
+     r"rows\[0\] y: expected a dict by head, as in the other rows, got int 2$"),
+    (lambda: data.Batched([([1], dict(a=1)), ([1], dict(b=1, a=2))], 2), ValueError,
+     r"rows\[1\] y: expected a dict by head, a, got b, a$"),
+    (lambda: data.Batched([dict(x=[1] * n, y=n, resets=[1] * n) for n in (2, 3)], 2), TypeError,
+     r"rows\[0\] resets: expected booleans \(T,\), got int64 \(2,\)$"),
     (lambda: data.Batched([(1, np.ma.masked_array([2]))], 3), TypeError, r"rows\[0\]: expected an array without a"),
     (lambda: data.Shuffled([3, np.ma.masked_array([2])], 3), TypeError, r"items\[1\]: expected an array without"),
 ])  # fmt: skip

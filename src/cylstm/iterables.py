@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import count, islice
+from sys import maxsize
 
 import numpy as np
 
@@ -20,8 +21,10 @@ def can_be_opened(source) -> bool:
 
 
 def is_iterable(source) -> bool:
-    """By its type alone: to ask a PyTorch DataLoader for an iterator starts its workers."""
-    return any(hasattr(type(source), name) for name in ("__iter__", "__getitem__"))
+    """By its type alone, but for arrays (): to ask a PyTorch DataLoader for an iterator starts its workers."""
+    return getattr(source, "ndim", None) != 0 and any(
+        hasattr(type(source), name) for name in ("__iter__", "__getitem__")
+    )
 
 
 def opened(source, name: str) -> Iterator:
@@ -117,16 +120,20 @@ class Batched(Rearranged):
     """Rows gathered into batches, as `fit` and `evaluate` take them; the last one may be smaller.
 
     rows : an iterable of (x, y), (x, y, length), or dicts of x, y and length-wise parts (mask, sample_weight, ...) of
-        one row each, x (T,) ids or (T, I); or a function without arguments that returns a new one.
+        one row each, x (T,) ids or (T, I); y and sample_weight may be dicts by head. Or a function without arguments
+        that returns a new one.
     batch_size : int >= 1.
 
-    Parts of one shape become an array, others, of rows of different lengths, a list of arrays. `len` is there where
-    rows have one. Raises TypeError or ValueError, naming the argument and the row.
+    Parts of one shape become an array, others, of rows of different lengths, a list of arrays, but `resets` an array
+    with False behind their ends; labels of different kinds stay what they are, in an array of objects. `len` is there
+    where rows have one. Raises TypeError or ValueError, naming the argument and the row.
     """
 
     def __init__(self, rows, batch_size):
         super().__init__("rows", rows)
         self.batch_size = positive_int("batch_size", batch_size)
+        if self.batch_size > maxsize:
+            raise ValueError(f"batch_size: expected an integer in 1..{maxsize}, got {describe(batch_size)}")
 
     def __len__(self) -> int:
         return -(-len(self.source) // self.batch_size)
@@ -142,7 +149,15 @@ class Batched(Rearranged):
 
 def copies(source, name) -> Iterator:
     """Its items, whose arrays, of any library's, are NumPy's and nobody else's."""
-    return (copied(item, f"{name}[{n}]") for n, item in enumerate(opened(source, name)))
+    return (copy_of(item, f"{name}[{n}]") for n, item in enumerate(opened(source, name)))
+
+
+def copy_of(item, name):
+    """The same with arrays of its own. Raises TypeError or ValueError."""
+    try:
+        return copied(item, name)
+    except RecursionError:
+        raise ValueError(f"{name}: expected lists within lists, but none within itself, got {describe(item)}") from None
 
 
 def copied(item, name):
@@ -157,14 +172,18 @@ def copied(item, name):
 
 def gathered(rows, first):
     """A batch of rows, the first of which is number `first`. Raises TypeError or ValueError."""
-    names = names_of(rows[0], first)
+    names, keyed = names_of(rows[0], first), isinstance(rows[0], Mapping)
     for n, row in enumerate(rows[1:], first + 1):
-        if names_of(row, n) != names:
+        found = names_of(row, n)
+        if isinstance(row, Mapping) != keyed:
+            raise TypeError(f"rows[{n}]: expected a {'dict' if keyed else 'tuple'}, as in rows[{first}], "
+                            f"got {describe(row)}")  # fmt: skip
+        if found != names:
             raise ValueError(f"rows[{n}]: expected {', '.join(map(str, names))}, as in rows[{first}], "
-                             f"got {', '.join(map(str, names_of(row, n)))}")  # fmt: skip
-    keys = names if isinstance(rows[0], Mapping) else range(len(names))
+                             f"got {', '.join(map(str, found))}")  # fmt: skip
+    keys = names if keyed else range(len(names))
     columns = [side_by_side([row[key] for row in rows], name, first) for key, name in zip(keys, names, strict=True)]
-    return dict(zip(names, columns, strict=True)) if isinstance(rows[0], Mapping) else tuple(columns)
+    return dict(zip(names, columns, strict=True)) if keyed else tuple(columns)
 
 
 def names_of(row, n) -> tuple:
@@ -178,6 +197,67 @@ def names_of(row, n) -> tuple:
 
 
 def side_by_side(values, name, first):
-    """One array of values of one shape, or a list of arrays."""
-    arrays = [plain_array(f"rows[{n}] {name}", value) for n, value in enumerate(values, first)]
-    return np.stack(arrays) if len({array.shape for array in arrays}) == 1 else arrays
+    """What `fit` takes for one part of all rows: an array or a list of arrays, or a dict of those by head."""
+    if name in ("y", "sample_weight") and any(isinstance(value, Mapping) for value in values):
+        return by_head(values, name, first)
+    arrays = [array_of(f"rows[{n}] {name}", value) for n, value in enumerate(values, first)]
+    if name == "x":
+        expect_one_kind(arrays, first)
+    same_shape = len({array.shape for array in arrays}) == 1
+    if name == "resets" and not same_shape:
+        return filled(arrays, first)
+    if not same_shape:
+        return arrays
+    return np.stack(arrays if numbers_or_same([array.dtype for array in arrays]) else list(map(objects, arrays)))
+
+
+def by_head(values, name, first) -> dict:
+    """A part that rows have for each head."""
+    for n, value in enumerate(values, first):
+        if not isinstance(value, Mapping) or (n > first and set(value) != set(values[0])):
+            expected = ", ".join(map(str, values[0])) if isinstance(values[0], Mapping) else "as in the other rows"
+            got = ", ".join(map(str, value)) if isinstance(value, Mapping) else describe(value)
+            raise ValueError(f"rows[{n}] {name}: expected a dict by head, {expected}, got {got}")
+    return {head: side_by_side([value[head] for value in values], f"{name}[{head!r}]", first) for head in values[0]}
+
+
+def array_of(name, value) -> np.ndarray:
+    """One row's part; a list of strings and of others keeps them."""
+    array = plain_array(name, value)
+    if array.dtype.kind not in "US" or not isinstance(value, (list, tuple)):
+        return array
+    kept = np.array(value, object)
+    return array if len(set(map(type, kept.flat))) == 1 else kept
+
+
+def objects(array) -> np.ndarray:
+    return array.astype(object)
+
+
+def numbers_or_same(dtypes) -> bool:
+    """Whether an array of one type holds them all as they are."""
+    kinds = {dtype.kind for dtype in dtypes}
+    if kinds == {"i", "u"}:
+        return np.result_type(*dtypes).kind != "f"  # as it is of int64 and uint64
+    return len(kinds) == 1 or kinds <= set("biuf")
+
+
+def expect_one_kind(arrays, first) -> None:
+    """TypeError for an x without steps, or for ids among features."""
+    for n, array in enumerate(arrays, first):
+        if not array.ndim:
+            raise TypeError(f"rows[{n}] x: expected (T,) ids or (T, I) features, got {describe(array)}")
+        if (array.dtype.kind in "iu") != (arrays[0].dtype.kind in "iu"):
+            expected = "features, no ids" if array.dtype.kind in "iu" else "ids"
+            raise TypeError(f"rows[{n}] x: expected {expected}, as in rows[{first}], got {describe(array)}")
+
+
+def filled(rows, first) -> np.ndarray:
+    """Resets (T_b,) of rows as (B, longest), False behind their ends."""
+    for n, row in enumerate(rows, first):
+        if row.ndim != 1 or row.dtype != bool:
+            raise TypeError(f"rows[{n}] resets: expected booleans (T,), got {describe(row)}")
+    resets = np.zeros((len(rows), max(map(len, rows))), bool)
+    for target, row in zip(resets, rows, strict=True):
+        target[: len(row)] = row
+    return resets
