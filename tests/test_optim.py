@@ -6,7 +6,20 @@ import pickle
 import numpy as np
 import pytest
 
-from cylstm import SGD, Adam, AdamW, Constant, Cosine, Model, ReduceOnPlateau, StepDecay, oracle, training
+from cylstm import (
+    LSTM,
+    SGD,
+    Adam,
+    AdamW,
+    Constant,
+    Cosine,
+    Head,
+    Model,
+    ReduceOnPlateau,
+    StepDecay,
+    oracle,
+    training,
+)
 from cylstm.parameters import Parameters
 
 ORACLE = {
@@ -285,6 +298,22 @@ def test_another_measure_does_not_stop_or_slow_what_goes_on(rng):
     history = model.fit(x, y + 100, epochs=5, optimizer=optimizer_2, validation=far, patience=2, progress=False)
     assert len(history) == 5 and history.validation_loss == sorted(history.validation_loss, reverse=True)
     assert history.learning_rate == [0.01] * 5
+
+
+def test_gradients_of_heads_in_another_order_are_refused(rng):
+    """The names and shapes are the same, and each weight would get another's."""
+    heads = {"a": Head(2, loss="mse"), "b": Head(2, loss="mae")}
+    model, other = Model(3, 5, heads, seed=1), Model(3, 5, dict(reversed(heads.items())), seed=1)
+    x, y = rng.standard_normal((4, 6, 3)), {name: rng.standard_normal((4, 6, 2)) for name in heads}
+    gradients, before = other.loss_and_gradients(x, y).gradients, model.parameters.flat.copy()
+    with pytest.raises(ValueError, match=r"^gradients: expected Parameters\(.*, got Parameters\("):
+        SGD(0.1).update(model.parameters, gradients)
+    with pytest.raises(ValueError, match=r"^out: expected Parameters\("):
+        model.loss_and_gradients(x, y, out=gradients)
+    np.testing.assert_array_equal(model.parameters.flat, before)
+    layout = dict(reversed(LSTM.layout(3, 5).items()))
+    with pytest.raises(ValueError, match=r"^parameters: expected {"):
+        LSTM(3, 5, parameters=Parameters(layout, "float32"))
 
 
 def test_a_schedule_may_end_at_zero(rng):
