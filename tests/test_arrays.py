@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cylstm import LSTM, Model, data
-from cylstm.checks import plain_array
+from cylstm.checks import describe, plain_array
 
 T, I = 100_000, 8
 
@@ -187,3 +187,15 @@ def test_arrays_of_objects_and_of_strange_types_are_told_the_way_out():
         TypeError, match=r"x: expected floating-point numbers, got \|V2 \(2, 5, 3\); .astype\('float32'\)"
     ):
         LSTM(3, 4)(np.zeros((2, 5, 3), "V2"))  # as bfloat16 arrays of jax are
+
+
+def test_what_came_is_told_on_one_line():
+    class Broken:
+        def __repr__(self):
+            raise RuntimeError("no words for it")
+
+    assert describe([np.arange(4.0).reshape(2, 2)]) == "list [array([[0., 1.], [2., 3.]])]"
+    assert describe({"a": np.array(["x  y"])}) == "dict {'a': array(['x  y'], dtype='<U4')}"
+    assert describe(Broken()) == "Broken" and describe([Broken()]) == "list"
+    with pytest.raises(TypeError, match=r"^output_size: expected an integer, got Broken$"):
+        Model(3, 4, Broken())

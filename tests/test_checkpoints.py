@@ -15,9 +15,11 @@ from cylstm import (
     SGD,
     Adam,
     Checkpoint,
+    Head,
     Model,
     NonFiniteLoss,
     StopTraining,
+    tensor_files,
     training,
 )  # fmt: skip
 
@@ -142,6 +144,38 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, rng):
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"expected a cylstm checkpoint, got a file that is truncated"):
         model.fit(x, y, resume=path, progress=False)
+
+
+def test_heads_in_another_order_are_another_model(tmp_path, rng):
+    """Weights, and the sums of an epoch, lie in their order."""
+    heads = {"a": Head(2, loss="mse"), "b": Head(2, loss="mae")}
+    x, y = rng.standard_normal((4, 6, 3)), {name: rng.standard_normal((4, 6, 2)) for name in heads}
+    Model(3, 5, heads, seed=1).fit(x, y, epochs=1, checkpoint=tmp_path / "c", progress=False)
+    model = Model(3, 5, dict(reversed(heads.items())), seed=1)
+    before = model.parameters.flat.copy()
+    with pytest.raises(
+        ValueError, match=r"^resume: expected the same model as in .*, with output_size={'a': .*, got {'"
+    ):
+        model.fit(x, y, epochs=2, resume=tmp_path / "c", progress=False)
+    np.testing.assert_array_equal(model.parameters.flat, before)
+    assert len(Model(3, 5, heads).fit(x, y, epochs=2, resume=tmp_path / "c", progress=False)) == 2
+
+
+def test_a_history_of_other_epochs_is_damaged(tmp_path, rng):
+    """A run that is an optimiser's second has a history of its own epochs."""
+    (x, y), path, optimizer = sequences(rng, [6] * 8), tmp_path / "c", Adam()
+    model = make()
+    model.fit(x, y, epochs=3, optimizer=optimizer, progress=False)
+    model.fit(x, y, epochs=2, optimizer=optimizer, checkpoint=path, progress=False)
+    with tensor_files.open_tensors(path, "checkpoint") as file:
+        header, arrays = file.header, {name: file.get(name) for name in file.shapes}
+    assert header["numbers"]["first_epoch"] == 3 and len(header["history"]["train_loss"]) == 2
+    assert len(make().fit(x, y, epochs=3, resume=path, progress=False)) == 3
+    header["history"] = {name: [*entries, entries[-1]] for name, entries in header["history"].items()}
+    tensor_files.write_tensors(path, "checkpoint", header, arrays)
+    expected = r"c: expected a checkpoint, got one that is damaged \(history: expected the epochs from 3 to 5, got 3\)$"
+    with pytest.raises(ValueError, match=expected):
+        make().fit(x, y, epochs=3, resume=path, progress=False)
 
 
 def test_a_loss_that_is_no_number_stops_training(tmp_path, rng):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tasks import make, sequences
 
-from cylstm import History, Model, StopTraining, training
+from cylstm import Checkpoint, History, Model, StopTraining, training
 
 STANDING = [
     "train_loss",
@@ -72,6 +72,9 @@ def test_older_files_are_read():
     (dict(f1=[0.5]), "history.f1: expected 2 entries, one per epoch, got 1"),
     (dict(seconds=[1.0]), "history.seconds: expected 2 entries"),
     (dict(validation_loss=[1.0] * 3), "history.validation_loss: expected 2 entries, one per epoch, got 3"),
+    ({3: [0.5, 0.25]}, "history: expected names of columns, other than 'epoch', got int 3$"),
+    (dict(epoch=[5, 6]), "history: expected names of columns, other than 'epoch', got str 'epoch'$"),
+    (dict(f1=[10**400, 1]), "history.f1: expected a list of numbers, got list"),
     (None, "history: expected train_loss, train_accuracy, .*, got dict"),
 ])  # fmt: skip
 def test_a_damaged_history_is_refused(change, message):
@@ -119,6 +122,13 @@ def test_the_picture_has_a_panel_for_each_metric(tmp_path):
     np.testing.assert_array_equal(axes[1].lines[0].get_ydata(), [0.25, 0.5, np.nan])
     np.testing.assert_array_equal(axes[0].lines[1].get_ydata(), [2.5, 1.0, 1.75])
     assert history.best_epoch == 1 and axes[0].texts[0].get_text() == "1"  # the loss where f1 was best
+
+
+def test_a_dollar_in_a_name_is_one(tmp_path):
+    history = some_history()
+    history.metrics["$no_math{$"] = [1.0, 2.0, 3.0]
+    history.plot(tmp_path / "loss.png")
+    assert "<svg" in history._repr_html_() and history.figure().axes[2].get_ylabel() == "$no_math{$"
 
 
 # --- callbacks --------------------------------------------------------------------------------------------------------
@@ -234,7 +244,7 @@ def test_it_goes_by_what_the_run_watches_and_past_a_break(tmp_path, rng):
 
 
 @pytest.mark.parametrize(("make_callback", "error", "message"), [
-    (lambda: training.BestOnly("."), ValueError, "path: expected a file in an existing folder, got ."),
+    (lambda: training.BestOnly("."), ValueError, r"path: expected a file, got the folder \.$"),
     (lambda: training.CSVLog("nowhere/l.csv"), ValueError, "path: expected a file in an existing folder, got nowhere"),
     (lambda: training.JSONLines(3), TypeError, "path: expected a path, got int 3"),
     (lambda: training.BestOnly("b", monitor="own"), ValueError, r"monitor: expected \('own', 'max'\) or"),
@@ -243,6 +253,26 @@ def test_it_goes_by_what_the_run_watches_and_past_a_break(tmp_path, rng):
 def test_bad_arguments_of_callbacks_are_named(make_callback, error, message):
     with pytest.raises(error, match=message):
         make_callback()
+
+
+@pytest.mark.parametrize("make_callback", [training.BestOnly, training.CSVLog, training.JSONLines, Checkpoint])
+@pytest.mark.parametrize("path", ["", "a\0b", "a\ud800b", "a" * 300, "a/" * 2500, "file/below", "absent/", "absent/a"])
+def test_a_path_that_cannot_be_is_said_at_once(monkeypatch, tmp_path, make_callback, path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"^(path|checkpoint): expected a file in an existing folder, got .{1,300}$"):
+        make_callback(path)
+    assert make_callback("file") and make_callback(tmp_path / "new")
+
+
+@pytest.mark.parametrize("folder", ["", "file", "file/below", "a\0b", "a\ud800b", "a" * 300])
+def test_a_folder_that_cannot_be_is_said_at_once(monkeypatch, tmp_path, folder):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "tensorboardX", math)  # anything: it is not asked for more
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"^folder: expected a folder, there or to be made, got .{1,300}$"):
+        training.TensorBoard(folder)
+    assert training.TensorBoard("not/there/yet") and training.TensorBoard(".")
 
 
 def test_a_name_that_the_run_does_not_have_is_said_so(tmp_path, rng):

@@ -5,21 +5,25 @@ from __future__ import annotations
 import math
 import operator
 import os
+import stat
 
 import numpy as np
 
 __all__ = [
     "as_float_array", "as_generator", "as_ids", "check_finite", "check_lengths", "check_mask", "check_range",
-    "check_resets", "check_state", "describe", "described_with_way", "one_of", "path_name", "plain_array",
-    "positive_int", "real_in", "refuse",
+    "check_resets", "check_state", "describe", "described_with_way", "file_to_write", "folder_to_write", "one_of",
+    "path_name", "plain_array", "positive_int", "real_in", "refuse",
 ]  # fmt: skip
 
 
 def describe(value) -> str:
-    """What came, in few words: shape and dtype for arrays, type and value otherwise."""
+    """What came, in few words on one line: shape and dtype for arrays, type and value otherwise."""
     if isinstance(value, np.ndarray):
         return f"{value.dtype} {value.shape}"
-    text = repr(value)
+    try:
+        text = " ".join(line.strip() for line in repr(value).splitlines())
+    except Exception:  # a repr of the caller's must not take the place of what is to be said
+        return type(value).__name__
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 
@@ -75,6 +79,42 @@ def path_name(name: str, path) -> str:
         return os.fsdecode(path)
     except TypeError:
         raise TypeError(f"{name}: expected a path, got {describe(path)}") from None
+
+
+def file_to_write(name: str, path) -> str:
+    """The path, as text, of a file that can stand in a folder that is there. Raises TypeError or ValueError."""
+    path = path_name(name, path)
+    if os.path.isdir(path):
+        raise ValueError(f"{name}: expected a file, got the folder {shown_path(path)}")
+    try:
+        os.stat(path)
+        fits = True
+    except FileNotFoundError:
+        fits = path != "" and os.path.isdir(os.path.dirname(path) or ".")
+    except (OSError, ValueError):  # too long, a NUL, a character that no name can have
+        fits = False
+    if not fits:
+        raise ValueError(f"{name}: expected a file in an existing folder, got {shown_path(path)}")
+    return path
+
+
+def folder_to_write(name: str, path) -> str:
+    """The path, as text, of a folder that is there or can be made. Raises TypeError or ValueError."""
+    path = path_name(name, path)
+    try:
+        fits = stat.S_ISDIR(os.stat(path).st_mode)
+    except FileNotFoundError:
+        fits = path != ""
+    except (OSError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(f"{name}: expected a folder, there or to be made, got {shown_path(path)}")
+    return path
+
+
+def shown_path(path: str) -> str:
+    """As it is, where it fits on a line."""
+    return path if path.isprintable() and 0 < len(path) <= 300 else describe(path)
 
 
 def plain_array(name: str, value) -> np.ndarray:

@@ -9,21 +9,12 @@ import math
 import os
 import time
 import weakref
-from pathlib import Path
 
-from cylstm.checks import path_name
+from cylstm.checks import file_to_write, folder_to_write
 from cylstm.metrics import as_monitor
 from cylstm.tensor_files import write_atomically
 
 __all__ = ["BestOnly", "CSVLog", "JSONLines", "TensorBoard"]
-
-
-def file_path(path) -> str:
-    """A file in a folder that is there. Raises TypeError or ValueError."""
-    path = path_name("path", path)
-    if os.path.isdir(path) or not Path(path).absolute().parent.is_dir():
-        raise ValueError(f"path: expected a file in an existing folder, got {path}")
-    return path
 
 
 class BestOnly:
@@ -37,7 +28,7 @@ class BestOnly:
     """
 
     def __init__(self, path, monitor=None):
-        self.path = file_path(path)
+        self.path = file_to_write("path", path)
         self.monitor = None if monitor is None else as_monitor(monitor)
         self.best = math.inf  # of what is better the higher it is, the negative
 
@@ -97,7 +88,7 @@ class CSVLog(EpochLog):
 
     def __init__(self, path):
         super().__init__()
-        self.path, self.columns = file_path(path), None
+        self.path, self.columns = file_to_write("path", path), None
 
     def begin(self, lines):
         self.columns = list(lines[0])
@@ -126,7 +117,7 @@ class JSONLines(EpochLog):
 
     def __init__(self, path):
         super().__init__()
-        self.path = file_path(path)
+        self.path = file_to_write("path", path)
 
     def begin(self, lines):
         write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in lines).encode())
@@ -144,12 +135,12 @@ class TensorBoard(EpochLog):
         before the break again, and TensorBoard shows these in the place of what it had. An epoch's scalars are in the
         file when it is over.
 
-    Raises TypeError, ImportError without tensorboardX, or OSError.
+    Raises TypeError, ValueError, ImportError without tensorboardX, or OSError.
     """
 
     def __init__(self, folder):
         super().__init__()
-        self.folder = path_name("folder", folder)
+        self.folder = folder_to_write("folder", folder)
         expect_tensorboardx()
         self.writer, self.close = None, lambda: None
 

@@ -7,9 +7,8 @@ import math
 import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
-from cylstm.checks import describe, path_name, positive_int, real_in
+from cylstm.checks import describe, file_to_write, path_name, positive_int, real_in
 from cylstm.loss_and_gradients import Sums
 from cylstm.state import State
 from cylstm.tensor_files import Tensors, open_tensors, write_tensors
@@ -44,11 +43,7 @@ class Checkpoint:
     def __post_init__(self):
         if not isinstance(self.path, (str, os.PathLike)):
             raise TypeError(f"checkpoint: expected a path or a Checkpoint, got {describe(self.path)}")
-        path = Path(self.path)
-        if path.is_dir():
-            raise ValueError(f"checkpoint: expected a file, got the folder {path}")
-        if not path.absolute().parent.is_dir():
-            raise ValueError(f"checkpoint: expected a file in an existing folder, got {path}")
+        file_to_write("checkpoint", self.path)
         if self.updates is not None:
             positive_int("checkpoint.updates", self.updates)
         if self.seconds is not None:
@@ -98,7 +93,7 @@ class SavedRun:
             pairs = [(written, config, "model"), ({**ADDED, **self.header["options"]}, options, "run")]
             for saved, present, what in pairs:
                 for name, value in present.items():
-                    if saved[name] != value:
+                    if not same(saved[name], value):
                         raise ValueError(
                             f"resume: expected the same {what} as in {self.path}, with {name}={saved[name]}, "
                             f"got {value}"
@@ -159,6 +154,11 @@ def read_checkpoint(path, *, name="path") -> SavedRun:
         return SavedRun(path, file.header, {name: file.get(name) for name in wanted})
 
 
+def same(saved, present) -> bool:
+    """Whether they are equal, the order of a dict's entries, of heads, included: weights lie in it."""
+    return saved == present and (not isinstance(present, dict) or list(saved) == list(present))
+
+
 def save(run) -> None:
     """Write everything that decides how a run goes on."""
     numbers = {name: getattr(run, name) for name in COUNTS}
@@ -189,6 +189,9 @@ def resume(run, saved: SavedRun) -> None:
     stood = saved.counts(math.inf if run.options.rows is None else run.groups()[0], list(model.heads))
     try:
         history = History.from_dict(saved.header.get("history"))
+        if len(history) != stood["epoch"] - stood["first_epoch"]:
+            raise ValueError(f"history: expected the epochs from {stood['first_epoch']} to {stood['epoch']}, got "
+                             f"{len(history)}")  # fmt: skip
     except ValueError as error:
         raise ValueError(f"{path}: expected a checkpoint, got one that is damaged ({error})") from None
     buffers = {name: file.read(f"optimizer.{name}", flat.shape, flat.dtype) for name in run.moments.buffers}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from dataclasses import dataclass, field, fields
 from types import NoneType
 
@@ -86,7 +87,9 @@ class History:
         if not isinstance(lists, dict) or not set(COLUMNS) <= set(lists):
             raise ValueError(f"history: expected {', '.join(COLUMNS)}, got {describe(lists)}")
         for name, entries in lists.items():
-            if not isinstance(entries, list) or not all(isinstance(entry, (int, float, NoneType)) for entry in entries):
+            if not isinstance(name, str) or name == "epoch":  # which is the number of a line, in tables and files
+                raise ValueError(f"history: expected names of columns, other than 'epoch', got {describe(name)}")
+            if not isinstance(entries, list) or not all(map(can_be_entry, entries)):
                 raise ValueError(f"history.{name}: expected a list of numbers, got {describe(entries)}")
         epochs, known = len(lists["train_loss"]), {}
         for name, entries in lists.items():
@@ -166,13 +169,20 @@ class History:
         axes[0].legend()
         for panel, name in zip(axes[1:], self.metrics, strict=True):
             panel.plot(epochs, drawn(lists[name]), color="C2", **style)
-            panel.set_ylabel(name)
+            panel.set_ylabel(name, parse_math=False)  # a $ is one
         axes[-1].set_xlabel("epoch")
         axes[-1].xaxis.get_major_locator().set_params(integer=True)
         return figure
 
 
 COLUMNS = tuple(entry.name for entry in fields(History) if entry.name not in ("metrics", "watched"))
+
+
+def can_be_entry(entry) -> bool:
+    """A number, though no integer beyond all floats, or None."""
+    if isinstance(entry, int):
+        return abs(entry) <= sys.float_info.max
+    return isinstance(entry, (float, NoneType))
 
 
 def shown(entry) -> str:
