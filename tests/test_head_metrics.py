@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cylstm import Head, Model
+from cylstm.training import BestOnly
 
 I, H, B, T = 3, 5, 6, 9
 HEADS = {
@@ -63,6 +64,7 @@ def test_a_history_has_them_and_one_is_watched(rng, validated):
 
 @pytest.mark.parametrize("given, error, message", [
     (["f1"], TypeError, r"metrics: expected a dict by head, of kind, size, end, got list"),
+    (np.array([]), TypeError, r"metrics: expected a dict by head, of kind, size, end, got float64 \(0,\)$"),
     ({"no": ["f1"]}, ValueError, r"metrics: expected names of heads, kind, size, end, got str 'no'"),
     ({"size": ["f1"]}, TypeError, r"metrics: expected .* with loss='mse', got 'f1'"),
 ])  # fmt: skip
@@ -73,6 +75,21 @@ def test_what_does_not_fit_is_named(rng, given, error, message):
             call(x, y, metrics=given)
     with pytest.raises(ValueError, match=r"monitor: expected one of 'loss', 'kind\.loss', 'kind\.accuracy', "):
         made().fit(x, y, monitor="f1")
+
+
+@pytest.mark.parametrize("none", [[], (), {}])
+def test_no_metrics_may_be_asked_for(rng, none):
+    x, y = some_data(rng)
+    assert "kind.f1" not in made().evaluate(x, y, metrics=none)
+
+
+@pytest.mark.parametrize("name", ["kind.accuracy", "end.loss", "kind.f1", "kind.top_2"])
+def test_the_best_model_by_a_name_of_one_head(rng, tmp_path, name):
+    x, y = some_data(rng)
+    best = BestOnly(tmp_path / "best", monitor=name)
+    history = made().fit(x, y, epochs=3, metrics=METRICS, callbacks=[best], progress=False)
+    entries = history.metrics[name]
+    assert best.best == (min(entries) if name == "end.loss" else -max(entries))
 
 
 def test_a_summary_tells_them_apart():

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -289,6 +290,7 @@ def one(targets):
     refused(ValueError, "got 'top_k'", metrics=["top_k"]),
     refused(ValueError, "metrics: expected 'top_1' to 'top_4' with 4 classes, got 'top_5'", metrics=["top_5"]),
     refused(ValueError, "got 'top_0'", metrics=["top_0"]),
+    refused(ValueError, "functions or names of .*, got 'top_١'", metrics=["top_١"]),
     refused(ValueError, "metrics: expected no 'accuracy', which is there without", metrics=["accuracy"]),
     refused(ValueError, "expected another name than 'f1', which is given twice", metrics=["f1", ("f1", plain)]),
     refused(ValueError, "expected another name than 'seconds', which is taken", metrics=[("seconds", plain)]),
@@ -312,6 +314,53 @@ def test_what_is_no_number_is_said_so(rng):
     model, x, y = made("mse", 2), rng.standard_normal((2, T, I)), rng.standard_normal((2, T, 2))
     with pytest.raises(TypeError, match=r"metrics: expected a number of each, got float64 \(2,\)"):
         model.evaluate(x, y, metrics=[("each", lambda targets, outputs: np.abs(targets - outputs).mean(axis=0))])
+
+
+@pytest.mark.parametrize("found", ["3", b"3", np.ma.masked, None, [0.5], np.array([0.5]), 1j, 10**400,
+                                   np.timedelta64(3, "ns")])  # fmt: skip
+def test_only_real_numbers_are_a_metric(rng, found):
+    model, x, y = made("mse", 2), rng.standard_normal((2, T, I)), rng.standard_normal((2, T, 2))
+    with pytest.raises(TypeError, match=r"^metrics: expected a number of own, got .*$"):
+        model.evaluate(x, y, metrics=[("own", lambda targets, outputs: found)])
+
+
+@pytest.mark.parametrize("found", [3, 0.5, True, np.float32(0.5), np.int8(-3), np.array(0.5), np.ma.array(0.5),
+                                   Fraction(1, 4), 10**300])  # fmt: skip
+def test_numbers_of_all_kinds_are_one(rng, found):
+    model, x, y = made("mse", 2), rng.standard_normal((2, T, I)), rng.standard_normal((2, T, 2))
+    assert model.evaluate(x, y, metrics=[("own", lambda targets, outputs: found)])["own"] == float(found)
+
+
+def test_a_number_that_another_library_does_not_give_is_said_so(rng):
+    class WithGradient:
+        def __array__(self, dtype=None, copy=None):
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+
+        def __repr__(self):
+            return "tensor(0.5,\n       grad_fn=<MeanBackward0>)"
+
+    model, x, y = made("mse", 2), rng.standard_normal((2, T, I)), rng.standard_normal((2, T, 2))
+    expected = r"^metrics: expected a number of own, got WithGradient tensor\(0.5, grad_fn=<MeanBackward0>\)$"
+    with pytest.raises(TypeError, match=expected):
+        model.evaluate(x, y, metrics=[("own", lambda targets, outputs: WithGradient())])
+
+
+def test_a_generator_may_write_to_its_arrays_again(rng):
+    model, x = made("mse", 2), rng.standard_normal((3, 2, T, I))
+    y, weights = rng.standard_normal((3, 2, T, 2)), rng.random((3, 2, T)) + 0.1
+
+    def rewritten():
+        buffers = [np.empty_like(part[0]) for part in (x, y, weights)]
+        for parts in zip(x, y, weights, strict=True):
+            for buffer, part in zip(buffers, parts, strict=True):
+                buffer[...] = part
+            yield dict(zip(("x", "y", "sample_weight"), buffers, strict=True))
+
+    def own(targets, outputs, weights):
+        return float((weights[:, None] * np.abs(targets - outputs)).sum() / weights.sum() / 2)
+
+    found = model.evaluate(rewritten, metrics=[own, "mae"])
+    assert found["own"] == pytest.approx(found["mae"], rel=1e-12)
 
 
 def test_auc_needs_scikit_learn_and_says_so(rng, monkeypatch):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from numbers import Number
 
 import numpy as np
 
@@ -242,7 +243,7 @@ class Everything(Sums):
         self.parts = []
 
     def add(self, targets, outputs, weights):
-        self.parts.append((targets, outputs, weights))
+        self.parts.append((targets.copy(), outputs, weights))  # the caller may write to theirs again
 
     def value(self):
         return self.of_all(*map(np.concatenate, zip(*self.parts, strict=True)))
@@ -301,7 +302,19 @@ class Function(Everything):
             found = self.function(targets, outputs, weights)
         else:
             found = self.function(targets, outputs, **{self.takes_weights: weights})
-        try:
-            return float(np.asarray(found).item())
-        except (TypeError, ValueError):
-            raise TypeError(f"metrics: expected a number of {self.name}, got {describe(found)}") from None
+        number = real_number(found)
+        if number is None:
+            raise TypeError(f"metrics: expected a number of {self.name}, got {describe(found)}")
+        return number
+
+
+def real_number(value) -> float | None:
+    """Of a number, or of an array () of one, any library's; None of anything else, what floats do not hold included."""
+    try:
+        array = np.asarray(value)
+        item = array.item()
+        if array.ndim or np.ma.is_masked(value) or array.dtype.kind in "mM" or not isinstance(item, Number):
+            return None
+        return float(item)
+    except Exception:  # of a library's own kind, as for a tensor with a gradient
+        return None

@@ -84,7 +84,7 @@ def of_heads(given, heads) -> dict[str, tuple[Metric, ...]]:
     if "" in heads:
         found = {"": as_metrics(given, heads[""].loss, heads[""].output_size)}
     else:
-        if not isinstance(given, Mapping) and given != ():
+        if not isinstance(given, Mapping) and not (isinstance(given, (list, tuple)) and not given):
             raise TypeError(f"metrics: expected a dict by head, of {', '.join(heads)}, got {describe(given)}")
         found = {}
         for name, of_one in dict(given).items():
@@ -97,7 +97,7 @@ def of_heads(given, heads) -> dict[str, tuple[Metric, ...]]:
 
 def named(name, loss, O) -> Metric:
     """The metric of a name."""
-    top = re.fullmatch(r"top_(\d{1,9})", name)
+    top = re.fullmatch(r"top_([0-9]{1,9})", name)
     kind = TopK if top else by_name.get(name)
     if kind is None or (kind is TopK and not top):
         if name in RESERVED:
@@ -145,6 +145,12 @@ def expect_fitting(kind, name, loss) -> None:
         raise TypeError(f"metrics: expected {expected} with loss={loss.name!r}, got {name!r}")
 
 
+def better_of(name) -> str | None:
+    """Which way is better, of a name of ours, behind that of a head; None for others."""
+    own = name.rpartition(".")[2]
+    return "max" if re.fullmatch(r"top_[0-9]+", own) else BETTER.get(own)
+
+
 def as_monitor(given, known=None) -> tuple[str, str]:
     """What is watched, and whether "max" or "min" is better, from a name or a pair of both.
 
@@ -157,7 +163,7 @@ def as_monitor(given, known=None) -> tuple[str, str]:
     name, better = given if pair else (given, None)
     if known is not None and name not in known:
         raise ValueError(f"monitor: expected one of {', '.join(map(repr, known))}, got {name!r}")
-    own = "max" if re.fullmatch(r"top_\d+", name) else (known or BETTER).get(name)
+    own = better_of(name) if known is None else known[name]
     better = own if better is None else better
     if better not in ("max", "min"):
         raise ValueError(f"monitor: expected ({name!r}, 'max') or ({name!r}, 'min'), got {given!r}")
