@@ -97,7 +97,24 @@ def test_it_is_drawn(tmp_path, rng):
         found.plot(tmp_path / "rates.txt")
 
 
+def test_batches_come_as_for_fit(rng):
+    x, y = (np.stack(rows) for rows in sequences(rng, [6] * 8))
+    batches = [(x[n : n + 3], y[n : n + 3]) for n in range(0, 8, 3)]
+    options = dict(updates=12, optimizer=SGD(), shuffle=False)
+    found, expected = find_lr(make(), batches, **options), find_lr(make(), x, y, batch_size=3, **options)
+    np.testing.assert_array_equal(found.losses, expected.losses)
+
+
+def test_rates_of_all_sizes(rng):
+    x, y = sequences(rng, [6] * 8)
+    found = find_lr(make(dtype="float64"), x, y, lowest=5e-324, highest=1.7e308, updates=30, optimizer=SGD())
+    expected = [-323.306 + (308.230 + 323.306) * n / 29 for n in range(len(found.rates))]
+    np.testing.assert_allclose(np.log10(found.rates), expected, atol=0.01)
+    assert len(found.rates) > 15
+
+
 @pytest.mark.parametrize(("options", "error", "message"), [
+    (dict(updates=10**400), ValueError, r"^updates: expected an integer in 10\.\.1000000, got int 1000.*\.\.\.$"),
     (dict(lowest=0), ValueError, "lowest: expected a number in"),
     (dict(highest=1e-7), ValueError, "highest: expected a number in"),
     (dict(updates=9), ValueError, "updates: expected an integer >= 10, got 9"),

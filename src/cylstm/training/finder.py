@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +20,7 @@ OPTIONS = (
     "clip_norm", "clip_each", "accumulate", "trainable", "tbptt", "shuffle", "seed", "on_gradients",
 )  # fmt: skip
 KEPT = 0.9  # of the mean, after each update
+MOST = 10**6  # updates: their rates are in memory
 RISE = 3  # how far the loss may rise, in units of its fall or of its lowest value
 
 
@@ -104,13 +104,13 @@ class Rising:
         self.optimizer.lr = self.rates[n]
 
 
-def find_lr(model, x, y, *, optimizer=None, lowest=1e-6, highest=1.0, updates=100, **options) -> LearningRates:
+def find_lr(model, x, y=None, *, optimizer=None, lowest=1e-6, highest=1.0, updates=100, **options) -> LearningRates:
     """Losses of a copy of a model that is trained with rates from `lowest` to `highest`, each the same factor above the
     one before (Smith 2017); the model, its generator and the optimiser stay as they are.
 
-    x, y and other options: as for `fit`, those of data and updates (lengths, mask, resets, state, sample_weight,
-        class_weight, ignore, missing, batch_size, clip_norm, clip_each, accumulate, trainable, tbptt, shuffle, seed,
-        on_gradients). Epochs follow each other until the updates are done.
+    x, y and other options: as for `fit`, or batches alone; those of data and updates (lengths, mask, resets, state,
+        sample_weight, class_weight, ignore, missing, batch_size, clip_norm, clip_each, accumulate, trainable, tbptt,
+        shuffle, seed, on_gradients). Epochs follow each other until the updates are done.
     optimizer : SGD, Adam or AdamW, whose settings but the rate count; a new Adam by default.
     updates : how many rates, at least 10. Fewer are tried where the smoothed loss rises above its lowest by more than
         three times its fall before, or three times its lowest value, whichever is more, or stops being a number.
@@ -121,13 +121,14 @@ def find_lr(model, x, y, *, optimizer=None, lowest=1e-6, highest=1.0, updates=10
         raise TypeError(f"find_lr: expected options of {', '.join(OPTIONS)}, got {unknown[0]}")
     lowest = real_in("lowest", lowest, 0, open_low=True)
     highest = real_in("highest", highest, lowest, open_low=True)
-    updates = positive_int("updates", updates, 10)
+    if positive_int("updates", updates, 10) > MOST:
+        raise ValueError(f"updates: expected an integer in 10..{MOST}, got {describe(updates)}")
     optimizer = Adam() if optimizer is None else optimizer
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer: expected SGD, Adam or AdamW, got {describe(optimizer)}")
     optimizer = copy.copy(optimizer)
-    rise = (math.log(highest) - math.log(lowest)) / (updates - 1)
-    rates = [lowest * math.exp(rise * n) for n in range(updates)]
+    shares = (n / (updates - 1) for n in range(updates))
+    rates = [lowest ** (1 - share) * highest**share for share in shares]  # highest / lowest may be too large
     rising = Rising(optimizer, rates)
     try:
         fit(copy.copy(model), x, y, epochs=updates, optimizer=optimizer, callbacks=[rising], progress=False, **options)
