@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -246,6 +247,20 @@ def test_a_model_without_text_neither_writes_nor_reads(capsys):
     message = "ids.safetensors: expected a model with a vocabulary, trained on text, got one without"
     assert refused(capsys, "generate", "ids.safetensors") == message
     assert refused(capsys, "evaluate", "ids.safetensors", "corpus.txt") == message
+
+
+def test_bytes_that_are_no_text_can_be_banned(folder, capsys):
+    """As a shell gives them: $'\\xc3'."""
+    model = Model(256, 4, 256, vocabulary=data.Vocabulary(level="byte"), seed=1)
+    model.save("bytes.safetensors")
+    bans = [os.fsdecode(bytes([n])) for n in range(256) if n not in (0, *b"abc")]
+    options = [part for token in bans for part in ("--ban", token)]
+    assert main(["generate", "bytes.safetensors", "--prompt", "a", "--length", "60", *options]) == 0
+    assert set(capsys.readouterr().out.strip()) <= set("abc\0")
+    assert refused(capsys, "generate", "bytes.safetensors", "--ban", os.fsdecode(b"\xc3\xa9")) == (
+        "ban[0]: expected a token of the vocabulary (one byte), got 'é'")  # fmt: skip
+    for two in (b"\xc3\xff", b"a\xff"):
+        assert refused(capsys, "generate", "bytes.safetensors", "--ban", os.fsdecode(two)).endswith(f"got {two}")
 
 
 @pytest.mark.parametrize(

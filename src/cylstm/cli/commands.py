@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 import shlex
 import sys
 from collections import Counter
@@ -234,12 +235,17 @@ def run_evaluate(args) -> None:
         print(*corpus.side_by_side(vocabulary, x, y, model.predict(x)), sep="\n")
 
 
+def banned(tokens) -> list:
+    """Tokens of a command line, where bytes that are no text stand as surrogates (PEP 383): these as bytes again."""
+    return [os.fsencode(token) if re.search("[\udc80-\udcff]", token) else token for token in tokens]
+
+
 def run_generate(args) -> None:
     """Print the prompt and what the model makes of it, token by token."""
     model = load(args.model)
     unknown = model.vocabulary.missing(args.prompt)
     pieces = continue_text(model, args.prompt, args.length, temperature=args.temperature, top_k=args.top_k,
-                                top_p=args.top_p, ban=args.ban, seed=args.seed, stop=args.stop)  # fmt: skip
+                                top_p=args.top_p, ban=banned(args.ban), seed=args.seed, stop=args.stop)  # fmt: skip
     if unknown:
         note(f"prompt: read as {model.vocabulary.unknown}: {', '.join(map(repr, unknown))}")
     print(args.prompt, end="", flush=True)
