@@ -191,6 +191,11 @@ def test_a_model_knows_them(rng):
     assert plain_one.evaluate(x, ids)["loss"] == model.evaluate(x, y)["loss"]
 
 
+def test_a_row_may_be_empty():
+    ((x, y),) = data.Batched([([], []), ([3, 1], [1, 0]), ([], [])], 3)
+    assert [row.tolist() for row in x] == [[], [3, 1], []] and [row.tolist() for row in y] == [[], [1, 0], []]
+
+
 def test_numbers_may_be_whole_in_some_rows():
     ((_, y),) = data.Batched([([1, 2], 3), ([4, 5], 0.5), ([6, 7], True)], 3)
     assert y.dtype == float and y.tolist() == [3, 0.5, 1]
@@ -228,6 +233,8 @@ def within_itself():
      r"rows\[1\]: expected a dict, as in rows\[0\], got tuple \("),
     (lambda: data.Batched([*ROWS, ([0.5, 1.5], 3)], 3), TypeError,
      r"rows\[2\] x: expected ids, as in rows\[0\], got float64 \(2,\)$"),
+    (lambda: data.Batched([([], 0), *ROWS, ([], 0), ([0.5, 1.5], 3)], 9), TypeError,
+     r"rows\[4\] x: expected ids, as in rows\[1\], got float64 \(2,\)$"),
     (lambda: data.Batched([([[0.5], [1.5]], 3), ([[1], [2]], 3)], 2), TypeError,
      r"rows\[1\] x: expected features, no ids, as in rows\[0\], got int64 \(2, 1\)$"),
     (lambda: data.Batched([([1], dict(a=1)), ([1], 2)], 2), ValueError,

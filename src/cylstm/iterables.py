@@ -243,13 +243,16 @@ def numbers_or_same(dtypes) -> bool:
 
 
 def expect_one_kind(arrays, first) -> None:
-    """TypeError for an x without steps, or for ids among features."""
+    """TypeError for an x without the axis of steps, or for ids among features; [] is of either kind."""
+    known, kind = first, arrays[0]
     for n, array in enumerate(arrays, first):
         if not array.ndim:
             raise TypeError(f"rows[{n}] x: expected (T,) ids or (T, I) features, got {describe(array)}")
-        if (array.dtype.kind in "iu") != (arrays[0].dtype.kind in "iu"):
+        if not kind.size:
+            known, kind = n, array
+        if array.size and (array.dtype.kind in "iu") != (kind.dtype.kind in "iu"):
             expected = "features, no ids" if array.dtype.kind in "iu" else "ids"
-            raise TypeError(f"rows[{n}] x: expected {expected}, as in rows[{first}], got {describe(array)}")
+            raise TypeError(f"rows[{n}] x: expected {expected}, as in rows[{known}], got {describe(array)}")
 
 
 def filled(rows, first) -> np.ndarray:
