@@ -88,7 +88,8 @@ cdef class Linear:
                 shape[1 + n] = self.tail[n]
             outputs = np.PyArray_EMPTY(len(self.tail) + batched, &shape[1 - batched], self.type_number, 0)
         else:
-            self.check(out, (N,) if batched else (), (h,))
+            if not self.holds(out, h, batched) or overlap(out, h):
+                self.check(out, (N,) if batched else (), (h,))
             outputs = out
         if self.type_number == np.NPY_FLOAT64:
             few_rows[double](self, np.PyArray_DATA(h), N, np.PyArray_DATA(outputs), NULL)
