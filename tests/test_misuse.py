@@ -82,7 +82,8 @@ def test_targets_written_by_another_thread(rng):
             try:
                 assert np.isfinite(m.loss_and_gradients(x, y).loss)
             except ValueError as error:
-                assert re.match(r"y\[\d+, \d+\]: expected ids in 0..4, got", str(error))
+                # Before or after the tokens that count were gathered.
+                assert re.match(r"(y\[\d+, \d+\]|counted y\[\d+\]): expected ids in 0..4, got", str(error))
     finally:
         done.set()
         other.join()

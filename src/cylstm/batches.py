@@ -114,7 +114,7 @@ def tokens_of(head, y, weights, counting, real, shape, dtype) -> Tokens:
             weights = np.broadcast_to(weights.reshape(weights.shape + (1,) * (len(whole) - weights.ndim)), whole)
             weights = (weights if real is None else weights[real]).reshape(-1)
         y, weights, shares = counting.applied(loss, y, weights)
-        targets, count = loss.converted("y", y, head.output_size, dtype), len(y)
+        targets, count = loss.converted("counted y", y, head.output_size, dtype), len(y)
     total = count if shares is None else shares.sum()
     count = count if shares is None else np.count_nonzero(shares)
     unit = 1.0 if weights is None else float(weights.max(initial=0)) or 1.0
