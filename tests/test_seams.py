@@ -9,6 +9,8 @@ import pytest
 from cylstm import Head, Model, Vocabulary, data
 from cylstm._core.blas import Linear
 from cylstm._core.ragged import table_rows
+from cylstm.batches import batch_of
+from cylstm.training.dataset import Dataset
 
 I, H, O, B, T = 3, 4, 2, 5, 6
 
@@ -200,3 +202,12 @@ def test_a_linear_layer_of_other_arrays_is_refused(weight, bias, tail):
 def test_another_table_is_refused(table):
     with pytest.raises(ValueError, match="table: expected a contiguous one of floating-point numbers"):
         table_rows("x", table, np.array([3]))
+
+
+def test_targets_that_change_after_they_were_checked(rng):
+    """What goes to the kernels is a copy that is checked again; its places are those of the tokens that count."""
+    model, y = Model(I, H, O, seed=1), np.zeros((2, 3), np.int64)
+    checked = Dataset(model, rng.standard_normal((2, 3, I)), y, [3, 2])
+    y[1, 1] = 9
+    with pytest.raises(ValueError, match=r"^counted y\[4\]: expected ids in 0\.\.1, got 9"):
+        batch_of(model, checked.part(slice(None)))
