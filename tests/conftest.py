@@ -1,6 +1,7 @@
 """Fixtures for every test: the instruction sets of this machine, and a seeded generator of awkward numbers."""
 
 import signal
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -27,6 +28,32 @@ def isa(request):
 @pytest.fixture(params=["float32", "float64"])
 def dtype(request):
     return request.param
+
+
+@pytest.fixture
+def traced():
+    """A function that says by how many bytes memory grew at most while another one ran."""
+
+    def peak(call):
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            call()
+            return tracemalloc.get_traced_memory()[1] - before
+        finally:
+            tracemalloc.stop()
+
+    return peak
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder of its own for each test of the command line, with a corpus in it."""
+    from commands import TEXT  # which the other tests do not wait for
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "corpus.txt").write_text(TEXT, encoding="utf-8")
+    return tmp_path
 
 
 @pytest.fixture

@@ -4,18 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
-from commands import TEXT, TINY, refused
+from commands import TINY, refused
 
 from cylstm.cli import main, options
 from cylstm.training import checkpoint, read_checkpoint
 
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    """A folder of its own for each test, with a corpus in it."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "corpus.txt").write_text(TEXT, encoding="utf-8")
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 @pytest.fixture

@@ -14,13 +14,7 @@ from cylstm.cli import main
 from cylstm.model import Model
 from cylstm.text.vocabulary import Vocabulary
 
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    """A folder of its own for each test, with a corpus in it."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "corpus.txt").write_text(TEXT, encoding="utf-8")
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 def test_training_writes_model_picture_and_history(capsys):

@@ -2,7 +2,6 @@
 
 import threading
 import time
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,22 +9,6 @@ import pytest
 from cylstm import LSTM, Model
 from cylstm._core import head
 from cylstm.losses import CrossEntropy
-
-
-@pytest.fixture
-def traced():
-    """A function that says by how many bytes memory grew at most while another one ran."""
-
-    def peak(call):
-        tracemalloc.start()
-        try:
-            before = tracemalloc.get_traced_memory()[0]
-            call()
-            return tracemalloc.get_traced_memory()[1] - before
-        finally:
-            tracemalloc.stop()
-
-    return peak
 
 
 def test_a_step_into_out_allocates_no_array(rng, traced):

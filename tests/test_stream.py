@@ -2,7 +2,6 @@
 
 import itertools
 import sys
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -328,18 +327,7 @@ def test_the_bar_of_an_unknown_number_has_no_end(capsys, monkeypatch):
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
-def peak(call):
-    """By how many bytes memory grew at most during a call."""
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        call()
-        return tracemalloc.get_traced_memory()[1] - before
-    finally:
-        tracemalloc.stop()
-
-
-def test_memory_does_not_grow_with_the_batches():
+def test_memory_does_not_grow_with_the_batches(traced):
     """Each is new, and 0.8 MB; its gates and states lie in the memory of the batch before."""
     model, rng = Model(8, 12, 2, loss="mse", seed=1), np.random.default_rng(0)
 
@@ -353,21 +341,21 @@ def test_memory_does_not_grow_with_the_batches():
             yield from zip(x, y, strict=True)
 
     model.fit(batches(1), epochs=1, progress=False)
-    few, many = (peak(lambda n=n: model.fit(batches(n), epochs=1, progress=False)) for n in (3, 30))
+    few, many = (traced(lambda n=n: model.fit(batches(n), epochs=1, progress=False)) for n in (3, 30))
     assert many < few + 20_000 and few < 8e6
-    lazily = peak(lambda: model.fit(batches(30), epochs=1, accumulate=10, progress=False))
+    lazily = traced(lambda: model.fit(batches(30), epochs=1, accumulate=10, progress=False))
     assert lazily < few + 2.5e6  # not all ten
-    few, many = (peak(lambda n=n: model.evaluate(batches(n))) for n in (3, 30))
+    few, many = (traced(lambda n=n: model.evaluate(batches(n))) for n in (3, 30))
     assert many < few + 20_000
     few, many = (
-        peak(lambda n=n: model.fit(data.Batched(data.Shuffled(rows(n), 64), 32), epochs=1, progress=False))
+        traced(lambda n=n: model.fit(data.Batched(data.Shuffled(rows(n), 64), 32), epochs=1, progress=False))
         for n in (3, 30)
     )
     assert many < few + 20_000
-    assert peak(lambda: list(batches(30))) > 24e6
+    assert traced(lambda: list(batches(30))) > 24e6
 
 
-def test_a_memory_map_is_not_copied_as_a_whole(tmp_path, rng):
+def test_a_memory_map_is_not_copied_as_a_whole(tmp_path, rng, traced):
     B, T = 20_000, 60
     arrays = {"x": rng.standard_normal((B, T, 4), "float32"), "ids": rng.integers(0, V, (B, T)),
               "y": rng.standard_normal((B, T, 2), "float32"), "lengths": rng.integers(1, T + 1, B)}  # fmt: skip
@@ -379,5 +367,5 @@ def test_a_memory_map_is_not_copied_as_a_whole(tmp_path, rng):
         (None, arrays["lengths"]), ((x, y), (ids, ids)), (Model(4, 3, 2, loss="mse"), Model(V, 3, V))
     ):
         if (pair[0] is x) == (model.loss.name == "mse"):
-            taken = peak(lambda m=model, p=pair, n=lengths: m.fit(*p, lengths=n, **options))
+            taken = traced(lambda m=model, p=pair, n=lengths: m.fit(*p, lengths=n, **options))
             assert taken < min(array.nbytes for array in pair) / 2, (model.loss.name, lengths is None)

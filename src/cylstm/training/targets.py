@@ -109,20 +109,20 @@ class Targets:
         if (classes or head.horizon is not None) and width[-1:] == (1,) and y.shape == shape + width[:-1]:
             y = y[..., None]
         if y.shape != (*shape, *width):
-            first = int(unbatched)
-            raise ValueError(f"{name}: expected {(*shape, *width)[first:]}, got {y.shape[first:]}")
+            expected, got = (sizes[int(unbatched) :] for sizes in ((*shape, *width), y.shape))
+            raise ValueError(f"{name}: expected {expected}, got {got}")
         if head.labels is not None:
             options = dict(ignore=ignored, missing=counting.missing)
             y = head.names.ids(name, y[0], None if real is None else real[0], **options)[None] if unbatched else \
                 head.names.ids(name, y, real, **options)  # fmt: skip
             y = np.where(y == MISSING, np.nan, y) if counting.missing else y
-        first = y[0] if unbatched else y
-        check_finite(name, first, self.rows.model.dtype, real[0] if unbatched and real is not None else real,
+        given = y[0] if unbatched else y  # errors name places of what was given
+        check_finite(name, given, self.rows.model.dtype, real[0] if unbatched and real is not None else real,
                      counting.missing, "missing='skip' leaves targets out")  # fmt: skip
         if unbatched and real is not None:
             real = real[0]
-        for piece in in_pieces(first):
-            part = first[piece]
+        for piece in in_pieces(given):
+            part = given[piece]
             loss.check_values(name, part, head.output_size, self._counted(part, real, piece), piece.start)
         return y
 
