@@ -6,7 +6,7 @@ import enum
 import numpy as np
 import pytest
 
-from cylstm import Head, Model, Vocabulary, data
+from cylstm import SGD, Head, Model, Vocabulary, data
 from cylstm._core.blas import Linear
 from cylstm._core.ragged import table_rows
 from cylstm.batches import batch_of
@@ -211,3 +211,28 @@ def test_targets_that_change_after_they_were_checked(rng):
     y[1, 1] = 9
     with pytest.raises(ValueError, match=r"^counted y\[4\]: expected ids in 0\.\.1, got 9"):
         batch_of(model, checked.part(slice(None)))
+
+
+@pytest.mark.parametrize("form", ["arrays", "batches"])
+def test_several_batches_of_several_heads_are_one_large_one(rng, form):
+    """Each head's mean is over what counts for it in all of them, however unequal that is."""
+    heads = {"a": Head(2, loss="mse"), "b": Head(3, weight=0.3), "end": Head(1, loss="mae", output="last", weight=2.0)}
+    x, lengths = rng.standard_normal((6, 8, I)), np.array([8, 1, 7, 2, 3, 8])
+    y = {"a": rng.standard_normal((6, 8, 2)), "b": rng.integers(0, 3, (6, 8)), "end": rng.standard_normal((6, 1)) * 5}
+    y["a"][:4][rng.random((4, 8, 2)) < 0.7] = np.nan
+    y["b"][4:] = -1
+    losses, weights = [], []
+    options = dict(epochs=1, optimizer=SGD(0.1), clip_norm=None, progress=False, ignore={"b": -1}, missing="skip")
+    for several in (False, True):
+        model = Model(I, H, heads, dtype="float64", seed=1)
+        options["callbacks"] = [lambda event: event.kind == "update" and losses.append(event.loss)]
+        if form == "batches" and several:
+            given = [({"x": x[n : n + 2], "y": {name: of[n : n + 2] for name, of in y.items()},
+                       "lengths": lengths[n : n + 2]}) for n in (0, 2, 4)]  # fmt: skip
+            model.fit(given, accumulate=3, **options)
+        else:
+            model.fit(x, y, lengths=lengths, batch_size=2 if several else 6, accumulate=3 if several else 1,
+                      shuffle=False, **options)  # fmt: skip
+        weights.append(model.parameters.flat.copy())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12) and len(losses) == 2
+    np.testing.assert_allclose(weights[1], weights[0], rtol=1e-10, atol=1e-13)

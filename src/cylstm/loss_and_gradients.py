@@ -47,8 +47,9 @@ class Result(NamedTuple):
     heads: dict[str, Sums]
 
 
-def learn(model, batch, gradients=None, state=None) -> Result:
-    """`Model.loss_and_gradients` of a `Batch`. state: instead of the batch's."""
+def learn(model, batch, gradients=None, state=None, over=None) -> Result:
+    """`Model.loss_and_gradients` of a `Batch`. state: instead of the batch's. over : by head, the weight that gradients
+    are a mean over, where the batch is a part of that; its own otherwise."""
     if gradients is None:
         gradients = Parameters(model.parameters.layout, model.dtype)
     features, taken = features_of(model, batch.x, batch.plan)
@@ -61,7 +62,7 @@ def learn(model, batch, gradients=None, state=None) -> Result:
             h, passed[kind] = model.behind.forward(h, model.rng, counted_of(kind, batch.plan))
         for name in names:
             dh = np.empty_like(h)
-            sums[name] = batch_loss(model, name, h, batch, dh, gradients)
+            sums[name] = batch_loss(model, name, h, batch, dh, gradients, over)
             slopes[kind] = slopes[kind] + dh if kind in slopes else dh
     from_behind(model, passed, slopes, gradients)
     layer_gradients(model, tape, *to_steps(model, slopes, outputs.shape, batch.real), taken, gradients, False)
@@ -119,13 +120,14 @@ def layer_gradients(model, tape, dy, dstate, taken, gradients, input_gradient):
     return dx, dstate
 
 
-def batch_loss(model, name, h, batch, dh=None, gradients=None) -> Sums:
+def batch_loss(model, name, h, batch, dh=None, gradients=None, over=None) -> Sums:
     """The Sums of one head over a batch; with `dh`, the gradients of its part of the mean, too.
 
-    h : (N, F) of what the head looks at.
+    h : (N, F) of what the head looks at. over : as for `learn`.
     """
     head, tokens = model.heads[name], batch.heads[name]
-    scale = head.weight * tokens.unit / tokens.weight if tokens.weight else 0.0
+    weight = tokens.weight if over is None else over[name]
+    scale = head.weight * tokens.unit / weight if weight else 0.0
     if not head.loss.of_rows:
         total, _, hits = head_loss(model, name, head.loss, h, tokens.targets, tokens.weights, scale, dh, gradients)
         return Sums(total * tokens.unit, tokens.weight, hits * tokens.unit, tokens.count)

@@ -53,8 +53,7 @@ def fit(model, x, y=None, *, lengths=None, mask=None, resets=None, state=None, s
         beginning on).
     clip_norm : largest norm of all gradients together (Pascanu et al. 2013), or of each parameter's with clip_each;
         None does not clip.
-    accumulate : one update for so many batches (or chunks), by the mean over all that counts in them; with several
-        heads by the mean of the batches' losses, each as much as counts in it for all heads.
+    accumulate : one update for so many batches (or chunks), by the mean over all that counts in them.
     trainable : a name or a pattern of parameters ("head.*"), or several; the others stay as they are. None for all.
     tbptt : k cuts the steps into chunks of k: x (S, T) are S parallel streams, one update per chunk, the state is
         carried from chunk to chunk and starts at `state`, or zero, each epoch (`data.streams` makes x and y;

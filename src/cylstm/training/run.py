@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from functools import reduce
 from itertools import chain
 
 from cylstm._core import updates
@@ -138,16 +139,20 @@ class Run:
 
     def update(self, batches, progress) -> float | None:
         """One update of the weights; returns the loss before it, None where nothing counts, and nothing is updated."""
-        results = []
+        results, over = [], None
+        if self.means is not None and len(self.model.heads) > 1:
+            batches = list(batches)
+            over = self.weights_of(batches)
         for batch in batches:
-            results.append(self.one_batch(batch))
+            results.append(self.one_batch(batch, over))
             if self.means is not None:
-                self.take_mean(results)
-        total = sum(result.loss * result.weight for result in results if result.weight)
-        weight = sum(result.weight for result in results)
-        if not weight:
+                self.take_mean(results, over)
+        if not any(result.weight for result in results):
             return None
-        loss = results[0].loss if len(results) == 1 else total / weight
+        loss = results[0].loss
+        if len(results) > 1:
+            heads = {name: reduce(Sums.plus, (result.heads[name] for result in results)) for name in self.model.heads}
+            loss = loss_of(self.model, heads)
         if self.means is not None:
             self.gradients.raw()[:] = self.means.raw()
         if self.on_gradients is not None:
@@ -163,19 +168,34 @@ class Run:
             self.sums = {name: mine.plus(result.heads[name]) for name, mine in self.sums.items()}
         return loss
 
-    def one_batch(self, batch):
-        """The gradients of one batch, and what else there is to tell of it."""
+    def part_of(self, batch):
+        """What one of `groups`' batches stands for."""
         tbptt = self.options.tbptt
-        part = self.dataset.part(batch) if tbptt is None else self.dataset.part(slice(None), batch, batch + tbptt)
-        result = learn(self.model, batch_of(self.model, part), self.gradients, self.state)
-        if tbptt is not None:
+        return self.dataset.part(batch) if tbptt is None else self.dataset.part(slice(None), batch, batch + tbptt)
+
+    def weights_of(self, batches) -> dict[str, float]:
+        """How much counts in an update's batches for each head: what is a sum over several heads of means cannot be put
+        together from the means of batches."""
+        weights = dict.fromkeys(self.model.heads, 0.0)
+        for batch in batches:
+            for name, tokens in batch_of(self.model, self.part_of(batch)).heads.items():
+                weights[name] += tokens.weight
+        return weights
+
+    def one_batch(self, batch, over=None):
+        """The gradients of one batch, and what else there is to tell of it. over : as for `learn`."""
+        result = learn(self.model, batch_of(self.model, self.part_of(batch)), self.gradients, self.state, over)
+        if self.options.tbptt is not None:
             self.state = result.state
         return result
 
-    def take_mean(self, results):
-        """The gradients' mean over all that counts in the batches so far, the last one's being those at hand."""
+    def take_mean(self, results, over=None):
+        """The gradients' mean over all that counts in the batches so far, the last one's being those at hand; their sum
+        where they are parts of the mean `over` all of them."""
         if len(results) == 1:
             self.means.raw()[:] = self.gradients.raw()
+        elif over is not None:
+            self.means.raw()[:] += self.gradients.raw()
         elif results[-1].weight:
             share = results[-1].weight / sum(result.weight for result in results)
             self.means.raw()[:] += self.model.dtype.type(share) * (self.gradients.raw() - self.means.raw())
