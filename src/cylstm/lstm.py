@@ -15,7 +15,7 @@ from cylstm._core import layer, memory
 from cylstm.cell import CellType, initialise, layout, parameters_of
 from cylstm.checks import as_float_array, as_generator, describe, positive_int, real_in
 from cylstm.init import LATER
-from cylstm.parameters import Parameters, same_layout
+from cylstm.parameters import Parameters
 
 __all__ = ["LSTM", "MOST_LAYERS"]
 
@@ -79,7 +79,7 @@ class LSTM(layer.Layer):
         D = 2 if self.bidirectional else 1
         shapes = layout(I, H, L, D, cell)
         parameters = Parameters(shapes, dtype) if parameters is None else parameters
-        if not same_layout(parameters.layout, shapes) or parameters.dtype != dtype:
+        if parameters.in_order != tuple(shapes.items()) or parameters.dtype != dtype:
             raise ValueError(f"parameters: expected {shapes} in {dtype}, got {parameters!r}")
         parameters.watch()
         super().__init__(I, H, L, D, cell, dropout, dtype, parameters, rng)

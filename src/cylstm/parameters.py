@@ -13,7 +13,7 @@ from cylstm._core.memory import aligned_empty, same_bytes
 from cylstm.checks import describe
 from cylstm.locks import Lock
 
-__all__ = ["Parameters", "check_gradients", "same_layout"]
+__all__ = ["Parameters", "check_gradients"]
 
 
 class _Lease:
@@ -92,6 +92,7 @@ class Parameters(Mapping):
 
     def _place(self, layout, flat, tracker, offset):
         self._layout = dict(layout)
+        self.in_order = tuple(self._layout.items())  # of dicts, no order is compared
         self._flat = flat
         self._tracker = tracker
         self._offset = offset  # of this part in the tracked buffer
@@ -208,18 +209,13 @@ class Parameters(Mapping):
         return f"Parameters({inside}; {self.dtype})"
 
 
-def same_layout(one, other) -> bool:
-    """Whether names and shapes are the same, in the same order: dicts are equal in any."""
-    return list(one.items()) == list(other.items())
-
-
 def check_gradients(given, parameters: Parameters, name: str = "out") -> None:
     """TypeError or ValueError unless `given` are gradients of these parameters, in memory of their own."""
     if not isinstance(given, Parameters):
         raise TypeError(f"{name}: expected Parameters, got {describe(given)}")
     if np.may_share_memory(given.raw(), parameters.raw()):
         raise ValueError(f"{name}: expected memory of its own, got that of the parameters")
-    if not same_layout(given.layout, parameters.layout) or given.dtype != parameters.dtype:
+    if given.in_order != parameters.in_order or given.dtype != parameters.dtype:
         raise ValueError(f"{name}: expected {parameters!r}, got {given!r}")
 
 
