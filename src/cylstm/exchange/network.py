@@ -1,0 +1,300 @@
+"""A network as every format is read into and written from: layers with their weights, whatever they were called there.
+
+Orders are ours: gates i, f, g, o, weights (outputs, inputs), one bias per gate. A format's module turns its file into a
+`Network` or one into a file; `model_of` and `network_of` are the one way between networks and models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+
+from cylstm import dense
+from cylstm.cell import SUFFIXES
+from cylstm.checks import describe
+from cylstm.init import LATER
+from cylstm.lstm import LSTM
+from cylstm.model import Model
+
+__all__ = ["Dense", "Direction", "Embedding", "Network", "Recurrent", "model_of", "network_of"]
+
+# The loss of a model whose outputs go through this, and back.
+LOSSES = {"linear": "mse", "softmax": "cross_entropy", "sigmoid": "binary_cross_entropy"}
+FINAL = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Rows of weight (V, E) for ids."""
+
+    weight: np.ndarray
+
+    def __post_init__(self):
+        expect("embedding", self.weight, (None, None))
+
+    @property
+    def width(self) -> int:
+        return self.weight.shape[1]
+
+
+@dataclass(frozen=True)
+class Dense:
+    """f(h weight' + bias): weight (O, F), bias (O,) or None. activation: one of `cylstm.Dense`'s, or "softmax"."""
+
+    weight: np.ndarray
+    bias: np.ndarray | None = None
+    activation: str = "linear"
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        O, _ = expect("dense layer's weight", self.weight, (None, None))
+        if self.bias is not None:
+            expect("dense layer's bias", self.bias, (O,))
+
+    @property
+    def width(self) -> int:
+        return self.weight.shape[0]
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One direction's weight_ih (4H, I), weight_hh (4H, H), bias (4H,) or None, peephole (3, H) of i, f, o or None, and
+    the state h0, c0 (H,) that its sequences begin with, None for zeros."""
+
+    weight_ih: np.ndarray
+    weight_hh: np.ndarray
+    bias: np.ndarray | None = None
+    peephole: np.ndarray | None = None
+    h0: np.ndarray | None = None
+    c0: np.ndarray | None = None
+
+    def __post_init__(self):
+        G, H = expect("weight_hh", self.weight_hh, (None, None))
+        if G != 4 * H:
+            raise ValueError(f"weight_hh: expected (4*H, H), got {self.weight_hh.shape}")
+        expect("weight_ih", self.weight_ih, (G, None))
+        for name, shape in (("bias", (G,)), ("peephole", (3, H)), ("h0", (H,)), ("c0", (H,))):
+            if getattr(self, name) is not None:
+                expect(name, getattr(self, name), shape)
+
+
+@dataclass(frozen=True)
+class Recurrent:
+    """One LSTM layer, in one direction or both, whose outputs are concatenated. coupled, cell_clip: as in `LSTM`.
+    dropout: of its outputs. last: only the final state goes on, not each step's."""
+
+    directions: tuple[Direction, ...]
+    coupled: bool = False
+    cell_clip: float | None = None
+    dropout: float = 0.0
+    last: bool = False
+
+    def __post_init__(self):
+        shapes = {(one.weight_ih.shape, one.weight_hh.shape) for one in self.directions}
+        if len(self.directions) not in (1, 2) or len(shapes) != 1:
+            raise ValueError(f"LSTM layer: expected one direction, or two of the same sizes, got {shapes}")
+
+    @property
+    def width(self) -> int:
+        return len(self.directions) * self.hidden_size
+
+    @property
+    def hidden_size(self) -> int:
+        return self.directions[0].weight_hh.shape[1]
+
+
+@dataclass(frozen=True)
+class Network:
+    """Layers in their order, and what a file says beside them (`notes`: a sample rate, names of classes, ...)."""
+
+    layers: tuple
+    notes: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        width = None
+        for n, layer in enumerate(self.layers):
+            if isinstance(layer, Embedding):
+                if n:
+                    raise ValueError(f"layer {n}: expected an embedding first of all layers, got one behind others")
+            else:
+                inputs = (layer.directions[0].weight_ih if isinstance(layer, Recurrent) else layer.weight).shape[1]
+                if width is not None and inputs != width:
+                    raise ValueError(
+                        f"layer {n}: expected {width} inputs, as many as the layer before it gives, got {inputs}"
+                    )
+            width = layer.width
+
+    @property
+    def dtype(self) -> np.dtype:
+        """float64 where any weight is, else float32."""
+        found = {array.dtype for layer in self.layers for array in arrays_of(layer)}
+        return np.dtype(np.float64 if np.dtype(np.float64) in found else np.float32)
+
+
+def expect(name, array, shape) -> tuple[int, ...]:
+    """The shape of an array of real numbers. Raises ValueError where it is another one than expected; None: any."""
+    if not isinstance(array, np.ndarray) or array.dtype not in (np.float16, np.float32, np.float64):
+        raise ValueError(f"{name}: expected an array of real numbers, got {describe(array)}")
+    if (
+        array.ndim != len(shape)
+        or not array.size
+        or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True))
+    ):
+        told = ", ".join("any" if n is None else str(n) for n in shape)
+        raise ValueError(f"{name}: expected shape ({told}), got {array.shape}")
+    return array.shape
+
+
+def arrays_of(layer):
+    """All weights of one layer."""
+    for part in layer.directions if isinstance(layer, Recurrent) else (layer,):
+        values = (getattr(part, one.name) for one in fields(part))
+        yield from (value for value in values if isinstance(value, np.ndarray))
+
+
+# --- to a model -------------------------------------------------------------------------------------------------------
+
+
+def model_of(network: Network) -> Model | LSTM:
+    """The model that computes what a network does, or the layer where it has LSTM layers alone.
+
+    Its loss follows from what stands last: softmax is "cross_entropy", sigmoid "binary_cross_entropy", nothing "mse";
+    `predict_proba` gives what comes out of the first two. Raises ValueError for what no model has, by its name.
+    """
+    table, before, recurrent, after = parted(network)
+    first = recurrent[0]
+    for n, layer in enumerate(recurrent):
+        check_like_the_first(n, layer, first, last=n == len(recurrent) - 1)
+    options = {"num_layers": len(recurrent), "bidirectional": len(first.directions) == 2, "coupled": first.coupled,
+               "cell_clip": first.cell_clip, "peepholes": first.directions[0].peephole is not None,
+               "dropout": recurrent[0].dropout if len(recurrent) > 1 else 0.0, "dtype": network.dtype}  # fmt: skip
+    if not (table or before or after):
+        bias = any(one.bias is not None for layer in recurrent for one in layer.directions)
+        lstm = LSTM(first.directions[0].weight_ih.shape[1], first.hidden_size, bias=bias, seed=LATER, **options)
+        fill_layers(lstm.parameters, recurrent, "")
+        return lstm
+    if not after:
+        raise ValueError("network: expected a dense layer behind the LSTM, a model's head, got none")
+    *behind, head = after
+    if head.activation not in LOSSES:
+        raise ValueError(f"last layer: expected no activation, softmax or sigmoid, got {head.activation}")
+    inputs = (
+        table.weight.shape[0] if table else (before[0].weight if before else first.directions[0].weight_ih).shape[1]
+    )
+    model = Model(inputs, first.hidden_size, head.width, output="last" if recurrent[-1].last else "sequence",
+                  embedding_size=table.width if table else None, head_bias=head.bias is not None,
+                  loss=LOSSES[head.activation], before=as_dense(before), after=as_dense(behind), seed=LATER,
+                  **options)  # fmt: skip
+    values = model.parameters
+    if table:
+        values.raw("embedding.weight")[...] = table.weight
+    for name, layers in (("before", before), ("after", behind)):
+        for n, layer in enumerate(layers):
+            fill_dense(values, f"{name}.{n}", layer)
+    fill_dense(values, "head", head)
+    fill_layers(values, recurrent, "lstm.")
+    values.touch()
+    return model
+
+
+def parted(network):
+    """The layers of a network by their place in a model: embedding or None, dense layers, LSTM layers, dense layers."""
+    layers = list(network.layers)
+    table = layers.pop(0) if layers and isinstance(layers[0], Embedding) else None
+    places = [n for n, layer in enumerate(layers) if isinstance(layer, Recurrent)]
+    if not places:
+        raise ValueError("network: expected at least one LSTM layer, got none")
+    if places != list(range(places[0], places[-1] + 1)):
+        raise ValueError("network: expected LSTM layers one behind the other, got a dense layer between two of them")
+    return table, layers[: places[0]], layers[places[0] : places[-1] + 1], layers[places[-1] + 1 :]
+
+
+def check_like_the_first(n, layer, first, last):
+    """ValueError where the layers of a stack differ in what one `LSTM` has only once."""
+    alike = {"hidden units": lambda one: one.hidden_size, "directions": lambda one: len(one.directions),
+             "coupled gates": lambda one: one.coupled, "a clip of cells": lambda one: one.cell_clip,
+             "peepholes": lambda one: [way.peephole is not None for way in one.directions]}  # fmt: skip
+    for what, of in alike.items():
+        if of(layer) != of(first):
+            raise ValueError(f"LSTM layer {n}: expected {what} as in the first one, {of(first)}, got {of(layer)}")
+    if layer.last and not last:
+        raise ValueError(
+            f"LSTM layer {n}: expected the outputs of all steps for the layer behind it, got the last ones"
+        )
+    if any(state is not None and state.any() for one in layer.directions for state in (one.h0, one.c0)):
+        raise ValueError(f"LSTM layer {n}: expected zeros for its first state, got others")
+
+
+def as_dense(layers):
+    """Arguments of a model for dense layers with these weights."""
+    return [dense.Dense(layer.width, layer.activation, layer.dropout, layer.bias is not None) for layer in layers]
+
+
+def fill_dense(values, name, layer):
+    """Weights of a dense layer or a head into a model's parameters."""
+    values.raw(f"{name}.weight")[...] = layer.weight
+    if layer.bias is not None:
+        values.raw(f"{name}.bias")[...] = layer.bias
+
+
+def fill_layers(values, recurrent, prefix):
+    """Weights of all LSTM layers; a bias that a layer lacks is 0."""
+    for n, layer in enumerate(recurrent):
+        for one, suffix in zip(layer.directions, SUFFIXES, strict=False):
+            for name in ("weight_ih", "weight_hh", "bias", "peephole"):
+                full = f"{prefix}{name}_l{n}{suffix}"
+                if full in values:
+                    weight = getattr(one, name)
+                    values.raw(full)[...] = 0 if weight is None else weight
+    values.touch()
+
+
+# --- from a model -----------------------------------------------------------------------------------------------------
+
+
+def network_of(model: Model | LSTM, *, probabilities: bool = True) -> Network:
+    """The network of a model or a layer, whose weights it copies. probabilities: what comes out is what `predict_proba`
+    gives, for losses that have that, and not `model(x)`. Raises ValueError for what no network has, by its name."""
+    if isinstance(model, LSTM):
+        return Network(tuple(layers_of(model, last=False)))
+    if not isinstance(model, Model):
+        raise TypeError(f"model: expected a cylstm.Model or LSTM, got {describe(model)}")
+    if model.only is None:
+        raise ValueError(f"model: expected one head, got {len(model.heads)}: {', '.join(model.heads)}")
+    if model.embeddings:
+        raise ValueError(f"embeddings: expected none of columns, got those of {', '.join(map(str, model.embeddings))}")
+    if model.horizon is not None:
+        raise ValueError(f"horizon: expected None, got {model.horizon}")
+    values = {name: model.parameters.raw(name).copy() for name in model.parameters}
+
+    def dense_of(name, activation, dropout=0.0):
+        return Dense(values[f"{name}.weight"], values.get(f"{name}.bias"), activation, dropout)
+
+    before, after = (
+        [dense_of(f"{name}.{n}", layer.activation, layer.dropout) for n, layer in enumerate(layers)]
+        for name, layers in (("before", model.before), ("after", model.after))
+    )
+    table = [] if model.embedding_size is None else [Embedding(values["embedding.weight"])]
+    final = FINAL.get(model.loss.name, "linear") if probabilities else "linear"
+    notes = {"labels": list(model.labels)} if model.labels is not None else {}
+    recurrent = layers_of(model.lstm, last=model.output == "last")
+    return Network((*table, *before, *recurrent, *after, dense_of("head", final)), notes)
+
+
+def layers_of(lstm, last):
+    """The layers of an LSTM, with copies of their weights."""
+
+    def direction(ending):
+        given = {name: f"{name}{ending}" for name in ("weight_ih", "weight_hh", "bias", "peephole")}
+        return Direction(**{name: lstm.parameters.raw(full).copy() for name, full in given.items()
+                            if full in lstm.parameters})  # fmt: skip
+
+    L = lstm.num_layers
+    return [
+        Recurrent(
+            tuple(direction(f"_l{n}{suffix}") for suffix in SUFFIXES[: lstm.num_directions]),
+            lstm.cell.coupled, lstm.cell.cell_clip, lstm.dropout if n < L - 1 else 0.0, last and n == L - 1,
+        )
+        for n in range(L)
+    ]  # fmt: skip

@@ -1,0 +1,118 @@
+"""Networks: what models become, and what becomes a model."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import cylstm
+from cylstm import exchange
+from cylstm.exchange.network import Dense, Direction, Embedding, Network, Recurrent
+
+MODELS = {
+    "plain": dict(input_size=3, hidden_size=5, output_size=2, loss="mse"),
+    "deep, both ways": dict(input_size=3, hidden_size=4, output_size=6, num_layers=3, bidirectional=True, dropout=0.25),
+    "ids": dict(input_size=7, hidden_size=5, output_size=7, embedding_size=4, dtype="float64"),
+    "dense layers": dict(input_size=3, hidden_size=5, output_size=1, loss="binary_cross_entropy", output="last",
+                         before=[cylstm.Dense(6, "tanh", bias=False)], after=[cylstm.Dense(4, dropout=0.5)],
+                         head_bias=False),
+    "variants": dict(input_size=3, hidden_size=5, output_size=2, loss="mse", peepholes=True, coupled=True,
+                     cell_clip=0.5),
+}  # fmt: skip
+
+
+def arrays(*shapes, seed=3):
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+
+
+def random_model(name):
+    model = cylstm.Model(**MODELS[name], seed=2)
+    rng = np.random.default_rng(1)
+    model.parameters.flat = rng.uniform(-0.6, 0.6, model.parameters.size)
+    return model
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_comes_back_from_its_network(name):
+    model = random_model(name)
+    again = exchange.model_of(exchange.network_of(model))
+    assert again.config == model.config
+    assert np.array_equal(again.parameters.flat, model.parameters.flat)
+
+
+def test_a_layer_comes_back_from_its_network():
+    lstm = cylstm.LSTM(3, 5, 2, bidirectional=True, bias=False, dropout=0.5, seed=1)
+    again = exchange.model_of(exchange.network_of(lstm))
+    assert isinstance(again, cylstm.LSTM) and again.options == lstm.options
+    assert np.array_equal(again.parameters.flat, lstm.parameters.flat)
+
+
+def test_a_network_keeps_its_weights_when_the_model_learns():
+    model = random_model("plain")
+    network = exchange.network_of(model)
+    before = network.layers[0].directions[0].weight_hh.copy()
+    model.parameters["lstm.weight_hh_l0"][:] = 0
+    assert np.array_equal(network.layers[0].directions[0].weight_hh, before)
+
+
+def test_what_comes_out_last_is_asked_for():
+    model = random_model("deep, both ways")
+    assert exchange.network_of(model).layers[-1].activation == "softmax"
+    assert exchange.network_of(model, probabilities=False).layers[-1].activation == "linear"
+
+
+def test_a_missing_bias_is_zero():
+    weights = arrays((20, 3), (20, 5), (20, 5), (20, 5), (20,))
+    layers = Recurrent((Direction(*weights[:2]),)), Recurrent((Direction(*weights[2:]),))
+    lstm = exchange.model_of(Network(layers))
+    assert not lstm.parameters["bias_l0"].any() and np.array_equal(lstm.parameters["bias_l1"], weights[4])
+
+
+def lstm_layer(I=3, H=5, **options):
+    weights = arrays((4 * H, I), (4 * H, H), (4 * H,))
+    return Recurrent((Direction(*weights, **options),))
+
+
+HEAD = Dense(*arrays((2, 5)))
+REFUSED = {
+    "no layers": (lambda: (), "expected at least one LSTM layer, got none"),
+    "no head": (lambda: (Dense(*arrays((3, 4))), lstm_layer()), "expected a dense layer behind the LSTM"),
+    "another width": (lambda: (lstm_layer(), lstm_layer(5, 6), Dense(*arrays((2, 6)))),
+                      r"LSTM layer 1: expected hidden units as in the first one, 5, got 6"),
+    "widths that do not meet": (lambda: (lstm_layer(), Dense(*arrays((2, 6)))),
+                               "layer 1: expected 5 inputs, as many as the layer before it gives, got 6"),
+    "an activation": (lambda: (lstm_layer(), Dense(*arrays((2, 5)), activation="relu")),
+                      "last layer: expected no activation, softmax or sigmoid, got relu"),
+    "dense between": (lambda: (lstm_layer(), Dense(*arrays((3, 5))), lstm_layer(), HEAD), "a dense layer between"),
+    "embedding behind": (lambda: (lstm_layer(), Embedding(*arrays((9, 5)))), "layer 1: expected an embedding first"),
+    "last too soon": (lambda: (dataclasses.replace(lstm_layer(5), last=True), lstm_layer(5), HEAD),
+                      "LSTM layer 0: expected the outputs of all steps"),
+    "a first state": (lambda: (lstm_layer(h0=np.ones(5, np.float32)), HEAD), "expected zeros for its first state"),
+    "shapes": (lambda: (Recurrent((Direction(*arrays((20, 3), (20, 4))),)), HEAD), r"weight_hh: expected \(4\*H, H\)"),
+    "no numbers": (lambda: (Dense(np.ones((3, 4), int)), HEAD), "weight: expected an array of real numbers"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_no_model_has_is_refused_by_name(name):
+    layers, message = REFUSED[name]
+    with pytest.raises(ValueError, match=message):
+        exchange.model_of(Network(layers()))
+
+
+@pytest.mark.parametrize("options, message", [
+    (dict(output_size={"a": 2, "b": 3}), "expected one head, got 2: a, b"),
+    (dict(output_size=2, horizon=4, loss="mse"), "horizon: expected None, got 4"),
+    (dict(output_size=2, embeddings={1: (4, 2)}, loss="mse"), "embeddings: expected none of columns, got those of 1"),
+])  # fmt: skip
+def test_what_no_network_has_is_refused_by_name(options, message):
+    with pytest.raises(ValueError, match=message):
+        exchange.network_of(cylstm.Model(3, 5, **options))
+
+
+def test_formats_are_told_by_name():
+    with pytest.raises(ValueError, match=r"model.xyz: expected a name that ends in .*, or format=, got neither"):
+        exchange.load("model.xyz")
+    with pytest.raises(ValueError, match="format: expected"):
+        exchange.load("model.xyz", format="xyz")
