@@ -1,7 +1,7 @@
 """Each mistake that hand-written LSTMs make is put back into the oracle, and the gradient check must then fail.
 
-A check that cannot fail proves nothing. Each mutation replaces one line of oracle.py, which must be there exactly once;
-the unchanged source passes the same check.
+A check that cannot fail proves nothing. Each mutation replaces one line of oracle.py or of loss_oracle.py, which must
+be there exactly once; the unchanged source passes the same check.
 """
 
 import inspect
@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 from gradcheck import RTOL, gradient_error
 
-from cylstm import LSTM, oracle
-
-SOURCE = inspect.getsource(oracle)
+from cylstm import LSTM, loss_oracle, oracle
 
 # name -> (the line as it is, the line with the mistake)
 LAYER_MUTATIONS = {
@@ -80,12 +78,13 @@ LOSS_MUTATIONS = {
 }
 
 
-def mutated(line, mistake):
-    """oracle.py with one line replaced, as a module."""
-    assert SOURCE.count(line) == 1, f"expected exactly one line {line!r}"
+def mutated(line, mistake, original=oracle):
+    """An oracle's module with one line replaced."""
+    source = inspect.getsource(original)
+    assert source.count(line) == 1, f"expected exactly one line {line!r}"
     assert line != mistake
     module = types.ModuleType("mutated_oracle")
-    exec(compile(SOURCE.replace(line, mistake), "mutated_oracle.py", "exec"), module.__dict__)
+    exec(compile(source.replace(line, mistake), "mutated_oracle.py", "exec"), module.__dict__)
     return module
 
 
@@ -156,4 +155,4 @@ def test_the_unchanged_loss_passes():
 @pytest.mark.parametrize("mistake", LOSS_MUTATIONS)
 def test_a_mistake_in_the_loss_fails_its_check(mistake):
     with pytest.raises(AssertionError):
-        loss_check(mutated(*LOSS_MUTATIONS[mistake]))
+        loss_check(mutated(*LOSS_MUTATIONS[mistake], loss_oracle))
