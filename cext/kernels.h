@@ -91,11 +91,30 @@ static inline int cylstm_is_bounded(int form)
     return cylstm_forms[form].bounded;
 }
 
+/* Activations: what f is of z, its formula by kind.
+ *   relu         z > 0 ? z : 0                       leaky_relu   z > 0 ? z : alpha z
+ *   tanh         alpha tanh(beta z)                  sigmoid
+ *   elu          beta (z > 0 ? z : alpha (exp(z) - 1))            softplus  log(1 + exp(z))
+ *   softsign     z / (1 + |z|)                       silu         z sigmoid(z)
+ *   gelu_tanh    z (1 + tanh(sqrt(2 / pi) (z + 0.044715 z^3))) / 2
+ *   bounded      alpha z + beta, within low..high    exponential  exp(z)
+ *   thresholded_relu   z > alpha ? z : 0 */
+enum {
+    CYLSTM_RELU, CYLSTM_LEAKY_RELU, CYLSTM_TANH, CYLSTM_SIGMOID, CYLSTM_ELU, CYLSTM_SOFTPLUS, CYLSTM_SOFTSIGN, CYLSTM_GELU_TANH,
+    CYLSTM_SILU, CYLSTM_BOUNDED, CYLSTM_THRESHOLDED_RELU, CYLSTM_EXPONENTIAL
+};
+typedef struct {
+    int kind;
+    double alpha, beta, low, high; /* 1, 1, -infinity, infinity where the formula says nothing else */
+} cylstm_activation;
+
 /* Variants of the cell, bits of `flags`; 0 is the plain one. */
 enum {
     CYLSTM_PEEPHOLES = 1, /* i and f see c_prev, o sees c (Gers, Schraudolph & Schmidhuber 2002) */
     CYLSTM_COUPLED = 2,   /* f = 1 - i, whatever f's own weights are (Greff et al. 2017) */
     CYLSTM_CLIPPED = 4,   /* c within -clip..clip, before anybody sees it */
+    CYLSTM_ACTIVATED = 8, /* other functions than sigmoid for the gates and tanh for g and c: `activations` */
+    CYLSTM_SQUEEZED = 16, /* what the gates are of within -gate_clip..gate_clip; with CYLSTM_ACTIVATED */
 };
 
 /* One step of one direction of one layer, for cell_forward and cell_backward. Arrays hold numbers of the table's type, and
@@ -107,7 +126,8 @@ typedef struct {
     int form;              /* of R */
     const void *R;         /* weight_hh, as `form` says; forward only */
     const void *peepholes; /* (3, Hp): of i, f, o; zeros in the padding */
-    double clip;
+    double clip, gate_clip;
+    const cylstm_activation *activations; /* of i, f and o, of g, of c; each rises all the way */
     const void *h_prev;    /* (B, Hp), tiles where R is; forward only */
     const void *c_prev;    /* (B, Hp) */
     void *gates;           /* (B, 4*Hp) */
@@ -116,12 +136,6 @@ typedef struct {
     const void *dh;        /* (B, Hp); backward only, as dc is */
     void *dc;              /* (B, Hp) */
 } cylstm_step;
-
-/* Activations of dense layers. */
-enum {
-    CYLSTM_RELU, CYLSTM_LEAKY_RELU, CYLSTM_TANH, CYLSTM_SIGMOID, CYLSTM_ELU, CYLSTM_SOFTPLUS, CYLSTM_SOFTSIGN, CYLSTM_GELU_TANH,
-    CYLSTM_SILU
-};
 
 /* Of CTC: the reals of a row of L labels, or L + 1 blanks, whole vectors of any instruction set, and those between two rows; and
  * the reals of scratch that ctc_loss takes, which may be more than an integer holds. */

@@ -52,6 +52,7 @@ TESTS = {
     "cext/product/unpacked.h": ([MODULE, KERNELS], [*SMALL, *THREADS]),
     "cext/product/pack_weights.h": ([KERNELS, *SMALL, VARIANTS], [OPS, LAYER, MODULE, *LARGE]),
     "cext/activations.h": ([KERNELS, ROUNDING], [*SMALL, OPS]),
+    "cext/functions.h": (["tests/test_dense_kernels.py", "tests/test_activations.py"], ["tests/test_dense.py"]),
     "cext/dense.h": (["tests/test_dense_kernels.py"], ["tests/test_dense.py"]),
     "cext/loss.h": ([OPS], ["tests/test_losses.py", "tests/test_model.py", "tests/test_train.py"]),
     "cext/ctc.h": ([f"{CTC}::test_loss_and_gradient", CTC], []),

@@ -6,6 +6,7 @@ from gradcheck import check_gradients
 from test_kernels import RANGE, awkward_numbers
 
 from cylstm._core import updates
+from cylstm.activations import KINDS, numbers_of
 
 EXACT = {
     "relu": lambda z: np.where(z > 0, z, 0),
@@ -17,10 +18,16 @@ EXACT = {
     "softsign": lambda z: z / (1 + abs(z)),
     "gelu_tanh": lambda z: z / (1 + np.exp(-2 * np.sqrt(2 / np.longdouble(np.pi)) * (z + 44715 * z**3 / 10**6))),
     "silu": lambda z: z / (1 + np.exp(-z)),
+    "exponential": np.exp,
+    "thresholded_relu": lambda z: np.where(z > 1, z, 0),
+    "relu6": lambda z: np.clip(z, 0, 6),
+    "hard_sigmoid": lambda z: np.clip(z / 5 + np.longdouble(0.5), 0, 1),
 }
-# In units of the last place, as stated in cext/kernels.def; for gelu_tanh of |z| / 10 where that is larger.
+# In units of the last place, as stated in cext/kernels.def; for gelu_tanh of |z| / 10, for hard_sigmoid of beta
+# where that is larger.
 LARGEST_ERROR = {"elu": 1.5, "softplus": 3, "softsign": 1.5, "silu": 3.5, "tanh": 2.5, "sigmoid": 2.5, "gelu_tanh": 3.5,
-                 "relu": 0, "leaky_relu": 1.5}  # fmt: skip
+                 "relu": 0, "leaky_relu": 1.5, "exponential": 2.5, "thresholded_relu": 0, "relu6": 0,
+                 "hard_sigmoid": 1}  # fmt: skip
 
 
 @pytest.fixture(params=EXACT)
@@ -40,8 +47,8 @@ def slope(name, z, d=1):
     return d
 
 
-def test_every_activation_is_tested():
-    assert set(updates.activations) == set(EXACT)
+def test_every_kind_is_tested():
+    assert {numbers_of(name).kind for name in EXACT} == set(range(len(KINDS)))
 
 
 def test_errors_are_what_the_header_says(isa, dtype, rng, name):
@@ -51,6 +58,8 @@ def test_errors_are_what_the_header_says(isa, dtype, rng, name):
     size = np.abs(exact)
     if name == "gelu_tanh":
         size = np.maximum(size, abs(z) / 10)
+    if name == "hard_sigmoid":
+        size = np.maximum(size, 0.5)  # its beta
     error = np.abs(activated(name, z) - exact) / np.spacing(size.astype(dtype)).astype(np.longdouble)
     worst = int(error.argmax())
     assert error[worst] <= LARGEST_ERROR[name], f"{name}({z[worst]!r}) is {error[worst]:.2f} ULP off"
@@ -65,23 +74,25 @@ def test_slopes_are_differences(isa, rng, name):
 
 def test_slopes_in_single_precision_are_those_in_double(isa, rng, name):
     z = awkward_numbers(rng, "float32")[::7]
-    z = np.clip(z, -20, 20)
+    z = np.clip(z, -20, 1 if name == "exponential" else 20)
     np.testing.assert_allclose(slope(name, z), slope(name, z.astype(float)), rtol=0, atol=3e-6)
 
 
 def test_slopes_where_there_is_a_step(isa, dtype):
     zero = np.zeros(3, dtype)
     slopes = {"relu": 0, "leaky_relu": 0.01, "elu": 1, "softsign": 1, "tanh": 1, "sigmoid": 0.25, "softplus": 0.5,
-              "silu": 0.5, "gelu_tanh": 0.5}  # fmt: skip
+              "silu": 0.5, "gelu_tanh": 0.5, "relu6": 0, "hard_sigmoid": 0.2, "exponential": 1}  # fmt: skip
     for name, expected in slopes.items():
         np.testing.assert_allclose(slope(name, zero, 2), 2 * expected, rtol=1e-6)
 
 
 # Limits far to the left and to the right, with slopes of 0; of others they are 0 and z, with slopes 0 and 1.
 LEFT = {"tanh": -1, "elu": -1, "softsign": -1}
-RIGHT = {"tanh": 1, "sigmoid": 1, "softsign": 1}
+RIGHT = {"tanh": 1, "sigmoid": 1, "softsign": 1, "relu6": 6, "hard_sigmoid": 1}
+PIECES = "relu", "leaky_relu", "thresholded_relu", "relu6", "hard_sigmoid"  # of lines: their slopes are 1 or less
 
 
+@pytest.mark.parametrize("name", [name for name in EXACT if name != "exponential"])
 def test_far_out(isa, dtype, name):
     """The limits, from beyond where exponentials end up to infinity, where softsign's quotient is none."""
     top, tiny = RANGE[dtype], {"float32": 1e-35, "float64": 1e-300}[dtype]
@@ -96,11 +107,19 @@ def test_far_out(isa, dtype, name):
     np.testing.assert_allclose(slope(name, z), 0 if name in RIGHT else 1, rtol=1e-6, atol=atol)
 
 
+def test_exponentials_end_where_the_kernels_do(isa, dtype):
+    z = np.array([-np.inf, -2 * RANGE[dtype], 2 * RANGE[dtype], np.inf], dtype)
+    ends = np.exp(np.array([-1.0, -1.0, 1.0, 1.0]) * RANGE[dtype])
+    for found in (activated("exponential", z), slope("exponential", z)):
+        np.testing.assert_array_less(found[:2], ends[:2])
+        assert np.isfinite(found).all() and (found[2:] > ends[2:]).all()
+
+
 def test_nan_stays_nan(isa, dtype, name):
     z = np.array([1.5, np.nan, -2.5, -np.nan, 0.5, -0.25, np.nan], dtype)
     np.testing.assert_array_equal(np.isnan(activated(name, z)), np.isnan(z))
     assert np.isfinite(slope(name, z)[~np.isnan(z)]).all()
-    if name not in ("relu", "leaky_relu"):  # whose slopes are 1 or less wherever they are
+    if name not in PIECES:
         np.testing.assert_array_equal(np.isnan(slope(name, z)), np.isnan(z))
 
 

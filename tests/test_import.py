@@ -57,7 +57,7 @@ def test_importing_starts_no_thread():
 
 # Every module, from the bottom up: one may import those before it. A line is a room.
 ROOMS = """
-version checks locks init
+version checks activations locks init
 ctc_oracle dense_oracle loss_oracle optim_oracle oracle
 _core _core.memory parameters state cell losses
 _core.kernels _core.blas _core.load_blas _core.interrupt _core.ragged _core.team _core.direction \

@@ -46,7 +46,7 @@ LAYER_MUTATIONS = {
     "no gradient through the next step's h": ("        dh = keep[t] * (dz @ R) + (1 - alive[t]) * dh\n",
                                               "        dh = np.zeros_like(dh)\n"),
 }  # fmt: skip
-VARIANT_MUTATIONS = {  # of a cell with peepholes and clip, and of one that is coupled as well
+VARIANT_MUTATIONS = {  # of a cell with peepholes and clip, of one that is coupled as well, of one with other functions
     "a peephole's gradient from the state after the step": (
         "(dz_i * c_prev).sum(axis=0)", "(dz_i * c[t + 1]).sum(axis=0)"),
     "f's from i's": ("(dz_f * c_prev).sum(axis=0)", "(dz_i * c_prev).sum(axis=0)"),
@@ -67,6 +67,15 @@ VARIANT_MUTATIONS = {  # of a cell with peepholes and clip, and of one that is c
     "coupled: the gradient from f with the wrong sign": ("di - df, 0 * df", "di + df, 0 * df"),
     "coupled: f's own weights have a gradient": ("di - df, 0 * df", "di - df, df"),
     "coupled the other way round": ("        f = 1 - i\n    # c =", "        i = 1 - f\n    # c ="),
+    "a gradient through what was cut before it was squashed": ("(passes * variant.squashed(inside, n)[1] for",
+                                                               "(variant.squashed(inside, n)[1] for"),
+    "a slope at what was not cut": ("inside, passes = variant.cut(z[t])", "inside, passes = z[t], 1"),
+    "o's gradient from c in the place of f(c)": ("dz_o = dh_t * f_c * slope_o", "dz_o = dh_t * c[t + 1] * slope_o"),
+    "the value of f(c) for its slope": ("dc + dh_t * o[t] * slope_c", "dc + dh_t * o[t] * f_c"),
+    "another function's slope for g": ("dg * slope_g", "dg * np.split(slope, 4, axis=1)[2]"),
+    "another gate's slope": ("df * slope_f, dg", "df * slope_i, dg"),
+    "forward, o is of what was not cut": ("variant.squashed(variant.cut(z_o)[0], 0)[0]", "variant.squashed(z_o, 0)[0]"),
+    "forward, g by the gates' function": ("(z_f, 0), (z_g, 1))", "(z_f, 0), (z_g, 0))"),
 }  # fmt: skip
 LOSS_MUTATIONS = {
     "log without the log-sum-exp": ("    log_p = logits - log_sum\n", "    log_p = np.log(np.abs(logits))\n"),
@@ -118,6 +127,7 @@ def test_a_mistake_in_the_layer_fails_the_gradient_check(mistake):
 VARIANTS = {
     "peepholes, clip": dict(peepholes=True, cell_clip=0.7),
     "all": dict(peepholes=True, cell_clip=0.7, coupled=True),
+    "activations": dict(peepholes=True, activations=("sigmoid", "exponential", "softplus"), gate_clip=0.5),
 }
 
 

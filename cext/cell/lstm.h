@@ -1,5 +1,11 @@
 /* One LSTM step, forward and backward, panel by panel. */
 
+/* What a gate is of, within its bounds. */
+INLINE VECTOR NAME(squeezed)(const int flags, const cylstm_step *step, VECTOR a)
+{
+    return flags & CYLSTM_SQUEEZED ? NAME(clamp)(a, (REAL)-step->gate_clip, (REAL)step->gate_clip) : a;
+}
+
 /* n vectors of hidden units, `apart` reals from each other, from their pre-activations on: gates, c and h. `unit` is the first
  * one's place in a row, `shift` reals from the next one's, 0 where they are the same units of several rows.
  * A division takes as long as twenty other operations, and a group of two sigmoids, or of one and a tanh, has one. */
@@ -15,16 +21,25 @@ INLINE void NAME(units)(const int n, const int flags, const cylstm_step *step, p
             a = NAME(add_product)(a, NAME(load)(peephole), NAME(load)(c_prev + i / 4 * apart));
         }
         if (flags & CYLSTM_COUPLED && i % 4 == 1) a = NAME(splat)(0); /* whatever it is */
+        if (flags & CYLSTM_ACTIVATED) {
+            x[i] = NAME(activated)(step->activations + (i % 4 == 2), NAME(squeezed)(flags, step, a));
+            continue;
+        }
         x[i] = i % 4 == 2 ? NAME(clamp)(a + a, -TANH_LIMIT, TANH_LIMIT) : -NAME(clamp)(a, -PAIRED_LIMIT, PAIRED_LIMIT);
     }
-    NAME(exp_parts)(4 * n, x, scale, p);
+    if (!(flags & CYLSTM_ACTIVATED)) NAME(exp_parts)(4 * n, x, scale, p);
     UNROLL
-    for (int i = 0; i < 4 * n; i++)
+    for (int i = 0; i < 4 * n && !(flags & CYLSTM_ACTIVATED); i++)
         x[i] = i % 4 == 2 ? NAME(tanh_numerator)(scale[i], p[i]) : NAME(sigmoid_denominator)(scale[i], p[i]);
     ABREAST {
-        const VECTOR both = (REAL)1 / (x[4 * i] * x[4 * i + 1]), in = both * x[4 * i + 1];
-        const VECTOR forget = flags & CYLSTM_COUPLED ? (REAL)1 - in : both * x[4 * i];
-        const VECTOR g = x[4 * i + 2] / (x[4 * i + 2] + (REAL)2);
+        VECTOR in = x[4 * i], forget = x[4 * i + 1], g = x[4 * i + 2];
+        if (!(flags & CYLSTM_ACTIVATED)) {
+            const VECTOR both = (REAL)1 / (in * forget), of_in = in;
+            in = both * forget;
+            forget = both * of_in;
+            g = g / (g + (REAL)2);
+        }
+        if (flags & CYLSTM_COUPLED) forget = (REAL)1 - in;
         cell[i] = NAME(add_product)(in * g, forget, NAME(load)(c_prev + i * apart));
         if (flags & CYLSTM_CLIPPED) cell[i] = NAME(clamp)(cell[i], (REAL)-step->clip, (REAL)step->clip);
         NAME(store)(gates + i * 4 * apart, in);
@@ -35,12 +50,21 @@ INLINE void NAME(units)(const int n, const int flags, const cylstm_step *step, p
             const REAL *peephole = (const REAL *)step->peepholes + 2 * Hp + unit + i * shift;
             VECTOR a = NAME(load)(gates + i * 4 * apart + 3 * LANES), o_scale, o_p;
             a = NAME(add_product)(a, NAME(load)(peephole), cell[i]);
-            a = -NAME(clamp)(a, -PAIRED_LIMIT, PAIRED_LIMIT);
-            NAME(exp_parts)(1, &a, &o_scale, &o_p);
-            x[4 * i + 3] = NAME(sigmoid_denominator)(o_scale, o_p);
+            if (flags & CYLSTM_ACTIVATED) {
+                x[4 * i + 3] = NAME(activated)(step->activations, NAME(squeezed)(flags, step, a));
+            } else {
+                a = -NAME(clamp)(a, -PAIRED_LIMIT, PAIRED_LIMIT);
+                NAME(exp_parts)(1, &a, &o_scale, &o_p);
+                x[4 * i + 3] = NAME(sigmoid_denominator)(o_scale, o_p);
+            }
+        }
+        if (flags & CYLSTM_ACTIVATED) {
+            NAME(store)(gates + i * 4 * apart + 3 * LANES, x[4 * i + 3]);
+            NAME(store)(h + i * apart, x[4 * i + 3] * NAME(activated)(step->activations + 2, cell[i]));
         }
         cell[i] = NAME(clamp)(cell[i] + cell[i], -TANH_LIMIT, TANH_LIMIT);
     }
+    if (flags & CYLSTM_ACTIVATED) return;
     NAME(exp_parts)(n, cell, scale, p);
     ABREAST {
         const VECTOR numerator = NAME(tanh_numerator)(scale[i], p[i]), denominator = numerator + (REAL)2;
@@ -108,18 +132,36 @@ static __attribute__((noinline)) void NAME(clear_padding)(ptrdiff_t padding, REA
     }
 }
 
-/* One vector of units of row b, at n = b * Hp + unit. */
-INLINE void NAME(unit_gradients)(const int flags, const cylstm_step *step, ptrdiff_t n, ptrdiff_t unit, ptrdiff_t Hp)
+/* d f / d z of a gate (which = 0) or of g (1) from its value v; 0 where z was cut to its bounds, which those of v tell. */
+INLINE VECTOR NAME(gate_slope)(const int flags, const cylstm_step *step, int which, VECTOR v, const VECTOR *bounds)
+{
+    const VECTOR slope = NAME(slope_of_value)(step->activations + which, v), zero = NAME(splat)(0);
+    if (!(flags & CYLSTM_SQUEEZED)) return slope;
+    return NAME(select)(v <= bounds[2 * which], zero, NAME(select)(v >= bounds[2 * which + 1], zero, slope));
+}
+
+/* One vector of units of row b, at n = b * Hp + unit. bounds: the least and the largest value of gates, and of g, that are of
+ * numbers within bounds. */
+INLINE void NAME(unit_gradients)(const int flags, const cylstm_step *step, ptrdiff_t n, ptrdiff_t unit, ptrdiff_t Hp,
+                                 const VECTOR *bounds)
 {
     REAL *gate = (REAL *)step->gates + 4 * n, *dc = (REAL *)step->dc + n;
     const REAL *peephole = (const REAL *)step->peepholes;
     const VECTOR i = NAME(load)(gate), f = NAME(load)(gate + LANES);
     const VECTOR g = NAME(load)(gate + 2 * LANES), o = NAME(load)(gate + 3 * LANES);
     const VECTOR c_prev = NAME(load)((const REAL *)step->c_prev + n), one = NAME(splat)(1);
-    const VECTOR tanh_c = NAME(vtanh)(NAME(load)((const REAL *)step->c + n)), dh_t = NAME(load)((const REAL *)step->dh + n);
+    const VECTOR c = NAME(load)((const REAL *)step->c + n), dh_t = NAME(load)((const REAL *)step->dh + n);
     /* h = o tanh(c), sigmoid' = s (1 - s), tanh' = 1 - tanh^2 */
-    const VECTOR dz_o = dh_t * tanh_c * o * (one - o);
-    VECTOR d_c = NAME(add_product)(NAME(load)(dc), dh_t * o, NAME(subtract_product)(one, tanh_c, tanh_c));
+    VECTOR dz_o, d_c;
+    if (flags & CYLSTM_ACTIVATED) {
+        const VECTOR f_c = NAME(activated)(step->activations + 2, c);
+        dz_o = dh_t * f_c * NAME(gate_slope)(flags, step, 0, o, bounds);
+        d_c = NAME(add_product)(NAME(load)(dc), dh_t * o, NAME(slope_of_value)(step->activations + 2, f_c));
+    } else {
+        const VECTOR tanh_c = NAME(vtanh)(c);
+        dz_o = dh_t * tanh_c * o * (one - o);
+        d_c = NAME(add_product)(NAME(load)(dc), dh_t * o, NAME(subtract_product)(one, tanh_c, tanh_c));
+    }
     /* z_o = ... + p_o c */
     if (flags & CYLSTM_PEEPHOLES) d_c = NAME(add_product)(d_c, dz_o, NAME(load)(peephole + 2 * Hp + unit));
     /* c = f c_prev + i g; 0 where it was clipped, which its own value tells: computed again, it has the same bits */
@@ -129,8 +171,17 @@ INLINE void NAME(unit_gradients)(const int flags, const cylstm_step *step, ptrdi
     }
     /* f = 1 - i */
     const VECTOR d_i = flags & CYLSTM_COUPLED ? d_c * (g - c_prev) : d_c * g;
-    const VECTOR dz_f = flags & CYLSTM_COUPLED ? NAME(splat)(0) : d_c * c_prev * f * (one - f);
-    const VECTOR dz_i = d_i * i * (one - i);
+    VECTOR dz_f, dz_i, dz_g;
+    if (flags & CYLSTM_ACTIVATED) {
+        dz_f = d_c * c_prev * NAME(gate_slope)(flags, step, 0, f, bounds);
+        dz_i = d_i * NAME(gate_slope)(flags, step, 0, i, bounds);
+        dz_g = d_c * i * NAME(gate_slope)(flags, step, 1, g, bounds);
+    } else {
+        dz_f = d_c * c_prev * f * (one - f);
+        dz_i = d_i * i * (one - i);
+        dz_g = d_c * i * NAME(subtract_product)(one, g, g);
+    }
+    if (flags & CYLSTM_COUPLED) dz_f = NAME(splat)(0);
     VECTOR dc_prev = d_c * f;
     /* z_i = ... + p_i c_prev, z_f = ... + p_f c_prev */
     if (flags & CYLSTM_PEEPHOLES) {
@@ -140,7 +191,7 @@ INLINE void NAME(unit_gradients)(const int flags, const cylstm_step *step, ptrdi
     NAME(store)(dc, dc_prev);
     NAME(store)(gate, dz_i);
     NAME(store)(gate + LANES, dz_f);
-    NAME(store)(gate + 2 * LANES, d_c * i * NAME(subtract_product)(one, g, g));
+    NAME(store)(gate + 2 * LANES, dz_g);
     NAME(store)(gate + 3 * LANES, dz_o);
 }
 
@@ -148,9 +199,12 @@ INLINE void NAME(gradients)(const int flags, const cylstm_step *step)
 {
     const ptrdiff_t H = step->H, Hp = (H + LANES - 1) / LANES * LANES;
     REAL *gates = step->gates, *dc = step->dc;
+    VECTOR bounds[4];
+    for (int n = 0; n < 4 && flags & CYLSTM_SQUEEZED; n++)
+        bounds[n] = NAME(activated)(step->activations + n / 2, NAME(splat)((REAL)(n % 2 ? step->gate_clip : -step->gate_clip)));
     for (ptrdiff_t b = 0; b < step->B; b++) {
         for (ptrdiff_t unit = step->first; unit < step->last; unit += LANES)
-            NAME(unit_gradients)(flags, step, b * Hp + unit, unit, Hp);
+            NAME(unit_gradients)(flags, step, b * Hp + unit, unit, Hp, bounds);
         /* An infinite input times the zeros of the padding is NaN there, of which the row's own gradients know nothing. */
         const ptrdiff_t end = b * Hp + step->last;
         if (step->last > H && gates[4 * end - 1] != gates[4 * end - 1]) NAME(clear_padding)(Hp - H, gates + 4 * end, dc + end);

@@ -19,6 +19,8 @@ typedef REAL NAME(real);
 
 #include "../product/forms.h"
 
+#include "../functions.h"
+
 #include "../cell/lstm.h"
 
 #include "../loss.h"

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cylstm.activations import PLAIN, as_cell
 from cylstm.checks import real_in
 from cylstm.init import forget_gate, orthogonal_gates, uniform, zeros
 
@@ -27,21 +28,33 @@ class CellType:
 
     peepholes: i and f see the cell state before the step, o the one after it (Gers, Schraudolph & Schmidhuber 2002).
     coupled: f = 1 - i, whatever f's own weights are (Greff et al. 2017). cell_clip: the cell state stays within
-    -cell_clip..cell_clip (Sak, Senior & Beaufays 2014); None for no bounds.
+    -cell_clip..cell_clip (Sak, Senior & Beaufays 2014); None for no bounds. activations: of the gates i, f and o, of g,
+    and of c in h, as cylstm.activations has them; None for sigmoid, tanh, tanh. gate_clip: what the gates and g are
+    functions of stays within -gate_clip..gate_clip (ONNX).
     """
 
     bias: bool = True
     peepholes: bool = False
     coupled: bool = False
     cell_clip: float | None = None
+    activations: tuple | None = None
+    gate_clip: float | None = None
 
     @classmethod
-    def checked(cls, dtype, *, cell_clip, **switches) -> CellType:
-        """Raises TypeError or ValueError that names cell_clip."""
-        if cell_clip is not None:
-            info = np.finfo(dtype)
-            cell_clip = real_in("cell_clip", cell_clip, float(info.tiny), float(info.max))
-        return cls(**{name: bool(value) for name, value in switches.items()}, cell_clip=cell_clip)
+    def checked(cls, dtype, *, cell_clip, activations, gate_clip, **switches) -> CellType:
+        """Raises TypeError or ValueError that names the argument."""
+        info = np.finfo(dtype)
+        clips = {
+            name: None if clip is None else real_in(name, clip, float(info.tiny), float(info.max))
+            for name, clip in (("cell_clip", cell_clip), ("gate_clip", gate_clip))
+        }
+        activations = as_cell("activations", activations)
+        return cls(**{name: bool(value) for name, value in switches.items()}, activations=activations, **clips)
+
+    @property
+    def all_activations(self) -> tuple:
+        """The three of `activations`, whichever they are."""
+        return self.activations or PLAIN
 
     @property
     def variant(self) -> dict:
@@ -51,7 +64,9 @@ class CellType:
     @property
     def flags(self) -> int:
         """The bits of cext/kernels.h."""
-        return self.peepholes | self.coupled << 1 | (self.cell_clip is not None) << 2
+        squeezed = self.gate_clip is not None
+        activated = squeezed or self.activations is not None
+        return self.peepholes | self.coupled << 1 | (self.cell_clip is not None) << 2 | activated << 3 | squeezed << 4
 
 
 # The arguments of `LSTM` that say which cell it is.

@@ -13,14 +13,17 @@ from dataclasses import asdict, dataclass, fields
 import numpy as np
 
 from cylstm._core import head
-from cylstm._core.updates import activate, activate_backward, activations
-from cylstm.checks import describe, one_of, positive_int, real_in
+from cylstm._core.updates import activate, activate_backward
+from cylstm.activations import as_activation, name_of
+from cylstm.checks import describe, positive_int, real_in
 from cylstm.losses import GivenGradient
 
 __all__ = ["Dense", "Stack", "as_layers", "layout", "width_of"]
 
 # About z on one side and about 0 on the other: half of the variance gets through.
-ONE_SIDED = frozenset(("relu", "leaky_relu", "elu", "softplus", "gelu_tanh", "silu"))
+ONE_SIDED = frozenset(
+    ("relu", "leaky_relu", "elu", "softplus", "gelu_tanh", "silu", "relu6", "selu", "thresholded_relu", "exponential")
+)
 
 
 @dataclass(frozen=True)
@@ -28,25 +31,28 @@ class Dense:
     """A dense layer for `Model(before=[...], after=[...])`: h (N, F) -> f(h weight' + bias), (N, size).
 
     size : int >= 1. bias : bool.
-    activation : "linear", "relu", "leaky_relu" (slope 0.01), "tanh", "sigmoid", "elu", "softplus", "softsign",
-        "gelu_tanh" (GELU by its tanh: Hendrycks & Gimpel 2016) or "silu": PyTorch's formulas.
+    activation : a name, or a tuple of a name and its numbers: "linear", "relu", "leaky_relu" (alpha 0.01), "tanh",
+        "sigmoid", "elu" (alpha 1), "softplus", "softsign", "gelu_tanh" (GELU by its tanh: Hendrycks & Gimpel 2016),
+        "silu", "hard_tanh", "relu6", "selu", "exponential", all by PyTorch's formulas; and by ONNX's "hard_sigmoid"
+        (alpha 0.2, beta 0.5; PyTorch's and Keras 3's is ("hard_sigmoid", 1 / 6, 0.5)), "thresholded_relu" (alpha 1),
+        ("affine", alpha, beta) and ("scaled_tanh", alpha, beta).
     dropout : float in [0, 1), the share of the outputs that training sets to 0; the others are scaled by 1/(1-p)
         (Srivastava et al. 2014).
 
-    Initial weights are uniform in +-sqrt(6/F) before an activation that lets about half of its inputs through ("relu",
-    "leaky_relu", "elu", "softplus", "gelu_tanh", "silu"; He et al. 2015), in +-sqrt(3/F) before the others (LeCun
-    et al. 1998); biases are 0. Raises TypeError or ValueError, naming the argument.
+    Initial weights are uniform in +-sqrt(6/F) before an activation that lets about half of its inputs through ("relu"
+    and its like; He et al. 2015), in +-sqrt(3/F) before the others (LeCun et al. 1998); biases are 0.
+    Raises TypeError or ValueError, naming the argument.
     """
 
     size: int
-    activation: str = "relu"
+    activation: str | tuple = "relu"
     dropout: float = 0.0
     bias: bool = True
 
     def __post_init__(self):
         checked = {
             "size": positive_int("size", self.size),
-            "activation": one_of("activation", self.activation, ("linear", *activations)),
+            "activation": as_activation("activation", self.activation),
             "dropout": real_in("dropout", self.dropout, 0, 1, open_high=True),
             "bias": bool(self.bias),
         }
@@ -109,7 +115,7 @@ class Stack:
         """Draw the weights, in the order of the layers."""
         for layer, weight, bias in zip(self.layers, self.weights, self.biases, strict=True):
             values = self.parameters.raw(weight)
-            bound = math.sqrt((6 if layer.activation in ONE_SIDED else 3) / values.shape[1])
+            bound = math.sqrt((6 if name_of(layer.activation) in ONE_SIDED else 3) / values.shape[1])
             values[:] = rng.uniform(-bound, bound, values.shape)
             if bias is not None:
                 self.parameters.raw(bias)[:] = 0

@@ -47,6 +47,13 @@ class LSTM(layer.Layer):
         f = 1 - i (Greff et al. 2017). f's rows of weight_ih, weight_hh and bias stay, unused, as ONNX has them.
     cell_clip : float, optional
         c stays within -cell_clip..cell_clip (Sak, Senior & Beaufays 2014). Where it is cut, no gradient flows.
+    activations : three activations, optional
+        In the place of sigmoid for i, f and o, of tanh for g, and of tanh in h = o tanh(c): each a name ("sigmoid",
+        "tanh", "hard_sigmoid", "relu", "softsign", "linear", ...: `cylstm.activations.CELL`), or a tuple of a name and
+        its numbers, ("hard_sigmoid", 1 / 6, 0.5).
+    gate_clip : float, optional
+        What i, f, g and o are functions of stays within -gate_clip..gate_clip (ONNX's clip). Where it is cut, no
+        gradient flows.
     forget_bias : float
         Initial bias of the forget gate (1.0: Jozefowicz, Zaremba & Sutskever 2015). The other biases begin at 0.
     dtype : "float32" or "float64"
@@ -62,15 +69,16 @@ class LSTM(layer.Layer):
     """
 
     def __init__(self, input_size, hidden_size, num_layers=1, *, bidirectional=False, dropout=0.0, bias=True,
-                 peepholes=False, coupled=False, cell_clip=None, forget_bias=1.0, dtype="float32", seed=None,
-                 parameters=None):  # fmt: skip
+                 peepholes=False, coupled=False, cell_clip=None, activations=None, gate_clip=None, forget_bias=1.0,
+                 dtype="float32", seed=None, parameters=None):  # fmt: skip
         I, H = positive_int("input_size", input_size), positive_int("hidden_size", hidden_size)
         L = positive_int("num_layers", num_layers)
         if L > MOST_LAYERS:
             raise ValueError(f"num_layers: expected at most {MOST_LAYERS}, got {L}")
         self.bidirectional = bool(bidirectional)
         dtype = self.check_dtype(dtype)
-        self.cell = cell = CellType.checked(dtype, bias=bias, peepholes=peepholes, coupled=coupled, cell_clip=cell_clip)
+        self.cell = cell = CellType.checked(dtype, bias=bias, peepholes=peepholes, coupled=coupled, cell_clip=cell_clip,
+                                            activations=activations, gate_clip=gate_clip)  # fmt: skip
         largest = float(np.finfo(dtype).max)
         self.forget_bias = real_in("forget_bias", forget_bias, -largest, largest)
         rng = as_generator("seed", 0 if seed is LATER else seed)

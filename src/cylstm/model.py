@@ -58,7 +58,7 @@ class Model:
         several heads by name, each a `Head` with a loss of its own: targets and outputs are dicts then, and the loss is
         the sum of theirs, each with its weight. Otherwise `output`, `loss`, `horizon`, `labels` and `head_bias` are
         those of the one head.
-    num_layers, bidirectional, dropout, forget_bias, dtype; peepholes, coupled, cell_clip
+    num_layers, bidirectional, dropout, forget_bias, dtype; peepholes, coupled, cell_clip, activations, gate_clip
         As for `LSTM`.
     embedding_size : int or None
         E: ids go through a learned table (V, E) first. Without one, ids stand for one-hot rows.

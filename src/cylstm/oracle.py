@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cylstm.ctc_oracle import ctc_loss
+from cylstm.dense_oracle import activation
 from cylstm.loss_oracle import (
     binary_cross_entropy,
     gaussian,
@@ -40,18 +41,36 @@ __all__ = [
 
 
 class Variant(NamedTuple):
-    """What a cell has beside the plain one: peepholes P (3, H), of i, f and o; f = 1 - i; bounds of c."""
+    """What a cell has beside the plain one: peepholes P (3, H), of i, f and o; f = 1 - i; bounds of c; other functions
+    of the gates, of g, and of c; bounds of what these are of."""
 
     P: np.ndarray | None = None
     coupled: bool = False
     clip: float | None = None
+    activations: tuple | None = None
+    gate_clip: float | None = None
+
+    @property
+    def replaced(self):
+        """Whether the gates are others than sigmoid(z), and tanh(z) for g, or h than o tanh(c)."""
+        return self.activations is not None or self.gate_clip is not None
+
+    def squashed(self, z, n):
+        """f(z) and f'(z) of the gates (n = 0), of g (1), of c (2)."""
+        return activation((self.activations or ("sigmoid", "tanh", "tanh"))[n], z)
+
+    def cut(self, z):
+        """z within -gate_clip..gate_clip, before it is squashed, and d of that / dz."""
+        bound = np.inf if self.gate_clip is None else self.gate_clip
+        return np.clip(z, -bound, bound), abs(z) < bound
 
 
 PLAIN = Variant()
 
 
 def gates(x, h_prev, c_prev, W, R, b, variant=PLAIN):
-    """The gates of one step and its new cell state, each (B, H), from x (B, I), h_prev and c_prev (B, H)."""
+    """The gates of one step and its new cell state, each (B, H), and what the gates are of, z (B, 4H), from x (B, I),
+    h_prev and c_prev (B, H)."""
     # z = W x + R h + b
     z = x @ W.T + h_prev @ R.T + b
     z_i, z_f, z_g, z_o = np.split(z, 4, axis=1)
@@ -60,6 +79,9 @@ def gates(x, h_prev, c_prev, W, R, b, variant=PLAIN):
         z_i, z_f = z_i + variant.P[0] * c_prev, z_f + variant.P[1] * c_prev
     # i, f, o = sigmoid(z), g = tanh(z)
     i, f, g = sigmoid(z_i), sigmoid(z_f), np.tanh(z_g)
+    if variant.replaced:
+        # i, f = f_1(z), g = f_2(z)
+        i, f, g = (variant.squashed(variant.cut(z_n)[0], n)[0] for z_n, n in ((z_i, 0), (z_f, 0), (z_g, 1)))
     if variant.coupled:
         # f = 1 - i (Greff et al. 2017)
         f = 1 - i
@@ -71,14 +93,18 @@ def gates(x, h_prev, c_prev, W, R, b, variant=PLAIN):
     if variant.P is not None:
         # z_o += p_o c
         z_o = z_o + variant.P[2] * c
-    return i, f, g, sigmoid(z_o), c
+    o = variant.squashed(variant.cut(z_o)[0], 0)[0] if variant.replaced else sigmoid(z_o)
+    return i, f, g, o, c, np.concatenate([z_i, z_f, z_g, z_o], axis=1)
 
 
 def step(x, h_prev, c_prev, W, R, b, variant=PLAIN):
     """One step: x (B, I), h_prev and c_prev (B, H) -> h, c, each (B, H)."""
-    _, _, _, o, c = gates(x, h_prev, c_prev, W, R, b, variant)
+    _, _, _, o, c, _ = gates(x, h_prev, c_prev, W, R, b, variant)
     # h = o tanh(c)
     h = o * np.tanh(c)
+    if variant.replaced:
+        # h = o f_3(c)
+        h = o * variant.squashed(c, 2)[0]
     return h, c
 
 
@@ -105,6 +131,7 @@ class Record(NamedTuple):
     f: np.ndarray
     g: np.ndarray
     o: np.ndarray
+    z: np.ndarray  # (T, B, 4H): what the gates are of
     alive: np.ndarray  # (T, B, 1): 1 where step t belongs to the row, 0 past its end
     keep: np.ndarray  # (T, B, 1): 0 where nothing reaches step t from the step before it, 1 elsewhere
 
@@ -115,21 +142,25 @@ def run_forward(x, h0, c0, W, R, b, alive, keep, variant=PLAIN):
     H = R.shape[1]
     h, c = np.empty((T + 1, B, H)), np.empty((T + 1, B, H))
     i, f, g, o = (np.empty((T, B, H)) for _ in range(4))
+    z = np.empty((T, B, 4 * H))
     h[0], c[0] = h0, c0
     for t in range(T):
         h_prev, c_prev = keep[t] * h[t], keep[t] * c[t]
-        i[t], f[t], g[t], o[t], c_t = gates(x[t], h_prev, c_prev, W, R, b, variant)
+        i[t], f[t], g[t], o[t], c_t, z[t] = gates(x[t], h_prev, c_prev, W, R, b, variant)
         # h_t = o tanh(c_t)
         h_t = o[t] * np.tanh(c_t)
+        if variant.replaced:
+            # h_t = o f_3(c_t)
+            h_t = o[t] * variant.squashed(c_t, 2)[0]
         # a row that has ended, or not yet begun, keeps its state
         c[t + 1] = np.where(alive[t], c_t, c[t])
         h[t + 1] = np.where(alive[t], h_t, h[t])
-    return Record(x, h, c, i, f, g, o, alive, keep)
+    return Record(x, h, c, i, f, g, o, z, alive, keep)
 
 
 def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
     """dy (T, B, H), dhn, dcn (B, H): d loss / d outputs and final state -> dx, dh0, dc0, dW, dR, db, dP."""
-    x, h, c, i, f, g, o, alive, keep = run
+    x, h, c, i, f, g, o, z, alive, keep = run
     dx, dW, dR, db, dP = (np.zeros(shape) for shape in (x.shape, W.shape, R.shape, len(W), (3, R.shape[1])))
     dh, dc = dhn, dcn
     for t in reversed(range(len(x))):
@@ -142,6 +173,15 @@ def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
         do = dh_t * tanh_c
         dz_o = do * o[t] * (1 - o[t])
         dc_t = dc_t + dh_t * o[t] * (1 - tanh_c**2)
+        if variant.replaced:
+            # h_t = o f_3(c_t), o = f_1(z_o)
+            inside, passes = variant.cut(z[t])
+            slope, slope_g = (passes * variant.squashed(inside, n)[1] for n in (0, 1))
+            slope_i, slope_f, _, slope_o = np.split(slope, 4, axis=1)
+            slope_g = np.split(slope_g, 4, axis=1)[2]
+            f_c, slope_c = variant.squashed(c[t + 1], 2)
+            dz_o = dh_t * f_c * slope_o
+            dc_t = alive[t] * dc + dh_t * o[t] * slope_c
         if variant.P is not None:
             # z_o = ... + p_o c_t
             dc_t = dc_t + dz_o * variant.P[2]
@@ -159,6 +199,9 @@ def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
         dz_i = di * i[t] * (1 - i[t])
         dz_f = df * f[t] * (1 - f[t])
         dz_g = dg * (1 - g[t] ** 2)
+        if variant.replaced:
+            # i, f = f_1(z), g = f_2(z)
+            dz_i, dz_f, dz_g = di * slope_i, df * slope_f, dg * slope_g
         dz = np.concatenate([dz_i, dz_f, dz_g, dz_o], axis=1)
         # z = W x_t + R h_{t-1} + b
         dW += dz.T @ x[t]
@@ -181,7 +224,7 @@ def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
 
 class Tape(NamedTuple):
     """What backward needs: a Record per layer and direction, the dropout masks, the weights, the number of directions,
-    and the cell: whether it is coupled, and its clip."""
+    and the cell: the fields of Variant but P."""
 
     runs: list
     masks: list | None
@@ -206,14 +249,14 @@ def alive_and_keep(B, T, lengths, resets):
 
 
 def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths=None, resets=None, dropout_masks=None,
-            coupled=False, cell_clip=None):  # fmt: skip
+            coupled=False, cell_clip=None, activations=None, gate_clip=None):  # fmt: skip
     """x (B, T, I), state a pair of (L*D, B, H) or None for zeros -> y (B, T, D*H), (hn, cn), tape.
 
     lengths (B,): y is 0 past a row's end; its final state is the one at its own end, where the reverse one begins.
     resets (B, T): where true, nothing flows between steps t-1 and t, in either direction; at step 0 the forward
     direction's initial state is discarded, past a row's end it means nothing.
     dropout_masks: L-1 arrays (B, T, D*H), which multiply the outputs of all layers but the last.
-    coupled, cell_clip: see Variant; peepholes where params has "peephole_l0" and so on.
+    coupled, cell_clip, activations, gate_clip: see Variant; peepholes where params has "peephole_l0" and so on.
     """
     x = np.asarray(x, np.float64)
     B, T, _ = x.shape
@@ -221,13 +264,14 @@ def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths
     h0, c0 = np.zeros((2, num_layers * D, B, H)) if state is None else state
     alive, keep, keep_reverse = alive_and_keep(B, T, lengths, resets)
     # where, not a product: what stands past a row's end is ignored, whatever it is, NaN included
+    cell = coupled, cell_clip, activations, gate_clip
     runs, layer_input = [], np.where(alive, x.swapaxes(0, 1), 0)
     for layer in range(num_layers):
         outputs = []
         for direction, suffix in enumerate(suffixes(layer, D)):
             W, R = params[f"weight_ih_{suffix}"], params[f"weight_hh_{suffix}"]
             b = params.get(f"bias_{suffix}", 0.0)
-            variant = Variant(params.get(f"peephole_{suffix}"), coupled, cell_clip)
+            variant = Variant(params.get(f"peephole_{suffix}"), *cell)
             n = layer * D + direction
             # the reverse direction is the forward one on a reversed clock
             clock = slice(None, None, -1 if direction else 1)
@@ -239,7 +283,7 @@ def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths
         if dropout_masks is not None and layer < num_layers - 1:
             layer_input = layer_input * dropout_masks[layer].swapaxes(0, 1)
     final = np.stack([run.h[-1] for run in runs]), np.stack([run.c[-1] for run in runs])
-    return layer_input.swapaxes(0, 1), final, Tape(runs, dropout_masks, params, D, (coupled, cell_clip))
+    return layer_input.swapaxes(0, 1), final, Tape(runs, dropout_masks, params, D, cell)
 
 
 def backward(tape, dy, dstate=None):

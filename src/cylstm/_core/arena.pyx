@@ -8,7 +8,7 @@ cimport cython
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.string cimport memset
 
-from cylstm._core.kernels cimport Kernels, active, left_bytes, right_bytes
+from cylstm._core.kernels cimport Activation, Kernels, activation_of, active, left_bytes, right_bytes
 from cylstm._core.memory cimport TOO_MANY, fitting
 from cylstm._core.network cimport Backward, Forward, backward_fits_tiles, forward_fits_tiles
 from cylstm._core.team cimport ALL_THREADS, ROWS_EACH
@@ -122,7 +122,7 @@ cdef class Work:
         cdef Py_ssize_t L = weights.L, D = weights.D, H = weights.H, Hp = directions[0].Hp, B = plan.steps.B
         cdef Py_ssize_t N = plan.steps.N
         cdef Py_ssize_t item = self.item, widest = max(0 if has_ids else weights.I, D * H if L > 1 else 0)
-        self.choice = choose(self.k, self.doubles, H, B, N)
+        self.choice = choose(self.k, self.doubles, H, B, N) if weights.bounded else plain_forms()
         cdef Py_ssize_t rows = rows_at_once(&plan.steps, 4 * Hp * item)
         cdef bint joined = D == 2 or masked, cuts = plan.steps.cut != NULL
         cdef Pieces pieces
@@ -206,14 +206,18 @@ cdef int describe_directions(const Kernels* k, Weights weights, Direction* direc
     """The sizes of each layer and direction, its variant, and where its parameters lie."""
     cdef Py_ssize_t lanes = k.f64.lanes if weights.doubles else k.f32.lanes, H = weights.H, n
     cdef int flags = weights.cell.flags
-    cdef double clip = weights.cell.cell_clip or 0
+    cdef double clip = weights.cell.cell_clip or 0, gate_clip = weights.cell.gate_clip or 0
+    cdef Activation activations[3]
+    for n in range(3):
+        activations[n] = activation_of(weights.cell.all_activations[n])
     for n in range(weights.L * weights.D):
         directions[n].I, directions[n].H = weights.I if n < weights.D else weights.D * H, H
         directions[n].Ip = (directions[n].I + lanes - 1) // lanes * lanes
         directions[n].Hp = (H + lanes - 1) // lanes * lanes
         directions[n].at_W, directions[n].at_R = weights.offsets[n, WEIGHT_IH], weights.offsets[n, WEIGHT_HH]
         directions[n].at_b, directions[n].at_P = weights.offsets[n, BIASES], weights.offsets[n, PEEPHOLE]
-        directions[n].flags, directions[n].clip = flags, clip
+        directions[n].flags, directions[n].clip, directions[n].gate_clip = flags, clip, gate_clip
+        directions[n].activations = activations
     return 0
 
 

@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 from cylstm._core.interrupt cimport beats_between
-from cylstm._core.kernels cimport Step
+from cylstm._core.kernels cimport Activation, Step
 from cylstm._core.ragged cimport Steps
 from cylstm._core.team cimport Member
 
@@ -26,7 +26,9 @@ cdef struct Direction:
     Py_ssize_t at_b     # bias, -1 without
     Py_ssize_t at_P     # peephole, -1 without
     int flags           # of the direction (cext/kernels.h)
-    double clip
+    double clip         # of c, of what the gates are of
+    double gate_clip
+    Activation activations[3]  # of the gates, of g, of c
     Factor W            # forward: x W', h R' + b
     Factor R
     Factor b
@@ -76,7 +78,8 @@ cdef inline Step step_of(const Direction* direction, const Member* who) noexcept
     cdef Step step
     memset(&step, 0, sizeof(Step))
     step.H, step.first, step.last = direction.H, who.first, who.last
-    step.flags, step.clip = direction.flags, direction.clip
+    step.flags, step.clip, step.gate_clip = direction.flags, direction.clip, direction.gate_clip
+    step.activations = &direction.activations[0]
     step.form, step.R, step.peepholes = direction.R.form, direction.R.packed, direction.P.packed
     return step
 

@@ -9,12 +9,16 @@ ctypedef fused real:
     double
 
 cdef extern from "kernels.h" nogil:
+    ctypedef struct Activation "cylstm_activation":
+        int kind
+        double alpha, beta, low, high
     ctypedef struct Step "cylstm_step":
         Py_ssize_t B, H, first, last
         int flags, form
         const void* R
         const void* peepholes
-        double clip
+        double clip, gate_clip
+        const Activation* activations
         const void* h_prev
         const void* c_prev
         void* gates
@@ -28,15 +32,6 @@ cdef extern from "kernels.h" nogil:
         UNPACKED "CYLSTM_UNPACKED"
         BLAS "CYLSTM_BLAS"
         FORMS "CYLSTM_FORMS"
-        RELU "CYLSTM_RELU"
-        LEAKY_RELU "CYLSTM_LEAKY_RELU"
-        TANH "CYLSTM_TANH"
-        SIGMOID "CYLSTM_SIGMOID"
-        ELU "CYLSTM_ELU"
-        SOFTPLUS "CYLSTM_SOFTPLUS"
-        SOFTSIGN "CYLSTM_SOFTSIGN"
-        GELU_TANH "CYLSTM_GELU_TANH"
-        SILU "CYLSTM_SILU"
 
     const Kernels* cylstm_available(int n)
     const Kernels* cylstm_select(const char* isa)
@@ -61,6 +56,9 @@ cdef inline Py_ssize_t lanes_of(const Kernels* k, const real* type_tag) noexcept
 # Whether there are products of a form that is cut, for this type.
 cdef inline bint has_form(const Kernels* k, int form, const real* type_tag) noexcept nogil:
     return (k.f32.cut_forms if real is float else k.f64.cut_forms) >> form & 1
+
+# An activation as cylstm.activations has it.
+cdef Activation activation_of(given) except *
 
 # The operands of a product of this form, in the order of its arguments: A (rows, K), its columns first..last, and
 # P (K, columns). Each is taken as it lies, or packed at `room`, which takes left_bytes() or right_bytes(). Returns

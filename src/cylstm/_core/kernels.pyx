@@ -6,6 +6,8 @@ import numpy as np
 
 from cpython.pycapsule cimport PyCapsule_New
 
+from cylstm.activations import numbers_of
+
 cdef const Kernels* in_use = NULL
 
 
@@ -47,6 +49,12 @@ def available():
 def instruction_set():
     """The name of the instruction set in use: "baseline", "avx2", "avx512" or "amx"."""
     return in_use.isa.decode()
+
+
+cdef Activation activation_of(given) except *:
+    cdef Activation found
+    found.kind, found.alpha, found.beta, found.low, found.high = numbers_of(given)
+    return found
 
 
 def elementwise(str function, real[::1] x):

@@ -41,6 +41,7 @@ cdef class Weights:
     cdef readonly Py_ssize_t I, H, L, D
     cdef readonly bint doubles
     cdef readonly object cell      # cylstm.cell.CellType
+    cdef bint bounded              # whether its gates and outputs are, so that tiles hold them
     cdef const Py_ssize_t[:, ::1] offsets  # cylstm.cell.offsets()
     cdef object flat, parameters, lock
     cdef Packed now

@@ -11,6 +11,7 @@ from cylstm._core.memory cimport fitting
 from cylstm._core.team cimport ALL_THREADS, Team, part, run, threads_for
 from cylstm._core.direction cimport Direction, Factor
 
+from cylstm.activations import are_bounded
 from cylstm.cell import PARAMETERS, offsets
 from cylstm.locks import Lock
 from cylstm._core.memory import aligned_empty
@@ -123,6 +124,7 @@ cdef class Weights:
     def __init__(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t L, Py_ssize_t D, cell, bint doubles, parameters):
         self.I, self.H, self.L, self.D, self.cell, self.doubles = I, H, L, D, cell, doubles
         self.offsets = offsets(I, H, L, D, cell)
+        self.bounded = are_bounded(cell.all_activations)
         self.parameters, self.flat, self.lock = parameters, parameters.raw(), Lock()
         self.now, self.most = None, ALL_THREADS
 

@@ -9,9 +9,8 @@ from libc.math cimport sqrt
 from libc.string cimport memset
 
 from cylstm._core.kernels cimport (
-    ELU, GELU_TANH, LEAKY_RELU, RELU, SIGMOID, SILU, SOFTPLUS, SOFTSIGN, TANH, Kernels, activate as activate_kernel,
-    activate_backward as activate_backward_kernel, active, adam as adam_kernel, real, sgd as sgd_kernel,
-    sum_squares as sum_squares_kernel,
+    Activation, Kernels, activate as activate_kernel, activate_backward as activate_backward_kernel, activation_of,
+    active, adam as adam_kernel, real, sgd as sgd_kernel, sum_squares as sum_squares_kernel,
 )
 from cylstm._core.team cimport Team, part, run, threads_for
 
@@ -21,10 +20,6 @@ cdef enum:
 
 cdef enum Pass:
     SQUARES, SGD, ADAM, ACTIVATION, SLOPE
-
-# What dense layers may have between their product and their output, beside nothing.
-activations = {"relu": RELU, "leaky_relu": LEAKY_RELU, "tanh": TANH, "sigmoid": SIGMOID, "elu": ELU,
-               "softplus": SOFTPLUS, "softsign": SOFTSIGN, "gelu_tanh": GELU_TANH, "silu": SILU}
 
 # One pass over n elements; what a pass does not use is NULL or 0.
 cdef struct Flat:
@@ -38,7 +33,7 @@ cdef struct Flat:
     double* sums        # of squares, of each piece
     double lr, momentum, step_size, correction, beta1, beta2, eps, decay, gscale
     bint nesterov, decoupled
-    int activation
+    Activation activation
 
 
 cdef void pass_f32(void* flat, int me, int count, Team* team) noexcept nogil:
@@ -63,9 +58,9 @@ cdef void pass_share(const Flat* f, int me, int count, real* type_tag) noexcept 
             continue
         p, m, v = <real*>f.p + start, <real*>f.m, <real*>f.v + start
         if f.what == ACTIVATION:
-            activate_kernel(f.k, f.activation, n, g, p)
+            activate_kernel(f.k, &f.activation, n, g, p)
         elif f.what == SLOPE:
-            activate_backward_kernel(f.k, f.activation, n, g, p)
+            activate_backward_kernel(f.k, &f.activation, n, g, p)
         elif f.what == ADAM:
             adam_kernel(f.k, n, p, g, m + start, v, f.step_size, f.correction, f.beta1, f.beta2, f.eps, f.lr, f.decay,
                         f.decoupled, f.gscale)
@@ -143,23 +138,23 @@ def adam(real[::1] p, const real[::1] g, real[::1] m, real[::1] v, Py_ssize_t t,
         run_pass(&f, &g[0])
 
 
-def activate(str name, const real[::1] z, real[::1] y):
-    """y = f(z), which may be in the same memory; name: one of `activations`."""
-    pass_activation(name, z, y, ACTIVATION)
+def activate(activation, const real[::1] z, real[::1] y):
+    """y = f(z), which may be in the same memory; activation: as `cylstm.activations.as_activation` gives it."""
+    pass_activation(activation, z, y, ACTIVATION)
 
 
-def activate_backward(str name, const real[::1] z, real[::1] d):
+def activate_backward(activation, const real[::1] z, real[::1] d):
     """d *= f'(z): from d loss / d f(z) to d loss / d z."""
-    pass_activation(name, z, d, SLOPE)
+    pass_activation(activation, z, d, SLOPE)
 
 
-cdef pass_activation(str name, const real[::1] z, real[::1] out, Pass what):
+cdef pass_activation(activation, const real[::1] z, real[::1] out, Pass what):
     cdef Flat f
     if out.shape[0] != z.shape[0]:
         raise ValueError(f"z, out: expected as many numbers each, got {z.shape[0]} and {out.shape[0]}")
     if z.shape[0] == 0:
         return
     memset(&f, 0, sizeof(Flat))
-    f.what, f.n, f.p, f.g, f.activation = what, z.shape[0], &out[0], &z[0], activations[name]
+    f.what, f.n, f.p, f.g, f.activation = what, z.shape[0], &out[0], &z[0], activation_of(activation)
     with nogil:
         run_pass(&f, &z[0])
