@@ -65,7 +65,8 @@ _core.packed_rows _core.forward _core.backward _core.gradients _core.packed_weig
 _core.arguments _core.layer _core.torch_layer _core.head _core.updates _core.ctc _core.ctc_beam
 lstm
 dense inputs labels heads model_parameters
-tensor_files sequences iterables counting ctc batches metric_sums metrics loss_and_gradients own_loss predictions
+tensor_files sequences iterables counting ctc batches metric_sums label_metrics metrics \
+loss_and_gradients own_loss predictions
 text text.vocabulary text.corpus text.sampling text.measures
 training.pictures training.history training.events training.progress training.callbacks training.schedule \
 training.optim training.checkpoint training.targets training.dataset training.batch_stream training.run training.fit \

@@ -190,7 +190,8 @@ def evaluate(model, dataset, batch_size=256, wanted=None) -> dict[str, float]:
                     sums[name] = sums[name].plus(batch_loss(model, name, h, batch))
                     if name in measured:
                         tokens, make = batch.heads[name], partial(head_outputs, model, name)
-                        metrics.add_batch(measured[name], make, h, tokens.targets, tokens.weights, tokens.unit)
+                        ends = None if batch.plan is None else batch.plan.lengths
+                        metrics.add_batch(measured[name], make, h, tokens.targets, tokens.weights, tokens.unit, ends)
     if not all(found.weight for found in sums.values()):  # a Dataset has seen to it
         raise ValueError(f"{dataset.name}: expected at least one target that counts, got none")
     return {**means_of(model, sums), **metrics.values(wanted or {}, measured)}

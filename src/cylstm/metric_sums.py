@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from itertools import chain
 from numbers import Number
 
 import numpy as np
@@ -24,7 +25,8 @@ __all__ = [
 class Sums:
     """One metric over one pass. takes: of which losses, by what they say (`Loss.says`): "numbers", a number beside
     each of a target's; "quantiles", several beside each; "classes", logits of one class per token; "binary", logits of
-    a target of 0 or 1 each. better : "max" or "min"."""
+    a target of 0 or 1 each; "labels", those of each of N rows, and those found there, both a list of arrays (n,) in the
+    place of targets and outputs. better : "max" or "min"."""
 
     takes: tuple[str, ...] = ()
     better = "max"
@@ -246,7 +248,9 @@ class Everything(Sums):
         self.parts.append((targets.copy(), outputs, weights))  # the caller may write to theirs again
 
     def value(self):
-        return self.of_all(*map(np.concatenate, zip(*self.parts, strict=True)))
+        joined = (list(chain(*parts)) if isinstance(parts[0], list) else np.concatenate(parts)
+                  for parts in zip(*self.parts, strict=True))  # fmt: skip
+        return self.of_all(*joined)
 
     def of_all(self, targets, outputs, weights) -> float:
         raise NotImplementedError
@@ -289,7 +293,7 @@ def roc_auc_score():
 class Function(Everything):
     """A function of the user's. weights : where it takes them, its third argument's name, or 2 for its place."""
 
-    takes = ("numbers", "quantiles", "classes", "binary")
+    takes = ("numbers", "quantiles", "classes", "binary", "labels")
 
     def __init__(self, loss, O, name, function, weights):
         super().__init__(loss, O)

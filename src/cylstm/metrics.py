@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cylstm.checks import describe
+from cylstm.label_metrics import LabelError, add_rows
 from cylstm.metric_sums import (
     AUC,
     F1,
@@ -46,6 +47,7 @@ by_name: dict[str, type[Sums]] = {
     "f1": F1,
     "top_k": TopK,
     "auc": AUC,
+    "label_error": LabelError,
 }
 # Which way is better, of all that has a name of ours.
 BETTER = {"loss": "min", "accuracy": "max", **{name: kind.better for name, kind in by_name.items()}}
@@ -140,9 +142,8 @@ def taken_weights(name, function) -> str | int | None:
 def expect_fitting(kind, name, loss) -> None:
     """TypeError for a metric of what a loss does not say."""
     if loss.says not in kind.takes:
-        fitting = [repr(other) for other, one in by_name.items() if loss.says in one.takes]
-        expected = f"functions or names of {', '.join(fitting)}" if fitting else "none"
-        raise TypeError(f"metrics: expected {expected} with loss={loss.name!r}, got {name!r}")
+        fitting = ", ".join(repr(other) for other, one in by_name.items() if loss.says in one.takes)
+        raise TypeError(f"metrics: expected functions or names of {fitting} with loss={loss.name!r}, got {name!r}")
 
 
 def better_of(name) -> str | None:
@@ -178,16 +179,20 @@ def begin(wanted) -> dict[str, list[Sums]]:
     return {name: [metric.begin() for metric in metrics] for name, metrics in wanted.items()}
 
 
-def add_batch(sums, head, h, targets, weights=None, unit=1.0) -> None:
+def add_batch(sums, head, h, targets, weights=None, unit=1.0, lengths=None) -> None:
     """Take the tokens of a batch that count into all Sums of a head, a bounded number of outputs at a time.
 
     head : makes outputs (N, k * O) of h (N, D*H), those of k tokens to a row. targets : (N * k, ...). weights :
-    (N * k,) over `unit`, None for 1 everywhere.
+    (N * k,) over `unit`, None for 1 everywhere. Of a loss of rows h has all steps of each of B rows, targets are a list
+    of the labels of each, weights (B,), and lengths (B,), None for all steps.
     """
     if not len(h):
         return
-    k, O = len(targets) // len(h), sums[0].O
     weights = np.ones(len(targets)) if weights is None else weights.astype(np.float64) * unit
+    if sums[0].loss.of_rows:
+        add_rows(sums, head, h, targets, weights, lengths, AT_ONCE)
+        return
+    k, O = len(targets) // len(h), sums[0].O
     counted = weights > 0
     if targets.dtype.kind == "f":
         counted &= ~np.isnan(targets).all(axis=tuple(range(1, targets.ndim)))
