@@ -9,6 +9,7 @@ import numpy as np
 
 from cylstm._core import ctc as core
 from cylstm.metric_sums import Sums
+from cylstm.sequences import padded
 
 __all__ = ["LabelError", "add_rows", "edit_distances"]
 
@@ -35,25 +36,22 @@ class LabelError(Sums):
 
 def edit_distances(found, wanted) -> np.ndarray:
     """(N,) int64: how many labels must be inserted, deleted or replaced to make each row of `found` that of `wanted`,
-    lists of N arrays of integers (Levenshtein 1966).
+    lists of N >= 1 arrays of integers (Levenshtein 1966).
 
     One row of the table after the other, of all pairs at once: d[i, j] = min(d[i - 1, j - 1] + (f[i] != w[j]),
     d[i - 1, j] + 1, d[i, j - 1] + 1), of which the last is a running minimum of d[i, j] - j.
     """
-    sizes = [np.array([len(row) for row in rows], np.int64) for rows in (found, wanted)]
-    places = np.arange(1 + sizes[1].max(initial=0))
-    labels = np.zeros((len(wanted), len(places) - 1), np.int64)
-    for row, of_pair in zip(labels, wanted, strict=True):
-        row[: len(of_pair)] = of_pair
+    (found, steps), (wanted, sizes) = padded(found, np.int64), padded(wanted, np.int64)
+    places = np.arange(1 + wanted.shape[1])
     table = np.tile(places, (len(wanted), 1))
-    for i in range(sizes[0].max(initial=0)):
-        pairs = np.flatnonzero(sizes[0] > i)
+    for i in range(steps.max()):
+        pairs = np.flatnonzero(steps > i)
         before = table[pairs]
-        replaced = before[:, :-1] + (labels[pairs] != np.array([found[n][i] for n in pairs])[:, None])
+        replaced = before[:, :-1] + (wanted[pairs] != found[pairs, i, None])
         before += 1
         np.minimum(before[:, 1:], replaced, out=before[:, 1:])
         table[pairs] = np.minimum.accumulate(before - places, axis=1) + places
-    return table[np.arange(len(wanted)), sizes[1]]
+    return table[np.arange(len(wanted)), sizes]
 
 
 def add_rows(sums, head, h, targets, weights, lengths, at_once) -> None:
