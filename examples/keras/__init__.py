@@ -1,4 +1,4 @@
-"""The same four jobs with Keras 3 on JAX: `python -m examples.keras.forecast`."""
+"""The same seven jobs with Keras 3 on JAX: `python -m examples.keras.forecast`."""
 
 import os
 
