@@ -80,7 +80,7 @@ def test_a_season_is_nearer_than_the_one_before(printed):
     out = printed("series")
     found = {name: float(figure) for name, figure in figures(out).items()}
     assert set(found) == {"error over that of a season ago", "coverage"}
-    assert found["error over that of a season ago"] < 0.7 and 0.5 < found["coverage"] < 1
+    assert found["error over that of a season ago"] < 0.3 and 0.5 < found["coverage"] < 1
     rows = [row.strip("| ").split(" | ") for row in out.splitlines() if row.startswith("|")]
     assert [row[:2] for row in rows] == [["rises", "90"], ["to and fro", "50"]]
     ratios, inside = ([float(row[n]) for row in rows] for n in (2, 3))
@@ -91,7 +91,7 @@ def test_a_season_is_nearer_than_the_one_before(printed):
 def test_many_models_are_nearer_than_the_last_value(printed):
     found = {name: float(figure) for name, figure in figures(printed("many_models")).items()}
     assert set(found) == {"median error", "as the last value"}
-    assert found["median error"] < 0.8 * found["as the last value"]
+    assert found["median error"] < 0.55 * found["as the last value"]
 
 
 def test_the_policy_remembers(printed):
