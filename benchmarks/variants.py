@@ -1,0 +1,95 @@
+"""What do variants of the cell cost, forward and backward, beside the plain cell and beside the same in torch, which
+has no kernel for most of them: a loop over steps there, as its users write it."""
+
+import numpy as np
+
+from benchmarks.inference import layer_and_input
+from benchmarks.timer import agree
+from benchmarks.training import pass_of
+from cylstm import LSTM
+
+SHAPES = "series", "char"
+VARIANTS = {
+    "peepholes": dict(peepholes=True),
+    "coupled": dict(coupled=True),
+    "cell_clip": dict(cell_clip=3.0),
+    # Without corners, at which a last bit of difference is a slope of 0 or not.
+    "softsign": dict(activations=("sigmoid", "softsign", "softsign")),
+    "gate_clip": dict(gate_clip=5.0),
+}
+
+
+def functions():
+    """Our names of the activations that are measured, in torch."""
+    import torch
+
+    return {
+        "sigmoid": torch.sigmoid,
+        "tanh": torch.tanh,
+        "softsign": torch.nn.functional.softsign,
+    }
+
+
+def torch_loop(layer, x, dy):
+    """A callable that runs the layer's variant in torch, step by step, forward and backward: y and the gradients."""
+    import torch
+
+    cell, L, H = layer.cell, layer.num_layers, layer.hidden_size
+    values = {name: torch.from_numpy(array.copy()).requires_grad_() for name, array in layer.parameters.items()}
+    known = functions()
+    f_gates, f_g, f_c = (known[name] for name in cell.all_activations)
+    x, dy = torch.from_numpy(x).requires_grad_(), torch.from_numpy(dy)
+
+    def cut(z):
+        return z if cell.gate_clip is None else z.clamp(-cell.gate_clip, cell.gate_clip)
+
+    def run(inputs, n):
+        W, R, b = (values[f"{name}_l{n}"] for name in ("weight_ih", "weight_hh", "bias"))
+        P = values[f"peephole_l{n}"] if cell.peepholes else None
+        h = c = torch.zeros(inputs.shape[0], H)
+        from_inputs, outputs = inputs @ W.T + b, []
+        for z in from_inputs.unbind(1):
+            i, f, g, o = (z + h @ R.T).chunk(4, 1)
+            if P is not None:
+                i, f = i + P[0] * c, f + P[1] * c
+            i = f_gates(cut(i))
+            f = 1 - i if cell.coupled else f_gates(cut(f))
+            c = f * c + i * f_g(cut(g))
+            if cell.cell_clip is not None:
+                c = c.clamp(-cell.cell_clip, cell.cell_clip)
+            if P is not None:
+                o = o + P[2] * c
+            h = f_gates(cut(o)) * f_c(c)
+            outputs.append(h)
+        return torch.stack(outputs, 1)
+
+    def call():
+        for value in (x, *values.values()):
+            value.grad = None
+        y = x
+        for n in range(L):
+            y = run(y, n)
+        y.backward(dy)
+        return y.detach(), {"x": x.grad, **{name: value.grad for name, value in values.items()}}
+
+    return call
+
+
+def cases(shapes, threads):
+    """Labels and contenders of each shape and variant; outputs and gradients are compared first."""
+    for shape in shapes:
+        if shape.name not in SHAPES:
+            continue
+        plain, x = layer_and_input(shape)
+        for name, options in VARIANTS.items():
+            layer = LSTM(shape.I, shape.H, shape.L, seed=1, **options)
+            ours = pass_of(layer, x)
+            contenders = {"cylstm": ours, "plain cell": pass_of(plain, x), "torch": torch_loop(layer, x, ours.dy)}
+            y, gradients = ours()
+            y_torch, d_torch = contenders["torch"]()
+            agree("torch", y_torch, y)
+            agree("torch dx", d_torch["x"], gradients.x)
+            for key, d in gradients.parameters.items():
+                if not (layer.cell.coupled and key.startswith(("weight", "bias"))):  # those of f: None there, 0 here
+                    agree(f"torch d{key}", d_torch[key], np.asarray(d))
+            yield {"shape": shape.name, "variant": name}, contenders
