@@ -18,7 +18,7 @@ import numpy as np
 from cylstm.checks import path_name
 from cylstm.version import __version__
 
-__all__ = ["Tensors", "open_tensors", "write_atomically", "write_tensors"]
+__all__ = ["Tensors", "open_safetensors", "open_tensors", "write_atomically", "write_tensors"]
 
 FORMAT = 1
 
@@ -85,11 +85,11 @@ class Tensors:
 
 
 @contextlib.contextmanager
-def open_tensors(path, kind: str):
-    """Open a file written by write_tensors. Raises OSError, or ValueError for a file that is anything else."""
+def open_safetensors(path: str, expected: str):
+    """Open any safetensors file: the open file and its metadata, a dict. Raises OSError, or ValueError that says what
+    was expected for a file that is anything else."""
     from safetensors import SafetensorError, safe_open
 
-    path = path_name("path", path)
     if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
         raise ValueError(f"{path}: expected a regular file, got a pipe or a device")
     with open(path, "rb"):
@@ -99,11 +99,20 @@ def open_tensors(path, kind: str):
         metadata = opened.metadata() or {}
     except SafetensorError as error:
         raise ValueError(
-            f"{path}: expected a cylstm {kind}, got a file that is truncated or none at all ({error})"
+            f"{path}: expected {expected}, got a file that is truncated or none at all ({error})"
         ) from None
     with opened as file:
+        yield file, metadata
+
+
+@contextlib.contextmanager
+def open_tensors(path, kind: str):
+    """Open a file written by write_tensors. Raises OSError, or ValueError for a file that is anything else."""
+    path = path_name("path", path)
+    with open_safetensors(path, f"a cylstm {kind}") as (file, metadata):
+        header = _checked_header(path, kind, metadata)
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        yield Tensors(path, _checked_header(path, kind, metadata), shapes, file.get_tensor)
+        yield Tensors(path, header, shapes, file.get_tensor)
 
 
 def _checked_header(path, kind, metadata) -> dict:
@@ -112,7 +121,8 @@ def _checked_header(path, kind, metadata) -> dict:
         version = header["format"]
         found = header["kind"]
     except (KeyError, RecursionError, TypeError, ValueError):
-        raise ValueError(f"{path}: expected a cylstm {kind}, got safetensors without its header") from None
+        raise ValueError(f"{path}: expected a cylstm {kind}, got safetensors without its header; cylstm.exchange.load "
+                         "reads weights of PyTorch") from None  # fmt: skip
     if type(version) is not int or version < 1:
         raise ValueError(f"{path}: expected a format from 1 to {FORMAT}, got {version!r}")
     if version > FORMAT:

@@ -16,7 +16,12 @@ __all__ = ["FORMATS", "Network", "load", "model_of", "network_of", "read", "save
 
 # Formats by name: the module with `read(path) -> Network` and `write(network, path)`, either of which may be missing
 # where the format goes one way only, and the endings of its files.
-FORMATS: dict[str, tuple[str, ...]] = {}
+FORMATS: dict[str, tuple[str, ...]] = {
+    "pytorch": (".pt", ".pth", ".safetensors"),
+    "rtneural": (".json",),
+    "nam": (".nam",),
+    "c_header": (".h",),
+}
 
 
 def format_of(path, format=None) -> str:

@@ -6,6 +6,7 @@ Orders are ours: gates i, f, g, o, weights (outputs, inputs), one bias per gate.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -17,7 +18,10 @@ from cylstm.init import LATER
 from cylstm.lstm import LSTM
 from cylstm.model import Model
 
-__all__ = ["Dense", "Direction", "Embedding", "Network", "Recurrent", "model_of", "network_of"]
+__all__ = [
+    "Dense", "Direction", "Embedding", "Network", "Recurrent", "expect_plain", "model_of", "naming", "network_of",
+    "parted",
+]  # fmt: skip
 
 # The loss of a model whose outputs go through this, and back.
 LOSSES = {"linear": "mse", "softmax": "cross_entropy", "sigmoid": "binary_cross_entropy"}
@@ -144,6 +148,35 @@ def expect(name, array, shape) -> tuple[int, ...]:
         told = ", ".join("any" if n is None else str(n) for n in shape)
         raise ValueError(f"{name}: expected shape ({told}), got {array.shape}")
     return array.shape
+
+
+@contextlib.contextmanager
+def naming(path):
+    """What is wrong with a file's network is said with the file's name before it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def expect_plain(format: str, recurrent, known=()) -> None:
+    """ValueError for what LSTM layers have that a format cannot say.
+
+    That is each field that is not as it is by default. known : those that the format has; "directions" for both of
+    them. Sizes, biases and dropout, which is of training only, are left to the caller.
+    """
+    for n, layer in enumerate(recurrent):
+        if len(layer.directions) != 1 and "directions" not in known:
+            raise ValueError(f"LSTM layer {n}: expected one direction, as {format} has, got both")
+        for part in (layer, *layer.directions):
+            for one in fields(part):
+                value = getattr(part, one.name)
+                if one.name in ("directions", "weight_ih", "weight_hh", "bias", "dropout", *known):
+                    continue
+                absent = one.name in ("peephole", "h0", "c0") and value is not None and not value.any()
+                if not absent and (isinstance(value, np.ndarray) or value != one.default):
+                    raise ValueError(f"LSTM layer {n}: expected no {one.name}, which {format} has not, "
+                                     f"got {describe(value)}")  # fmt: skip
 
 
 def arrays_of(layer):
