@@ -179,7 +179,7 @@ WRONG = {
     "half a bias": (without("bias_hh_l0"), {}, "expected a tensor bias_hh_l0, got none"),
     "two lengths": (changed("bias_hh_l0", np.ones(1, F4)), {}, r"bias_hh_l0: expected shape \(20,\), got \(1,\)"),
     "one way more": (changed("weight_ih_l0_reverse", np.ones((20, 3), F4)), {}, "weight_hh_l0_reverse, got none"),
-    "a gap": (changed("weight_ih_l2", np.ones((20, 5), F4)), {}, r"expected the names .* layers 0\.\.0, got weight_ih_l2"),
+    "a gap": (changed("weight_ih_l2", np.ones((20, 5), F4)), {}, r"the names .* layers 0\.\.0, got weight_ih_l2"),
     "projection": (changed("weight_hr_l0", np.ones((2, 5), F4)), {}, r"expected no projection .*, got weight_hr_l0 "),
     "integers": (changed("weight_ih_l0", np.ones((20, 3), "i1")), {}, "weight_ih_l0: expected floating-point numbers"),
     "shapes": (changed("weight_ih_l0", np.ones((19, 3), F4)), {}, r"weight_ih: expected shape \(20, any\), got \(19"),
