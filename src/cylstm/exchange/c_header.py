@@ -115,7 +115,7 @@ def write(network: Network, path, *, name="model") -> None:
 def header_of(network, file) -> str:
     """The text, with NAME, REAL and functions that end with F."""
     table, before, recurrent, _ = parted(network)
-    expect_plain("one step in C", recurrent, known=("last", "h0", "c0"))
+    expect_plain("a step in C", recurrent, known=("last", "h0", "c0"))
     first = before[0].weight if before else recurrent[0].directions[0].weight_ih
     sizes = {"inputs": 1 if table else first.shape[1], "outputs": network.layers[-1].width,
              "gates": 4 * max(layer.hidden_size for layer in recurrent)}  # fmt: skip
