@@ -22,7 +22,8 @@ def fuzz(name, options):
     import atheris
 
     with atheris.instrument_imports(include=["cylstm"], enable_loader_override=False):
-        from cylstm import model, tensor_files, training  # noqa: F401
+        from cylstm import exchange, model, tensor_files, training  # noqa: F401
+        from cylstm.exchange import nam, pytorch, rtneural  # noqa: F401
     from fuzz import targets
 
     for kind in ("model", "checkpoint"):

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import cylstm
+from fuzz import exchange_targets
 
 RAW, HEADER, CONTAINER = range(3)
 REFUSALS = (ValueError, OSError)
@@ -108,10 +109,13 @@ def vocabulary(data):
 
 
 TARGETS = {target.__name__: target for target in (model, checkpoint, resume, vocabulary)}
+TARGETS |= exchange_targets.TARGETS
 
 
 def seeds(name):
     """Right files in each of the forms, for the fuzzer to begin with."""
+    if name in exchange_targets.TARGETS:
+        return exchange_targets.seeds(name)
     if name == "vocabulary":
         return [cylstm.Vocabulary.from_text(text, level=level).to_json().encode()
                 for level in ("char", "word") for text in ("a b c", "long words, short ones")]  # fmt: skip

@@ -78,7 +78,7 @@ def layers_of(weights, I, H, L, O):
         return part
 
     parts = [(take(4 * H, (H if n else I) + H), take(4 * H), take(H), take(H)) for n in range(L)]
-    starts = any(h0.any() or c0.any() for _, _, h0, c0 in parts)
+    starts = any(part.tobytes().strip(b"\0") for _, _, *states in parts for part in states)  # -0.0 comes back, too
     layers = [
         Recurrent((Direction(side[:, :-H].copy(), side[:, -H:].copy(), bias, None, *((h0, c0) if starts else ())),))
         for side, bias, h0, c0 in parts
@@ -94,7 +94,7 @@ def write(network: Network, path, *, sample_rate=None, metadata=None) -> None:
     both directions, variants of the cell, layers of unequal width, weights that are not finite.
     """
     path = path_name("path", path)
-    notes = dict(network.notes.get("nam", {}))
+    notes = {"version": VERSION, **network.notes.get("nam", {"metadata": {}})}
     if sample_rate is not None:
         rate = real_in("sample_rate", sample_rate, 0, open_low=True)
         notes["sample_rate"] = int(rate) if rate.is_integer() else rate
@@ -110,9 +110,8 @@ def write(network: Network, path, *, sample_rate=None, metadata=None) -> None:
         parts = [part.ravel() for layer in recurrent for part in parts_of(layer.directions[0])]
         parts += [head.weight.ravel(), np.zeros(O) if head.bias is None else head.bias]
         weights = [number for part in parts for number in part.tolist()]
-    file = {"version": notes.pop("version", VERSION), "metadata": notes.pop("metadata", {}), "architecture": "LSTM",
-            "config": config, "weights": weights, **notes}  # fmt: skip
-    write_object(path, file)
+    first = {key: notes.pop(key) for key in ("version", "metadata") if key in notes}
+    write_object(path, {**first, "architecture": "LSTM", "config": config, "weights": weights, **notes})
 
 
 def checked(network):
