@@ -97,6 +97,7 @@ WRONG = {
     "later": (at("version", value="0.8.0"), "version: expected 0.5.0 to 0.7, got str '0.8.0'"),
     "no version": (at("version", value=5), "version: expected 0.5.0 to 0.7, got int 5"),
     "fewer": (lambda file: {**file, "weights": file["weights"][:-1]}, "weights: expected 160 numbers for .*, got 159"),
+    "one more": (lambda file: {**file, "weights": [*file["weights"], 0.5]}, "expected 160 numbers for .*, got 161"),
     "more": (at("config", "out_channels", value=2), "weights: expected 164 numbers for .*, got 160"),
     "huge": (at("config", "hidden_size", value=10**12), "weights: expected 12000000000017000000000001 numbers"),
     "deep": (at("config", "num_layers", value=10**12), "weights: expected 89999999999980 numbers for .*, got 160"),

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from lstm_by_hand import both_ways, lstm_layer
-from test_exchange import random_model
+from test_exchange import arrays, random_model
 
 import cylstm
 from cylstm import exchange
+from cylstm.exchange.network import Direction, Network, Recurrent
 
 
 def lstm_of(rng, I, H, L=1, ways=("",), prefix="", dtype=np.float32):
@@ -152,6 +153,14 @@ def test_a_layer_comes_back_to_the_bit(tmp_path):
     exchange.save(lstm, tmp_path / "l.safetensors")
     assert np.array_equal(exchange.load(tmp_path / "l.safetensors").parameters.flat, lstm.parameters.flat)
     assert set(safetensors.numpy.load_file(tmp_path / "l.safetensors")) == set(lstm.parameters)
+
+
+def test_a_layer_without_a_bias_gets_zeros_where_others_have_one(tmp_path):
+    W, U, b, V, Z = arrays((20, 3), (20, 5), (20,), (20, 5), (20, 5))
+    layers = Recurrent((Direction(W, U, b),)), Recurrent((Direction(V, Z),))
+    exchange.write(Network(layers), tmp_path / "l.safetensors")
+    state = safetensors.numpy.load_file(tmp_path / "l.safetensors")
+    assert np.array_equal(state["bias_ih_l0"], b) and np.array_equal(state["bias_ih_l1"], np.zeros(20, "f4"))
 
 
 def test_our_own_files_and_theirs_point_to_each_other(tmp_path, rng):
