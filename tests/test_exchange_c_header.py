@@ -50,6 +50,8 @@ def run_in_c(folder, x, real, ids=False):
     command = [COMPILER, "-std=c99", "-O1", "-Wall", "-Wextra", "-Werror", "-pedantic", "main.c", "-o", "main", "-lm"]
     built = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
+    if shutil.which("c++"):
+        subprocess.run(["c++", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "main.c"], cwd=folder, check=True)
     run = subprocess.run(
         [str(folder / "main")], input=np.ascontiguousarray(x).tobytes(), capture_output=True, check=True
     )
