@@ -1,6 +1,7 @@
 """PyTorch's state dicts, in memory and as safetensors; torch itself is in tests/others."""
 
 import json
+import os
 import struct
 import sys
 
@@ -182,6 +183,12 @@ def changed(name, value):
 
 
 F4 = np.float32
+
+
+def projected(state):
+    return {**state, "weight_hh_l0": np.ones((20, 2), F4), "weight_hr_l0": np.ones((2, 5), F4)}
+
+
 WRONG = {
     "no LSTM": (lambda state: {"weight": np.ones((3, 4), F4)}, {}, r"expected an LSTM's weight_hh_l0 \(4\*H, H\), got"),
     "prefix": (dict, {"prefix": "rnn."}, "expected a tensor rnn.weight_ih_l0, got none among .*weight_ih_l0"),
@@ -189,7 +196,7 @@ WRONG = {
     "two lengths": (changed("bias_hh_l0", np.ones(1, F4)), {}, r"bias_hh_l0: expected shape \(20,\), got \(1,\)"),
     "one way more": (changed("weight_ih_l0_reverse", np.ones((20, 3), F4)), {}, "weight_hh_l0_reverse, got none"),
     "a gap": (changed("weight_ih_l2", np.ones((20, 5), F4)), {}, r"the names .* layers 0\.\.0, got weight_ih_l2"),
-    "projection": (changed("weight_hr_l0", np.ones((2, 5), F4)), {}, r"expected no projection .*, got weight_hr_l0 "),
+    "projection": (projected, {}, r"weight_hr_l0: expected an LSTM without a projection"),
     "integers": (changed("weight_ih_l0", np.ones((20, 3), "i1")), {}, "weight_ih_l0: expected floating-point numbers"),
     "shapes": (changed("weight_ih_l0", np.ones((19, 3), F4)), {}, r"weight_ih: expected shape \(20, any\), got \(19"),
     "no head": (dict, {"head": "out."}, "expected a tensor out.weight, got none"),
@@ -238,6 +245,14 @@ def test_damaged_files_are_refused_by_name(content, tmp_path):
         exchange.load(tmp_path / "x.safetensors")
     with pytest.raises(FileNotFoundError):
         exchange.load(tmp_path / "absent.safetensors")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+@pytest.mark.parametrize("ending", [".safetensors", ".json", ".nam"])
+def test_a_pipe_is_not_waited_for(ending, tmp_path):
+    os.mkfifo(tmp_path / f"p{ending}")
+    with pytest.raises(ValueError, match=rf"^[^:]*p{ending}: expected a regular file, got a pipe or a device"):
+        exchange.load(tmp_path / f"p{ending}")
 
 
 def test_a_claim_of_too_much_allocates_nothing(tmp_path, traced):

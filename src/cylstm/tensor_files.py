@@ -18,7 +18,7 @@ import numpy as np
 from cylstm.checks import path_name
 from cylstm.version import __version__
 
-__all__ = ["Tensors", "open_safetensors", "open_tensors", "write_atomically", "write_tensors"]
+__all__ = ["Tensors", "expect_file", "open_safetensors", "open_tensors", "write_atomically", "write_tensors"]
 
 FORMAT = 1
 
@@ -84,16 +84,22 @@ class Tensors:
         return array
 
 
+def expect_file(path: str) -> None:
+    """OSError where there is no file that can be read, ValueError for a pipe or a device: other libraries' errors name
+    no path, and a pipe has no end."""
+    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
+        raise ValueError(f"{path}: expected a regular file, got a pipe or a device")
+    with open(path, "rb"):
+        pass
+
+
 @contextlib.contextmanager
 def open_safetensors(path: str, expected: str):
     """Open any safetensors file: the open file and its metadata, a dict. Raises OSError, or ValueError that says what
     was expected for a file that is anything else."""
     from safetensors import SafetensorError, safe_open
 
-    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
-        raise ValueError(f"{path}: expected a regular file, got a pipe or a device")
-    with open(path, "rb"):
-        pass  # safetensors' own errors for a missing or unreadable file name no path
+    expect_file(path)
     try:
         opened = safe_open(path, framework="numpy")
         metadata = opened.metadata() or {}

@@ -97,10 +97,12 @@ SOFTMAX = """\
 def write(network: Network, path, *, name="model") -> None:
     """Write a header with a network's weights and `NAME_reset`, `NAME_step`, atomically.
 
-    name : what all its names begin with, an identifier of C. Numbers are float, or double where weights are float64,
-    each with its bits. Of a network that gives its last output only, that is what the last step gives.
-    Raises OSError, TypeError, or ValueError for what no step can do: both directions; for variants of the cell; and for
-    weights that are not finite.
+    name : what all its names begin with, an identifier of C.
+
+    Numbers are float, or double where weights are float64, each with its bits. Of a network that gives its last output
+    only, that is what the last step gives.
+
+    Raises OSError, TypeError, or ValueError for both directions, variants of the cell, and weights that are not finite.
     """
     path = path_name("path", path)
     if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name)):

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
 
 import numpy as np
 
 from cylstm.checks import describe
-from cylstm.tensor_files import write_atomically
+from cylstm.tensor_files import expect_file, write_atomically
 
 __all__ = ["array_of", "expect_keys", "read_object", "write_object"]
 
 
 def read_object(path) -> dict:
-    """The object that a file is. Raises OSError, or ValueError for one that is none, without its name."""
-    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
-        raise ValueError("expected a regular file, got a pipe or a device")
+    """The object that a file is. Raises OSError, or ValueError for one that is none."""
+    expect_file(path)
     with open(path, "rb") as file:
         text = file.read()
     try:

@@ -27,8 +27,11 @@ LAST = 7  # 0.7.x: by the format's rules, what comes later may mean something el
 def read(path, *, dtype="float32") -> Network:
     """A `.nam` file of an LSTM as a network.
 
-    dtype : of the weights, "float32" or "float64". `notes["nam"]` has what the file says besides: "version",
-    "sample_rate", "metadata", ...; `write` puts it back. A state h0, c0 of zeros counts as none.
+    dtype : of the weights, "float32" or "float64".
+
+    `notes["nam"]` has what the file says besides: "version", "sample_rate", "metadata", ...; `write` puts it back. A
+    state h0, c0 of zeros counts as none.
+
     Raises OSError, TypeError, or ValueError: other architectures (WaveNet, ...) and versions by their names, weights
     that are more or fewer than the sizes ask for.
     """
@@ -89,7 +92,9 @@ def layers_of(weights, I, H, L, O):
 def write(network: Network, path, *, sample_rate=None, metadata=None) -> None:
     """Write a `.nam` file, atomically; numbers are written in full.
 
-    sample_rate : of the sound, in Hz; metadata : {"name": ..., "gear_type": ...}. None: those of `notes["nam"]`.
+    sample_rate : of the sound, in Hz; None: that of `notes["nam"]`.
+    metadata : {"name": ..., "gear_type": ..., ...}; None: that of `notes["nam"]`.
+
     Raises OSError, TypeError, or ValueError for what NAM has not: an embedding, dense layers beside one linear head,
     both directions, variants of the cell, layers of unequal width, weights that are not finite.
     """

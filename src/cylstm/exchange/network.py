@@ -152,11 +152,12 @@ def expect(name, array, shape) -> tuple[int, ...]:
 
 @contextlib.contextmanager
 def naming(path):
-    """What is wrong with a file's network is said with the file's name before it."""
+    """What is wrong with a file's network is said with the file's name before it, once."""
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        start = f"{path}: "
+        raise ValueError(start + str(error).removeprefix(start)) from None
 
 
 def expect_plain(format: str, recurrent, known=()) -> None:

@@ -13,7 +13,7 @@ import re
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import count, takewhile
+from itertools import count, islice, takewhile
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from cylstm._core.updates import activations
 from cylstm.cell import SUFFIXES
 from cylstm.checks import describe, one_of, path_name, plain_array
 from cylstm.exchange.network import Dense, Direction, Embedding, Network, Recurrent, expect_plain, naming, parted
-from cylstm.tensor_files import open_safetensors, write_atomically
+from cylstm.tensor_files import expect_file, open_safetensors, write_atomically
 
 __all__ = ["named_arrays", "read", "state_dict", "write"]
 
@@ -49,7 +49,8 @@ class States:
 
     def names(self) -> str:
         """Some of them, to be shown."""
-        return ", ".join(list(self.shapes)[:8]) + (", ..." if len(self.shapes) > 8 else "")
+        text = ", ".join(islice(self.shapes, 8))
+        return text if len(self.shapes) <= 8 and len(text) <= 300 else f"{text[:300]}, ..."
 
 
 # --- in ---------------------------------------------------------------------------------------------------------------
@@ -65,10 +66,11 @@ def read(
         of the names: `model_state.lstm.weight_ih_l0`.
     prefix : what stands before `weight_ih_l0`: "encoder.lstm.", or several, of LSTMs one behind the other. None: that
         of the only LSTM (or LSTMCell) that is there.
-    embedding : the prefix of an embedding's `weight`, "encoder.". before, after : dense layers before and behind the
-        LSTM, {prefix: activation}, one of `cylstm.Dense`'s. head : the prefix of the last linear layer. final : what
-        comes behind it, "linear", "softmax" or "sigmoid".
-    last : whether only the last step's output goes on behind the LSTM.
+    embedding : the prefix of an embedding's `weight`, "encoder.".
+    before, after : dense layers before and behind the LSTM, {prefix: activation}, one of `cylstm.Dense`'s.
+    head : the prefix of the last linear layer.
+    final : what comes behind that, "linear", "softmax" or "sigmoid".
+    last : whether only the final state goes on behind the LSTM, of both directions, as `h_n` has it.
 
     Weights of float16 and bfloat16 become float32, exactly. `notes["left_out"]` has the names that were not asked for.
     Raises OSError, ImportError, TypeError, or ValueError: two LSTMs and no prefix, a name that is not there, a
@@ -102,7 +104,7 @@ def prefix_of(states) -> str:
     found = []
     for name, shape in states.shapes.items():
         match = re.fullmatch(r"((?:.*\.)?)weight_hh(?:_l0)?", name)
-        if match and len(shape) == 2 and shape[0] == 4 * shape[1]:
+        if match and len(shape) == 2 and (shape[0] == 4 * shape[1] or f"{match[1]}weight_hr_l0" in states.shapes):
             found.append(match[1])
     if not found:
         raise ValueError(f"expected an LSTM's weight_hh_l0 (4*H, H), got none among {states.names()}")
@@ -118,7 +120,9 @@ def lstm_layers(states, prefix):
     else:
         endings = list(takewhile(lambda end: f"{prefix}weight_ih{end}" in states.shapes, (f"_l{n}" for n in count())))
     if not endings:
-        states.array(f"{prefix}weight_ih_l0")
+        states.array(f"{prefix}weight_ih_l0")  # which says so
+    if f"{prefix}weight_hr_l0" in states.shapes:
+        raise ValueError(f"{prefix}weight_hr_l0: expected an LSTM without a projection (proj_size), got one")
     both = f"{prefix}weight_ih_l0_reverse" in states.shapes
     layers = [
         Recurrent(tuple(direction(states, prefix, end + suffix) for suffix in SUFFIXES[: 1 + both])) for end in endings
@@ -126,8 +130,7 @@ def lstm_layers(states, prefix):
     for name in states.shapes:
         rest = name.removeprefix(prefix)
         if name.startswith(prefix) and re.match(r"(weight|bias)_[ih][hr]", rest) and name not in states.taken:
-            names = f"the names of an nn.LSTM with layers 0..{len(layers) - 1}"
-            what = "no projection (proj_size)" if rest.startswith("weight_hr") else names
+            what = f"the names of an nn.LSTM with layers 0..{len(layers) - 1}"
             raise ValueError(f"{prefix or 'LSTM'}: expected {what}, got {name} {states.shapes[name]}")
     return layers
 
@@ -164,8 +167,7 @@ def loaded_by_torch(path):
     except ImportError:
         raise ImportError(f"{path}: expected torch, which reads its own files, got none; "
                           "safetensors need none") from None  # fmt: skip
-    with open(path, "rb"):
-        pass  # as for any file, where there is none
+    expect_file(path)
     try:
         value = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of many types: a pickle's, an archive's, torch's own
@@ -212,23 +214,20 @@ def real(name, value) -> np.ndarray:
 @contextlib.contextmanager
 def of_safetensors(path):
     """The states of a safetensors file."""
-    try:
-        with open_safetensors(path, "weights of PyTorch") as (file, metadata):
-            if "cylstm" in metadata:
-                raise ValueError("expected weights of PyTorch, got a file of cylstm's own, which Model.load reads")
-            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+    with open_safetensors(path, "weights of PyTorch") as (file, metadata):
+        if "cylstm" in metadata:
+            raise ValueError("expected weights of PyTorch, got a file of cylstm's own, which Model.load reads")
+        parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
 
-            def get(name):
-                kind = parts[name].get_dtype()
-                if kind == "BF16":
-                    return of_bfloat16(path, name)
-                if kind not in ("F16", "F32", "F64"):
-                    raise ValueError(f"{name}: expected floating-point numbers, got {kind}")
-                return real(name, file.get_tensor(name))
+        def get(name):
+            kind = parts[name].get_dtype()
+            if kind == "BF16":
+                return of_bfloat16(path, name)
+            if kind not in ("F16", "F32", "F64"):
+                raise ValueError(f"{name}: expected floating-point numbers, got {kind}")
+            return real(name, file.get_tensor(name))
 
-            yield States({name: tuple(part.get_shape()) for name, part in parts.items()}, get)
-    except ValueError as error:
-        raise ValueError(str(error).removeprefix(f"{path}: ")) from None
+        yield States({name: tuple(part.get_shape()) for name, part in parts.items()}, get)
 
 
 def of_bfloat16(path, name):

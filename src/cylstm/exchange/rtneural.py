@@ -26,9 +26,11 @@ DENSE = ("dense", "time-distributed-dense")
 def read(path, *, dtype="float32", **options) -> Network:
     """A file of RTNeural as a network; outputs are those of every step, as RTNeural's are.
 
-    dtype : of the weights, "float32" or "float64". options : for a file that is a state dict, `prefix`, `head`, ... of
-    `exchange.pytorch.read`. Raises OSError, TypeError, or ValueError: other layers (conv1d, gru, prelu, ...) and other
-    activations by their names, weights that do not fit.
+    dtype : of the weights, "float32" or "float64".
+    options : for a file that is a state dict, `prefix`, `head`, ... of `exchange.pytorch.read`.
+
+    Raises OSError, TypeError, or ValueError: other layers (conv1d, gru, prelu, ...) and other activations by their
+    names, weights that do not fit.
     """
     path = path_name("path", path)
     one_of("dtype", dtype, ("float32", "float64"))
@@ -117,9 +119,10 @@ def write(network: Network, path, *, state_dict=False) -> None:
     """Write JSON that RTNeural reads, atomically; numbers are written in full.
 
     state_dict : for a file of the other kind, whose names are those of `exchange.pytorch.write`; activations are no
-    part of it. Raises OSError, TypeError, or ValueError for what RTNeural has not: an embedding, both directions,
-    variants of the cell, a first state, a network that gives its last output only, other activations, weights that are
-    not finite.
+        part of it.
+
+    Raises OSError, TypeError, or ValueError for what RTNeural has not: an embedding, both directions, variants of the
+    cell, a first state, a network that gives its last output only, other activations, weights that are not finite.
     """
     path = path_name("path", path)
     with naming(path):
