@@ -34,6 +34,8 @@ if sys.platform == "linux":
     checks.append("-pthread")  # a library of its own in glibc before 2.34
     flags.append("-pthread")
 link_flags = [*checks, *(["-static"] if sys.platform == "win32" else [])]  # MinGW's own libraries
+if sys.platform == "linux" and not (DEBUG or SANITIZE or "--inplace" in sys.argv):
+    link_flags.append("-Wl,-s")  # no names of functions in a wheel: 7 % of each module
 
 if MACOS:
     accelerate = [*link_flags, "-framework", "Accelerate"]
