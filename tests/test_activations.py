@@ -128,13 +128,18 @@ def test_a_model_with_them_learns_and_comes_back(tmp_path):
     rng = np.random.default_rng(2)
     x = rng.standard_normal((40, 15, 2)).astype("float32")
     y = x.cumsum(axis=1)[..., :1] / 4
-    history = model.fit(x, y, epochs=15, batch_size=8, progress=False, optimizer=cylstm.Adam(1e-2))
+    common = dict(batch_size=8, progress=False, optimizer=cylstm.Adam(1e-2))
+    history = model.fit(x, y, epochs=15, checkpoint=tmp_path / "run.ckpt", **common)
     assert history.train_loss[-1] < 0.3 * history.train_loss[0]
     model.save(tmp_path / "model.safetensors")
     again = Model.load(tmp_path / "model.safetensors")
     assert again.config == model.config and again.lstm.cell == model.lstm.cell
     for other in (again, copy.deepcopy(model)):
         assert np.array_equal(other(x)[0], model(x)[0])
+    other = Model.from_checkpoint(tmp_path / "run.ckpt")
+    for one in (model, other):
+        one.fit(x, y, epochs=17, resume=tmp_path / "run.ckpt", **common)
+    assert np.array_equal(other.parameters.flat, model.parameters.flat)
     assert "leaky_relu" in repr(model) and "leaky_relu" in repr(model.lstm)
 
 

@@ -130,18 +130,23 @@ def heads_config(heads) -> dict:
     return {name: value for name, value in config.items() if name not in unsaid}
 
 
-def parameter_names(name: str) -> tuple[str, str]:
-    """Of weight and bias of a head of this name."""
+def parameter_names(name: str, tied: bool = False) -> tuple[str, str]:
+    """Of weight and bias of a head of this name. tied : its weight is the embedding's."""
     prefix = f"head.{name}." if name else "head."
-    return f"{prefix}weight", f"{prefix}bias"
+    return "embedding.weight" if tied else f"{prefix}weight", f"{prefix}bias"
 
 
-def layout_of(heads, features: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the parameters of heads that see so many features."""
+def layout_of(heads, features: int, table=None) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the parameters of heads that see so many features. table : (V, E) of the embedding that the
+    one head shares. ValueError where it cannot."""
     shapes = {}
+    if table is not None and [(head.groups * head.output_size, features) for head in heads.values()] != [table]:
+        sees = ", ".join(f"{head.groups * head.output_size} outputs of {features} features" for head in heads.values())
+        raise ValueError(f"tied: expected one head of {table[0]} outputs that sees {table[1]} features, got {sees}")
     for name, head in heads.items():
         weight, bias = parameter_names(name)
-        shapes[weight] = (head.groups * head.output_size, features)
+        if table is None:
+            shapes[weight] = (head.groups * head.output_size, features)
         if head.bias:
             shapes[bias] = (head.groups * head.output_size,)
     return shapes
@@ -158,7 +163,8 @@ def of_kinds(heads) -> dict[str, list[str]]:
 def initialise(parameters, heads, rng) -> None:
     """Weights with standard deviation 1/sqrt(fan_in), uniform; biases 0."""
     for name, head in heads.items():
-        weight, bias = (parameters.raw(part) if part in parameters else None for part in parameter_names(name))
+        weight, bias = parameter_names(name, tied=parameter_names(name)[0] not in parameters)
+        weight, bias = parameters.raw(weight), parameters.raw(bias) if head.bias else None
         bound = math.sqrt(3 / weight.shape[1])
         weight[:] = rng.uniform(-bound, bound, weight.shape)
         if head.bias:
@@ -167,7 +173,7 @@ def initialise(parameters, heads, rng) -> None:
 
 def weights_of(model, name) -> tuple:
     """Weight and bias of one head, views that are not tracked; None for no bias."""
-    weight, bias = parameter_names(name)
+    weight, bias = parameter_names(name, model.tied)
     return model.parameters.raw(weight), model.parameters.raw(bias) if model.heads[name].bias else None
 
 

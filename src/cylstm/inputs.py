@@ -49,10 +49,11 @@ def layout(input_size, embedding_size, embeddings, before) -> dict[str, tuple[in
 
 
 def config_of(model) -> dict:
-    """What of a model's embeddings of columns and dense layers there is, for JSON: what there is not has no entry, so
+    """What a model has around its LSTM beside a plain embedding and head, for JSON: what there is not has no entry, so
     that older versions read the files of models without."""
     around = {"embeddings": {str(column): list(sizes) for column, sizes in model.embeddings.items()}}
     around.update({name: [layer.config for layer in getattr(model, name)] for name in ("before", "after")})
+    around.update({"embedding_dropout": model.embedding_dropout, "tied": model.tied})
     return {name: value for name, value in around.items() if value}
 
 
@@ -71,6 +72,7 @@ class Taken(NamedTuple):
     real: np.ndarray | None  # of this shape: where they are, None for everywhere
     ids: np.ndarray | None  # (N,), or (N, columns)
     dense: list | None = None
+    kept: np.ndarray | None = None  # (N, 1): of dropout, 1 / (1 - p) where a row of the table is kept, else 0
 
 
 class Inputs:
@@ -79,6 +81,7 @@ class Inputs:
     def __init__(self, input_size, embedding_size, embeddings, before, parameters):
         self.input_size, self.parameters = input_size, parameters
         self.takes_ids = embedding_size is not None
+        self.dropout, self.tied = 0.0, False  # of the rows of ids, whose table the head may have, too
         self.columns = list(embeddings)
         self.numbers = [column for column in range(input_size) if column not in embeddings] if embeddings else []
         self.tables = [f"embeddings.{column}.weight" for column in embeddings]
@@ -91,7 +94,9 @@ class Inputs:
         """None for a model whose LSTM gets x as it is: nothing is asked on the way then."""
         if model.embedding_size is None and not model.embeddings and not model.before:
             return None
-        return cls(model.input_size, model.embedding_size, model.embeddings, model.before, model.parameters)
+        found = cls(model.input_size, model.embedding_size, model.embeddings, model.before, model.parameters)
+        found.tied = model.tied
+        return found
 
     def initialise(self, rng) -> None:
         """Draw the weights, but those of an embedding of ids, in their order: tables with standard deviation 1."""
@@ -173,6 +178,10 @@ class Inputs:
     def forward(self, x, plan, rng) -> tuple[np.ndarray, Taken]:
         """The same with dropout, whose masks come from rng, and with what `backward` needs."""
         rows, taken = self._taken(x, "x", plan, kept=True)
+        if self.dropout:
+            share = rng.random(self.input_size, np.float32) >= self.dropout
+            kept = (share.astype(rows.dtype) / rows.dtype.type(1 - self.dropout))[taken.ids.ravel(), None]
+            rows, taken = rows * kept, taken._replace(kept=kept)
         if self.before is not None:
             rows, kept = self.before.forward(rows, rng)
             taken = taken._replace(dense=kept)
@@ -186,7 +195,8 @@ class Inputs:
         if self.before is not None:
             d = self.before.backward(taken.dense, d, gradients)
         if self.takes_ids:
-            embedding_gradient(gradients.raw("embedding.weight"), taken.ids, d)
+            d = d if taken.kept is None else d * taken.kept
+            embedding_gradient(gradients.raw("embedding.weight"), taken.ids, d, self.tied)
             return None
         for n, table in enumerate(self.tables):
             rows = np.ascontiguousarray(d[:, self.ends[n] : self.ends[n + 1]])

@@ -153,7 +153,7 @@ def given_loss(model, name, h, slopes, dh, gradients) -> None:
 def head_loss(model, name, loss, h, targets, weights, scale=0.0, dh=None, gradients=None):
     """Sums of a loss over h (N, F), as `_core.head.loss` gives them; with `dh`, `scale` times its gradients too."""
     bias = dweight = dbias = None
-    head, (weight_name, bias_name) = model.heads[name], parameter_names(name)
+    head, (weight_name, bias_name) = model.heads[name], parameter_names(name, model.tied)
     if head.bias:
         bias = model.parameters.raw(bias_name)
     if gradients is not None:

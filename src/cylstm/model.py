@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from math import prod
 
 import numpy as np
 
 from cylstm import dense, inputs, model_files, own_loss
 from cylstm._core.blas import Linear
-from cylstm._core.ragged import planned, table_rows
-from cylstm.batches import at_once, batch_of, in_batches, input_rows, of_masked, step_outputs
+from cylstm._core.ragged import table_rows
+from cylstm.batches import batch_of, step_outputs
 from cylstm.cell import VARIANTS
-from cylstm.checks import as_generator, check_resets, describe, plain_array, positive_int
+from cylstm.checks import as_generator, describe, positive_int, real_in
 from cylstm.heads import as_heads, check_outputs, heads_config, of_kinds, weights_of
 from cylstm.init import LATER
 from cylstm.locks import Claim
@@ -23,8 +22,7 @@ from cylstm.metrics import of_heads
 from cylstm.model_parameters import initialise, layout_of
 from cylstm.own_loss import ModelTape
 from cylstm.parameters import Parameters, check_gradients
-from cylstm.predictions import predict, probabilities
-from cylstm.sequences import ragged_rows
+from cylstm.predictions import outputs_of, predict, probabilities
 from cylstm.state import Gradients, State
 from cylstm.summary import summary
 from cylstm.text.sampling import Sampler, banned_ids, expect_writer, generate
@@ -40,7 +38,7 @@ __all__ = ["Model", "Result"]
 FIXED = frozenset((
     "input_size", "hidden_size", "output_size", "num_layers", "bidirectional", "embedding_size", "output", "loss",
     "horizon", "labels", "head_bias", "heads", "kinds", "forget_bias", "dtype", "vocabulary", "lstm", "parameters",
-    "in_training", "before", "after", "embeddings", "inputs", "behind", *VARIANTS,
+    "in_training", "before", "after", "embeddings", "inputs", "behind", "tied", *VARIANTS,
 ))  # fmt: skip
 
 
@@ -62,6 +60,12 @@ class Model:
         As for `LSTM`.
     embedding_size : int or None
         E: ids go through a learned table (V, E) first. Without one, ids stand for one-hot rows.
+    embedding_dropout : float in [0, 1)
+        The share of the table's rows that training sets to 0, each with all its occurrences in a batch; the others are
+        scaled by 1/(1-p) (Gal & Ghahramani 2016; Merity, Keskar & Socher 2018).
+    tied : bool
+        The head's weight is the embedding's table, "embedding.weight" (Press & Wolf 2017; Inan, Khosravi & Socher
+        2017): for V outputs of one head that sees E features.
     embeddings : dict or None
         {column: (V, E), ...}: columns of x (B, T, I) that hold ids in 0..V-1 beside numbers, in floating point or as
         integers. Each gives way to its row of a learned table (V, E); the other columns come first, in their order,
@@ -92,7 +96,7 @@ class Model:
     def __init__(self, input_size, hidden_size, output_size, *, num_layers=1, bidirectional=False, dropout=0.0,
                  embedding_size=None, output="sequence", loss="cross_entropy", horizon=None, labels=None,
                  head_bias=True, forget_bias=1.0, dtype="float32", seed=None, vocabulary=None, embeddings=None,
-                 before=(), after=(), **variant):  # fmt: skip
+                 before=(), after=(), embedding_dropout=0.0, tied=False, **variant):  # fmt: skip
         for name in variant.keys() - set(VARIANTS):
             raise TypeError(f"{name}: expected an argument of {type(self).__name__}, got an unknown one")
         self.input_size = positive_int("input_size", input_size)
@@ -114,6 +118,7 @@ class Model:
             raise ValueError("embeddings: expected none beside embedding_size, whose inputs are ids (B, T), "
                              f"got {dict(self.embeddings)}")  # fmt: skip
         self.before, self.after = dense.as_layers("before", before), dense.as_layers("after", after)
+        self.tied = bool(tied)
         if vocabulary is not None and not isinstance(vocabulary, Vocabulary):
             raise TypeError(f"vocabulary: expected a Vocabulary, got {describe(vocabulary)}")
         if vocabulary is not None and len(vocabulary) != self.input_size:
@@ -126,9 +131,10 @@ class Model:
         layout = layout_of(
             self.input_size, self.hidden_size, self.heads, num_layers=self.num_layers, bidirectional=bidirectional,
             embedding_size=self.embedding_size, embeddings=self.embeddings, before=self.before, after=self.after,
-            **variant)  # fmt: skip
+            tied=self.tied, **variant)  # fmt: skip
         self.parameters = Parameters(layout, self.dtype)
         self.inputs = inputs.Inputs.of(self)
+        self.embedding_dropout = embedding_dropout
         self.behind = dense.Stack("after", self.after, self.parameters) if self.after else None
         width = inputs.width_of(self.input_size, self.embedding_size, self.embeddings)
         self.lstm = LSTM(dense.width_of(self.before, width), self.hidden_size, self.num_layers,
@@ -159,6 +165,19 @@ class Model:
     @dropout.setter
     def dropout(self, value):
         self.lstm.dropout = value
+
+    @property
+    def embedding_dropout(self) -> float:
+        """Share of the rows of the table that training sets to 0."""
+        return self.inputs.dropout if self.embedding_size is not None else 0.0
+
+    @embedding_dropout.setter
+    def embedding_dropout(self, value):
+        value = real_in("embedding_dropout", value, 0, 1, open_high=True)
+        if self.embedding_size is not None:
+            self.inputs.dropout = value
+        elif value > 0:
+            raise ValueError(f"embedding_dropout: expected 0 without embedding_size, got {value:g}")
 
     @property
     def rng(self) -> np.random.Generator:
@@ -202,40 +221,15 @@ class Model:
         O)), (B, O) or (O,) for "last"; with a horizon k, (..., k, O); of several heads, a dict. Many rows go in
         batches: beside what is returned, it takes little memory.
         """
-        outputs, final = self.outputs(x, state, lengths=lengths, mask=mask, resets=resets)
+        outputs, final = outputs_of(self, x, state, lengths, mask, resets)
         return self.alone(outputs), final
 
     def alone(self, by_head):
         """What belongs to the head of a model that has one; a dict of what belongs to each of several."""
         return by_head[""] if "" in self.heads else by_head
 
-    def outputs(self, x, state=None, *, lengths=None, mask=None, resets=None) -> tuple[dict, State]:
-        """`model(x)`, with outputs by head."""
-        rows = ragged_rows(x)
-        if rows is not None and lengths is not None:
-            raise ValueError("lengths: expected none with a list of sequences, which have their own")
-        if mask is not None:
-            return of_masked(self, x if rows is None else input_rows(self, rows), state, lengths, mask, resets)
-        if rows is not None:
-            return in_batches(self, input_rows(self, rows), state, None, resets)
-        x = plain_array("x", x)
-        tail = inputs.tail(self, x)
-        shape, batched = x.shape[: x.ndim - len(tail)], x.ndim == 2 + len(tail)
-        if len(shape) in (1, 2) and x.shape[len(shape) :] == tail and x.size and prod(shape) > at_once(1):
-            if batched:
-                return in_batches(self, x, state, lengths, resets)
-            resets = None if resets is None else check_resets(resets, 1, len(x), False)
-            if self.inputs is not None and lengths is None:
-                self.inputs.check_ids("x", x)  # it names the place without a row
-            outputs, final = in_batches(self, x[None], state, lengths, resets)
-            return {name: values[0] for name, values in outputs.items()}, final
-        plan = None
-        if len(shape) in (1, 2):
-            plan = planned(*(shape if batched else (1, *shape)), lengths, resets, batched)
-        return self.at_once(x, state, plan)
-
     def at_once(self, x, state, plan) -> tuple[dict, State]:
-        """`outputs` of one array, with lengths and resets as they were checked."""
+        """Outputs by head of one array, with lengths and resets as they were checked, and the final state."""
         y, final = self.lstm(self.embed(x, plan=plan), state, lengths=plan)
         return step_outputs(self, y, final, plan), final
 

@@ -54,7 +54,7 @@ def from_header(cls, path, header, shapes):
     try:
         config, vocabulary = dict(header["config"]), header["vocabulary"]
         sizes = {name: config[name] for name in ("num_layers", "bidirectional", "embedding_size")}
-        around = ("embeddings", "before", "after")
+        around = ("embeddings", "before", "after", "tied")
         sizes.update({name: config[name] for name in (*VARIANTS, *around) if name in config})
         one_of("dtype", config["dtype"], ("float32", "float64"))
         if config["num_layers"] == 1 and config["dropout"] > 0:  # as it once could be, to no effect

@@ -9,7 +9,7 @@ __all__ = ["initialise", "layout_of"]
 
 
 def layout_of(input_size, hidden_size, of_heads, *, num_layers=1, bidirectional=False, embedding_size=None,
-              embeddings=None, before=(), after=(), **variant) -> dict[str, tuple[int, ...]]:  # fmt: skip
+              embeddings=None, before=(), after=(), tied=False, **variant) -> dict[str, tuple[int, ...]]:  # fmt: skip
     """Names and shapes of the parameters in the order of the flat buffer, from arguments of `Model`; of_heads: Heads by
     name. Raises TypeError or ValueError."""
     embeddings = inputs.as_embeddings(embeddings, input_size)
@@ -20,7 +20,10 @@ def layout_of(input_size, hidden_size, of_heads, *, num_layers=1, bidirectional=
     shapes.update({f"lstm.{name}": shape for name, shape in inside.items()})
     width = hidden_size * (2 if bidirectional else 1)
     shapes.update(dense.layout("after", after, width))
-    return {**shapes, **heads.layout_of(of_heads, dense.width_of(after, width))}
+    table = shapes.get("embedding.weight") if tied else None
+    if tied and table is None:
+        raise ValueError("tied: expected an embedding, whose table is the head's weight, got none (embedding_size)")
+    return {**shapes, **heads.layout_of(of_heads, dense.width_of(after, width), table)}
 
 
 def initialise(model, rng) -> None:

@@ -1,20 +1,51 @@
-"""What a model's outputs say: classes, labels, numbers, probabilities."""
+"""A model's outputs, and what they say: classes, labels, numbers, probabilities."""
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
-from cylstm.batches import input_sizes
-from cylstm.checks import check_lengths, check_mask, plain_array
+from cylstm._core.ragged import planned
+from cylstm.batches import at_once, in_batches, input_rows, input_sizes, of_masked
+from cylstm.checks import check_lengths, check_mask, check_resets, plain_array
 from cylstm.ctc import ctc_greedy
+from cylstm.inputs import tail as tail_of
 from cylstm.sequences import check_masks, ragged_rows
+from cylstm.state import State
 
-__all__ = ["predict", "probabilities"]
+__all__ = ["outputs_of", "predict", "probabilities"]
+
+
+def outputs_of(model, x, state=None, lengths=None, mask=None, resets=None) -> tuple[dict, State]:
+    """`model(x)`, with outputs by head."""
+    rows = ragged_rows(x)
+    if rows is not None and lengths is not None:
+        raise ValueError("lengths: expected none with a list of sequences, which have their own")
+    if mask is not None:
+        return of_masked(model, x if rows is None else input_rows(model, rows), state, lengths, mask, resets)
+    if rows is not None:
+        return in_batches(model, input_rows(model, rows), state, None, resets)
+    x = plain_array("x", x)
+    tail = tail_of(model, x)
+    shape, batched = x.shape[: x.ndim - len(tail)], x.ndim == 2 + len(tail)
+    if len(shape) in (1, 2) and x.shape[len(shape) :] == tail and x.size and prod(shape) > at_once(1):
+        if batched:
+            return in_batches(model, x, state, lengths, resets)
+        resets = None if resets is None else check_resets(resets, 1, len(x), False)
+        if model.inputs is not None and lengths is None:
+            model.inputs.check_ids("x", x)  # it names the place without a row
+        outputs, final = in_batches(model, x[None], state, lengths, resets)
+        return {name: values[0] for name, values in outputs.items()}, final
+    plan = None
+    if len(shape) in (1, 2):
+        plan = planned(*(shape if batched else (1, *shape)), lengths, resets, batched)
+    return model.at_once(x, state, plan)
 
 
 def predict(model, x, lengths, mask) -> dict:
     """`Model.predict`, by head."""
-    outputs, _ = model.outputs(x, lengths=lengths, mask=mask)
+    outputs, _ = outputs_of(model, x, lengths=lengths, mask=mask)
     found = {}
     for name, head in model.heads.items():
         given = outputs[name]
@@ -31,7 +62,7 @@ def probabilities(model, x, lengths, mask) -> dict:
     if not having:
         given = ", ".join(repr(head.loss.name) for head in model.heads.values())
         raise ValueError(f"predict_proba: expected a model with probabilities, got one with loss={given}")
-    outputs, _ = model.outputs(x, lengths=lengths, mask=mask)
+    outputs, _ = outputs_of(model, x, lengths=lengths, mask=mask)
     found = {}
     for name, of in having.items():
         given = outputs[name]

@@ -50,11 +50,15 @@ def layers_of(model) -> list[Layer]:
     for name, shape in model.parameters.layout.items():
         number = re.search(r"_l(\d+)(_reverse)?$", name)
         groups.setdefault(f"lstm l{number[1]}" if number else name.rpartition(".")[0], {})[name] = shape
+    if model.tied:
+        groups.setdefault("head", {})  # whose weight is the embedding's
     return [layer_of(model, name, shapes) for name, shapes in groups.items()]
 
 
 def layer_of(model, name, shapes) -> Layer:
     matrices = [shape for parameter, shape in shapes.items() if ".weight" in parameter]
+    if name == "head" and model.tied:
+        matrices = [model.parameters.layout["embedding.weight"]]
     O, I = matrices[0]
     products = sum(map(math.prod, matrices))
     kind, _, of = name.partition(".")

@@ -175,11 +175,14 @@ cdef struct Scatter:
     const int64_t* ids
     const void* rows
     void* out
+    bint add
 
 
-def embedding_gradient(real[:, ::1] out, const int64_t[::1] ids, const real[:, ::1] rows):
-    """out (V, E) = the sums of the rows (N, E)[n] with ids[n] = v, in the order of n, and 0 where there are none."""
+def embedding_gradient(real[:, ::1] out, const int64_t[::1] ids, const real[:, ::1] rows, bint add=False):
+    """out (V, E) = the sums of the rows (N, E)[n] with ids[n] = v, in the order of n, and 0 where there are none; or
+    added to what is there."""
     cdef Scatter s
+    s.add = add
     s.k, s.V, s.E, s.N, s.out = active(), out.shape[0], out.shape[1], ids.shape[0], &out[0, 0]
     s.ids, s.rows = &ids[0] if s.N else NULL, &rows[0, 0] if s.N else NULL
     with nogil:
@@ -197,7 +200,7 @@ cdef void scatter_f64(void* s, int me, int count, Team* team) noexcept nogil:
 cdef void scatter_share(const Scatter* s, int me, int count, real* type_tag) noexcept nogil:
     cdef Py_ssize_t pieces = (s.E + COLUMNS - 1) // COLUMNS, v
     cdef Py_ssize_t first = COLUMNS * part(pieces, me, count), last = min(s.E, COLUMNS * part(pieces, me + 1, count))
-    for v in range(s.V):
+    for v in range(0 if s.add else s.V):
         memset(<real*>s.out + v * s.E + first, 0, (last - first) * sizeof(real))
     if s.N:
         scatter_add(s.k, s.N, last - first, s.ids, <const real*>s.rows + first, s.E, <real*>s.out + first, s.E)

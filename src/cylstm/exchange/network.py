@@ -313,6 +313,7 @@ def network_of(model: Model | LSTM, *, probabilities: bool = True) -> Network:
     final = FINAL.get(model.loss.name, "linear") if probabilities else "linear"
     notes = {"labels": list(model.labels)} if model.labels is not None else {}
     recurrent = layers_of(model.lstm, last=model.output == "last")
+    values.setdefault("head.weight", values.get("embedding.weight"))  # tied: each has a copy of the one table
     return Network((*table, *before, *recurrent, *after, dense_of("head", final)), notes)
 
 

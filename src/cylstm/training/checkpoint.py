@@ -8,6 +8,7 @@ import os
 import time
 from dataclasses import dataclass
 
+from cylstm.cell import CellType
 from cylstm.checks import describe, file_to_write, path_name, positive_int, real_in
 from cylstm.loss_and_gradients import Sums
 from cylstm.state import State
@@ -20,7 +21,10 @@ LARGEST_COUNT = 2**53
 # Options that older files have not, as they were then.
 ADDED = {"accumulate": 1, "trainable": None, "monitor": "loss min"}
 # What models have not unless their `config` says so.
-UNSAID = {"embeddings": {}, "before": [], "after": [], "horizon": None, "labels": None}
+UNSAID = {
+    "embeddings": {}, "before": [], "after": [], "horizon": None, "labels": None, "embedding_dropout": 0.0,
+    "tied": False, **CellType().variant,
+}  # fmt: skip
 # A generator's place within its numbers, MT19937's and Philox's, which NumPy takes as it comes.
 PLACES = {"pos": 624, "buffer_pos": 4}
 COUNTS = ("epoch", "position", "waited", "since_plateau", "plateaus", "first_epoch")
@@ -87,7 +91,8 @@ class SavedRun:
     def check_same(self, config, options) -> None:
         """ValueError unless it was written by a run of the same model and options."""
         try:
-            written, config = {**UNSAID, **self.header["config"]}, {**UNSAID, **config}
+            config = json.loads(json.dumps({**UNSAID, **config}))  # as in a file, where tuples are lists
+            written = {**UNSAID, **self.header["config"]}
             if written["num_layers"] == 1:  # once, dropout could be anything then
                 written["dropout"] = config["dropout"]
             pairs = [(written, config, "model"), ({**ADDED, **self.header["options"]}, options, "run")]
