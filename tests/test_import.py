@@ -72,7 +72,9 @@ training.pictures training.history training.events training.progress training.ca
 training.optim training.checkpoint training.targets training.dataset training.batch_stream training.run training.fit \
 training.finder training
 model_files summary model data
-exchange.network exchange.json_files exchange.pytorch exchange.rtneural exchange.nam exchange.c_header exchange
+exchange.network exchange.json_files exchange.pytorch exchange.rtneural exchange.nam exchange.c_header \
+exchange.keras_layers exchange.keras_config exchange.keras_inferred exchange.keras_weights exchange.keras_written \
+exchange.keras exchange
 for_threadpoolctl calls
 torch.threads torch._call torch.run torch.graphs torch.modules torch.swap torch
 cylstm

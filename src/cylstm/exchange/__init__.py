@@ -21,6 +21,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "rtneural": (".json",),
     "nam": (".nam",),
     "c_header": (".h",),
+    "keras": (".keras", ".weights.h5", ".h5", ".hdf5"),
 }
 
 

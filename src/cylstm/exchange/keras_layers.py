@@ -1,0 +1,329 @@
+"""What the configurations of Keras's layers say, one after the other.
+
+Each option is one of four things: needed, without meaning for a layer's outputs (HARMLESS), of training alone (told,
+and left out), or refused by its name. Formulas: keras.layers and keras.activations of Keras 2 and 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cylstm.checks import describe, positive_int, real_in
+
+__all__ = ["LAYERS", "Options", "Planned", "Told", "expected"]
+
+# Options that do not change what a trained layer computes.
+HARMLESS = (
+    "name", "seed", "unroll", "implementation", "use_cudnn", "batch_shape", "batch_input_shape", "input_shape",
+    "input_length", "optional", "kernel_initializer", "recurrent_initializer", "bias_initializer",
+    "embeddings_initializer", "unit_forget_bias", "zero_output_for_mask", "return_state", "build_config",
+)  # fmt: skip
+TRAINING_ALONE = (
+    "activity_regularizer", "kernel_regularizer", "recurrent_regularizer", "bias_regularizer",
+    "embeddings_regularizer", "kernel_constraint", "recurrent_constraint", "bias_constraint", "embeddings_constraint",
+)  # fmt: skip
+REAL_TYPES = ("float16", "bfloat16", "float32", "float64", "mixed_float16", "mixed_bfloat16")
+
+# Activations of the same formula here and in every Keras: its name -> ours. leaky_relu's slope and gelu are others.
+ACTIVATIONS = {"linear": "linear", "relu": "relu", "tanh": "tanh", "sigmoid": "sigmoid", "elu": "elu",
+               "softplus": "softplus", "softsign": "softsign", "silu": "silu", "swish": "silu",
+               "softmax": "softmax"}  # fmt: skip
+CELL = {"activation": "tanh", "recurrent_activation": "sigmoid"}
+HARD_SIGMOID = {2: "clip(0.2 x + 0.5, 0, 1) in Keras 2", 3: "relu6(x + 3) / 6 in Keras 3"}
+# Layers that are activations: what their options, under any of Keras's names for them, must be; absent ones are so.
+LAYERS_OF_ACTIVATIONS = {
+    "ReLU": ("relu", {("negative_slope",): 0.0, ("threshold",): 0.0, ("max_value",): None}, True),
+    "LeakyReLU": ("leaky_relu", {("negative_slope", "alpha"): 0.01}, False),  # 0.3 by default
+    "ELU": ("elu", {("alpha",): 1.0}, True),
+    "Softmax": ("softmax", {("axis",): -1}, True),
+}
+
+
+@dataclass
+class Told:
+    """What is told once a file is read: options that a network does not have, and what is left to the caller. major:
+    of Keras's version, 2 or 3."""
+
+    major: int = 3
+    left_out: list[str] = field(default_factory=list)
+    masked: list[str] = field(default_factory=list)
+    yours: list[str] = field(default_factory=list)
+
+    def text(self) -> str:
+        parts = list(self.yours)
+        if self.masked:
+            parts.append(f"masks ({', '.join(self.masked)}) are yours to give, by lengths= or mask=")
+        if self.left_out:
+            parts.append(f"left out, as training alone knows it: {', '.join(self.left_out)}")
+        return "; ".join(parts)
+
+
+@dataclass
+class Planned:
+    """A layer with weights. kind: "Embedding", "Dense", "LSTM", "CuDNNLSTM" or "Bidirectional". group: what its class
+    is called in .weights.h5; parts: where in there its arrays stand. units: H, O, or (V, E) of an embedding."""
+
+    name: str
+    kind: str
+    group: str
+    parts: tuple[str, ...]
+    units: int | tuple[int, int]
+    bias: bool = True
+    activation: str = "linear"
+    dropout: float = 0.0
+    last: bool = False
+
+    @property
+    def arrays(self) -> dict:
+        """Names and shapes of one part's arrays, None where another layer decides."""
+        if self.kind == "Embedding":
+            return {"embeddings": self.units}
+        H = self.units
+        if self.kind == "Dense":
+            shapes = {"kernel": (None, H), "bias": (H,)}
+        else:
+            G = 4 * H
+            shapes = {
+                "kernel": (None, G),
+                "recurrent_kernel": (H, G),
+                "bias": (2 * G if self.kind == "CuDNNLSTM" else G,),
+            }
+        return shapes if self.bias else {name: shape for name, shape in shapes.items() if name != "bias"}
+
+
+class Options:
+    """One layer's options, each to be taken once."""
+
+    def __init__(self, layer, told):
+        self.told = told
+        self.class_name = expected(layer, "class_name", str, "a layer")
+        config = expected(layer, "config", dict, self.class_name)
+        self.left = dict(config)
+        self.name = config.get("name", self.class_name)
+        if not isinstance(self.name, str) or not self.name.isprintable() or len(self.name) > 200:
+            raise ValueError(f"{self.class_name}: expected a name, got {describe(self.name)}")
+        module = layer.get("module") or "keras"
+        if str(module).split(".")[0] not in ("keras", "tf_keras", "tensorflow"):
+            raise ValueError(f"{self.name}: expected a layer of Keras, got {self.class_name} of {describe(module)}")
+
+    def refuse(self, what, got):
+        told = got if isinstance(got, str) and got.isprintable() and len(got) <= 200 else describe(got)
+        raise ValueError(f"{self.name}: expected {what}, got {told}")
+
+    def take(self, key, default=None):
+        return self.left.pop(key, default)
+
+    def size(self, key) -> int:
+        try:
+            return positive_int(f"{self.name}: {key}", self.take(key))
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+
+    def share(self, key) -> float:
+        """A share that is dropped."""
+        try:
+            return real_in(f"{self.name}: {key}", self.take(key, 0.0) or 0.0, 0, 1, open_high=True)
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+
+    def flag(self, key, default=False) -> bool:
+        value = self.take(key, default)
+        if not isinstance(value, bool):
+            self.refuse(f"{key} true or false", value)
+        return value
+
+    def must_be(self, key, needed, default=None):
+        value = self.take(key, default)
+        if value != needed:
+            self.refuse(f"{key} {needed}", value)
+
+    def done(self):
+        """What every layer may have; ValueError for what is then left."""
+        for key in TRAINING_ALONE:
+            value = self.take(key)
+            if value:
+                self.told.left_out.append(f"{key} of {self.name}")
+        if self.take("trainable", True) is False:
+            self.told.left_out.append(f"trainable=False of {self.name}")
+        policy = self.take("dtype", "float32")
+        policy = policy.get("config", policy) if isinstance(policy, dict) else policy
+        policy = policy.get("name") if isinstance(policy, dict) else policy
+        if policy is not None and policy not in REAL_TYPES:
+            self.refuse(f"dtype one of {', '.join(REAL_TYPES)}", policy)
+        for key, value in self.left.items():
+            if key not in HARMLESS and value is not None and value is not False:
+                self.refuse(f"no option {str(key)[:40]!r}, which is not known here", value)
+
+
+def expected(holder, key, kind, what):
+    """An entry of JSON, which must be of a kind."""
+    value = holder.get(key) if isinstance(holder, dict) else None
+    if not isinstance(value, kind):
+        raise ValueError(f"{what}: expected {key} in the configuration, got {describe(value)}")
+    return value
+
+
+def activation_of(options, given) -> str:
+    """Our name of an activation, from a name or a layer. Raises ValueError, by its name, for another formula."""
+    if given is None:
+        return "linear"
+    if isinstance(given, dict) and given.get("class_name") in tuple(LAYERS_OF_ACTIVATIONS):
+        return activation_of_layer(Options(given, options.told))
+    if isinstance(given, dict):  # a function of its user's, whatever it is called
+        options.refuse("an activation of Keras", f"{given.get('class_name')} {given.get('config')}")
+    if not isinstance(given, str) or given not in ACTIVATIONS:
+        options.refuse(f"an activation of {', '.join(ACTIVATIONS)}, or LeakyReLU of slope 0.01", given)
+    return ACTIVATIONS[given]
+
+
+def activation_of_layer(options) -> str:
+    ours, needed, by_default = LAYERS_OF_ACTIVATIONS[options.class_name]
+    for names, value in needed.items():
+        found = [options.take(name) for name in names if name in options.left] or [value if by_default else "another"]
+        if [plain(one) for one in found] != [plain(value)]:
+            options.refuse(f"{options.class_name} with {names[0]} {value}", found[0])
+    options.done()
+    return ours
+
+
+def plain(value):
+    """A number as float32 has it, which some versions write; of an array of one, which others write, the number."""
+    if isinstance(value, dict):
+        value = value.get("config", value)
+        value = value.get("value") if isinstance(value, dict) else value
+    return float(np.float32(value)) if isinstance(value, (int, float)) and abs(value) < 1e30 else value
+
+
+# --- layers -----------------------------------------------------------------------------------------------------------
+
+
+def input_layer(options, plan):
+    for key in ("sparse", "ragged"):
+        if options.take(key):
+            options.refuse(f"{key} false", True)
+    options.take("dtype")  # ids may be of any
+    options.done()
+
+
+def embedding(options, plan):
+    if plan:
+        options.refuse("an embedding first of all layers", f"one behind {plan[-1].name}")
+    V, E = options.size("input_dim"), options.size("output_dim")
+    if options.take("mask_zero"):
+        options.told.masked.append(f"mask_zero of {options.name}")
+    options.done()
+    plan.append(Planned(options.name, "Embedding", "embedding", ("",), (V, E)))
+
+
+def dense_layer(options, plan, group="dense", inner="", name=None):
+    units, bias = options.size("units"), options.flag("use_bias", True)
+    activation = activation_of(options, options.take("activation"))
+    options.done()
+    plan.append(Planned(name or options.name, "Dense", group, (inner,), units, bias, activation))
+
+
+def time_distributed(options, plan):
+    inner = Options(expected(options.left, "layer", dict, options.name), options.told)
+    if inner.class_name != "Dense":
+        options.refuse("a Dense layer in it", inner.class_name)
+    options.take("layer")
+    options.done()
+    dense_layer(inner, plan, "time_distributed", "layer", options.name)
+
+
+def cell_activation(options, key, ours):
+    """ValueError for an activation of the cell that the LSTM here does not have, and its formula where it has two."""
+    given = options.take(key)
+    if given != ours:
+        told = f"{given}, {HARD_SIGMOID[options.told.major]}" if given == "hard_sigmoid" else given
+        options.refuse(f"{key} {ours}", told)
+
+
+def lstm_options(options, backwards=False):
+    """(units, bias, return_sequences) of an LSTM layer; what the cell here does not do is refused by its name."""
+    if options.class_name == "LSTM":
+        for key, ours in CELL.items():
+            cell_activation(options, key, ours)
+    elif options.class_name != "CuDNNLSTM":  # which has the same two
+        options.refuse("an LSTM layer", options.class_name)
+    options.must_be("go_backwards", backwards, False)
+    options.must_be("time_major", False, False)
+    if options.take("stateful"):
+        options.told.yours.append(f"the state of {options.name}, which is stateful, is yours to hand on")
+    for key in ("dropout", "recurrent_dropout"):
+        if share := options.share(key):
+            options.told.left_out.append(f"{key} {share:g} of {options.name}")
+    sizes = options.size("units"), options.flag("use_bias", True), options.flag("return_sequences")
+    options.done()
+    return sizes
+
+
+def lstm_layer(options, plan):
+    units, bias, sequences = lstm_options(options)
+    plan.append(Planned(options.name, options.class_name, "lstm", ("cell",), units, bias, last=not sequences))
+
+
+def bidirectional(options, plan):
+    options.must_be("merge_mode", "concat", "concat")
+    layers = [expected(options.left, "layer", dict, options.name)]
+    if options.left.get("backward_layer") is not None:
+        layers.append(expected(options.left, "backward_layer", dict, options.name))
+    found = [lstm_options(Options(layer, options.told), bool(n)) for n, layer in enumerate(layers)]
+    kinds = {layer["class_name"] for layer in layers}
+    if len({*found}) != 1 or kinds != {"LSTM"}:
+        options.refuse("two LSTM layers of the same options", f"{', '.join(sorted(kinds))} with {found}")
+    for key in ("layer", "backward_layer", "return_sequences", "return_state", "stateful", "go_backwards"):
+        options.take(key)  # Keras repeats the forward layer's
+    options.done()
+    units, bias, sequences = found[0]
+    parts = ("forward_layer/cell", "backward_layer/cell")
+    plan.append(Planned(options.name, "Bidirectional", "bidirectional", parts, units, bias, last=not sequences))
+
+
+def dropout(options, plan):
+    """Of the outputs of a dense layer or of an LSTM layer, where a network has it."""
+    share, shape = options.share("rate"), options.take("noise_shape")
+    options.done()
+    before = plan[-1] if plan else None
+    if not share:
+        return
+    if shape is None and before is not None and before.kind != "Embedding" and not before.dropout:
+        before.dropout = share
+    else:
+        options.told.left_out.append(f"{options.name} of {share:g}")
+
+
+def training_alone(options, plan):
+    options.told.left_out.append(f"{options.class_name} {options.name}")
+
+
+def masking(options, plan):
+    options.told.masked.append(f"{options.class_name} {options.name}")
+
+
+def activation_layer(options, plan):
+    if options.class_name == "Activation":
+        ours = activation_of(options, options.take("activation"))
+        options.done()
+    else:
+        ours = activation_of_layer(options)
+    if ours == "linear":
+        return
+    if not plan or plan[-1].kind != "Dense" or plan[-1].activation != "linear":
+        behind = "nothing" if not plan else plan[-1].name
+        options.refuse("a dense layer without an activation before it", behind)
+    if plan[-1].dropout and ours not in ("relu", "leaky_relu"):  # f(m z) = m f(z) for these two
+        options.told.left_out.append(f"dropout {plan[-1].dropout:g} before {options.name}")
+        plan[-1].dropout = 0.0
+    plan[-1].activation = ours
+
+
+LAYERS = {
+    "InputLayer": input_layer, "Embedding": embedding, "Dense": dense_layer, "TimeDistributed": time_distributed,
+    "LSTM": lstm_layer, "CuDNNLSTM": lstm_layer, "Bidirectional": bidirectional, "Dropout": dropout,
+    "SpatialDropout1D": training_alone, "GaussianNoise": training_alone, "GaussianDropout": training_alone,
+    "AlphaDropout": training_alone, "ActivityRegularization": training_alone, "Masking": masking,
+    "Activation": activation_layer, **dict.fromkeys(LAYERS_OF_ACTIVATIONS, activation_layer),
+}  # fmt: skip
