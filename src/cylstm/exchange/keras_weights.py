@@ -88,8 +88,8 @@ class Weights:
         if name not in group.attrs:
             return None
         claim = group.attrs.get_id(name)
-        if claim.shape != () or claim.get_storage_size() > self.size:
-            raise ValueError(f"{name}: expected one text, got {describe_shape(claim.shape)} of them")
+        if claim.shape != () or claimed_bytes(claim) > self.size:
+            raise ValueError(f"{name}: expected one text, got {claim.dtype} {describe_shape(claim.shape)}")
         value = group.attrs[name]
         value = value.decode("utf-8") if isinstance(value, bytes) else value
         if not isinstance(value, str):
@@ -101,7 +101,7 @@ class Weights:
         pieces = [name] if name in group.attrs else []
         while pieces[:1] != [name] and f"{name}{len(pieces)}" in group.attrs:
             pieces.append(f"{name}{len(pieces)}")
-        if any(group.attrs.get_id(piece).get_storage_size() > MOST_OF_A_LIST for piece in pieces):
+        if any(claimed_bytes(group.attrs.get_id(piece)) > MOST_OF_A_LIST for piece in pieces):
             raise ValueError(f"{name}: expected at most {MOST_OF_A_LIST} bytes in one attribute, got more")
         found = [one for piece in pieces for one in np.atleast_1d(group.attrs[piece]).tolist()]
         found = [one.decode("utf-8") if isinstance(one, bytes) else one for one in found]
@@ -135,7 +135,7 @@ class Weights:
         if dataset.dtype not in (np.float16, np.float32, np.float64):
             raise ValueError(f"{name}: expected real numbers, got {dataset.dtype}")
         shape, stored = dataset.shape, dataset.id.get_storage_size()
-        claimed = math.prod(shape or (0,)) * dataset.dtype.itemsize
+        claimed = claimed_bytes(dataset)
         if not stored or not claimed or claimed > MOST_EXPANSION * stored + SMALL:
             raise ValueError(f"{name}: expected as many bytes as {describe_shape(shape)} takes, got {stored}")
         return shape
@@ -218,7 +218,7 @@ class Weights:
         return groups
 
     def numbered(self) -> dict[str, list[str]]:
-        """Names of groups by class, in the order of their numbers, of which some may be missing: dense, dense_2."""
+        """Names of groups by class, in the order of their numbers: lstm, lstm_1; of Keras 2.13 lstm, lstm_2."""
         found = {}
         for name in self.top:
             match = SNAKE.fullmatch(name)
@@ -241,6 +241,11 @@ def major_of(version: str) -> int:
     if version.startswith("1"):
         raise ValueError(f"expected a file of Keras 2 or 3, got one of Keras {version[:20]}")
     return 3 if version.startswith("3") else 2
+
+
+def claimed_bytes(what) -> int:
+    """Bytes that a dataset or an attribute says it has, of texts those of pointers to them."""
+    return 0 if what.shape is None else math.prod(what.shape) * what.dtype.itemsize
 
 
 def describe_shape(shape) -> str:

@@ -7,6 +7,7 @@ Orders are ours: gates i, f, g, o, weights (outputs, inputs), one bias per gate.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -202,7 +203,7 @@ def model_of(network: Network) -> Model | LSTM:
         check_like_the_first(n, layer, first, last=n == len(recurrent) - 1)
     options = {"num_layers": len(recurrent), "bidirectional": len(first.directions) == 2, "coupled": first.coupled,
                "cell_clip": first.cell_clip, "peepholes": first.directions[0].peephole is not None,
-               "dropout": recurrent[0].dropout if len(recurrent) > 1 else 0.0, "dtype": network.dtype}  # fmt: skip
+               "dropout": dropout_of(recurrent, after), "dtype": network.dtype}  # fmt: skip
     if not (table or before or after):
         bias = any(one.bias is not None for layer in recurrent for one in layer.directions)
         lstm = LSTM(first.directions[0].weight_ih.shape[1], first.hidden_size, bias=bias, seed=LATER, **options)
@@ -258,6 +259,19 @@ def check_like_the_first(n, layer, first, last):
         )
     if any(state is not None and state.any() for one in layer.directions for state in (one.h0, one.c0)):
         raise ValueError(f"LSTM layer {n}: expected zeros for its first state, got others")
+
+
+def dropout_of(recurrent, after) -> float:
+    """The one dropout between all LSTM layers; where a network has others, which a model cannot, a warning says so."""
+    between, behind = (
+        {layer.dropout for layer in recurrent[:-1]},
+        {layer.dropout for layer in (recurrent[-1], *after[-1:])},
+    )
+    if len(between) > 1 or any(behind):
+        shares = ", ".join(f"{layer.dropout:g}" for layer in (*recurrent, *after[-1:]))
+        warnings.warn("network: expected one dropout between all LSTM layers, and none behind the last one or the last "
+                      f"dense layer, got {shares}: others are left out", stacklevel=5)  # fmt: skip
+    return between.pop() if len(between) == 1 else 0.0
 
 
 def as_dense(layers):
