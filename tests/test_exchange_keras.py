@@ -45,6 +45,7 @@ def test_what_keras_wrote_has_its_outputs(which, ending, tmp_path):
         with pytest.warns(UserWarning, match=rf"m{ending}: masks \(.*mask_zero of embedding.*\) are yours to give"):
             model = exchange.load(path)
         found = model.predict_proba(x, lengths=TRACE[f"{which} lengths"])
+        np.testing.assert_allclose(model.predict_proba(x, mask=x != 0), found, rtol=0, atol=1e-6)
     else:
         model = exchange.load(path)
         assert model.dropout == 0.25 and [one.dropout for one in model.after] == [0.5]

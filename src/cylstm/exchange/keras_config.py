@@ -16,9 +16,8 @@ def planned(config, told: Told) -> list[Planned]:
     kind = expected(config, "class_name", str, "a Keras model")
     inner = config.get("config")
     if kind == "Sequential":
-        layers = (
-            inner if isinstance(inner, list) else expected(inner, "layers", list, "Sequential")
-        )  # a list: Keras 2.0
+        inner = {"layers": inner} if isinstance(inner, list) else inner  # as in Keras 2.0
+        layers = expected(inner, "layers", list, "Sequential")
     elif kind in ("Functional", "Model"):
         layers = chain(inner, told)
     else:
@@ -86,13 +85,13 @@ def source_of(name, layer, layers, told):
     node = nodes[0]
     if isinstance(node, dict):  # Keras 3
         given = [history_of(value) for value in expected(node, "args", list, name) if isinstance(value, (dict, list))]
-        options = node.get("kwargs")
+        options = node.get("kwargs") or {}
     else:  # Keras 2: [[name, 0, 0, options]], or that without the outer list
         given = node if isinstance(node, list) and node and isinstance(node[0], list) else [node]
-        options = given[0][3] if isinstance(given[0], list) and len(given[0]) > 3 else None
+        options = given[0][3] if isinstance(given[0], list) and len(given[0]) > 3 else {}
     if len(given) != 1 or not is_history(given[0]) or given[0][0] not in layers:
         raise ValueError(f"{name}: expected one input, the first output of another layer, got {describe(given)}")
-    for key, value in (options or {}).items() if isinstance(options or {}, dict) else [("options", options)]:
+    for key, value in options.items() if isinstance(options, dict) else [("options", options)]:
         mask = history_of(value)
         if key == "mask" and is_history(mask) and layers.get(mask[0], {}).get("class_name") == "NotEqual":
             told.masked.append(f"mask of {name}")

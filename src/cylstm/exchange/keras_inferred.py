@@ -10,8 +10,9 @@ __all__ = ["inferred"]
 MORE = "config= (the text of Keras's model.to_json()), which says more"
 PARTS = {"embedding": ("",), "dense": ("",), "time_distributed": ("layer",), "lstm": ("cell",),
          "bidirectional": ("forward_layer/cell", "backward_layer/cell")}  # fmt: skip
-ROLES = (["embeddings"], ["kernel"], ["kernel", "bias"], ["kernel", "recurrent_kernel"],
-         ["kernel", "recurrent_kernel", "bias"])  # fmt: skip
+# What a layer's weights are called, and the class of the layer.
+ROLES = {("embeddings",): "embedding", ("kernel",): "dense", ("kernel", "bias"): "dense",
+         ("kernel", "recurrent_kernel"): "lstm", ("kernel", "recurrent_kernel", "bias"): "lstm"}  # fmt: skip
 
 
 def inferred(inventory, told: Told, ordered: bool) -> list[Planned]:
@@ -20,7 +21,7 @@ def inferred(inventory, told: Told, ordered: bool) -> list[Planned]:
 
     Raises ValueError, by their names, for layers whose shapes leave open what they do.
     """
-    plan = [layer_of(name, base, shapes) for name, base, shapes in inventory]
+    plan = [layer_of(name, base, shapes) for name, base, shapes in inventory]  # and their inputs
     tables, recurrent, dense = (
         [layer for layer, _ in plan if layer.kind in kinds]
         for kinds in (("Embedding",), ("LSTM", "CuDNNLSTM", "Bidirectional"), ("Dense",))
@@ -33,14 +34,16 @@ def inferred(inventory, told: Told, ordered: bool) -> list[Planned]:
     wanted = [*tables, *recurrent, *dense]
     if ordered and [layer for layer, _ in plan] != wanted:
         raise ValueError(f"expected an embedding, LSTM layers, a dense layer, or {MORE}, got {told_of(plan)}")
-    widths = {id(layer): inputs for layer, inputs in plan}
-    if dense and not ordered and not tables and dense[0].units == widths[id(recurrent[0])] and (
-        widths[id(dense[0])] == recurrent[-1].units
-    ):  # fmt: skip
+    inputs = {layer.name: width for layer, width in plan}
+    if dense and not (ordered or tables) and fits_before_and_behind(dense[0], recurrent, inputs):
         raise ValueError(f"{dense[0].name}: expected {MORE}, as it fits before and behind the LSTM")
     told.yours.append("weights alone: LSTM layers are taken to have tanh and sigmoid and to hand on all steps"
                       f"{', a dense layer to have no activation' if dense else ''}; {MORE}")  # fmt: skip
     return wanted
+
+
+def fits_before_and_behind(dense, recurrent, inputs):
+    return dense.units == inputs[recurrent[0].name] and inputs[dense.name] == recurrent[-1].units
 
 
 def told_of(plan):
@@ -48,41 +51,36 @@ def told_of(plan):
 
 
 def layer_of(name, base, shapes):
-    """(Planned, its inputs) of one group's shapes by the names of its weights, or by their places."""
+    """(Planned, its inputs) of one group's shapes, by the names of its weights or, with a class, by their places."""
     if base:
-        parts = PARTS.get(base, ())
-        split = [
-            [shape for path, shape in shapes.items() if path.startswith(f"{part}/vars/".lstrip("/"))] for part in parts
-        ]
-        roles = [role for role in ROLES if len(role) == len(split[0]) and fits(base, role)] if split else []
-        if not roles or sum(map(len, split)) != len(shapes):
-            raise ValueError(f"{name}: expected an embedding, a dense layer or an LSTM, got {describe(shapes)}")
-        role = roles[0]
+        base, role, first = of_places(base, shapes)
     else:
-        names = [path.rsplit("/", 1)[-1].removesuffix(":0") for path in shapes]
-        both = len(names) > 3 and names[: len(names) // 2] == names[len(names) // 2 :]
-        role = names[: len(names) // 2] if both else names
-        flat = list(shapes.values())
-        split = [flat[: len(role)], flat[len(role) :]] if both else [flat]
-        if role not in ROLES:
-            raise ValueError(f"{name}: expected an embedding, a dense layer or an LSTM, got {', '.join(names)[:200]}")
-        base = (
-            "bidirectional"
-            if both
-            else "lstm"
-            if "recurrent_kernel" in role
-            else "dense"
-            if "kernel" in role
-            else "embedding"
-        )
-    return planned_of(name, base, role, split[0])
+        base, role, first = of_names(shapes)
+    if role is None:
+        raise ValueError(f"{name}: expected an embedding, a dense layer or an LSTM, got {describe(shapes)}")
+    return planned_of(name, base, role, first)
 
 
-def fits(base, role):
-    """Whether a group of a class can have arrays of these roles."""
-    return ("recurrent_kernel" in role) == (base in ("lstm", "bidirectional")) and (
-        ("embeddings" in role) == (base == "embedding")
-    )
+def of_names(shapes):
+    """(class, names of one part's weights, their shapes); (..., None, ...) of another layer."""
+    names = tuple(path.rsplit("/", 1)[-1].removesuffix(":0") for path in shapes)
+    half = len(names) // 2
+    both = half > 1 and names[:half] == names[half:]
+    role = names[:half] if both else names
+    base = ROLES.get(role)
+    if both:
+        base = "bidirectional" if base == "lstm" else None
+    return base, role if base else None, list(shapes.values())[: len(role)]
+
+
+def of_places(base, shapes):
+    """The same where a layer's class is known, and its weights have numbers in place of names."""
+    one = {"bidirectional": "lstm", "time_distributed": "dense"}.get(base, base)
+    places = [f"{part}/vars/".lstrip("/") for part in PARTS.get(base, ())]
+    parts = [[shape for path, shape in shapes.items() if path.startswith(place)] for place in places]
+    fitting = [role for role, of in ROLES.items() if parts and of == one and len(role) == len(parts[0])]
+    whole = fitting and sum(map(len, parts)) == len(shapes)
+    return base, fitting[0] if whole else None, parts[0] if parts else []
 
 
 def planned_of(name, base, role, shapes):

@@ -85,11 +85,9 @@ class Planned:
             shapes = {"kernel": (None, H), "bias": (H,)}
         else:
             G = 4 * H
-            shapes = {
-                "kernel": (None, G),
-                "recurrent_kernel": (H, G),
-                "bias": (2 * G if self.kind == "CuDNNLSTM" else G,),
-            }
+            shapes = {"kernel": (None, G), "recurrent_kernel": (H, G), "bias": (G,)}
+            if self.kind == "CuDNNLSTM":
+                shapes["bias"] = (2 * G,)
         return shapes if self.bias else {name: shape for name, shape in shapes.items() if name != "bias"}
 
 
@@ -104,9 +102,9 @@ class Options:
         self.name = config.get("name", self.class_name)
         if not isinstance(self.name, str) or not self.name.isprintable() or len(self.name) > 200:
             raise ValueError(f"{self.class_name}: expected a name, got {describe(self.name)}")
-        module = layer.get("module") or "keras"
-        if str(module).split(".")[0] not in ("keras", "tf_keras", "tensorflow"):
-            raise ValueError(f"{self.name}: expected a layer of Keras, got {self.class_name} of {describe(module)}")
+        module, registered = layer.get("module") or "keras", layer.get("registered_name") or self.class_name
+        if str(module).split(".")[0] not in ("keras", "tf_keras", "tensorflow") or registered != self.class_name:
+            self.refuse("a layer of Keras", f"{registered} of {module}")
 
     def refuse(self, what, got):
         told = got if isinstance(got, str) and got.isprintable() and len(got) <= 200 else describe(got)

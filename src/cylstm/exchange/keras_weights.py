@@ -249,4 +249,6 @@ def claimed_bytes(what) -> int:
 
 
 def describe_shape(shape) -> str:
-    return f"({', '.join('any' if n is None else str(n) for n in shape or ())})"
+    """As NumPy does, of any dimensions too."""
+    told = ", ".join("any" if n is None else str(n) for n in shape or ())
+    return f"({told},)" if len(shape or ()) == 1 else f"({told})"
