@@ -23,7 +23,7 @@ def fuzz(name, options):
 
     with atheris.instrument_imports(include=["cylstm"], enable_loader_override=False):
         from cylstm import exchange, model, tensor_files, training  # noqa: F401
-        from cylstm.exchange import nam, pytorch, rtneural  # noqa: F401
+        from cylstm.exchange import keras, nam, pytorch, rtneural  # noqa: F401
     from fuzz import targets
 
     for kind in ("model", "checkpoint"):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import cylstm
-from fuzz import exchange_targets
+from fuzz import exchange_targets, keras_files
 
 RAW, HEADER, CONTAINER = range(3)
 REFUSALS = (ValueError, OSError)
@@ -108,7 +108,7 @@ def vocabulary(data):
         read.decode(range(len(read)))
 
 
-TARGETS = {target.__name__: target for target in (model, checkpoint, resume, vocabulary)}
+TARGETS = {target.__name__: target for target in (model, checkpoint, resume, vocabulary, keras_files.keras)}
 TARGETS |= exchange_targets.TARGETS
 
 
@@ -116,6 +116,8 @@ def seeds(name):
     """Right files in each of the forms, for the fuzzer to begin with."""
     if name in exchange_targets.TARGETS:
         return exchange_targets.seeds(name)
+    if name == "keras":
+        return keras_files.seeds()
     if name == "vocabulary":
         return [cylstm.Vocabulary.from_text(text, level=level).to_json().encode()
                 for level in ("char", "word") for text in ("a b c", "long words, short ones")]  # fmt: skip

@@ -1,5 +1,6 @@
 """What a Keras file may say that a network does not have: refused by its name, or told."""
 
+import json
 import re
 import warnings
 
@@ -7,6 +8,7 @@ import pytest
 from keras_by_hand import archive, arrays, by_layers, call, dense, layer, lstm, old, sequential
 
 from cylstm import exchange
+from fuzz import keras_files
 
 CONTENT = arrays(embedding=(7, 2), lstm=(2, 4), dense=(4, 3))
 TABLE = layer("Embedding", name="embedding", input_dim=7, output_dim=2)
@@ -148,6 +150,29 @@ def test_functional_models_that_are_no_chain(name, tmp_path):
         told_by(functional(*options.pop("calls"), **options), tmp_path)
 
 
+def changed_somewhere(value):
+    """A piece of JSON with each of its parts, in turn, replaced by each of some others, or gone."""
+    for other in (None, True, -1, 3, 0.5, 1e400, "x", "LSTM", [], ["x"], {}, {"config": 1}):
+        yield other
+    for key in list(value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()):
+        for other in changed_somewhere(value[key]):
+            copy = value.copy()
+            copy[key] = other
+            yield copy
+        copy = value.copy()
+        del copy[key]
+        yield copy
+
+
+@pytest.mark.parametrize("n", range(len(keras_files.seeds()) - 2))
+def test_a_configuration_with_anything_in_any_place_is_read_or_refused(n):
+    seed = keras_files.seeds()[n]
+    tried = [bytes([seed[0]]) + json.dumps(config).encode() for config in changed_somewhere(json.loads(seed[1:]))]
+    assert len(tried) > 1000
+    for one in tried:
+        keras_files.keras(one)  # a ValueError, or nothing
+
+
 def test_calls_of_keras_2(tmp_path):
     pairs = (("ids", None), ("embedding", "ids"), ("lstm", "embedding"), ("dense", "lstm"))
     calls = [{"name": name, "inbound_nodes": [[[before, 0, 0, {"training": False}]]] if before else []}
@@ -189,6 +214,8 @@ def test_dropout_where_a_network_has_it(tmp_path):
     layers = [TABLE, lstm(4), layer("Dropout", name="d", rate=0.25), dense(3), layer("Dropout", name="e", rate=0.5)]
     network, told = told_by(sequential(*layers), tmp_path)
     assert [layer.dropout for layer in network.layers[1:]] == [0.25, 0.5] and not told
+    behind, told = told_by(sequential(*layers, layer("ReLU", name="r")), tmp_path)  # where it makes no difference
+    assert (behind.layers[-1].activation, behind.layers[-1].dropout) == ("relu", 0.5) and not told
     with pytest.warns(
         UserWarning, match="expected one dropout between all LSTM layers, .*, got 0.25, 0.5: others are left"
     ):
