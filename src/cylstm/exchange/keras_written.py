@@ -129,8 +129,10 @@ def as_weights(layers, dtype) -> bytes:
     """An HDF5 file: layers/lstm/cell/vars/0, ..., by each class and the number of its kind."""
     h5py, file = h5py_or_why(), io.BytesIO()
     with h5py.File(file, "w") as root:
+        root.create_group("vars")  # of the model itself; older versions look for each object's, empty or not
         for layer in layers:
-            root.create_group(f"layers/{layer.name}/vars").attrs["name"] = layer.name
+            for inner in ("", *(f"{name}/" for name in ("forward_layer", "backward_layer")[: len(layer.inner)])):
+                root.create_group(f"layers/{layer.name}/{inner}vars")
             for place, array in layer.arrays.items():
                 root.create_dataset(f"layers/{layer.name}/{place}", data=np.ascontiguousarray(array, dtype))
     return file.getvalue()
