@@ -9,7 +9,7 @@ import pytest
 
 from cylstm import Dense, Model, exchange
 
-os.environ.setdefault("KERAS_BACKEND", "jax" if importlib.util.find_spec("jax") else "torch")
+os.environ.setdefault("KERAS_BACKEND", "torch" if importlib.util.find_spec("torch") else "jax")  # which compiles first
 os.environ.setdefault("JAX_ENABLE_X64", "1")
 keras = pytest.importorskip("keras", minversion="3.5", reason="Keras's files are held against Keras, where it is")
 layers = keras.layers
