@@ -17,7 +17,7 @@ MODELS = {
                          before=[cylstm.Dense(6, "tanh", bias=False)], after=[cylstm.Dense(4, dropout=0.5)],
                          head_bias=False),
     "variants": dict(input_size=3, hidden_size=5, output_size=2, loss="mse", peepholes=True, coupled=True,
-                     cell_clip=0.5),
+                     cell_clip=0.5, gate_clip=4.0, activations=("hard_sigmoid", "relu", ("leaky_relu", 0.2))),
 }  # fmt: skip
 
 
@@ -39,6 +39,14 @@ def test_a_model_comes_back_from_its_network(name):
     again = exchange.model_of(exchange.network_of(model))
     assert again.config == model.config
     assert np.array_equal(again.parameters.flat, model.parameters.flat)
+
+
+def test_a_tied_table_is_two(recwarn):
+    model = cylstm.Model(7, 5, 7, embedding_size=5, tied=True, embedding_dropout=0.5, seed=1)
+    again = exchange.model_of(exchange.network_of(model))
+    x = np.array([[3, 1, 6], [0, 2, 5]])
+    assert not again.tied and np.array_equal(again(x)[0], model(x)[0])
+    assert "embedding_dropout: of training alone" in str(recwarn.pop(UserWarning).message)
 
 
 def test_a_layer_comes_back_from_its_network():

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from cylstm.checks import describe, path_name
-from cylstm.exchange.network import Network, Recurrent, expect_plain, naming, parted
+from cylstm.exchange.network import Dense, Network, Recurrent, expect_plain, naming, parted
 from cylstm.exchange.pytorch import named_arrays
 from cylstm.tensor_files import write_atomically
 
@@ -118,6 +118,9 @@ def header_of(network, file) -> str:
     """The text, with NAME, REAL and functions that end with F."""
     table, before, recurrent, _ = parted(network)
     expect_plain("a step in C", recurrent, known=("last", "h0", "c0"))
+    for n, layer in enumerate(network.layers):
+        if isinstance(layer, Dense) and layer.activation not in ("linear", "softmax", *ACTIVATIONS):
+            raise ValueError(f"layer {n}: expected one of {', '.join(ACTIVATIONS)}, got {layer.activation!r}")
     first = before[0].weight if before else recurrent[0].directions[0].weight_ih
     sizes = {"inputs": 1 if table else first.shape[1], "outputs": network.layers[-1].width,
              "gates": 4 * max(layer.hidden_size for layer in recurrent)}  # fmt: skip

@@ -45,11 +45,11 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Dense:
-    """f(h weight' + bias): weight (O, F), bias (O,) or None. activation: one of `cylstm.Dense`'s, or "softmax"."""
+    """f(h weight' + bias): weight (O, F), bias (O,) or None. activation: as `cylstm.Dense` has them, or "softmax"."""
 
     weight: np.ndarray
     bias: np.ndarray | None = None
-    activation: str = "linear"
+    activation: str | tuple = "linear"
     dropout: float = 0.0
 
     def __post_init__(self):
@@ -86,14 +86,16 @@ class Direction:
 
 @dataclass(frozen=True)
 class Recurrent:
-    """One LSTM layer, in one direction or both, whose outputs are concatenated. coupled, cell_clip: as in `LSTM`.
-    dropout: of its outputs. last: only the final state goes on, not each step's."""
+    """One LSTM layer, in one direction or both, whose outputs are concatenated. coupled, cell_clip, activations,
+    gate_clip: as in `LSTM`. dropout: of its outputs. last: only the final state goes on, not each step's."""
 
     directions: tuple[Direction, ...]
     coupled: bool = False
     cell_clip: float | None = None
     dropout: float = 0.0
     last: bool = False
+    activations: tuple | None = None
+    gate_clip: float | None = None
 
     def __post_init__(self):
         shapes = {(one.weight_ih.shape, one.weight_hh.shape) for one in self.directions}
@@ -202,7 +204,8 @@ def model_of(network: Network) -> Model | LSTM:
     for n, layer in enumerate(recurrent):
         check_like_the_first(n, layer, first, last=n == len(recurrent) - 1)
     options = {"num_layers": len(recurrent), "bidirectional": len(first.directions) == 2, "coupled": first.coupled,
-               "cell_clip": first.cell_clip, "peepholes": first.directions[0].peephole is not None,
+               "cell_clip": first.cell_clip, "activations": first.activations, "gate_clip": first.gate_clip,
+               "peepholes": first.directions[0].peephole is not None,
                "dropout": dropout_of(recurrent, after), "dtype": network.dtype}  # fmt: skip
     if not (table or before or after):
         bias = any(one.bias is not None for layer in recurrent for one in layer.directions)
@@ -249,6 +252,7 @@ def check_like_the_first(n, layer, first, last):
     """ValueError where the layers of a stack differ in what one `LSTM` has only once."""
     alike = {"hidden units": lambda one: one.hidden_size, "directions": lambda one: len(one.directions),
              "coupled gates": lambda one: one.coupled, "a clip of cells": lambda one: one.cell_clip,
+             "activations": lambda one: one.activations, "a clip of gates": lambda one: one.gate_clip,
              "peepholes": lambda one: [way.peephole is not None for way in one.directions]}  # fmt: skip
     for what, of in alike.items():
         if of(layer) != of(first):
@@ -314,6 +318,8 @@ def network_of(model: Model | LSTM, *, probabilities: bool = True) -> Network:
         raise ValueError(f"embeddings: expected none of columns, got those of {', '.join(map(str, model.embeddings))}")
     if model.horizon is not None:
         raise ValueError(f"horizon: expected None, got {model.horizon}")
+    if model.embedding_dropout:
+        warnings.warn("embedding_dropout: of training alone, left out of the network", stacklevel=3)
     values = {name: model.parameters.raw(name).copy() for name in model.parameters}
 
     def dense_of(name, activation, dropout=0.0):
@@ -344,6 +350,7 @@ def layers_of(lstm, last):
         Recurrent(
             tuple(direction(f"_l{n}{suffix}") for suffix in SUFFIXES[: lstm.num_directions]),
             lstm.cell.coupled, lstm.cell.cell_clip, lstm.dropout if n < L - 1 else 0.0, last and n == L - 1,
+            lstm.cell.activations, lstm.cell.gate_clip,
         )
         for n in range(L)
     ]  # fmt: skip

@@ -17,7 +17,7 @@ from itertools import count, islice, takewhile
 
 import numpy as np
 
-from cylstm._core.updates import activations
+from cylstm.activations import as_activation
 from cylstm.cell import SUFFIXES
 from cylstm.checks import describe, one_of, path_name, plain_array
 from cylstm.exchange.network import Dense, Direction, Embedding, Network, Recurrent, expect_plain, naming, parted
@@ -25,7 +25,6 @@ from cylstm.tensor_files import expect_file, open_safetensors, write_atomically
 
 __all__ = ["named_arrays", "read", "state_dict", "write"]
 
-ACTIVATIONS = ("linear", *activations, "softmax")
 DEPTH = 8  # of mappings within mappings that are looked into
 
 
@@ -96,7 +95,10 @@ def named_layers(name, given) -> dict:
     """Prefixes and activations of dense layers. Raises TypeError or ValueError."""
     if given is not None and not isinstance(given, Mapping):
         raise TypeError(f"{name}: expected {{prefix: activation}}, got {describe(given)}")
-    return {start: one_of(f"{name}[{start!r}]", value, ACTIVATIONS) for start, value in (given or {}).items()}
+    return {
+        start: value if value == "softmax" else as_activation(f"{name}[{start!r}]", value)
+        for start, value in (given or {}).items()
+    }
 
 
 def prefix_of(states) -> str:
