@@ -22,6 +22,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "nam": (".nam",),
     "c_header": (".h",),
     "keras": (".keras", ".weights.h5", ".h5", ".hdf5"),
+    "onnx": (".onnx",),
 }
 
 
@@ -37,16 +38,21 @@ def format_of(path, format=None) -> str:
     raise ValueError(f"{path}: expected a name that ends in {', '.join(endings)}, or format=, got neither")
 
 
+def way(name, which):
+    """The function "read" or "write" of a format. Raises ValueError for one that goes the other way only."""
+    found = getattr(import_module(f"cylstm.exchange.{name}"), which, None)
+    if found is None:
+        can, only = ("read", "written") if which == "read" else ("written", "read")
+        raise ValueError(f"format: expected one that can be {can}, got {name}, which is only {only}")
+    return found
+
+
 def read(path, *, format=None, **options) -> Network:
     """A file as a network, with its weights as they are there. Raises OSError, or ValueError by what it cannot say.
 
     format : one of FORMATS; None goes by the file's ending. options: of that format's `read`.
     """
-    name = format_of(path, format)
-    module = import_module(f"cylstm.exchange.{name}")
-    if not hasattr(module, "read"):
-        raise ValueError(f"{path}: expected a format that can be read, got {name}, which is only written")
-    return module.read(path, **options)
+    return way(format_of(path, format), "read")(path, **options)
 
 
 def load(path, *, format=None, **options):
@@ -56,11 +62,7 @@ def load(path, *, format=None, **options):
 
 def write(network, path, *, format=None, **options) -> None:
     """Write a network into a file, as `save` does a model."""
-    name = format_of(path, format)
-    module = import_module(f"cylstm.exchange.{name}")
-    if not hasattr(module, "write"):
-        raise ValueError(f"{path}: expected a format that can be written, got {name}, which is only read")
-    module.write(network, path, **options)
+    way(format_of(path, format), "write")(network, path, **options)
 
 
 def save(model, path, *, format=None, probabilities=True, **options) -> None:

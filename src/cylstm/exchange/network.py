@@ -18,6 +18,7 @@ from cylstm.checks import describe
 from cylstm.init import LATER
 from cylstm.lstm import LSTM
 from cylstm.model import Model
+from cylstm.text.vocabulary import Vocabulary
 
 __all__ = [
     "Dense", "Direction", "Embedding", "Network", "Recurrent", "expect_plain", "model_of", "naming", "network_of",
@@ -113,7 +114,8 @@ class Recurrent:
 
 @dataclass(frozen=True)
 class Network:
-    """Layers in their order, and what a file says beside them (`notes`: a sample rate, names of classes, ...)."""
+    """Layers in their order, and what a file says beside them: `notes`, such as "labels" and "vocabulary" (as JSON) of
+    a model, or a sample rate."""
 
     layers: tuple
     notes: dict = field(default_factory=dict)
@@ -223,7 +225,7 @@ def model_of(network: Network) -> Model | LSTM:
     model = Model(inputs, first.hidden_size, head.width, output="last" if recurrent[-1].last else "sequence",
                   embedding_size=table.width if table else None, head_bias=head.bias is not None,
                   loss=LOSSES[head.activation], before=as_dense(before), after=as_dense(behind), seed=LATER,
-                  **options)  # fmt: skip
+                  **described(network.notes, head.activation), **options)  # fmt: skip
     values = model.parameters
     if table:
         values.raw("embedding.weight")[...] = table.weight
@@ -234,6 +236,18 @@ def model_of(network: Network) -> Model | LSTM:
     fill_layers(values, recurrent, "lstm.")
     values.touch()
     return model
+
+
+def described(notes, activation):
+    """A model's labels and vocabulary from notes, which may come from a stranger. Raises ValueError."""
+    labels, vocabulary = notes.get("labels"), notes.get("vocabulary")
+    if labels is not None and (not isinstance(labels, list) or activation == "linear"):
+        raise ValueError(f"labels: expected a list of them, for outputs that are classes, got {describe(labels)}")
+    if any(not isinstance(label, (str, int, float)) for label in labels or ()):
+        raise ValueError(f"labels: expected strings, numbers or booleans, got {describe(labels)}")
+    if vocabulary is not None and not isinstance(vocabulary, str):
+        raise ValueError(f"vocabulary: expected JSON, got {describe(vocabulary)}")
+    return {"labels": labels, "vocabulary": None if vocabulary is None else Vocabulary.from_json(vocabulary)}
 
 
 def parted(network):
@@ -332,6 +346,8 @@ def network_of(model: Model | LSTM, *, probabilities: bool = True) -> Network:
     table = [] if model.embedding_size is None else [Embedding(values["embedding.weight"])]
     final = FINAL.get(model.loss.name, "linear") if probabilities else "linear"
     notes = {"labels": list(model.labels)} if model.labels is not None else {}
+    if model.vocabulary is not None:
+        notes["vocabulary"] = model.vocabulary.to_json()
     recurrent = layers_of(model.lstm, last=model.output == "last")
     values.setdefault("head.weight", values.get("embedding.weight"))  # tied: each has a copy of the one table
     return Network((*table, *before, *recurrent, *after, dense_of("head", final)), notes)

@@ -1,0 +1,101 @@
+"""An LSTM node in an ONNX graph: what goes in, and its three outputs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from cylstm.exchange.onnx_dense import settled
+from cylstm.exchange.onnx_nodes import node_of
+from cylstm.exchange.onnx_values import Atom, Filled, Refused, Size, Stream, Unknown, bare, merged_feature
+
+__all__ = ["lstm"]
+
+
+def lstm(run, node, values):
+    """Y, Y_h and Y_c of an LSTM node, which is noted with the graph's others."""
+    values = values + [None] * (8 - len(values))
+    X, lens, h, c = values[0], values[4], values[5], values[6]
+    place = len(run.lstm_nodes)
+    run.lstm_nodes.append(None)
+    arrays = {n: value for n, value in enumerate(values) if isinstance(value, np.ndarray)}
+    last = X.layers[-1] if isinstance(X, Stream) and X.layers else None
+    try:
+        found = node_of(node, arrays, place, run.place_of(last))
+    except ValueError as error:
+        run.lstm_nodes[place] = error
+        return Unknown(str(error))
+    run.lstm_nodes[place] = found
+    if isinstance(X, Unknown):
+        X = anything(X.reason, node)
+    X = settled(X)
+    axes = check_axes(X, found.layout, found.W.shape[2])
+    D, H = len(found.W), found.R.shape[2]
+    h0, c0 = first_state(h, "initial_h", D, H, found.layout), first_state(c, "initial_c", D, H, found.layout)
+    ragged = check_lengths(lens, axes[0])
+    layer = found.recurrent(h0, c0)
+    run.layers.append((layer, place))
+    directions = Atom(f"directions of {node}", D), Atom(f"units of {node}", H)
+    made = replace(X, layers=(*X.layers, layer), feature=directions, directions=directions, time=axes[0],
+                   batch=axes[1], ragged=ragged)  # fmt: skip
+    time, batch = axes
+    one, units = directions[:1] if D == 2 else (), directions[1:]
+    Y = (batch, time, one, units) if found.layout else (time, one, batch, units)
+    final = (batch, one, units) if found.layout else (one, batch, units)
+    return (made.with_axes(Y), replace(made, kind="h").with_axes(final), replace(made, kind="c").with_axes(final))
+
+
+def anything(reason, node) -> Stream:
+    """What stands for an input that could not be read."""
+    axes = [(Atom(f"{n} of {node}", Size(1, [f"{n} of {node}"])),) for n in "012"]
+    return Stream("", tuple(axes), unread=reason)
+
+
+def check_axes(X, layout, I):
+    """The groups of steps and rows of an LSTM's input (T, B, I), or (B, T, I) in layout 1."""
+    if len(X.axes) != 3 or not merged_feature(X):
+        raise Refused(f"expected X of 3 axes, the last of them one step's numbers, got {X.shape}")
+    time, batch = X.axes[:2][::-1] if layout else X.axes[:2]
+    if len(bare(time)) > 1 or len(bare(batch)) > 1:
+        raise Refused(f"expected X (T, B, I), got axes that are joined: {X.shape}")
+    if X.time is not None and (bare(time), bare(batch)) != (bare(X.time), bare(X.batch)):
+        raise Refused("expected steps and rows as the LSTM before it has them, got others")
+    size = X.shape[2]
+    if isinstance(size, int) and size != I:
+        raise Refused(f"expected {I} numbers in each step of X, got {size}")
+    return time, batch
+
+
+def check_lengths(lens, time) -> bool:
+    """Whether rows have lengths that are given from outside; those of a file must be all steps."""
+    if lens is None:
+        return False
+    if isinstance(lens, Stream) and not lens.layers:
+        return True
+    steps = time[0].size if time else 1
+    found = lens.array if isinstance(lens, Filled) else lens
+    if isinstance(found, np.ndarray) and all(one == steps for one in found.reshape(-1).tolist()):
+        return False
+    raise Refused("expected sequence_lens that are an input, or all steps, got others")
+
+
+def first_state(value, name, D, H, layout) -> np.ndarray | None:
+    """(D, H), what all rows begin with; None for zeros, and where the state is given from outside."""
+    if value is None or (isinstance(value, Stream) and not value.layers):
+        return None
+    if isinstance(value, Unknown):
+        raise Refused(f"expected {name} from outside, or in the file, got what cannot be read: {value.reason}")
+    array = value.array if isinstance(value, Filled) else value
+    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+        raise Refused(f"expected {name} from outside, or in the file, got what other nodes make")
+    if not array.any():
+        return None
+    if array.ndim == 3:
+        array = array.swapaxes(0, 1) if layout else array
+        if len(array) not in (1, D) or array.shape[2] not in (1, H) or not (array == array[:, :1]).all():
+            raise Refused(f"expected {name} ({D}, B, {H}), the same for all rows, got others")
+        array = array[:, 0]
+    elif array.size != 1:
+        raise Refused(f"expected {name} ({D}, B, {H}), got {array.shape}")
+    return np.ascontiguousarray(np.broadcast_to(array.reshape(-1, array.shape[-1] if array.ndim else 1), (D, H)))
