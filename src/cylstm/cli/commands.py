@@ -40,7 +40,8 @@ def main(argv=None) -> int:
     """Run the command line on a list of arguments (those of this process by default); returns the exit code."""
     with contextlib.suppress(AttributeError):
         sys.stdout.reconfigure(errors="replace")  # a terminal without some letter gets a question mark
-    commands = {"train": run_train, "evaluate": run_evaluate, "generate": run_generate, "info": run_info}
+    commands = {"train": run_train, "evaluate": run_evaluate, "generate": run_generate, "info": run_info,
+                "convert": convert}  # fmt: skip
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
         args = parse(argv)
@@ -186,7 +187,7 @@ class Report:
             say("".join("    " + line for line in sample.splitlines(keepends=True)))
 
 
-# --- evaluate, generate, info -----------------------------------------------------------------------------------------
+# --- evaluate, generate, convert, info --------------------------------------------------------------------------------
 
 
 def load(path) -> Model:
@@ -252,6 +253,13 @@ def run_generate(args) -> None:
     for piece in pieces:
         print(piece, end="", flush=True)
     print()
+
+
+def convert(args) -> None:
+    """Turn a model of one system into one of another."""
+    from cylstm.cli.convert import run_convert  # with the formats, which the other commands need not wait for
+
+    run_convert(args)
 
 
 def run_info(args) -> None:

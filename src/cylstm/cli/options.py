@@ -36,6 +36,8 @@ def parse(argv) -> argparse.Namespace:
     what cannot be meant."""
     parser, train = parsers()
     args = parser.parse_args(argv)
+    if args.command == "convert":
+        check_target("OUT", args.target)
     if args.command != "train":
         return args
     if args.resume:
@@ -188,14 +190,16 @@ def real(low, high=math.inf, **ends):
     return convert
 
 
-# --- the four commands ------------------------------------------------------------------------------------------------
+# --- the five commands ------------------------------------------------------------------------------------------------
 
 
 def parsers():
     """The parser, and the one of `train` within it."""
     parser = Parser(prog="cylstm", description="Train and run LSTMs on the CPU.")
     parser.add_argument("--version", action="version", version=f"cylstm {cylstm.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="train | evaluate | generate | info")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="train | evaluate | generate | convert | info"
+    )
     train = commands.add_parser("train", help="train a language model on a text", description=TRAIN)
     add_train_options(train)
     evaluate = commands.add_parser("evaluate", help="loss, perplexity, accuracy and bits per character of a "
@@ -222,9 +226,25 @@ def parsers():
                           help="a token that never comes, such as '<unk>'; may be said again")  # fmt: skip
     generate.add_argument("--seed", type=whole(0), help="the same seed writes the same text")
     generate.add_argument("--stop", default="", metavar="TEXT", help="end after this text")
+    add_convert_options(commands)
     info = commands.add_parser("info", help="what a model file holds; without one, what is installed")
     info.add_argument("model", metavar="MODEL", nargs="?")
     return parser, train
+
+
+def add_convert_options(commands):
+    convert = commands.add_parser(
+        "convert", help="a model of another system into ours, or ours into another's",
+        description="Read a model from IN and write it to OUT, each in the format that its ending says.")  # fmt: skip
+    convert.add_argument("source", metavar="IN")
+    convert.add_argument("target", metavar="OUT")
+    convert.add_argument("--from", dest="read_as", metavar="FORMAT", help="of IN (default: by its ending)")
+    convert.add_argument("--to", dest="write_as", metavar="FORMAT", help="of OUT (default: by its ending)")
+    convert.add_argument("--raw", action="store_true", help="of a model of ours, outputs as `model(x)` gives them, "
+                         "instead of probabilities")  # fmt: skip
+    for name, file in (("reading", "IN"), ("writing", "OUT")):
+        convert.add_argument(f"--{name}", metavar="NAME=VALUE", action="append", default=[],
+                             help=f"an option of {file}'s format; may be said again")  # fmt: skip
 
 
 TRAIN = """Train a next-token model on a text: 90 % of it, with 5 % to validate on after each epoch and 5 % to test on
