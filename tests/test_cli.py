@@ -275,7 +275,9 @@ def test_bad_requests_to_write_are_refused(options, message, trained, capsys):
 
 
 def test_a_command_is_needed(capsys):
-    assert refused(capsys).startswith("the following arguments are required: train | evaluate | generate | convert | info")
+    assert refused(capsys).startswith(
+        "the following arguments are required: train | evaluate | generate | convert | info"
+    )
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
     assert ended.value.code == 0 and capsys.readouterr().out.startswith("cylstm ")

@@ -55,6 +55,7 @@ class Graph:
 
     def run(self, node) -> None:
         """The values of a node's outputs."""
+        values = []
         try:
             values = [self.value_of(name) for name in node.inputs]
             found = self.outputs_of(node, values)
@@ -63,6 +64,9 @@ class Graph:
         except WRONG as error:
             told = str(error) or type(error).__name__
             found = Unknown(told if told.startswith(f"{node}: ") else f"{node}: expected what it takes, got {told}")
+        before = next((value.unread for value in values if isinstance(value, Stream) and value.unread), "")
+        if before and isinstance(found, Unknown):
+            found = Unknown(before)
         several = found if isinstance(found, tuple) else (found,) * len(node.outputs)
         self.values.update((name, value) for name, value in zip(node.outputs, several, strict=False) if name)
 
@@ -165,14 +169,12 @@ def input_of(given) -> Stream:
 
 
 def check_output(stream) -> None:
-    """Refused unless an output has rows, steps and one step's numbers, the latter along its last axis."""
-    axes = stream.axes if bare(stream.feature) else (*stream.axes, ())  # one number, whose axis may be gone
-    if not axes or bare(axes[-1]) != bare(stream.feature):
-        raise Refused("expected one step's numbers along the last axis, got others")
+    """Refused unless an output has rows, steps and one step's numbers, in whatever order of axes."""
+    atoms = bare(atom for group in stream.axes for atom in group)
+    numbers = tuple(atom for atom in atoms if atom in stream.feature)
     outer = {*(stream.time or ()), *(stream.batch or ())}
-    left = {atom for group in axes[:-1] for atom in bare(group)} - outer - set(stream.feature)
-    if left and stream.time is not None:
-        raise Refused(f"expected rows, steps and numbers, got axes of {stream.shape}")
+    if numbers != bare(stream.feature) or (stream.time is not None and set(atoms) - outer - set(numbers)):
+        raise Refused(f"expected rows, steps and one step's numbers, got axes of {stream.shape}")
 
 
 def is_state(value) -> bool:

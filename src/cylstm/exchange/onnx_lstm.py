@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from cylstm.exchange.onnx_dense import settled
-from cylstm.exchange.onnx_nodes import node_of
+from cylstm.exchange.onnx_nodes import node_of, state_of
 from cylstm.exchange.onnx_values import Atom, Filled, Refused, Size, Stream, Unknown, bare, merged_feature
 
 __all__ = ["lstm"]
@@ -32,9 +32,13 @@ def lstm(run, node, values):
     X = settled(X)
     axes = check_axes(X, found.layout, found.W.shape[2])
     D, H = len(found.W), found.R.shape[2]
-    h0, c0 = first_state(h, "initial_h", D, H, found.layout), first_state(c, "initial_c", D, H, found.layout)
-    ragged = check_lengths(lens, axes[0])
-    layer = found.recurrent(h0, c0)
+    ragged = False
+    try:
+        ragged = check_lengths(lens, axes[0])
+        layer = found.layer(*(first_state(*one, found) for one in ((h, "initial_h"), (c, "initial_c"))))
+    except ValueError as error:
+        told = str(error) if str(error).startswith(str(node)) else f"{node}: {error}"
+        layer, X = found.stand_in(), replace(X, unread=X.unread or told)
     run.layers.append((layer, place))
     directions = Atom(f"directions of {node}", D), Atom(f"units of {node}", H)
     made = replace(X, layers=(*X.layers, layer), feature=directions, directions=directions, time=axes[0],
@@ -80,22 +84,13 @@ def check_lengths(lens, time) -> bool:
     raise Refused("expected sequence_lens that are an input, or all steps, got others")
 
 
-def first_state(value, name, D, H, layout) -> np.ndarray | None:
+def first_state(value, name, node) -> np.ndarray | None:
     """(D, H), what all rows begin with; None for zeros, and where the state is given from outside."""
     if value is None or (isinstance(value, Stream) and not value.layers):
         return None
     if isinstance(value, Unknown):
         raise Refused(f"expected {name} from outside, or in the file, got what cannot be read: {value.reason}")
     array = value.array if isinstance(value, Filled) else value
-    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+    if not isinstance(array, np.ndarray):
         raise Refused(f"expected {name} from outside, or in the file, got what other nodes make")
-    if not array.any():
-        return None
-    if array.ndim == 3:
-        array = array.swapaxes(0, 1) if layout else array
-        if len(array) not in (1, D) or array.shape[2] not in (1, H) or not (array == array[:, :1]).all():
-            raise Refused(f"expected {name} ({D}, B, {H}), the same for all rows, got others")
-        array = array[:, 0]
-    elif array.size != 1:
-        raise Refused(f"expected {name} ({D}, B, {H}), got {array.shape}")
-    return np.ascontiguousarray(np.broadcast_to(array.reshape(-1, array.shape[-1] if array.ndim else 1), (D, H)))
+    return state_of(array, name, len(node.W), node.R.shape[2], node.layout)

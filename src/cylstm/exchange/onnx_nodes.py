@@ -11,7 +11,7 @@ import numpy as np
 
 from cylstm.exchange.network import Direction, Network, Recurrent
 
-__all__ = ["LSTMNode", "gates_from", "gates_to", "node_of", "stack_of"]
+__all__ = ["LSTMNode", "gates_from", "gates_to", "node_of", "stack_of", "state_of"]
 
 USUAL = ("Sigmoid", "Tanh", "Tanh")  # of gates, of the cell's input, of its output
 WEIGHTS = {1: "W", 2: "R", 3: "B", 7: "P"}
@@ -74,26 +74,60 @@ class LSTMNode:
         """How errors call it."""
         return f"node {self.name} (LSTM)"
 
-    def recurrent(self, h0=None, c0=None) -> Recurrent:
-        """The layer that it is. h0, c0: (D, H), what its sequences begin with.
+    def recurrent(self) -> Recurrent:
+        """The layer that it is; its first state is that of the file, and zeros where that comes from outside.
 
         Raises ValueError for what no layer here has, by its name."""
+        if isinstance(self.sequence_lens, np.ndarray):
+            raise ValueError(f"{self.told}: expected no sequence_lens in the file, got {self.sequence_lens.tolist()}")
+        states = [self.own_state(name) for name in ("initial_h", "initial_c")]
+        return self.layer(*states)
+
+    def own_state(self, name) -> np.ndarray | None:
+        """(D, H), what all rows begin with as the file says; None for zeros and for what it does not say."""
+        array = getattr(self, name)
+        if not isinstance(array, np.ndarray):
+            return None
+        try:
+            return state_of(array, name, len(self.W), self.R.shape[2], self.layout)
+        except ValueError as error:
+            raise ValueError(f"{self.told}: {error}") from None
+
+    def layer(self, h0=None, c0=None) -> Recurrent:
+        """The layer with this first state, (D, H) each. Raises ValueError."""
         D = len(self.W)
         if self.direction == "reverse":
             raise ValueError(f"{self.told}: expected direction forward or bidirectional, got reverse alone")
-        if self.activations and self.activations != USUAL * D:
-            raise ValueError(f"{self.told}: expected activations {', '.join(USUAL)}, got {', '.join(self.activations)}")
+        named = [str(name) for name in self.activations]
+        if named and [name.lower() for name in named] != [name.lower() for name in USUAL * D]:
+            raise ValueError(f"{self.told}: expected activations {', '.join(USUAL)}, got {', '.join(named)}")
         if self.clip is not None:
             raise ValueError(f"{self.told}: expected no clip, which cuts the sums of the gates, got {self.clip:g}")
-        directions = [
-            Direction(
-                gates_from(self.W[d]), gates_from(self.R[d]), None if self.B is None else bias_from(self.B[d]),
-                None if self.P is None else peephole_from(self.P[d]),
-                None if h0 is None else h0[d], None if c0 is None else c0[d],
-            )
+        B, P = self.B, self.P
+        return Recurrent(tuple(
+            Direction(gates_from(self.W[d]), gates_from(self.R[d]), None if B is None else bias_from(B[d]),
+                      None if P is None else peephole_from(P[d]), None if h0 is None else h0[d],
+                      None if c0 is None else c0[d])
             for d in range(D)
-        ]  # fmt: skip
-        return Recurrent(tuple(directions), coupled=bool(self.input_forget))
+        ), coupled=bool(self.input_forget))  # fmt: skip
+
+    def stand_in(self) -> Recurrent:
+        """A layer of these sizes, in the place of one that there is not."""
+        return Recurrent(tuple(Direction(W, R) for W, R in zip(self.W, self.R, strict=True)))
+
+
+def state_of(array, name, D, H, layout) -> np.ndarray | None:
+    """(D, H), the rows of a first state (D, B, H), or (B, D, H) in layout 1, which must be alike; None for zeros."""
+    if array.dtype.kind != "f" or not array.any():
+        return None
+    if array.ndim == 3:
+        array = array.swapaxes(0, 1) if layout else array
+        if len(array) not in (1, D) or array.shape[2] not in (1, H) or not (array == array[:, :1]).all():
+            raise ValueError(f"expected {name} ({D}, B, {H}), the same for all rows, got others")
+        array = array[:, 0]
+    elif array.size != 1:
+        raise ValueError(f"expected {name} ({D}, B, {H}), got {array.shape}")
+    return np.ascontiguousarray(np.broadcast_to(array.reshape(-1, array.shape[-1] if array.ndim else 1), (D, H)))
 
 
 def node_of(node, arrays, place=0, behind=None) -> LSTMNode:

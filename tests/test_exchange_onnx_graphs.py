@@ -1,0 +1,358 @@
+"""ONNX graphs as other systems write them: the operator's own numbers, and what is refused, by the node's name."""
+
+import numpy as np
+import pytest
+from onnx_graphs import B, H, I, T, dense, lstm, model, node, numbers, side_by_side, sigmoid, weights
+
+from cylstm import exchange
+from cylstm.exchange import onnx
+from cylstm.exchange.onnx_file import FLOAT, INT64
+
+X = numbers(T, B, I)
+ROWS = X.swapaxes(0, 1)
+W2, B2 = dense(6, H)
+BOTH, _ = dense(6, 2 * H)
+
+
+@pytest.fixture
+def load(tmp_path):
+    """A model from a graph."""
+
+    def load(*args, **options):
+        path = tmp_path / "graph.onnx"
+        path.write_bytes(model(*args, **options))
+        return exchange.load(path)
+
+    return load
+
+
+@pytest.fixture
+def read(tmp_path):
+    """A network from a graph."""
+
+    def read(*args, output=None, **options):
+        path = tmp_path / "graph.onnx"
+        path.write_bytes(model(*args, **options))
+        return onnx.read(path, output=output)
+
+    return read
+
+
+def close(got, expected):
+    np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-6)
+
+
+# x (B, T, I), the LSTM, and what is left of it in "h"
+BEFORE = [node("Transpose", "x", "steps", perm=[1, 0, 2])]
+HEAD = [node("MatMul", "h W2", "z"), node("Add", "z B2", "y")]
+ONE = [*BEFORE, node("LSTM", "steps W R B", "Y Yh Yc", hidden_size=H), node("Squeeze", "Y one", "s")]
+TWO = [*BEFORE, node("LSTM", "steps W R B", "Y Yh Yc", hidden_size=H, direction="bidirectional")]
+PLACES = {name: np.array(value) for name, value in
+          dict(zero=[0], one=[1], two=[2], last=[-1], end=[2**63 - 1], minus=-1, nothing=0, first=1, H=[H], HH=[2 * H],
+               both=[0, -1], joined=[0, 0, -1], three=[B, 1, -1]).items()}  # fmt: skip
+
+
+def tensors(D=1, **more):
+    return {**weights(D), **PLACES, "W2": W2 if D == 1 else BOTH, "B2": B2, **more}
+
+
+TURNED = node("Transpose", "Y", "turned", perm=[2, 0, 1, 3])
+FINAL = node("Transpose", "Yh", "turned", perm=[1, 0, 2])
+# How outputs of all steps become "h", of one direction and of both.
+SEQUENCES = {
+    1: {
+        "Squeeze and Transpose": [node("Transpose", "s", "h", perm=[1, 0, 2])],
+        "Transpose and Reshape": [TURNED, node("Reshape", "turned joined", "h")],
+        "Slice of all": [node("Slice", "s zero end zero", "all"), node("Transpose", "all", "h", perm=[1, 0, 2])],
+        "Dropout": [node("Dropout", "s", "kept"), node("Identity", "kept", "same"), node("Cast", "same", "cast", to=1),
+                    node("Transpose", "cast", "h", perm=[1, 0, 2])],
+    },
+    2: {
+        "Transpose and Reshape": [TURNED, node("Reshape", "turned joined", "h")],
+        "Split and Concat": [node("Split", "Y", "Y0 Y1", axis=1), node("Squeeze", "Y0 one", "s0"),
+                             node("Squeeze", "Y1 one", "s1"), node("Concat", "s0 s1", "side", axis=-1),
+                             node("Transpose", "side", "h", perm=[1, 0, 2])],
+        "a shape that is computed": [
+            TURNED, node("Shape", "turned", "sizes"),
+            node("Slice", "sizes zero two zero", "outer"), node("Slice", "sizes two end zero", "inner"),
+            node("Gather", "inner nothing", "D"), node("Gather", "inner first", "units"),
+            node("Mul", "D units", "wide"),
+            node("Unsqueeze", "wide zero", "width"), node("Concat", "outer width", "shape", axis=0),
+            node("Reshape", "turned shape", "h")],
+    },
+}  # fmt: skip
+FINALS = {
+    1: {
+        "Squeeze of Y_h": [node("Squeeze", "Yh zero", "h")],
+        "Gather of the last step": [node("Gather", "s minus", "h", axis=0)],
+        "Slice of the last step": [node("Slice", "s last end zero", "cut"), node("Squeeze", "cut zero", "h")],
+        "Gather of Y_h": [node("Gather", "Yh nothing", "h", axis=0)],
+        "a step of Y": [TURNED, node("Reshape", "turned joined", "all"),
+                        node("Gather", "all minus", "h", axis=1)],
+    },
+    2: {
+        "Transpose and Reshape of Y_h": [FINAL, node("Reshape", "turned both", "h")],
+        "Flatten of Y_h": [FINAL, node("Flatten", "turned", "h", axis=1)],
+        "both rows of Y_h": [node("Gather", "Yh nothing", "h0", axis=0), node("Gather", "Yh minus", "h1", axis=0),
+                             node("Concat", "h0 h1", "h", axis=1)],
+        "the last step and the first": [
+            TURNED, node("Reshape", "turned joined", "all"),
+            node("Gather", "all minus", "at_last", axis=1), node("Gather", "all nothing", "at_first", axis=1),
+            node("Slice", "at_last zero H one", "h0"), node("Slice", "at_first H end one", "h1"),
+            node("Concat", "h0 h1", "h", axis=-1)],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("D", "name"), [(D, name) for D in SEQUENCES for name in SEQUENCES[D]])
+def test_outputs_of_all_steps(D, name, load):
+    given = tensors(D)
+    ours = load([*(ONE if D == 1 else TWO), *SEQUENCES[D][name], *HEAD], given)
+    Y, _, _ = lstm(X, **{name: given[name] for name in "WRB"})
+    close(ours(ROWS)[0], side_by_side(Y) @ given["W2"] + B2)
+    assert ours.output == "sequence"
+
+
+@pytest.mark.parametrize(("D", "name"), [(D, name) for D in FINALS for name in FINALS[D]])
+def test_final_states(D, name, load):
+    given = tensors(D)
+    ours = load([*(ONE if D == 1 else TWO), *FINALS[D][name], *HEAD], given)
+    _, final, _ = lstm(X, **{name: given[name] for name in "WRB"})
+    close(ours(ROWS)[0], final.transpose(1, 0, 2).reshape(B, -1) @ given["W2"] + B2)
+    assert ours.output == "last"
+
+
+def test_the_operator_with_all_that_a_layer_has(load):
+    given = {**weights(2, names="WRBP", seed=11), "h0": numbers(2, 1, H), "c0": numbers(2, 1, H, seed=4)}
+    first = {name: np.repeat(given[name], B, axis=1) for name in ("h0", "c0")}
+    nodes = [node("LSTM", "x W R B - h c P", "Y", hidden_size=H, direction="bidirectional", input_forget=1)]
+    inputs = [(name, FLOAT, shape) for name, shape in
+              (("x", ("time", "batch", I)), ("h", (2, "batch", H)), ("c", (2, "batch", H)))]  # fmt: skip
+    ours = load(nodes, given, inputs=inputs, outputs=["Y"])
+    peeping = {name: given[name] for name in "WRBP"}
+    Y, h, c = lstm(X, **peeping, h=first["h0"], c=first["c0"], coupled=True)
+    y, state = ours(ROWS, (first["h0"], first["c0"]))
+    close(y, side_by_side(Y))
+    close(state.h, h)
+    close(state.c, c)
+
+
+def test_layout_1_and_its_first_state_in_the_file(read):
+    given = {**weights(2), "h": np.repeat(numbers(1, 2, H), B, axis=0), "c": np.zeros((B, 2, H), "f4")}
+    network = read([node("LSTM", "x W R B - h c", "y", hidden_size=H, direction="bidirectional", layout=1)], given)
+    forward, backward = network.layers[0].directions
+    assert np.array_equal([forward.h0, backward.h0], given["h"][0]) and forward.c0 is None and network.notes == {}
+
+
+def test_steps_first_is_noted(read):
+    nodes = [node("LSTM", "x W R B", "y", hidden_size=H)]
+    assert read(nodes, tensors(), inputs=[("x", FLOAT, ("time", "batch", I))]).notes == {"time_major": True}
+
+
+def test_a_stack_with_ids_and_zeros_that_are_computed(load):
+    """The shape of a state of zeros, from that of the input, as PyTorch's exporter writes it."""
+    table, first, second = numbers(9, I), weights(), weights(I=H, seed=6)
+    given = {**tensors(table=table), **{f"{name}2_": second[name] for name in "WRB"}}
+    zeros = [node("Shape", "x", "sizes"), node("Gather", "sizes nothing", "rows", axis=0),
+             node("Unsqueeze", "rows zero", "row_size"), node("Constant", "-", "layers", value=np.array([2])),
+             node("Concat", "layers row_size H", "state_shape", axis=0),
+             node("ConstantOfShape", "state_shape", "zeros", value=np.zeros(1, "f4")),
+             node("Slice", "zeros zero one zero", "zeros0"), node("Slice", "zeros one two zero", "zeros1")]  # fmt: skip
+    nodes = [node("Gather", "table x", "e"), *zeros, node("Transpose", "e", "steps", perm=[1, 0, 2]),
+             node("LSTM", "steps W R B - zeros0 zeros0", "Y0 Yh0 Yc0", hidden_size=H), node("Squeeze", "Y0 one", "s0"),
+             node("LSTM", "s0 W2_ R2_ B2_ - zeros1 zeros1", "Y Yh Yc", hidden_size=H), node("Squeeze", "Y one", "s"),
+             node("Concat", "Yh0 Yh", "hn", axis=0), *SEQUENCES[1]["Squeeze and Transpose"], *HEAD]  # fmt: skip
+    ours = load(nodes, given, inputs=[("x", INT64, ("batch", "time"))], outputs=["y", "hn"])
+    ids = np.array([[1, 8, 3, 3, 0], [2, 7, 5, 1, 4]])
+    Y, _, _ = lstm(table[ids].swapaxes(0, 1), **first)
+    Y, _, _ = lstm(Y[:, 0], **second)
+    close(ours(ids)[0], side_by_side(Y) @ W2 + B2)
+    top = [node("Gather", "hn minus", "h", axis=0), *HEAD]  # PyTorch's h_n[-1]
+    ours = load([*nodes[:-3], *top], given, inputs=[("x", INT64, ("batch", "time"))])
+    close(ours(ids)[0], Y[-1, 0] @ W2 + B2)
+
+
+# --- dense layers -----------------------------------------------------------------------------------------------------
+
+GELU = [node("Pow", "z three_", "p"), node("Mul", "p small", "q"), node("Add", "z q", "r"), node("Mul", "r root", "t"),
+        node("Tanh", "t", "u"), node("Add", "u one_", "v"), node("Mul", "z v", "w"),
+        node("Mul", "w half", "a")]  # fmt: skip
+SPELLED = {
+    "softplus": [node("Exp", "z", "e"), node("Add", "e one_", "f"), node("Log", "f", "a")],
+    "silu": [node("Neg", "z", "n"), node("Exp", "n", "e"), node("Add", "one_ e", "f"), node("Div", "z f", "a")],
+    "gelu_tanh": GELU,
+    "relu": [node("Max", "z nil", "a")],
+    "leaky_relu": [node("LeakyRelu", "z", "a")],
+    "elu": [node("Elu", "z", "a", alpha=1.0)],
+    "softsign": [node("Abs", "z", "b"), node("Add", "b one_", "d"), node("Div", "z d", "a")],
+    "sigmoid": [node("Mul", "z half", "b"), node("Tanh", "b", "d"), node("Add", "d one_", "e"),
+                node("Mul", "e half", "a")],
+}  # fmt: skip
+SCALARS = {name: np.array(value, "f4") for name, value in
+           dict(one_=1, half=0.5, nil=0, three_=3, small=0.044715, root=np.sqrt(2 / np.pi)).items()}  # fmt: skip
+START = [*ONE, node("Transpose", "s", "h", perm=[1, 0, 2])]
+
+
+@pytest.mark.parametrize("name", SPELLED)
+def test_activations_however_they_are_spelled(name, read):
+    nodes = [*START, node("MatMul", "h W2", "m"), node("Add", "B2 m", "z"), *SPELLED[name], node("MatMul", "a W3", "y")]
+    W3, _ = dense(2, 6, seed=8)
+    network = read(nodes, tensors(**SCALARS, W3=W3))
+    assert network.layers[1].activation == name
+    assert np.array_equal(network.layers[1].weight, W2.T) and np.array_equal(network.layers[1].bias, B2)
+    assert network.layers[2].bias is None
+
+
+def test_gemm_with_its_attributes(load):
+    nodes = [*ONE, *FINALS[1]["Squeeze of Y_h"],
+             node("Gemm", "h V B2", "z", alpha=0.5, beta=0.25, transB=1),
+             node("Softmax", "z", "y", axis=-1)]  # fmt: skip
+    given = tensors(V=np.ascontiguousarray(W2.T))
+    _, final, _ = lstm(X, **{name: given[name] for name in "WRB"})
+    exps = np.exp(0.5 * final[0] @ W2 + 0.25 * B2)
+    close(load(nodes, given).predict_proba(ROWS), exps / exps.sum(axis=1, keepdims=True))
+
+
+def test_logarithms_of_probabilities_are_noted(read):
+    network = read([*START, node("MatMul", "h W2", "z"), node("LogSoftmax", "z", "y")], tensors())
+    assert network.layers[-1].activation == "softmax" and network.notes == {"log": True}
+
+
+def test_probabilities_of_one_output(load):
+    W1, _ = dense(1, H)
+    nodes = [*ONE, *FINALS[1]["Squeeze of Y_h"], node("MatMul", "h W1", "z"), node("Sigmoid", "z", "p"),
+             node("Squeeze", "p one", "y")]  # fmt: skip
+    given = tensors(W1=W1)
+    _, final, _ = lstm(X, **{name: given[name] for name in "WRB"})
+    close(load(nodes, given).predict_proba(ROWS), sigmoid(final[0] @ W1))
+
+
+def test_operators_of_old_opsets(load):
+    nodes = [*BEFORE, node("LSTM", "steps W R B", "Y Yh", hidden_size=H), node("Slice", "Yh", "cut", starts=[0],
+             ends=[1], axes=[0]), node("Squeeze", "cut", "h", axes=[0]), node("Gemm", "h W2 B2", "z"),
+             node("Softmax", "z", "y")]  # fmt: skip
+    given = tensors()
+    _, final, _ = lstm(X, **{name: given[name] for name in "WRB"})
+    exps = np.exp(final[0] @ W2 + B2)
+    close(load(nodes, given, opset=9).predict_proba(ROWS), exps / exps.sum(axis=1, keepdims=True))
+
+
+def test_an_output_is_chosen(read):
+    nodes = [*START, *HEAD, node("Softmax", "y", "p", axis=-1)]
+    assert read(nodes, tensors(), outputs=["y", "p"], output="p").layers[-1].activation == "softmax"
+    assert read(nodes, tensors(), outputs=["y", "p"], output="y").layers[-1].activation == "linear"
+    with pytest.raises(ValueError, match="output: expected the name of one output, as there are several: y, p"):
+        read(nodes, tensors(), outputs=["y", "p"])
+    with pytest.raises(ValueError, match="output: expected one of y, p, got 'q'"):
+        read(nodes, tensors(), outputs=["y", "p"], output="q")
+
+
+def test_nodes_within_what_cannot_be_read(tmp_path):
+    path = tmp_path / "graph.onnx"
+    nodes = [node("Conv", "x W2", "steps"), node("LSTM", "steps W R B", "Y Yh", hidden_size=H, clip=3.0,
+             activations=["Sigmoid", "Tanh", "HardSigmoid"], activation_alpha=[0.25], activation_beta=[0.5]),
+             node("Squeeze", "Y one", "s"), node("LSTM", "s V S B", "Z", direction="reverse"),
+             node("Sort", "Z", "y")]  # fmt: skip
+    second = weights(I=H)
+    given = tensors(V=second["W"], S=second["R"])
+    path.write_bytes(model(nodes, given))
+    first, last = onnx.read_nodes(path)
+    assert (first.name, first.clip, first.activations) == ("lstm of Y", 3, ("Sigmoid", "Tanh", "HardSigmoid"))
+    assert (first.activation_alpha, first.activation_beta) == ((0.25,), (0.5,))
+    assert (first.direction, first.layout, first.input_forget, first.P) == ("forward", 0, 0, None)
+    assert np.array_equal(first.W, given["W"]) and np.array_equal(first.B, given["B"])
+    assert (last.direction, last.hidden_size, last.W.shape) == ("reverse", None, (1, 4 * H, H))
+    assert (first.behind, last.behind) == (None, 0)
+    with pytest.raises(ValueError, match=r"node lstm of Y \(LSTM\): expected activations Sigmoid, Tanh, Tanh, got"):
+        first.recurrent()
+    with pytest.raises(ValueError, match=r"graph.onnx: node conv of steps \(Conv\): expected an operator that a model"):
+        onnx.read(path)
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+STEP = [TURNED, node("Reshape", "turned joined", "all"), node("Gather", "all minus", "h", axis=1), *HEAD]
+STARTED = [node("LSTM", "steps W R B", "Y0 Yh0 Yc0", hidden_size=H)]
+
+
+def lstm_with(inputs="steps W R B", **attributes):
+    """A whole graph with one LSTM node."""
+    return [*BEFORE, node("LSTM", inputs, "Y Yh Yc", **attributes), *FINALS[1]["Squeeze of Y_h"], *HEAD]
+
+
+REFUSED = {
+    "reverse": (lstm_with(direction="reverse"), r"lstm of Y \(LSTM\): expected direction forward or bidirectional, go"),
+    "a direction": (lstm_with(direction="sideways"), r"lstm of Y \(LSTM\): expected a direction forward, reverse or b"),
+    "activations": (lstm_with(activations=["Sigmoid", "Relu", "Tanh"]),
+                    r"lstm of Y \(LSTM\): expected activations Sigmoid, Tanh, Tanh, got Sigmoid, Relu, Tanh"),
+    "a clip": (lstm_with(clip=2.5), r"lstm of Y \(LSTM\): expected no clip, which cuts the sums of the gates, got 2.5"),
+    "an attribute": (lstm_with(proj=3), r"lstm of Y \(LSTM\): expected the attributes of an LSTM, got proj"),
+    "another type": (lstm_with(hidden_size="4"), r"lstm of Y \(LSTM\): expected R of 4 hidden units"),
+    "hidden units": (lstm_with(hidden_size=H + 1), "expected R of 5 hidden units, its hidden_size, got 4"),
+    "no weights": (lstm_with("steps W - B"), "expected R, its weights, in the file, got nothing"),
+    "weights from outside": (lstm_with("steps x R B"), "expected W, its weights, in the file, got 'x', which is not i"),
+    "shapes": (lstm_with("steps R R B"), r"lstm of Y \(LSTM\): expected X .*|expected 4 numbers in each step of X, go"),
+    "lengths": (lstm_with("steps W R B two"), "expected sequence_lens that are an input, or all steps, got others"),
+    "a state of nodes": ([*BEFORE, *STARTED, *lstm_with("steps W R B - Yh0")[1:]],
+                         r"lstm of Y \(LSTM\): expected initial_h from outside, or in the file, got what other nodes "),
+    "rows that differ": (lstm_with("steps W R B - rows"), "expected initial_h .1, B, 4., the same for all rows, got o"),
+    "another operator": ([*START, node("Conv", "h W2", "z"), *HEAD[1:]],
+                         r"conv of z \(Conv\): expected an operator that a model here has, got another"),
+    "of others": ([*START, node("MatMul", "h W2", "z", domain="com.them"), *HEAD[1:]],
+                  r"matmul of z \(com.them.MatMul\): expected an operator of ONNX itself, got one of com.them"),
+    "a name of nobody": ([*START, node("MatMul", "nobody W2", "z"), *HEAD[1:]], "nobody: expected the output of a nod"),
+    "an activation": ([*START, node("MatMul", "h W2", "z"), node("HardSigmoid", "z", "a"), node("MatMul", "a W3", "y")],
+                      r"matmul of y \(MatMul\): node hardsigmoid of a \(HardSigmoid\): expected one of the activation"),
+    "a slope": ([*START, node("MatMul", "h W2", "z"), node("LeakyRelu", "z", "y", alpha=0.25)], "one of the activatio"),
+    "a clipped relu": ([*START, node("MatMul", "h W2", "z"), node("Relu", "z", "a"), node("Min", "a large", "y")],
+                       r"min of y \(Min\): expected one of the activations"),
+    "no dense layer": ([*START, node("Relu", "h", "y")], "expected a dense layer before it, got Recurrent"),
+    "two biases": ([*START, *HEAD[:1], node("Add", "z B2", "b"), node("Add", "b B2", "y")], "expected one number besi"),
+    "a residual": ([*START, node("MatMul", "h W3_", "z"), node("Add", "z h", "y")],
+                   r"add of y \(Add\): expected two outputs of the same dense layer"),
+    "softmax over steps": ([*START, *HEAD, node("Softmax", "y", "p", axis=1)], "expected it over a dense layer's outp"),
+    "softmax in between": ([*START, node("MatMul", "h W2", "z"), node("Softmax", "z", "a", axis=-1),
+                            node("Relu", "a", "y")],
+                           "expected a dense layer before it, got softmax"),
+    "a step in the middle": ([*ONE, node("Gather", "s two", "g", axis=0), node("Squeeze", "g zero", "h"), *HEAD],
+                             "expected the last step, or all, got 2..3"),
+    "the first step": ([*ONE, node("Gather", "s nothing", "h", axis=0), *HEAD], "expected a layer's final state, got "),
+    "axes that are mixed": ([*ONE, node("Reshape", "s three", "h"), *HEAD], "expected axes to be joined or parted as "),
+    "features that are steps": ([*ONE, node("Transpose", "s", "h", perm=[2, 1, 0]), *HEAD], "along the last axis, got"),
+    "cells": ([*ONE, node("Squeeze", "Yc zero", "h"), *HEAD], "expected a layer's outputs, got the state of its cells"),
+    "a piece of the input": ([node("Slice", "x zero two two", "cut"), node("Transpose", "cut", "steps", perm=[1, 0, 2]),
+                              *lstm_with()[1:]], "expected the input x as a whole, got a part of it"),
+    "nothing": ([node("Identity", "x", "y")], "output y: expected outputs of layers, got something else"),
+    "much memory": ([node("Constant", "-", "k0", value=np.ones(4096, "f4")), *(
+        node("Concat", f"k{n} " * 16, f"k{n + 1}", axis=0) for n in range(9)), *START, node("MatMul", "h k9", "y")],
+        r"concat of k\d \(Concat\): expected constants of about the file's size, got more"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_no_network_says_is_refused_by_the_node(name, read):
+    nodes, message = REFUSED[name]
+    outputs = ["p"] if name == "softmax over steps" else ["y"]
+    given = tensors(W3=dense(2, 6)[0], W3_=dense(H, H)[0], rows=numbers(1, B, H), large=np.array(6.0, "f4"))
+    with pytest.raises(ValueError, match=message) as error:
+        read(nodes, given, outputs=outputs)
+    assert "graph.onnx: " in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("place", ["minus", "nothing"])
+def test_one_step_of_two_directions_is_no_final_state(place, read):
+    """The reverse direction has seen that step alone: what `y[:, -1]` gives in PyTorch."""
+    nodes = [*TWO, TURNED, node("Reshape", "turned joined", "all"), node("Gather", f"all {place}", "h", axis=1), *HEAD]
+    with pytest.raises(
+        ValueError, match=r"matmul of z \(MatMul\): expected a layer's final state, got one step of its"
+    ):
+        read(nodes, tensors(2))
+
+
+def test_the_last_step_of_all_is_no_final_state_where_rows_have_lengths(read):
+    inputs = [("x", FLOAT, ("batch", "time", I)), ("n", 6, ("batch",))]
+    nodes = [*BEFORE, node("LSTM", "steps W R B n", "Y Yh Yc"), node("Squeeze", "Y one", "s")]
+    with pytest.raises(ValueError, match="expected a layer's final state beside sequence_lens, got its outputs of the"):
+        read([*nodes, *FINALS[1]["Gather of the last step"], *HEAD], tensors(), inputs=inputs)
+    network = read([*nodes, *FINALS[1]["Squeeze of Y_h"], *HEAD], tensors(), inputs=inputs)
+    assert network.layers[0].last
