@@ -10,6 +10,8 @@ from cylstm.exchange.onnx_write import write
 
 __all__ = ["LSTMNode", "read", "read_nodes", "stack_of", "write"]
 
+MOST = 500  # characters of an error
+
 
 def read(path, *, output=None) -> Network:
     """The network of a file's graph: Gather of a table, MatMul or Gemm with Add and activations, LSTM, and what only
@@ -25,7 +27,7 @@ def read(path, *, output=None) -> Network:
     try:
         return Graph(file).network(output)
     except ValueError as error:
-        raise ValueError(f"{file.path}: {error}") from None
+        raise ValueError(f"{file.path}: {in_a_line(error)}") from None
 
 
 def read_nodes(path) -> list[LSTMNode]:
@@ -38,5 +40,11 @@ def read_nodes(path) -> list[LSTMNode]:
     nodes = Graph(file).lstm_nodes
     wrong = next((node for node in nodes if isinstance(node, ValueError)), None)
     if wrong is not None:
-        raise ValueError(f"{file.path}: {wrong}")
+        raise ValueError(f"{file.path}: {in_a_line(wrong)}")
     return nodes
+
+
+def in_a_line(error) -> str:
+    """What is wrong, with names that may be a stranger's, of any length and of any characters."""
+    shown = "".join(one if one.isprintable() else repr(one)[1:-1] for one in str(error)[:MOST])
+    return shown if len(shown) < MOST else f"{shown[:MOST]}..."

@@ -138,6 +138,8 @@ def read_file(path) -> File:
                 file.metadata.update([read_pair(message(value))])
         if graphs != 1:
             raise Truncated(f"expected a graph, got {graphs}")
+        if file.opset < 1:
+            raise Truncated("expected the version of its operators, got none")
     except Truncated as error:
         raise ValueError(f"{path}: expected an ONNX file, got one that is truncated or none at all ({error})") from None
     file.inputs = [given for given in file.inputs if given.name not in file.tensors]

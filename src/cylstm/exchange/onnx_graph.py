@@ -48,7 +48,12 @@ class Graph:
         if not name:
             return None
         if name not in self.values and name in self.file.tensors:
-            self.values[name] = self.file.tensors[name].array()
+            try:
+                self.values[name] = self.file.tensors[name].array()
+            except OSError as error:
+                self.values[name] = Unknown(f"tensor {name}: {error.filename}: {error.strerror}")
+            except ValueError as error:
+                self.values[name] = Unknown(str(error))
         if name not in self.values:
             return Unknown(f"{name}: expected the output of a node before it, got no such name")
         return self.values[name]

@@ -22,6 +22,9 @@ def lstm(run, node, values):
     arrays = {n: value for n, value in enumerate(values) if isinstance(value, np.ndarray)}
     last = X.layers[-1] if isinstance(X, Stream) and X.layers else None
     try:
+        unread = [values[n].reason for n in (1, 2, 3, 7) if isinstance(values[n], Unknown)]
+        if unread:
+            raise Refused(f"{node}: expected its weights in the file, got what cannot be read: {unread[0]}")
         found = node_of(node, arrays, place, run.place_of(last))
     except ValueError as error:
         run.lstm_nodes[place] = error

@@ -36,6 +36,9 @@ def with_dropout(layers, shares) -> tuple:
     right = isinstance(shares, list) and len(shares) == len(layers)
     if not right or any(not isinstance(share, (int, float)) or not 0 <= share < 1 for share in shares):
         raise ValueError(f"metadata {KEY}: expected dropout in [0, 1) of {len(layers)} layers, got {shares!r:.80}")
+    for layer, share in zip(layers, shares, strict=True):
+        if share and not hasattr(layer, "dropout"):
+            raise ValueError(f"metadata {KEY}: expected no dropout of an embedding, got {share}")
     return tuple(replace(layer, dropout=float(share)) if share else layer
                  for layer, share in zip(layers, shares, strict=True))  # fmt: skip
 

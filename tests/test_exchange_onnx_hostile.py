@@ -1,0 +1,218 @@
+"""ONNX files that are cut short, changed or malicious: a ValueError or OSError with the file's name, and no memory."""
+
+import os
+
+import numpy as np
+import pytest
+from onnx_graphs import H, dense, model, node, numbers, tensor, weights
+
+import cylstm
+from cylstm import exchange
+from cylstm.exchange import onnx
+from cylstm.exchange.protobuf import encoded, written_varint
+
+GRAPH = [node("Transpose", "x", "steps", perm=[1, 0, 2]), node("LSTM", "steps W R B", "Y Yh", hidden_size=H),
+         node("Squeeze", "Yh zero", "h"), node("MatMul", "h M", "y")]  # fmt: skip
+TENSORS = {**weights(), "M": dense(2, H)[0], "zero": np.array([0])}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "given.onnx"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A small file of ours, with all that a file may have."""
+    path = tmp_path_factory.mktemp("whole") / "whole.onnx"
+    made = cylstm.Model(4, 1, 2, embedding_size=1, bidirectional=True, num_layers=2, dropout=0.5, output="last",
+                        before=[cylstm.Dense(1, "gelu_tanh")], labels=["a", "b"], seed=1)  # fmt: skip
+    exchange.save(made, path, lengths=True)
+    return path.read_bytes()
+
+
+def read_or_refuse(path):
+    """Whether the file was read."""
+    try:
+        exchange.load(path)
+    except (OSError, ValueError) as error:
+        assert str(path) in str(error) and "\n" not in str(error), error
+        return False
+    return True
+
+
+def test_a_file_that_ends_anywhere_is_refused(path, whole):
+    path.write_bytes(whole)
+    read = []
+    for n in range(len(whole) - 1, -1, -1):
+        os.truncate(path, n)
+        read += [n] * read_or_refuse(path)
+    assert len(read) == 1 and whole[read[0]] == 14 << 3 | 2  # before the last field, which holds the notes
+
+
+def test_changed_bytes_are_read_or_refused(path, whole):
+    rng = np.random.default_rng(3)
+    outcomes = set()
+    path.write_bytes(whole)
+    with open(path, "r+b", buffering=0) as file:
+        for n, byte in list(enumerate(whole))[::7]:  # the others are the fuzzer's
+            file.seek(n)
+            file.write(bytes([byte ^ (int(rng.integers(1, 256)) if n % 2 else 1 << n % 7)]))
+            outcomes.add(read_or_refuse(path))
+            file.seek(n)
+            file.write(bytes([byte]))
+    assert outcomes == {True, False}
+
+
+def test_random_bytes_are_refused(path):
+    rng = np.random.default_rng(4)
+    with open(path, "wb", buffering=0) as file:
+        for n in range(200):
+            file.seek(0)
+            file.write(rng.bytes(n))
+            assert not read_or_refuse(path)
+
+
+def claims():
+    """Files of a few bytes that claim to be large, and what is said of them."""
+    huge = 2**60
+    field = bytes([7 << 3 | 2]) + written_varint(huge)
+    yield "a graph", field, f"expected a field of {huge} bytes, got 0"
+    tensors = [encoded((1, [huge, 16, 3]), (2, 1), (8, "W"), (9, b"1234"))]
+    yield (
+        "a shape",
+        model(GRAPH, {"W": tensors[0], **{k: TENSORS[k] for k in ("R", "B", "M", "zero")}}),
+        "numbers for its",
+    )
+    negative = encoded((1, [-1, 16, 3]), (2, 1), (8, "W"), (9, b""))
+    yield (
+        "a size",
+        model(GRAPH, {"W": negative, **{k: TENSORS[k] for k in ("R", "B", "M", "zero")}}),
+        "expected a shape",
+    )
+    fill = [node("ConstantOfShape", "sizes", "W"), *GRAPH]
+    rest = {**{k: TENSORS[k] for k in ("R", "B", "M", "zero")}, "sizes": np.array([huge, 16, 3])}
+    yield "a filling", model(fill, rest), "expected W, its weights, in the file, got 'W', which is not in"
+    grown = [node("Expand", "zero sizes", "big"), node("Add", "big big", "W"), *GRAPH]
+    yield "an expansion", model(grown, rest), "expected its weights in the file, got what cannot"
+    outer = [node("Mul", "row column", "W"), *GRAPH]
+    wide = {**rest, "row": np.ones((1, 30000), "f4"), "column": np.ones((30000, 1), "f4")}
+    yield "a product", model(outer, wide), "expected constants of about the file's size, got more"
+    sizes = [node("Shape", "x", "s0"), *(node("Mul", f"s{n} s{n}", f"s{n + 1}") for n in range(60)),
+             node("Reshape", "x s60", "steps"), *GRAPH[1:]]  # fmt: skip
+    yield "a size of sizes", model(sizes, TENSORS), "expected a size that an int64 can hold"
+
+
+CLAIMS = {name: (content, message) for name, content, message in claims()}
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_a_file_that_claims_too_much_allocates_nothing(name, path, traced):
+    content, message = CLAIMS[name]
+    path.write_bytes(content)
+
+    def refused():
+        with pytest.raises(ValueError, match=message) as error:
+            exchange.load(path)
+        assert str(error.value).startswith(f"{path}: ")
+
+    refused()  # imports
+    assert traced(refused) < 30 * len(content) + 2_000_000
+
+
+def test_nesting_is_not_followed(path):
+    """A graph in a node's attribute, again and again: nobody reads it."""
+    inner = b""
+    for _ in range(5000):
+        attribute = encoded((1, "body"), (6, inner), (20, 5))
+        inner = encoded((1, [encoded((4, "If"), (2, "y"), (3, "n"), (5, attribute))]))
+    path.write_bytes(encoded((7, encoded((1, encoded((4, "If"), (2, "y"), (3, "n"), (5, attribute))),
+                                         (12, encoded((1, "y")))))))  # fmt: skip
+    with pytest.raises(ValueError, match=r"given.onnx: node n \(If\): expected an operator that a model here has"):
+        exchange.load(path)
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (b"", "got one that is truncated or none at all .expected a graph, got 0."),
+    (b"\x3b", "expected a field of wire type 0, 1, 2 or 5, got 3"),
+    (b"\x00\x00", "expected a field's number, got 0"),
+    (b"\x38\x01", "expected a message, got the number 1"),
+    (b"\x08" + b"\xff" * 11, "expected a varint, got one without an end"),
+    (b"\x08", "expected a varint, got one without an end"),
+    (encoded((7, encoded((2, "a"))), (7, encoded((2, "b")))), "expected a graph, got 2"),
+    (encoded((7, encoded((1, encoded((4, b"\xff\xfe")))))), "expected UTF-8 text, got"),
+    (encoded((7, encoded((12, encoded((1, "y")))))), "y: expected the output of a node before it, got no such name"),
+    (encoded((7, b"")), "graph: expected an output, got none"),
+])  # fmt: skip
+def test_what_is_no_file_is_refused(content, message, path):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as error:
+        exchange.load(path)
+    assert str(error.value).startswith(f"{path}: ")
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path):
+    with pytest.raises(OSError, match=r"absent\.onnx"):
+        onnx.read(tmp_path / "absent.onnx")
+    with pytest.raises(IsADirectoryError):
+        onnx.read(tmp_path)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.onnx")
+        with pytest.raises(ValueError, match="expected a regular file, got a pipe or a device"):
+            onnx.read(tmp_path / "pipe.onnx")
+
+
+# --- data in other files ----------------------------------------------------------------------------------------------
+
+
+def with_external(*pairs):
+    """A graph whose W is in another file."""
+    moved = tensor("W", TENSORS["W"], external=pairs)
+    return model(GRAPH, {**TENSORS, "W": moved})
+
+
+def test_weights_in_another_file_are_read(path, tmp_path):
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "data.bin").write_bytes(b"12345678" + TENSORS["W"].tobytes() + b"90")
+    path.write_bytes(with_external(("location", "below/data.bin"), ("offset", 8), ("length", TENSORS["W"].nbytes)))
+    assert np.array_equal(onnx.read_nodes(path)[0].W, TENSORS["W"])
+    path.write_bytes(with_external(("location", "below/data.bin"), ("offset", 8)))
+    assert np.array_equal(onnx.read_nodes(path)[0].W, TENSORS["W"])
+
+
+SIZE = TENSORS["W"].nbytes
+
+
+@pytest.mark.parametrize(("pairs", "message"), [
+    ((("location", "../outside.bin"),), "expected its data in a file of the model's folder, got '../outside.bin'"),
+    ((("location", "link.bin"),), "expected its data in a file of the model's folder, got 'link.bin'"),
+    ((("location", "/etc/hostname"),), "expected its data in a file of the model's folder, got '/etc/hostname'"),
+    ((("location", ""),), "expected its data in a file of the model's folder, got ''"),
+    ((("location", "a\0b"),), "expected its data in a file of the model's folder, got"),
+    ((("location", "."),), "expected its data in a regular file, got ."),
+    ((("location", "absent.bin"),), "No such file or directory"),
+    ((("location", "data.bin"), ("offset", 9)), f"expected {SIZE} bytes at 9 in data.bin, got {SIZE + 8} in all"),
+    ((("location", "data.bin"), ("offset", -8)), f"expected {SIZE} bytes in data.bin for its shape, got {SIZE} at -8"),
+    ((("location", "data.bin"), ("length", 8)), f"expected {SIZE} bytes in data.bin for its shape, got 8 at 0"),
+    ((("location", "data.bin"), ("offset", "x")), "expected whole numbers for offset and length"),
+])  # fmt: skip
+def test_data_that_is_elsewhere_or_too_short_is_refused(pairs, message, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for place in (folder / "data.bin", tmp_path / "outside.bin"):
+        place.write_bytes(bytes(8) + TENSORS["W"].tobytes())
+    os.symlink(tmp_path / "outside.bin", folder / "link.bin")
+    (folder / "given.onnx").write_bytes(with_external(*pairs))
+    for read in (exchange.load, onnx.read_nodes):
+        with pytest.raises((OSError, ValueError), match=message) as error:
+            read(folder / "given.onnx")
+        assert str(folder / "given.onnx") in str(error.value)
+
+
+def test_a_shape_that_no_file_can_fill(tmp_path):
+    path = tmp_path / "given.onnx"
+    (tmp_path / "data.bin").write_bytes(numbers(30).tobytes())
+    claimed = encoded((1, [2**40, 16, 3]), (2, 1), (8, "W"), (13, [encoded((1, "location"), (2, "data.bin"))]), (14, 1))
+    path.write_bytes(model(GRAPH, {**TENSORS, "W": claimed}))
+    with pytest.raises(ValueError, match=r"in data\.bin, got 120 in all"):
+        exchange.load(path)
