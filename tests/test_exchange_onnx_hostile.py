@@ -14,6 +14,7 @@ from cylstm.exchange.protobuf import encoded, written_varint
 GRAPH = [node("Transpose", "x", "steps", perm=[1, 0, 2]), node("LSTM", "steps W R B", "Y Yh", hidden_size=H),
          node("Squeeze", "Yh zero", "h"), node("MatMul", "h M", "y")]  # fmt: skip
 TENSORS = {**weights(), "M": dense(2, H)[0], "zero": np.array([0])}
+OPSET = (8, encoded((2, 14)))
 
 
 @pytest.fixture
@@ -126,8 +127,8 @@ def test_nesting_is_not_followed(path):
     for _ in range(5000):
         attribute = encoded((1, "body"), (6, inner), (20, 5))
         inner = encoded((1, [encoded((4, "If"), (2, "y"), (3, "n"), (5, attribute))]))
-    path.write_bytes(encoded((7, encoded((1, encoded((4, "If"), (2, "y"), (3, "n"), (5, attribute))),
-                                         (12, encoded((1, "y")))))))  # fmt: skip
+    graph = encoded((1, encoded((4, "If"), (2, "y"), (3, "n"), (5, attribute))), (12, encoded((1, "y"))))
+    path.write_bytes(encoded((7, graph), OPSET))
     with pytest.raises(ValueError, match=r"given.onnx: node n \(If\): expected an operator that a model here has"):
         exchange.load(path)
 
@@ -141,8 +142,9 @@ def test_nesting_is_not_followed(path):
     (b"\x08", "expected a varint, got one without an end"),
     (encoded((7, encoded((2, "a"))), (7, encoded((2, "b")))), "expected a graph, got 2"),
     (encoded((7, encoded((1, encoded((4, b"\xff\xfe")))))), "expected UTF-8 text, got"),
-    (encoded((7, encoded((12, encoded((1, "y")))))), "y: expected the output of a node before it, got no such name"),
-    (encoded((7, b"")), "graph: expected an output, got none"),
+    (encoded((7, b""), (8, encoded((1, "them"), (2, 1)))), "expected the version of its operators, got none"),
+    (encoded((7, encoded((12, encoded((1, "y"))))), OPSET), "y: expected the output of a node before it, got"),
+    (encoded((7, b""), OPSET), "graph: expected an output, got none"),
 ])  # fmt: skip
 def test_what_is_no_file_is_refused(content, message, path):
     path.write_bytes(content)

@@ -54,13 +54,17 @@ UNARY = {
     "Reciprocal": np.reciprocal,
 }
 BINARY = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide, "Pow": np.power, "Max": np.maximum,
-          "Min": np.minimum}  # fmt: skip
+          "Min": np.minimum, "Greater": np.greater, "Less": np.less}  # fmt: skip
+# Each with its number of inputs.
+FUNCTIONS = {**{name: (of, 1) for name, of in UNARY.items()}, **{name: (of, 2) for name, of in BINARY.items()},
+             "Where": (np.where, 3)}  # fmt: skip
 
 
 def elementwise(run, node, values):
     """A dense layer's bias, or a step of its activation."""
-    if len(values) > 2 or (node.op in UNARY and len(values) != 1):
-        raise Refused(f"expected one or two numbers to combine, got {len(values)}")
+    function, expected = FUNCTIONS[node.op]
+    if len(values) != expected:
+        raise Refused(f"expected {expected} numbers to combine, got {len(values)}")
     streams = [value for value in values if isinstance(value, Stream)]
     if not streams:
         raise Refused("expected outputs of a layer, got something else")
@@ -77,7 +81,6 @@ def elementwise(run, node, values):
         raise Refused("expected one number beside a dense layer's outputs, got several")
     with np.errstate(all="ignore"):
         probes = [probe_of(value) for value in values]
-        function = UNARY[node.op] if node.op in UNARY else BINARY[node.op]
         probe = function(*probes, **node.attributes)
     return replace(first, probe=probe, last_node=str(node))
 
@@ -193,5 +196,5 @@ def gemm(run, node, values):
     return run.dense(stream, weight, bias)
 
 
-OPERATORS = {**dict.fromkeys((*UNARY, *BINARY), elementwise), "Softmax": softmax, "LogSoftmax": softmax,
+OPERATORS = {**dict.fromkeys(FUNCTIONS, elementwise), "Softmax": softmax, "LogSoftmax": softmax,
              "MatMul": matmul, "Gemm": gemm}  # fmt: skip
