@@ -172,6 +172,21 @@ def test_a_stack_with_ids_and_zeros_that_are_computed(load):
     close(ours(ids)[0], Y[-1, 0] @ W2 + B2)
 
 
+def test_lengths_that_are_all_steps_and_zeros_as_tensorflow_writes_them(load):
+    sizes = [node("Shape", "steps", "sizes"), node("Cast", "sizes", "real", to=FLOAT),
+             node("Slice", "real one two zero", "rows"), node("Slice", "real zero one zero", "all"),
+             node("Cast", "rows", "repeats", to=INT64), node("Tile", "all repeats", "lens"),
+             node("Cast", "lens", "lengths", to=6)]  # fmt: skip
+    zeros = [node("Concat", "repeats H", "shape", axis=0),
+             node("ConstantOfShape", "shape", "plane"), node("Unsqueeze", "plane zero", "f"),
+             node("Concat", "f f", "zeros", axis=0)]  # fmt: skip
+    lstms = [node("LSTM", "steps W R B lengths zeros zeros", "Y Yh", direction="bidirectional", hidden_size=H)]
+    nodes = [*BEFORE, *sizes, *zeros, *lstms, *SEQUENCES[2]["Split and Concat"], *HEAD]
+    given = tensors(2)
+    Y, _, _ = lstm(X, **{name: given[name] for name in "WRB"})
+    close(load(nodes, given)(ROWS)[0], side_by_side(Y) @ given["W2"] + B2)
+
+
 # --- dense layers -----------------------------------------------------------------------------------------------------
 
 GELU = [node("Pow", "z three_", "p"), node("Mul", "p small", "q"), node("Add", "z q", "r"), node("Mul", "r root", "t"),

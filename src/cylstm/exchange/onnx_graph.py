@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cylstm.exchange import onnx_dense, onnx_notes, onnx_shapes
+from cylstm.exchange import onnx_dense, onnx_notes, onnx_pieces, onnx_shapes
 from cylstm.exchange.network import Dense, Embedding, Network
 from cylstm.exchange.onnx_file import File
 from cylstm.exchange.onnx_lstm import lstm
@@ -19,7 +19,7 @@ __all__ = ["Graph"]
 
 WRONG = (ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError)  # of hostile nodes
 LEAST_MEMORY = 1 << 24  # bytes that constants may take beside the file's own
-OPERATORS = {**onnx_shapes.OPERATORS, **onnx_dense.OPERATORS, "LSTM": lstm}
+OPERATORS = {**onnx_shapes.OPERATORS, **onnx_pieces.OPERATORS, **onnx_dense.OPERATORS, "LSTM": lstm}
 
 
 class Graph:
