@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import cylstm
-from fuzz import exchange_targets, keras_files
+from fuzz import exchange_targets, keras_files, onnx_files
 
 RAW, HEADER, CONTAINER = range(3)
 REFUSALS = (ValueError, OSError)
@@ -108,8 +108,8 @@ def vocabulary(data):
         read.decode(range(len(read)))
 
 
-TARGETS = {target.__name__: target for target in (model, checkpoint, resume, vocabulary, keras_files.keras)}
-TARGETS |= exchange_targets.TARGETS
+ALL = (model, checkpoint, resume, vocabulary, keras_files.keras, onnx_files.onnx)
+TARGETS = {target.__name__: target for target in ALL} | exchange_targets.TARGETS
 
 
 def seeds(name):
@@ -121,6 +121,8 @@ def seeds(name):
     if name == "vocabulary":
         return [cylstm.Vocabulary.from_text(text, level=level).to_json().encode()
                 for level in ("char", "word") for text in ("a b c", "long words, short ones")]  # fmt: skip
+    if name == "onnx":
+        return onnx_files.seeds()
     content, header, _ = right_file("model" if name == "model" else "checkpoint")
     text = header["__metadata__"]["cylstm"].encode()
     return [bytes([RAW]) + content, bytes([HEADER]) + text, bytes([CONTAINER]) + json.dumps(header).encode()]

@@ -25,9 +25,7 @@ def gather(run, node, values):
     if len(places) != 1:
         raise Refused(f"expected one place, got {len(places)}")
     found = piece(value, axis, places[0], places[0] + 1 or None)
-    if found is not None and index_shape:
-        return found
-    return None if found is None else without(found, axis)
+    return found if index_shape else without(found, axis)
 
 
 def without(value, axis):
