@@ -324,7 +324,7 @@ REFUSED = {
     "no dense layer": ([*START, node("Relu", "h", "y")], "expected a dense layer before it, got Recurrent"),
     "two biases": ([*START, *HEAD[:1], node("Add", "z B2", "b"), node("Add", "b B2", "y")], "expected one number besi"),
     "a residual": ([*START, node("MatMul", "h W3_", "z"), node("Add", "z h", "y")],
-                   r"add of y \(Add\): expected two outputs of the same dense layer"),
+                   r"add of y \(Add\): expected outputs of the same dense layer"),
     "softmax over steps": ([*START, *HEAD, node("Softmax", "y", "p", axis=1)], "expected it over a dense layer's outp"),
     "softmax in between": ([*START, node("MatMul", "h W2", "z"), node("Softmax", "z", "a", axis=-1),
                             node("Relu", "a", "y")],

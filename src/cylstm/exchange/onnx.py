@@ -6,11 +6,10 @@ from cylstm.exchange.network import Network
 from cylstm.exchange.onnx_file import read_file
 from cylstm.exchange.onnx_graph import Graph
 from cylstm.exchange.onnx_nodes import LSTMNode, stack_of
+from cylstm.exchange.onnx_values import LONGEST
 from cylstm.exchange.onnx_write import write
 
 __all__ = ["LSTMNode", "read", "read_nodes", "stack_of", "write"]
-
-MOST = 500  # characters of an error
 
 
 def read(path, *, output=None) -> Network:
@@ -46,5 +45,5 @@ def read_nodes(path) -> list[LSTMNode]:
 
 def in_a_line(error) -> str:
     """What is wrong, with names that may be a stranger's, of any length and of any characters."""
-    shown = "".join(one if one.isprintable() else repr(one)[1:-1] for one in str(error)[:MOST])
-    return shown if len(shown) < MOST else f"{shown[:MOST]}..."
+    shown = "".join(one if one.isprintable() else repr(one)[1:-1] for one in str(error)[:LONGEST])
+    return shown if len(shown) < LONGEST else f"{shown[:LONGEST]}..."

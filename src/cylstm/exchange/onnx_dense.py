@@ -73,10 +73,8 @@ def elementwise(run, node, values):
         return found
     first = streams[0]
     check_behind_dense(first)
-    if len(streams) == 2 and not (
-        streams[1].layers is first.layers and streams[1].axes == first.axes and streams[1].step == first.step
-    ):
-        raise Refused("expected two outputs of the same dense layer, got those of different layers")
+    if any((one.layers is not first.layers, one.axes, one.step) != (False, first.axes, first.step) for one in streams):
+        raise Refused("expected outputs of the same dense layer, got those of different layers")
     if any(constant.size != 1 for constant in constants) or len(streams) + len(constants) != len(values):
         raise Refused("expected one number beside a dense layer's outputs, got several")
     with np.errstate(all="ignore"):
@@ -185,6 +183,7 @@ def gemm(run, node, values):
     given = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0, **node.attributes}
     if given["transA"] or not isinstance(weight, np.ndarray) or weight.ndim != 2:
         raise Refused("expected outputs of a layer times weights in the file, got something else")
+    run.spend(weight.nbytes)
     weight = weight.T if given["transB"] else weight
     if given["alpha"] != 1:
         weight = weight * weight.dtype.type(given["alpha"])

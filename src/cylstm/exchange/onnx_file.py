@@ -23,8 +23,19 @@ FLOAT, INT32, INT64, DOUBLE, BFLOAT16 = 1, 6, 7, 11, 16  # of TensorProto.DataTy
 TYPES = {FLOAT: "<f4", 2: "<u1", 3: "<i1", 4: "<u2", 5: "<i2", INT32: "<i4", INT64: "<i8", 9: "?", 10: "<f2",
          DOUBLE: "<f8", 12: "<u4", 13: "<u8", BFLOAT16: "<u2"}  # fmt: skip
 EXTERNAL = 1
+SHOWN = 80  # characters of a name in an error
+MOST = 100_000  # nodes, and tensors: each takes some hundred bytes, where a file may have two for it
 # Of AttributeProto: the field that a type's value stands in.
 BY_TYPE = {1: 2, 2: 3, 3: 4, 4: 5, 5: 6, 6: 7, 7: 8, 8: 9}
+
+
+@dataclass
+class Folder:
+    """Where a file lies, and how much was read of others there: no more than twice what they have."""
+
+    path: Path
+    sizes: dict = field(default_factory=dict)
+    read: int = 0
 
 
 @dataclass
@@ -36,7 +47,7 @@ class Tensor:
     type: int = 0
     data: list = field(default_factory=list)  # of raw_data, or numbers as they were packed
     external: dict | None = None  # location, offset, length
-    folder: Path | None = None
+    folder: Folder | None = None
 
     def array(self) -> np.ndarray:
         """The numbers, a view into the file where that has them as such. Raises OSError or ValueError."""
@@ -85,7 +96,7 @@ class Node:
     def __str__(self) -> str:
         name = self.name or (self.outputs[0] if self.outputs else "")
         domain = "" if self.domain in ("", "ai.onnx") else f"{self.domain}."
-        return f"node {name} ({domain}{self.op})"
+        return f"node {name[:SHOWN]} ({domain[:SHOWN]}{self.op[:SHOWN]})"
 
     def given(self, n) -> bool:
         """Whether the node has an n-th input."""
@@ -130,7 +141,7 @@ def read_file(path) -> File:
         for number, _, value in fields(memoryview(content)):
             if number == 7:
                 graphs += 1
-                read_graph(file, message(value), Path(path).parent)
+                read_graph(file, message(value), Folder(Path(path).parent))
             elif number == 8:
                 domain, version = read_opset(message(value))
                 file.opset = version if domain in ("", "ai.onnx") else file.opset
@@ -162,7 +173,9 @@ def whole(value) -> int:
 
 def read_graph(file, graph, folder) -> None:
     """A GraphProto's nodes, initialisers, inputs and outputs."""
-    for number, _, value in fields(graph):
+    for n, (number, _, value) in enumerate(fields(graph)):
+        if n >= MOST:
+            raise Truncated(f"expected at most {MOST} nodes and tensors, got more")
         if number == 1:
             file.nodes.append(read_node(message(value), folder))
         elif number == 5:
@@ -296,7 +309,7 @@ def external_bytes(tensor, size) -> bytes:
     """The bytes of a tensor that lie in another file of the same folder, or below it. Raises OSError or ValueError."""
     told = f"tensor {tensor.name}"
     location = tensor.external.get("location", "")
-    folder = os.path.realpath(tensor.folder)
+    folder = os.path.realpath(tensor.folder.path)
     try:
         path = os.path.realpath(os.path.join(folder, location))
         inside = os.path.commonpath([folder, path]) == folder
@@ -316,6 +329,10 @@ def external_bytes(tensor, size) -> bytes:
         raise ValueError(f"{told}: expected its data in a regular file, got {location}")
     if offset + size > found.st_size:
         raise ValueError(f"{told}: expected {size} bytes at {offset} in {location}, got {found.st_size} in all")
+    tensor.folder.sizes[path] = found.st_size
+    tensor.folder.read += size
+    if tensor.folder.read > 2 * sum(tensor.folder.sizes.values()):
+        raise ValueError(f"{told}: expected other numbers of {location} than those of other tensors, got them again")
     with open(path, "rb") as file:
         file.seek(offset)
         return file.read(size)

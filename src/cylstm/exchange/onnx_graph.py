@@ -28,20 +28,25 @@ class Graph:
     def __init__(self, file: File):
         self.file, self.opset = file, file.opset
         self.left = LEAST_MEMORY + 8 * file.size
-        self.lstm_nodes, self.layers = [], []
+        self.lstm_nodes, self.layers, self.places = [], [], {}
         self.values = {given.name: input_of(given) for given in file.inputs}
         for node in file.nodes:
             self.run(node)
 
     def spend(self, size) -> None:
         """Refused where constants would take more memory than a file of this size has a use for."""
-        self.left -= int(size)
-        if self.left < 0:
+        if size > self.left:
             raise Refused("expected constants of about the file's size, got more")
+        self.left -= int(size)
 
     def place_of(self, layer) -> int | None:
         """The place among LSTM nodes of the one that a layer was made of."""
-        return next((place for one, place in self.layers if one is layer), None)
+        return self.places.get(id(layer))
+
+    def note_place(self, layer, place) -> None:
+        """Remember of which LSTM node a layer, which is kept, was made."""
+        self.layers.append(layer)
+        self.places[id(layer)] = place
 
     def value_of(self, name):
         """What a name stands for; None for an input that is left out."""
@@ -49,7 +54,7 @@ class Graph:
             return None
         if name not in self.values and name in self.file.tensors:
             try:
-                self.values[name] = self.file.tensors[name].array()
+                self.values[name] = self.loaded(self.file.tensors[name])
             except OSError as error:
                 self.values[name] = Unknown(f"tensor {name}: {error.filename}: {error.strerror}")
             except ValueError as error:
@@ -57,6 +62,12 @@ class Graph:
         if name not in self.values:
             return Unknown(f"{name}: expected the output of a node before it, got no such name")
         return self.values[name]
+
+    def loaded(self, tensor) -> np.ndarray:
+        """A tensor's array; what stands in another file counts as the file's own."""
+        array = tensor.array()
+        self.left += 8 * array.nbytes if tensor.external is not None else 0
+        return array
 
     def run(self, node) -> None:
         """The values of a node's outputs."""
@@ -109,9 +120,10 @@ class Graph:
         size = stream.shape[-1]
         if isinstance(size, int) and size != len(weight):
             raise Refused(f"expected weights for {size} numbers, got {weight.shape}")
+        self.spend(weight.nbytes)
         layer = Dense(np.ascontiguousarray(weight.T), bias)
         atom = Atom(f"output {len(stream.layers)}", layer.width)
-        return replace(stream, layers=(*stream.layers, layer), feature=(atom,), axes=(*stream.axes[:-1], (atom,)))
+        return stream.behind(layer, feature=(atom,), axes=(*stream.axes[:-1], (atom,)))
 
     # --- the network ----------------------------------------------------------------------------------------------
 

@@ -24,11 +24,13 @@ def lstm(run, node, values):
     try:
         unread = [values[n].reason for n in (1, 2, 3, 7) if isinstance(values[n], Unknown)]
         if unread:
-            raise Refused(f"{node}: expected its weights in the file, got what cannot be read: {unread[0]}")
+            raise Refused(f"expected its weights in the file, got what cannot be read: {unread[0]}")
+        run.spend(2 * sum(value.nbytes for value in arrays.values()))
         found = node_of(node, arrays, place, run.place_of(last))
     except ValueError as error:
-        run.lstm_nodes[place] = error
-        return Unknown(str(error))
+        told = str(error) if str(error).startswith(str(node)) else f"{node}: {error}"
+        run.lstm_nodes[place] = ValueError(told)
+        return Unknown(told)
     run.lstm_nodes[place] = found
     if isinstance(X, Unknown):
         X = anything(X.reason, node)
@@ -42,10 +44,9 @@ def lstm(run, node, values):
     except ValueError as error:
         told = str(error) if str(error).startswith(str(node)) else f"{node}: {error}"
         layer, X = found.stand_in(), replace(X, unread=X.unread or told)
-    run.layers.append((layer, place))
+    run.note_place(layer, place)
     directions = Atom(f"directions of {node}", D), Atom(f"units of {node}", H)
-    made = replace(X, layers=(*X.layers, layer), feature=directions, directions=directions, time=axes[0],
-                   batch=axes[1], ragged=ragged)  # fmt: skip
+    made = X.behind(layer, feature=directions, directions=directions, time=axes[0], batch=axes[1], ragged=ragged)
     time, batch = axes
     one, units = directions[:1] if D == 2 else (), directions[1:]
     Y = (batch, time, one, units) if found.layout else (time, one, batch, units)

@@ -93,7 +93,7 @@ def constant(run, node, values):
     kinds = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
     for name, value in node.attributes.items():
         if isinstance(value, Tensor):
-            return value.array()
+            return run.loaded(value)
         if name in kinds and value is not None:
             return np.array(value, kinds[name])
     raise Refused("expected numbers, got another value")

@@ -14,22 +14,25 @@ import numpy as np
 
 from cylstm.exchange.network import Recurrent
 
-__all__ = ["Atom", "Filled", "Pile", "Refused", "Size", "Stream", "Unknown", "bare", "items_of", "merged_feature",
-           "part_of", "pile_of", "reshaped", "sizes_of"]  # fmt: skip
+__all__ = ["LONGEST", "Atom", "Filled", "Pile", "Refused", "Size", "Stream", "Unknown", "bare", "items_of",
+           "merged_feature", "part_of", "pile_of", "reshaped", "sizes_of"]  # fmt: skip
 
 
 MOST_NAMES = 16  # of sizes in one product
+LONGEST = 500  # characters of an error
+MOST_AXES = 64  # as in NumPy
+MOST_LAYERS = 500  # one behind the other: each value of a graph knows those before it
 
 
 class Refused(ValueError):
     """What a graph does that no network here says."""
 
 
-@dataclass(frozen=True)
 class Unknown:
     """What came of a node that could not be read, and why: an error only where something is made of it."""
 
-    reason: str
+    def __init__(self, reason: str):
+        self.reason = reason[:LONGEST]  # one may tell another
 
 
 class Size:
@@ -126,6 +129,12 @@ class Stream:
     ragged: bool = False
     unread: str = ""
 
+    def behind(self, layer, **changes) -> Stream:
+        """What a layer makes of it."""
+        if len(self.layers) >= MOST_LAYERS:
+            raise Refused(f"expected at most {MOST_LAYERS} layers one behind the other, got more")
+        return replace(self, layers=(*self.layers, layer), **changes)
+
     @property
     def shape(self) -> list:
         """Sizes of the axes."""
@@ -133,6 +142,8 @@ class Stream:
 
     def with_axes(self, axes) -> Stream:
         """The same numbers in another order."""
+        if len(axes) > MOST_AXES:
+            raise Refused(f"expected at most {MOST_AXES} axes, got {len(axes)}")
         return replace(self, axes=tuple(tuple(group) for group in axes))
 
 
