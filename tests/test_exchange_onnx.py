@@ -112,6 +112,22 @@ def test_what_a_file_says_of_its_inputs(path):
     assert [len(node.inputs) for node in file.nodes if node.op == "LSTM"] == [4]
 
 
+def test_states_go_through_layer_by_layer(path):
+    exchange.save(cylstm.LSTM(3, 5, 3, bidirectional=True, seed=1), path)
+    file = read_file(path)
+    made, nodes = {node.outputs[0]: node for node in file.nodes}, [node for node in file.nodes if node.op == "LSTM"]
+    assert made["hn"].inputs == [node.outputs[1] for node in nodes] and made["hn"].attributes == {"axis": 0}
+    assert made["cn"].inputs == [node.outputs[2] for node in nodes] and made["cn"].attributes == {"axis": 0}
+    for n, node in enumerate(nodes):
+        for place, name in ((5, "h0"), (6, "c0")):
+            source, *ends = made[node.inputs[place]].inputs
+            assert source == name and [file.tensors[end].array().tolist() for end in ends] == [
+                [2 * n],
+                [2 * n + 2],
+                [0],
+            ]
+
+
 def test_doubles_are_asked_for(path):
     model = random_model("ids")
     with pytest.raises(ValueError, match="dtype: expected a network in float32, or dtype='float32' to round it"):

@@ -187,6 +187,16 @@ def test_lengths_that_are_all_steps_and_zeros_as_tensorflow_writes_them(load):
     close(load(nodes, given)(ROWS)[0], side_by_side(Y) @ given["W2"] + B2)
 
 
+def test_layout_1(load):
+    given = tensors(2)
+    nodes = [node("LSTM", "x W R B", "Y Yh Yc", hidden_size=H, direction="bidirectional", layout=1),
+             node("Reshape", "Y joined", "h"), *HEAD]  # fmt: skip
+    Y, final, _ = lstm(X, **{name: given[name] for name in "WRB"})
+    close(load(nodes, given)(ROWS)[0], side_by_side(Y) @ given["W2"] + B2)
+    nodes = [*nodes[:1], node("Reshape", "Yh both", "h"), *HEAD]
+    close(load(nodes, given)(ROWS)[0], final.transpose(1, 0, 2).reshape(B, -1) @ given["W2"] + B2)
+
+
 # --- dense layers -----------------------------------------------------------------------------------------------------
 
 GELU = [node("Pow", "z three_", "p"), node("Mul", "p small", "q"), node("Add", "z q", "r"), node("Mul", "r root", "t"),
@@ -216,6 +226,13 @@ def test_activations_however_they_are_spelled(name, read):
     assert network.layers[1].activation == name
     assert np.array_equal(network.layers[1].weight, W2.T) and np.array_equal(network.layers[1].bias, B2)
     assert network.layers[2].bias is None
+
+
+def test_a_bias_that_is_taken_away(read):
+    network = read([*START, node("MatMul", "h W2", "z"), node("Sub", "z B2", "y")], tensors())
+    assert np.array_equal(network.layers[1].bias, -B2)
+    with pytest.raises(ValueError, match=r"sub of y \(Sub\): expected one number beside a dense layer's outputs"):
+        read([*START, node("MatMul", "h W2", "z"), node("Sub", "B2 z", "y")], tensors())
 
 
 def test_gemm_with_its_attributes(load):
@@ -282,92 +299,3 @@ def test_nodes_within_what_cannot_be_read(tmp_path):
         first.recurrent()
     with pytest.raises(ValueError, match=r"graph.onnx: node conv of steps \(Conv\): expected an operator that a model"):
         onnx.read(path)
-
-
-# --- what is refused --------------------------------------------------------------------------------------------------
-
-STEP = [TURNED, node("Reshape", "turned joined", "all"), node("Gather", "all minus", "h", axis=1), *HEAD]
-STARTED = [node("LSTM", "steps W R B", "Y0 Yh0 Yc0", hidden_size=H)]
-
-
-def lstm_with(inputs="steps W R B", **attributes):
-    """A whole graph with one LSTM node."""
-    return [*BEFORE, node("LSTM", inputs, "Y Yh Yc", **attributes), *FINALS[1]["Squeeze of Y_h"], *HEAD]
-
-
-REFUSED = {
-    "reverse": (lstm_with(direction="reverse"), r"lstm of Y \(LSTM\): expected direction forward or bidirectional, go"),
-    "a direction": (lstm_with(direction="sideways"), r"lstm of Y \(LSTM\): expected a direction forward, reverse or b"),
-    "activations": (lstm_with(activations=["Sigmoid", "Relu", "Tanh"]),
-                    r"lstm of Y \(LSTM\): expected activations Sigmoid, Tanh, Tanh, got Sigmoid, Relu, Tanh"),
-    "a clip": (lstm_with(clip=2.5), r"lstm of Y \(LSTM\): expected no clip, which cuts the sums of the gates, got 2.5"),
-    "an attribute": (lstm_with(proj=3), r"lstm of Y \(LSTM\): expected the attributes of an LSTM, got proj"),
-    "another type": (lstm_with(hidden_size="4"), r"lstm of Y \(LSTM\): expected R of 4 hidden units"),
-    "hidden units": (lstm_with(hidden_size=H + 1), "expected R of 5 hidden units, its hidden_size, got 4"),
-    "no weights": (lstm_with("steps W - B"), "expected R, its weights, in the file, got nothing"),
-    "weights from outside": (lstm_with("steps x R B"), "expected W, its weights, in the file, got 'x', which is not i"),
-    "shapes": (lstm_with("steps R R B"), r"lstm of Y \(LSTM\): expected X .*|expected 4 numbers in each step of X, go"),
-    "lengths": (lstm_with("steps W R B two"), "expected sequence_lens that are an input, or all steps, got others"),
-    "a state of nodes": ([*BEFORE, *STARTED, *lstm_with("steps W R B - Yh0")[1:]],
-                         r"lstm of Y \(LSTM\): expected initial_h from outside, or in the file, got what other nodes "),
-    "rows that differ": (lstm_with("steps W R B - rows"), "expected initial_h .1, B, 4., the same for all rows, got o"),
-    "another operator": ([*START, node("Conv", "h W2", "z"), *HEAD[1:]],
-                         r"conv of z \(Conv\): expected an operator that a model here has, got another"),
-    "of others": ([*START, node("MatMul", "h W2", "z", domain="com.them"), *HEAD[1:]],
-                  r"matmul of z \(com.them.MatMul\): expected an operator of ONNX itself, got one of com.them"),
-    "a name of nobody": ([*START, node("MatMul", "nobody W2", "z"), *HEAD[1:]], "nobody: expected the output of a nod"),
-    "an activation": ([*START, node("MatMul", "h W2", "z"), node("HardSigmoid", "z", "a"), node("MatMul", "a W3", "y")],
-                      r"matmul of y \(MatMul\): node hardsigmoid of a \(HardSigmoid\): expected one of the activation"),
-    "a slope": ([*START, node("MatMul", "h W2", "z"), node("LeakyRelu", "z", "y", alpha=0.25)], "one of the activatio"),
-    "a clipped relu": ([*START, node("MatMul", "h W2", "z"), node("Relu", "z", "a"), node("Min", "a large", "y")],
-                       r"min of y \(Min\): expected one of the activations"),
-    "no dense layer": ([*START, node("Relu", "h", "y")], "expected a dense layer before it, got Recurrent"),
-    "two biases": ([*START, *HEAD[:1], node("Add", "z B2", "b"), node("Add", "b B2", "y")], "expected one number besi"),
-    "a residual": ([*START, node("MatMul", "h W3_", "z"), node("Add", "z h", "y")],
-                   r"add of y \(Add\): expected outputs of the same dense layer"),
-    "softmax over steps": ([*START, *HEAD, node("Softmax", "y", "p", axis=1)], "expected it over a dense layer's outp"),
-    "softmax in between": ([*START, node("MatMul", "h W2", "z"), node("Softmax", "z", "a", axis=-1),
-                            node("Relu", "a", "y")],
-                           "expected a dense layer before it, got softmax"),
-    "a step in the middle": ([*ONE, node("Gather", "s two", "g", axis=0), node("Squeeze", "g zero", "h"), *HEAD],
-                             "expected the last step, or all, got 2..3"),
-    "the first step": ([*ONE, node("Gather", "s nothing", "h", axis=0), *HEAD], "expected a layer's final state, got "),
-    "axes that are mixed": ([*ONE, node("Reshape", "s three", "h"), *HEAD], "expected axes to be joined or parted as "),
-    "features that are steps": ([*ONE, node("Transpose", "s", "h", perm=[2, 1, 0]), *HEAD], "along the last axis, got"),
-    "cells": ([*ONE, node("Squeeze", "Yc zero", "h"), *HEAD], "expected a layer's outputs, got the state of its cells"),
-    "a piece of the input": ([node("Slice", "x zero two two", "cut"), node("Transpose", "cut", "steps", perm=[1, 0, 2]),
-                              *lstm_with()[1:]], "expected the input x as a whole, got a part of it"),
-    "nothing": ([node("Identity", "x", "y")], "output y: expected outputs of layers, got something else"),
-    "much memory": ([node("Constant", "-", "k0", value=np.ones(4096, "f4")), *(
-        node("Concat", f"k{n} " * 16, f"k{n + 1}", axis=0) for n in range(9)), *START, node("MatMul", "h k9", "y")],
-        r"concat of k\d \(Concat\): expected constants of about the file's size, got more"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_no_network_says_is_refused_by_the_node(name, read):
-    nodes, message = REFUSED[name]
-    outputs = ["p"] if name == "softmax over steps" else ["y"]
-    given = tensors(W3=dense(2, 6)[0], W3_=dense(H, H)[0], rows=numbers(1, B, H), large=np.array(6.0, "f4"))
-    with pytest.raises(ValueError, match=message) as error:
-        read(nodes, given, outputs=outputs)
-    assert "graph.onnx: " in str(error.value) and "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("place", ["minus", "nothing"])
-def test_one_step_of_two_directions_is_no_final_state(place, read):
-    """The reverse direction has seen that step alone: what `y[:, -1]` gives in PyTorch."""
-    nodes = [*TWO, TURNED, node("Reshape", "turned joined", "all"), node("Gather", f"all {place}", "h", axis=1), *HEAD]
-    with pytest.raises(
-        ValueError, match=r"matmul of z \(MatMul\): expected a layer's final state, got one step of its"
-    ):
-        read(nodes, tensors(2))
-
-
-def test_the_last_step_of_all_is_no_final_state_where_rows_have_lengths(read):
-    inputs = [("x", FLOAT, ("batch", "time", I)), ("n", 6, ("batch",))]
-    nodes = [*BEFORE, node("LSTM", "steps W R B n", "Y Yh Yc"), node("Squeeze", "Y one", "s")]
-    with pytest.raises(ValueError, match="expected a layer's final state beside sequence_lens, got its outputs of the"):
-        read([*nodes, *FINALS[1]["Gather of the last step"], *HEAD], tensors(), inputs=inputs)
-    network = read([*nodes, *FINALS[1]["Squeeze of Y_h"], *HEAD], tensors(), inputs=inputs)
-    assert network.layers[0].last
