@@ -118,6 +118,8 @@ def test_states_go_through_layer_by_layer(path):
     made, nodes = {node.outputs[0]: node for node in file.nodes}, [node for node in file.nodes if node.op == "LSTM"]
     assert made["hn"].inputs == [node.outputs[1] for node in nodes] and made["hn"].attributes == {"axis": 0}
     assert made["cn"].inputs == [node.outputs[2] for node in nodes] and made["cn"].attributes == {"axis": 0}
+    turned = [made[f"layer{n}.turned"].attributes["perm"] for n in range(3)]  # of Y (T, D, B, H)
+    assert turned == [[0, 2, 1, 3], [0, 2, 1, 3], [2, 0, 1, 3]]
     for n, node in enumerate(nodes):
         for place, name in ((5, "h0"), (6, "c0")):
             source, *ends = made[node.inputs[place]].inputs

@@ -147,7 +147,7 @@ OF_FIXED = {
     "less than there is": ([node("Reshape", "x less", "steps"), *ONE[1:], *START[-1:], *HEAD],
                            "expected as many numbers as"),
     "rows for steps": ([*ONE, node("Transpose", "s", "swapped", perm=[1, 0, 2]), node("LSTM", "swapped V S B", "Z"),
-                        node("Squeeze", "Z one", "h"), *HEAD], "expected steps and rows as the LSTM before it has them"),
+                        node("Squeeze", "Z one", "h"), *HEAD], "expected steps and rows as the LSTM before it has"),
     "softmax of old, over steps and outputs": ([*START, *HEAD, node("Softmax", "y", "p")],
                                                "the last axis, got axis 1 of 3"),
 }  # fmt: skip
