@@ -42,9 +42,16 @@ CELLS = ["cells_stay_within_their_bounds_and_nan_shows", "a_coupled_cell_needs_n
 CELLS = [f"tests/test_variants.py::test_{name}" for name in CELLS]
 KERNELS, ROUNDING, OPS, MODULE, LAYER = (f"tests/test_{n}.py" for n in ("kernels", "rounding", "ops", "module", "lstm"))
 CTC, DECODING = "tests/test_ctc.py", "tests/test_ctc_decoding.py"
+DENSE_KERNELS, OPTIM, SEAMS, STEP = (f"tests/test_{n}.py" for n in ("dense_kernels", "optim", "seams", "model_step"))
+HEADS = "tests/test_heads.py"
+REUSED = ["neither_does_a_models", "calls_again_reuse_their_memory", "a_large_vocabulary_never_has_all_its_logits"]
+REUSED = [f"tests/test_memory_and_gil.py::test_{name}" for name in REUSED]
 # Of the Cython core also with tiles, which are emulated: fast enough for these.
 TILED = ["tests/test_tiles.py", GRID.format("float32", 4), GRID.format("float32", 6)]
 TILED += [f"{THREADS[0]}[ISA-float32-{case}]" for case in ("rows all", "units all", "units of many rows")]
+TILED += [
+    f"{OPS}::test_losses_and_their_gradients[ISA-float32-{loss}-300-70-2203-True]" for loss in ("mse", "smoothed")
+]
 CORE = ([*SMALL, VARIANTS, LAYER, "tests/test_ragged.py"], [MODULE, *LARGE, *THREADS])
 TESTS = {
     "cext/cell/lstm.h": ([*SMALL, VARIANTS], [KERNELS, LAYER, MODULE, *LARGE, *CELLS]),
@@ -52,11 +59,11 @@ TESTS = {
     "cext/product/unpacked.h": ([MODULE, KERNELS], [*SMALL, *THREADS]),
     "cext/product/pack_weights.h": ([KERNELS, *SMALL, VARIANTS], [OPS, LAYER, MODULE, *LARGE]),
     "cext/activations.h": ([KERNELS, ROUNDING], [*SMALL, OPS]),
-    "cext/functions.h": (["tests/test_dense_kernels.py", "tests/test_activations.py"], ["tests/test_dense.py"]),
-    "cext/dense.h": (["tests/test_dense_kernels.py"], ["tests/test_dense.py"]),
+    "cext/functions.h": ([DENSE_KERNELS, "tests/test_activations.py"], ["tests/test_dense.py"]),
+    "cext/dense.h": ([DENSE_KERNELS], ["tests/test_dense.py"]),
     "cext/loss.h": ([OPS], ["tests/test_losses.py", "tests/test_model.py", "tests/test_train.py"]),
     "cext/ctc.h": ([f"{CTC}::test_loss_and_gradient", CTC], []),
-    "cext/optim.h": ([OPS, "tests/test_optim.py", ROUNDING], ["tests/test_train.py"]),
+    "cext/optim.h": ([OPS, OPTIM, ROUNDING], ["tests/test_train.py"]),
     "src/cylstm/_core/forward.pyx": CORE,
     "src/cylstm/_core/backward.pyx": CORE,
     "src/cylstm/_core/gradients.pyx": CORE,
@@ -64,7 +71,17 @@ TESTS = {
     "src/cylstm/_core/network.pyx": CORE,
     "src/cylstm/_core/ragged.pyx": (
         [*SMALL[:2], LAYER, "tests/test_lstm_arguments.py", "tests/test_ragged.py", "tests/test_model.py"],
-        [MODULE, *THREADS],
+        [STEP, SEAMS, MODULE, *THREADS],
+    ),
+    "src/cylstm/_core/head.pyx": (
+        [f"{OPS}::test_linear", f"{OPS}::test_losses_and_their_gradients", OPS],
+        [HEADS, "tests/test_dense.py", THREADS[2], REUSED[2]],
+    ),
+    "src/cylstm/_core/blas.pyx": (["tests/test_blas.py", STEP, SEAMS], [OPS, HEADS, MODULE, REUSED[0]]),
+    "src/cylstm/_core/updates.pyx": ([f"{OPS}::test_adam", DENSE_KERNELS, OPS, OPTIM], [ROUNDING, THREADS[2]]),
+    "src/cylstm/_core/memory.pyx": (
+        [SMALL[0], *REUSED, "tests/test_weights.py"],
+        [OPS, LAYER, "tests/test_hostile.py"],
     ),
     "src/cylstm/_core/ctc.pyx": ([CTC, DECODING], ["tests/test_interrupt.py"]),
     "src/cylstm/_core/ctc_beam.pyx": ([DECODING], ["tests/test_interrupt.py"]),

@@ -224,9 +224,10 @@ def test_the_gradient_of_an_embedding_counts_repeated_ids(isa, dtype, rng, close
     close(out, expected)
 
 
-def test_sum_squares_and_scale(isa, dtype, rng):
-    x = rng.standard_normal(10_007).astype(dtype)
-    assert updates.sum_squares(x) == pytest.approx((x.astype(float) ** 2).sum(), rel=1e-14)
+@pytest.mark.parametrize("n", [1, 10_007, 140_003])
+def test_sum_squares_and_scale(isa, dtype, rng, n):
+    x = rng.standard_normal(n).astype(dtype)
+    assert updates.sum_squares(x) == pytest.approx((x.astype(float) ** 2).sum(), rel=1e-13)
     expected = x * np.dtype(dtype).type(-0.3)
     updates.scale_inplace(x, -0.3)
     np.testing.assert_array_equal(x, expected)
@@ -235,12 +236,14 @@ def test_sum_squares_and_scale(isa, dtype, rng):
 
 @pytest.mark.parametrize("decoupled", [False, True])
 @pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_adam(isa, dtype, rng, close, decoupled, decay):
-    p = rng.standard_normal(1003).astype(dtype)
+@pytest.mark.parametrize("n", [1, 1003, 140_003])
+def test_adam(isa, dtype, rng, close, decoupled, decay, n):
+    """The last is cut into pieces."""
+    p = rng.standard_normal(n).astype(dtype)
     m, v = np.zeros_like(p), np.zeros_like(p)
-    expected, moments = {"p": p.astype(float)}, ({"p": np.zeros(1003)}, {"p": np.zeros(1003)})
+    expected, moments = {"p": p.astype(float)}, ({"p": np.zeros(n)}, {"p": np.zeros(n)})
     for t in range(1, 6):
-        g = rng.standard_normal(1003).astype(dtype)
+        g = rng.standard_normal(n).astype(dtype)
         updates.adam(p, g, m, v, t, 0.05, 0.85, 0.99, 1e-6, decay, decoupled, 0.5)
         oracle.adam(expected, {"p": 0.5 * g.astype(float)}, *moments, t, lr=0.05, betas=(0.85, 0.99), eps=1e-6,
                     weight_decay=decay, decoupled=decoupled)  # fmt: skip
@@ -250,12 +253,13 @@ def test_adam(isa, dtype, rng, close, decoupled, decay):
 
 
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
-def test_sgd(isa, dtype, rng, close, momentum, nesterov):
-    p = rng.standard_normal(1003).astype(dtype)
+@pytest.mark.parametrize("n", [1, 1003, 140_003])
+def test_sgd(isa, dtype, rng, close, momentum, nesterov, n):
+    p = rng.standard_normal(n).astype(dtype)
     m = np.zeros_like(p) if momentum else None
-    expected, buffers = {"p": p.astype(float)}, {"p": np.zeros(1003)}
+    expected, buffers = {"p": p.astype(float)}, {"p": np.zeros(n)}
     for _ in range(5):
-        g = rng.standard_normal(1003).astype(dtype)
+        g = rng.standard_normal(n).astype(dtype)
         updates.sgd(p, g, m, 0.05, momentum, nesterov, 0.02, 0.5)
         oracle.sgd(expected, {"p": 0.5 * g.astype(float)}, buffers, lr=0.05, momentum=momentum, nesterov=nesterov,
                    weight_decay=0.02)  # fmt: skip
