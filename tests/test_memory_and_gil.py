@@ -8,7 +8,31 @@ import pytest
 
 from cylstm import LSTM, Model
 from cylstm._core import head
+from cylstm._core.memory import aligned_empty, same_bytes
 from cylstm.losses import CrossEntropy
+
+
+@pytest.mark.parametrize("size", [1, 37, 4000])
+def test_memory_begins_on_a_cache_line_and_is_no_larger_than_asked_for(dtype, traced, size):
+    kept = [aligned_empty(size, dtype) for _ in range(20)]
+    for values in kept:
+        assert values.shape == (size,) and values.dtype == dtype and values.ctypes.data % 64 == 0
+    del kept, values
+    assert traced(lambda: aligned_empty(size, dtype)) < size * np.dtype(dtype).itemsize + 2000
+
+
+def test_bytes_are_compared_up_to_the_last(dtype, rng):
+    """Every bit of every number, whether it changes a value or not."""
+    a = rng.standard_normal(37).astype(dtype)
+    a[5] = np.nan
+    b = a.copy()
+    assert same_bytes(a, b) and not same_bytes(a, b[:-1]) and not same_bytes(a[:-1], b)
+    for place in (0, 20, 36):
+        kept, b[place] = b[place], -b[place]
+        assert not same_bytes(a, b) and not same_bytes(b, a)
+        b[place] = kept
+    a[7], b[7] = 0.0, -0.0
+    assert not same_bytes(a, b)
 
 
 def test_a_step_into_out_allocates_no_array(rng, traced):

@@ -53,6 +53,22 @@ def test_steps_are_those_of_a_sequence(isa, rng, kind, rows, into):
     np.testing.assert_allclose(np.stack(state), np.stack(final), rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("order", ["yhc", "hyc", "hcy"])
+def test_outputs_may_begin_where_the_state_ends(rng, order):
+    """And end where it begins: memory that only touches is not shared."""
+    model, x = made("features"), rng.standard_normal(I)
+    expected, final = model.step(x, None)
+    room, ends = np.full(O + 2 * H, np.nan, "f4"), np.cumsum([O if name == "y" else H for name in order])
+    parts = dict(zip(order, np.split(room, ends[:-1]), strict=True))
+    state = State(parts["h"].reshape(1, 1, H), parts["c"].reshape(1, 1, H))
+    model.step(x, None, out=(parts["y"], state))
+    for name, values in {"y": expected, "h": final.h, "c": final.c}.items():
+        np.testing.assert_array_equal(parts[name], values.ravel())
+    closer = 1 if order[0] == "y" else ends[order.index("y")] - O - 1
+    with pytest.raises(ValueError, match="out: expected outputs in memory of their own"):
+        model.step(x, None, out=(room[closer : closer + O], state))
+
+
 def test_several_heads_write_into_a_dict(rng):
     model = Model(I, H, {"a": Head(2, loss="mse"), "b": Head(4, horizon=3)}, seed=2)
     x = rng.standard_normal((B, I)).astype("f4")

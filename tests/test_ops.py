@@ -163,8 +163,17 @@ def test_what_the_head_is_given_must_fit(dtype, rng, kind):
     for wrong in (targets[1:], other):
         with pytest.raises(ValueError, match=r"expected|Buffer"):
             head.loss(kind, h, weight, bias, wrong)
-    with pytest.raises(ValueError, match="targets, weights, dh, dweight, dbias: expected shapes"):
-        head.loss(kind, h, weight, bias, targets, weights=np.ones(5, dtype))
+    right = dict(dh=h.copy(), dweight=weight.copy(), dbias=bias.copy())
+    for wrong in (dict(weights=np.ones(5, dtype)), dict(groups=0), dict(dh=right["dh"]),
+                  *({**right, name: values[1:]} for name, values in right.items()),
+                  *({**right, name: right[name][:, 1:].copy()} for name in ("dh", "dweight"))):  # fmt: skip
+        with pytest.raises(ValueError, match="targets, weights, dh, dweight, dbias: expected shapes"):
+            head.loss(kind, h, weight, bias, targets, **wrong)
+    for wrong in ((weight[:, 1:].copy(), bias), (weight, bias[1:])):
+        with pytest.raises(ValueError, match="weight, bias: expected"):
+            head.linear(h, *wrong)
+    with pytest.raises(ValueError, match="h: expected at least one row, got none"):
+        head.loss(kind, h[:0], weight, bias, targets[:0])
     with pytest.raises(ValueError, match=r"kernel: expected a loss of kernels.def, got 'sgd'"):
         head.loss(changed(kernel="sgd"), h, weight, bias, rng.random((6, 6)).astype(dtype))
 
