@@ -4,8 +4,8 @@ for one row and for many. Tiles of AMX, which cannot hold them, leave them to th
 import numpy as np
 import pytest
 
-from cylstm import LSTM, Model, oracle
-from cylstm._core import kernels
+from cylstm import LSTM, Model, losses, oracle
+from cylstm._core import head, kernels
 
 I, H, T, B = 40, 24, 5, 20  # enough of each for tiles
 
@@ -258,3 +258,17 @@ def test_the_head_and_its_loss(isa, rng, loss, broken):
     np.testing.assert_allclose(got.loss, expected.loss, rtol=1e-5)
     for name in got.gradients:
         same_but_for_rounding(got.gradients[name], expected.gradients[name], name)
+
+
+@pytest.mark.parametrize("tiny", [slice(0, 300), slice(0, 128), slice(128, 256), slice(256, 300)])
+def test_slopes_of_the_heads_outputs_whose_lower_parts_are_subnormal(isa, rng, tiny):
+    """In all of the three chunks of rows, or in one of them, which alone must not go by tiles."""
+    N, F, O = 300, 70, 2_203
+    h, weight = rng.uniform(-0.9, 0.9, (N, F)).astype("f4"), 0.1 * rng.standard_normal((O, F)).astype("f4")
+    slopes = rng.standard_normal((N, O)).astype("f4")
+    slopes[tiny] *= np.float32(1e-36)
+    dh, dweight, dbias = np.empty_like(h), np.empty_like(weight), np.empty(O, "f4")
+    head.loss(losses.GivenGradient(), h, weight, None, slopes, scale=1.0, dh=dh, dweight=dweight, dbias=dbias)
+    same_but_for_rounding(dh[tiny], slopes[tiny].astype(float) @ weight, "dh")
+    same_but_for_rounding(dweight, slopes.T.astype(float) @ h, "dweight")
+    same_but_for_rounding(dbias, slopes.sum(axis=0, dtype=float), "dbias")
