@@ -1,7 +1,7 @@
 """Building a Plan, rows sorted by length and `resets` packed, and packing ids (see ragged.pxd for the picture)."""
 
 cimport numpy as np
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 
 import numpy
@@ -153,8 +153,7 @@ cdef packed_ids(name, ids, Steps* s, Py_ssize_t V):
     A copy is checked: the kernels trust it, and so does backward.
     """
     cdef np.ndarray array
-    if np.PyArray_TYPE(ids) == np.NPY_UINT64:
-        ids = numpy.asarray(numpy.minimum(ids, numpy.uint64(2**63 - 1)))
+    cdef bint unsigned = np.PyArray_TYPE(ids) == np.NPY_UINT64  # those beyond int64 become negative
     if np.PyArray_TYPE(ids) != np.NPY_INT64 or not np.PyArray_ISBEHAVED_RO(ids):
         ids = numpy.array(ids, numpy.int64)
     array = ids
@@ -175,5 +174,6 @@ cdef packed_ids(name, ids, Steps* s, Py_ssize_t V):
                     bad, bad_t, bad_b = n, t, caller_row(s, b)
     if bad != 0:
         where = f"[{bad_b}, {bad_t}]" if rank == 2 else f"[{max(bad_b, bad_t)}]" if rank == 1 else ""
-        raise ValueError(f"{name}{where}: expected ids in 0..{V - 1}, got {bad}")
+        got = f"{<uint64_t>bad}" if unsigned else f"{bad}"
+        raise ValueError(f"{name}{where}: expected ids in 0..{V - 1}, got {got}")
     return packed
