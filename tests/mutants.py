@@ -50,8 +50,9 @@ ROOM = [
     "a_large_vocabulary_never_has_all_its_logits",
     "memory_begins_on_a_cache_line_and_is_no_larger_than_asked_for",
     "bytes_are_compared_up_to_the_last",
+    "what_one_call_needed_waits_for_one_that_needs_about_as_much",
 ]
-ROOM = [f"tests/test_memory_and_gil.py::test_{name}" for name in ROOM]  # fmt: skip
+ROOM = [f"tests/test_memory_and_gil.py::test_{name}" for name in ROOM]
 HEAD = ["linear", "rows_count_by_their_weights", "what_the_head_is_given_must_fit"]
 HEAD = [f"{OPS}::test_{name}" for name in HEAD]
 # Of the Cython core also with tiles, which are emulated: fast enough for these.

@@ -81,6 +81,16 @@ def test_calls_again_reuse_their_memory(rng, traced):
     assert traced(update) < dy.nbytes + x.nbytes + layer.parameters.flat.nbytes + 50_000 < first / 2
 
 
+def test_what_one_call_needed_waits_for_one_that_needs_about_as_much(rng):
+    spare, kept = [], []
+    for N, V in [(1500, 1000), (1500, 1000), (200, 1000), (20, 50), (20, 50), (1500, 1000)]:
+        h, weight = rng.standard_normal((N, 16)).astype("f4"), rng.standard_normal((V, 16)).astype("f4")
+        head.loss(CrossEntropy(), h, weight, None, rng.integers(0, V, N), spare=spare)
+        kept += spare
+    assert [memory is kept[0] for memory in kept] == [True, True, True, False, False, False]
+    assert kept[0].nbytes > 1_000_000 > 200_000 > kept[3].nbytes and kept[4] is kept[3]
+
+
 @pytest.mark.parametrize("what", ["call", "forward", "backward", "head"])
 def test_other_threads_run_during_a_call(rng, what):
     """While another thread holds the GIL, who sleeps waits for it: twice at most does one wake up in a call."""
