@@ -43,7 +43,7 @@ LAYER_MUTATIONS = {
     "W trained on the wrong step's input": ("        dW += dz.T @ x[t]\n", "        dW += dz.T @ x[t - 1]\n"),
     "no gradient through the next step's c": ("        dc = keep[t] * dc_prev + (1 - alive[t]) * dc\n",
                                               "        dc = np.zeros_like(dc)\n"),
-    "no gradient through the next step's h": ("        dh = keep[t] * (dz @ R) + (1 - alive[t]) * dh\n",
+    "no gradient through the next step's h": ("        dh = keep[t] * mask * (dz @ R) + (1 - alive[t]) * dh\n",
                                               "        dh = np.zeros_like(dh)\n"),
 }  # fmt: skip
 VARIANT_MUTATIONS = {  # of a cell with peepholes and clip, of one that is coupled as well, of one with other functions
@@ -76,6 +76,22 @@ VARIANT_MUTATIONS = {  # of a cell with peepholes and clip, of one that is coupl
     "another gate's slope": ("df * slope_f, dg", "df * slope_i, dg"),
     "forward, o is of what was not cut": ("variant.squashed(variant.cut(z_o)[0], 0)[0]", "variant.squashed(z_o, 0)[0]"),
     "forward, g by the gates' function": ("(z_f, 0), (z_g, 1))", "(z_f, 0), (z_g, 0))"),
+}  # fmt: skip
+DROPPED = "keep[t] * mask * h[t], keep[t] * c[t]\n        # h_t reaches"
+DROP_MUTATIONS = {  # of a cell whose inputs, states and weights are dropped
+    "R trained on the state before it was masked": (DROPPED, DROPPED.replace(" * mask", "")),
+    "no mask on the way back to h": ("keep[t] * mask * (dz @ R)", "keep[t] * (dz @ R)"),
+    "forward, no mask on h": ("h_prev, c_prev = keep[t] * mask * h[t], keep[t] * c[t]\n        i[t]",
+                              "h_prev, c_prev = keep[t] * h[t], keep[t] * c[t]\n        i[t]"),
+    "forward, the cell is dropped as well": ("keep[t] * mask * h[t], keep[t] * c[t]\n        i[t]",
+                                             "keep[t] * mask * h[t], keep[t] * mask * c[t]\n        i[t]"),
+    "the gradient of weights that were dropped": (
+        "            dR = dR if weight_masks is None else weight_masks[n] * dR\n", ""),
+    "dh through the weights as they are": ("            R = R if weight_masks is None else weight_masks[n] * R\n", ""),
+    "forward, no weight dropped": ("                R = weight_masks[n] * R\n", "                pass\n"),
+    "dx of inputs that were dropped": (
+        "    dlayer = dlayer if input_mask is None else dlayer * input_mask\n", ""),
+    "forward, no input dropped": (" * (1.0 if input_mask is None else input_mask)", ""),
 }  # fmt: skip
 LOSS_MUTATIONS = {
     "log without the log-sum-exp": ("    log_p = logits - log_sum\n", "    log_p = np.log(np.abs(logits))\n"),
@@ -141,6 +157,26 @@ def test_a_mistake_in_a_variant_fails_the_gradient_check(mistake):
     """Those of forward are seen where backward goes back through the right one."""
     module = mutated(*VARIANT_MUTATIONS[mistake])
     assert max(worst_gradient_error(module, **cell) for cell in VARIANTS.values()) > 1000 * RTOL
+
+
+@pytest.fixture(scope="module")
+def drops():
+    """Masks of one layer of H = 3 on B = 2 rows of I = 5, each with some zeros."""
+    rng = np.random.default_rng(8)
+    shapes = dict(input_mask=(2, 5), recurrent_masks=(1, 2, 3), weight_masks=(1, 12, 3))
+    masks = {name: rng.permutation(np.arange(np.prod(shape)) % 3 > 0).reshape(shape) * 1.5
+             for name, shape in shapes.items()}  # fmt: skip
+    assert all(0 < (values == 0).sum() < values.size for values in masks.values())
+    return masks
+
+
+def test_the_unchanged_drops_pass(drops):
+    assert worst_gradient_error(oracle, **drops) <= RTOL
+
+
+@pytest.mark.parametrize("mistake", DROP_MUTATIONS)
+def test_a_mistake_in_what_is_dropped_fails_the_gradient_check(mistake, drops):
+    assert worst_gradient_error(mutated(*DROP_MUTATIONS[mistake]), **drops) > 1000 * RTOL
 
 
 def loss_check(module):

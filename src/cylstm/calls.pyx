@@ -43,8 +43,10 @@ cdef class Call:
         cdef Py_ssize_t B = positive_int("batch_size", batch_size), T = positive_int("steps", steps)
         if <double>(B + 1) * (T + 1) > LARGEST:
             raise ValueError(f"batch_size, steps: expected at most {LARGEST} steps in all, got {B} x {T}")
-        if training and layer.dropout > 0:
-            raise ValueError(f"layer: expected one without dropout, got dropout={layer.dropout:g}")
+        if training and layer.drops.drawn:
+            drops = {"dropout": layer.dropout, **layer.drops.config}
+            told = ", ".join(f"{name}={value:g}" for name, value in drops.items() if name != "dropout_per" and value)
+            raise ValueError(f"layer: expected one without dropout, got {told}")
         self.layer, self.batch_size, self.steps, self.training = layer, B, T, training
         cdef Plan plan = planned(B, T, lengths, resets, True)
         cdef Weights weights = layer._weights
@@ -53,7 +55,7 @@ cdef class Call:
         cdef Work work = Work(weights)
         # Where the rows lie one after the other in time-major order, they are read there; a tape needs its own.
         self.packs = self.training or lengths is not None or (B > 1 and T > 1)
-        work.lay_out(weights, Plan(B, T) if plan is None else plan, False, self.training, False, self.packs)
+        work.lay_out(weights, Plan(B, T) if plan is None else plan, False, self.training, 0, self.packs)
         self.members = team_size(&work.plan.steps, work.directions, weights.L * weights.D, weights.D,
                                  work.k.f64.lanes if work.doubles else work.k.f32.lanes, False, ALL_THREADS)
         if self.training:

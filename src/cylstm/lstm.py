@@ -14,6 +14,7 @@ import numpy as np
 from cylstm._core import layer, memory
 from cylstm.cell import CellType, initialise, layout, parameters_of
 from cylstm.checks import as_float_array, as_generator, describe, positive_int, real_in
+from cylstm.drops import OfDrops
 from cylstm.init import LATER
 from cylstm.parameters import Parameters
 
@@ -38,6 +39,16 @@ class LSTM(layer.Layer):
     dropout : float in [0, 1)
         Share of each layer's outputs, but the last one's, set to 0 by `forward`; `lstm(x)` and `step` drop nothing.
         With one layer there is nothing to drop: 0.
+    dropout_per : "step" or "sequence"
+        Whether `dropout` draws anew for each step, or once for each row and call (Gal & Ghahramani 2016; the locked
+        dropout of Merity, Keskar & Socher 2018).
+    input_dropout, recurrent_dropout : float in [0, 1)
+        Shares of x, and of h before it is multiplied by weight_hh, that `forward` sets to 0 at all steps of a row
+        alike; of h in each layer and direction on its own, the same for all gates (Gal & Ghahramani 2016). Ids have no
+        inputs to drop: `input_dropout` is 0 then.
+    weight_drop : float in [0, 1)
+        Share of the elements of weight_hh that `forward` takes as 0, for all rows and steps of a call (DropConnect: Wan
+        et al. 2013; Merity, Keskar & Socher 2018). The weights themselves stay; what is dropped has no gradient.
     bias : bool
         Whether the gates have a bias.
     peepholes : bool
@@ -70,7 +81,8 @@ class LSTM(layer.Layer):
 
     def __init__(self, input_size, hidden_size, num_layers=1, *, bidirectional=False, dropout=0.0, bias=True,
                  peepholes=False, coupled=False, cell_clip=None, activations=None, gate_clip=None, forget_bias=1.0,
-                 dtype="float32", seed=None, parameters=None):  # fmt: skip
+                 dtype="float32", seed=None, parameters=None, dropout_per="step", input_dropout=0.0,
+                 recurrent_dropout=0.0, weight_drop=0.0):  # fmt: skip
         I, H = positive_int("input_size", input_size), positive_int("hidden_size", hidden_size)
         L = positive_int("num_layers", num_layers)
         if L > MOST_LAYERS:
@@ -91,8 +103,15 @@ class LSTM(layer.Layer):
             raise ValueError(f"parameters: expected {shapes} in {dtype}, got {parameters!r}")
         parameters.watch()
         super().__init__(I, H, L, D, cell, dropout, dtype, parameters, rng)
+        self.dropout_per, self.input_dropout = dropout_per, input_dropout
+        self.recurrent_dropout, self.weight_drop = recurrent_dropout, weight_drop
         if seed is not LATER:
             initialise(parameters, I, H, L, D, cell, self.forget_bias, rng)
+
+    dropout_per = OfDrops("Whether `dropout` draws for each step, or once for each row: 'step' or 'sequence'.")
+    input_dropout = OfDrops("Share of x that `forward` sets to 0, at all steps of a row alike.")
+    recurrent_dropout = OfDrops("Share of h that `forward` sets to 0 before weight_hh, at all steps of a row alike.")
+    weight_drop = OfDrops("Share of the elements of weight_hh that `forward` takes as 0.")
 
     @staticmethod
     def check_dtype(dtype) -> np.dtype:
@@ -125,7 +144,7 @@ class LSTM(layer.Layer):
         """The arguments that make a layer of this kind, beside its sizes."""
         cell = self.cell
         return {
-            "bidirectional": self.bidirectional, "dropout": self.dropout, "bias": cell.bias,
+            "bidirectional": self.bidirectional, "dropout": self.dropout, **self.drops.config, "bias": cell.bias,
             **{name: value for name, value in cell.variant.items() if value not in (False, None)},
             "forget_bias": self.forget_bias, "dtype": str(self.dtype),
         }  # fmt: skip

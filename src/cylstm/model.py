@@ -13,6 +13,7 @@ from cylstm._core.ragged import table_rows
 from cylstm.batches import batch_of, step_outputs
 from cylstm.cell import VARIANTS
 from cylstm.checks import as_generator, describe, positive_int, real_in
+from cylstm.drops import DROPS, OfLayer
 from cylstm.heads import as_heads, check_outputs, heads_config, of_kinds, weights_of
 from cylstm.init import LATER
 from cylstm.locks import Claim
@@ -56,7 +57,8 @@ class Model:
         several heads by name, each a `Head` with a loss of its own: targets and outputs are dicts then, and the loss is
         the sum of theirs, each with its weight. Otherwise `output`, `loss`, `horizon`, `labels` and `head_bias` are
         those of the one head.
-    num_layers, bidirectional, dropout, forget_bias, dtype; peepholes, coupled, cell_clip, activations, gate_clip
+    num_layers, bidirectional, dropout, forget_bias, dtype; peepholes, coupled, cell_clip, activations, gate_clip;
+    dropout_per, input_dropout, recurrent_dropout, weight_drop
         As for `LSTM`.
     embedding_size : int or None
         E: ids go through a learned table (V, E) first. Without one, ids stand for one-hot rows.
@@ -97,8 +99,9 @@ class Model:
                  embedding_size=None, output="sequence", loss="cross_entropy", horizon=None, labels=None,
                  head_bias=True, forget_bias=1.0, dtype="float32", seed=None, vocabulary=None, embeddings=None,
                  before=(), after=(), embedding_dropout=0.0, tied=False, **variant):  # fmt: skip
-        for name in variant.keys() - set(VARIANTS):
+        for name in variant.keys() - {*VARIANTS, *DROPS}:
             raise TypeError(f"{name}: expected an argument of {type(self).__name__}, got an unknown one")
+        drops = {name: variant.pop(name) for name in DROPS if name in variant}
         self.input_size = positive_int("input_size", input_size)
         self.hidden_size = positive_int("hidden_size", hidden_size)
         self.heads = as_heads(output_size, output=output, loss=loss, horizon=horizon, labels=labels, bias=head_bias)
@@ -140,7 +143,7 @@ class Model:
         self.lstm = LSTM(dense.width_of(self.before, width), self.hidden_size, self.num_layers,
                          bidirectional=bidirectional, dropout=dropout, forget_bias=forget_bias, dtype=self.dtype,
                          seed=LATER if seed is LATER else rng, parameters=self.parameters.child("lstm."),
-                         **variant)  # fmt: skip
+                         **drops, **variant)  # fmt: skip
         self.lstm.embedded = self.inputs is not None
         self.bidirectional, self.forget_bias = self.lstm.bidirectional, self.lstm.forget_bias
         for name, value in self.lstm.cell.variant.items():
@@ -157,14 +160,11 @@ class Model:
             raise AttributeError(f"{name}: expected to stay {describe(getattr(self, name))}, got {describe(value)}")
         super().__setattr__(name, value)
 
-    @property
-    def dropout(self) -> float:
-        """Share of each layer's outputs, but the last one's, that training sets to 0."""
-        return self.lstm.dropout
-
-    @dropout.setter
-    def dropout(self, value):
-        self.lstm.dropout = value
+    dropout = OfLayer("Share of each layer's outputs, but the last one's, that training sets to 0.")
+    dropout_per = OfLayer("Whether dropout draws for each 'step', or once for each row, the 'sequence'.")
+    input_dropout = OfLayer("Share of what goes into the LSTM that training sets to 0, at all steps of a row alike.")
+    recurrent_dropout = OfLayer("Share of h that training sets to 0 before weight_hh, at all steps of a row alike.")
+    weight_drop = OfLayer("Share of the elements of weight_hh that training takes as 0.")
 
     @property
     def embedding_dropout(self) -> float:
@@ -194,7 +194,7 @@ class Model:
         names = ("input_size", "hidden_size", "num_layers", "bidirectional", "dropout", "embedding_size", *VARIANTS,
                  "forget_bias")  # fmt: skip
         plain = {**{name: getattr(self, name) for name in names}, **heads_config(self.heads), "dtype": str(self.dtype)}
-        return {**plain, **inputs.config_of(self)}
+        return {**plain, **self.lstm.drops.config, **inputs.config_of(self)}
 
     def __reduce__(self):
         return _rebuilt, (

@@ -134,9 +134,10 @@ class Record(NamedTuple):
     z: np.ndarray  # (T, B, 4H): what the gates are of
     alive: np.ndarray  # (T, B, 1): 1 where step t belongs to the row, 0 past its end
     keep: np.ndarray  # (T, B, 1): 0 where nothing reaches step t from the step before it, 1 elsewhere
+    mask: np.ndarray | float  # (B, H): of recurrent dropout; 1 without
 
 
-def run_forward(x, h0, c0, W, R, b, alive, keep, variant=PLAIN):
+def run_forward(x, h0, c0, W, R, b, alive, keep, variant=PLAIN, mask=1.0):
     """x (T, B, I) -> Record; its h[t+1] is the output of step t."""
     T, B, _ = x.shape
     H = R.shape[1]
@@ -145,7 +146,8 @@ def run_forward(x, h0, c0, W, R, b, alive, keep, variant=PLAIN):
     z = np.empty((T, B, 4 * H))
     h[0], c[0] = h0, c0
     for t in range(T):
-        h_prev, c_prev = keep[t] * h[t], keep[t] * c[t]
+        # m h_{t-1} in the place of h_{t-1}, m the same at all steps (Gal & Ghahramani 2016)
+        h_prev, c_prev = keep[t] * mask * h[t], keep[t] * c[t]
         i[t], f[t], g[t], o[t], c_t, z[t] = gates(x[t], h_prev, c_prev, W, R, b, variant)
         # h_t = o tanh(c_t)
         h_t = o[t] * np.tanh(c_t)
@@ -155,16 +157,16 @@ def run_forward(x, h0, c0, W, R, b, alive, keep, variant=PLAIN):
         # a row that has ended, or not yet begun, keeps its state
         c[t + 1] = np.where(alive[t], c_t, c[t])
         h[t + 1] = np.where(alive[t], h_t, h[t])
-    return Record(x, h, c, i, f, g, o, z, alive, keep)
+    return Record(x, h, c, i, f, g, o, z, alive, keep, mask)
 
 
 def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
     """dy (T, B, H), dhn, dcn (B, H): d loss / d outputs and final state -> dx, dh0, dc0, dW, dR, db, dP."""
-    x, h, c, i, f, g, o, z, alive, keep = run
+    x, h, c, i, f, g, o, z, alive, keep, mask = run
     dx, dW, dR, db, dP = (np.zeros(shape) for shape in (x.shape, W.shape, R.shape, len(W), (3, R.shape[1])))
     dh, dc = dhn, dcn
     for t in reversed(range(len(x))):
-        h_prev, c_prev = keep[t] * h[t], keep[t] * c[t]
+        h_prev, c_prev = keep[t] * mask * h[t], keep[t] * c[t]
         # h_t reaches the loss through y_t and through step t+1
         dh_t = alive[t] * (dh + dy[t])
         dc_t = alive[t] * dc
@@ -214,7 +216,7 @@ def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
             dc_prev = dc_prev + dz_i * variant.P[0] + dz_f * variant.P[1]
         dx[t] = dz @ W
         # what goes on to step t-1; a row that has ended passes on what it got
-        dh = keep[t] * (dz @ R) + (1 - alive[t]) * dh
+        dh = keep[t] * mask * (dz @ R) + (1 - alive[t]) * dh
         dc = keep[t] * dc_prev + (1 - alive[t]) * dc
     return dx, dh, dc, dW, dR, db, dP
 
@@ -224,13 +226,15 @@ def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
 
 class Tape(NamedTuple):
     """What backward needs: a Record per layer and direction, the dropout masks, the weights, the number of directions,
-    and the cell: the fields of Variant but P."""
+    the cell: the fields of Variant but P; and the masks of the inputs and of weight_hh."""
 
     runs: list
     masks: list | None
     params: dict
     directions: int
     cell: tuple
+    input_mask: np.ndarray | None = None
+    weight_masks: np.ndarray | None = None
 
 
 def suffixes(layer, directions):
@@ -249,13 +253,16 @@ def alive_and_keep(B, T, lengths, resets):
 
 
 def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths=None, resets=None, dropout_masks=None,
-            coupled=False, cell_clip=None, activations=None, gate_clip=None):  # fmt: skip
+            coupled=False, cell_clip=None, activations=None, gate_clip=None, input_mask=None, recurrent_masks=None,
+            weight_masks=None):  # fmt: skip
     """x (B, T, I), state a pair of (L*D, B, H) or None for zeros -> y (B, T, D*H), (hn, cn), tape.
 
     lengths (B,): y is 0 past a row's end; its final state is the one at its own end, where the reverse one begins.
     resets (B, T): where true, nothing flows between steps t-1 and t, in either direction; at step 0 the forward
     direction's initial state is discarded, past a row's end it means nothing.
-    dropout_masks: L-1 arrays (B, T, D*H), which multiply the outputs of all layers but the last.
+    dropout_masks: L-1 arrays (B, T, D*H), which multiply the outputs of all layers but the last; or (B, 1, D*H), the
+    same at all steps. input_mask (B, I) multiplies x, recurrent_masks (L*D, B, H) what R is multiplied by, and
+    weight_masks (L*D, 4H, H) weight_hh, which is not written to.
     coupled, cell_clip, activations, gate_clip: see Variant; peepholes where params has "peephole_l0" and so on.
     """
     x = np.asarray(x, np.float64)
@@ -265,30 +272,35 @@ def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths
     alive, keep, keep_reverse = alive_and_keep(B, T, lengths, resets)
     # where, not a product: what stands past a row's end is ignored, whatever it is, NaN included
     cell = coupled, cell_clip, activations, gate_clip
-    runs, layer_input = [], np.where(alive, x.swapaxes(0, 1), 0)
+    runs, layer_input = [], np.where(alive, x.swapaxes(0, 1), 0) * (1.0 if input_mask is None else input_mask)
     for layer in range(num_layers):
         outputs = []
         for direction, suffix in enumerate(suffixes(layer, D)):
+            n = layer * D + direction
             W, R = params[f"weight_ih_{suffix}"], params[f"weight_hh_{suffix}"]
+            if weight_masks is not None:
+                # M R in the place of R, by elements (Wan et al. 2013; Merity, Keskar & Socher 2018)
+                R = weight_masks[n] * R
             b = params.get(f"bias_{suffix}", 0.0)
             variant = Variant(params.get(f"peephole_{suffix}"), *cell)
-            n = layer * D + direction
+            mask = 1.0 if recurrent_masks is None else recurrent_masks[n]
             # the reverse direction is the forward one on a reversed clock
             clock = slice(None, None, -1 if direction else 1)
             reached = (keep, keep_reverse)[direction]
-            run = run_forward(layer_input[clock], h0[n], c0[n], W, R, b, alive[clock], reached[clock], variant)
+            run = run_forward(layer_input[clock], h0[n], c0[n], W, R, b, alive[clock], reached[clock], variant, mask)
             runs.append(run)
             outputs.append((run.alive * run.h[1:])[clock])
         layer_input = np.concatenate(outputs, axis=2)
         if dropout_masks is not None and layer < num_layers - 1:
             layer_input = layer_input * dropout_masks[layer].swapaxes(0, 1)
     final = np.stack([run.h[-1] for run in runs]), np.stack([run.c[-1] for run in runs])
-    return layer_input.swapaxes(0, 1), final, Tape(runs, dropout_masks, params, D, cell)
+    tape = Tape(runs, dropout_masks, params, D, cell, input_mask, weight_masks)
+    return layer_input.swapaxes(0, 1), final, tape
 
 
 def backward(tape, dy, dstate=None):
     """dy (B, T, D*H), dstate a pair of (L*D, B, H) or None -> dx (B, T, I), (dh0, dc0), gradients by parameter name."""
-    runs, masks, params, D, cell = tape
+    runs, masks, params, D, cell, input_mask, weight_masks = tape
     _, B, H = runs[0].h.shape
     dhn, dcn = np.zeros((2, len(runs), B, H)) if dstate is None else dstate
     dh0, dc0, dparams = np.empty((len(runs), B, H)), np.empty((len(runs), B, H)), {}
@@ -301,8 +313,11 @@ def backward(tape, dy, dstate=None):
             # as in forward, what stands past a row's end is ignored
             dy_run = np.where(runs[n].alive, dlayer[clock, :, direction * H : (direction + 1) * H], 0)
             W, R = params[f"weight_ih_{suffix}"], params[f"weight_hh_{suffix}"]
+            R = R if weight_masks is None else weight_masks[n] * R
             variant = Variant(params.get(f"peephole_{suffix}"), *cell)
             dx, dh0[n], dc0[n], dW, dR, db, dP = run_backward(runs[n], dy_run, dhn[n], dcn[n], W, R, variant)
+            # R = M weight_hh
+            dR = dR if weight_masks is None else weight_masks[n] * dR
             dparams[f"weight_ih_{suffix}"], dparams[f"weight_hh_{suffix}"] = dW, dR
             if f"bias_{suffix}" in params:
                 dparams[f"bias_{suffix}"] = db
@@ -312,4 +327,5 @@ def backward(tape, dy, dstate=None):
         dlayer = dinput
         if masks is not None and layer > 0:
             dlayer = dlayer * masks[layer - 1].swapaxes(0, 1)
+    dlayer = dlayer if input_mask is None else dlayer * input_mask
     return dlayer.swapaxes(0, 1), (dh0, dc0), {name: dparams[name] for name in params}

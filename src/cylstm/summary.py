@@ -80,7 +80,8 @@ def heading(model) -> list[str]:
     goes_in = "ids (B, T)" if model.embedding_size is not None else features
     if model.inputs is None:
         goes_in += " or ids (B, T)"
-    lstm, options = model.lstm, {"dropout": model.dropout, **{name: getattr(model, name) for name in VARIANTS}}
+    lstm, drops = model.lstm, {"dropout": model.dropout, **model.lstm.drops.config}
+    options = {**drops, **{name: getattr(model, name) for name in VARIANTS}}
     chosen = [name if value is True else f"{name} {value}" for name, value in options.items() if value]
     lines = [f"Model: {goes_in} -> outputs{':' * ('' not in model.heads)}"]
     for name, head in model.heads.items():

@@ -16,15 +16,17 @@ cdef class Work:
     cdef Direction* directions
     cdef Forward forward
     cdef Backward backward
-    cdef readonly bint keep, has_ids, masked, packs, doubles
+    cdef readonly bint keep, has_ids, packs, doubles
+    cdef readonly int masked              # the masks that the call has (direction.pxd)
     cdef bint spent                       # its gates have become gradients, or began to
     cdef Py_ssize_t item, members
     cdef readonly Py_ssize_t nbytes       # held, in bytes
     cdef object memory, scratch    # of the forward call, to be kept for a backward one; of the backward call
-    cdef object x, ids, masks      # arrays that the call points into
-    cdef bint fits(self, const Kernels* k, Py_ssize_t B, Py_ssize_t T, bint has_ids, bint keep, bint masked,
+    cdef object x, ids             # arrays that the call points into
+    cdef object masks              # the same, cylstm.drops.Masks, or None
+    cdef bint fits(self, const Kernels* k, Py_ssize_t B, Py_ssize_t T, bint has_ids, bint keep, int masked,
                    bint packs) noexcept
-    cdef int lay_out(self, Weights weights, Plan plan, bint has_ids, bint keep, bint masked, bint packs) except -1
+    cdef int lay_out(self, Weights weights, Plan plan, bint has_ids, bint keep, int masked, bint packs) except -1
     cdef int lay_out_backward(self, Weights weights, int members) except -1
     cdef int lend(self, Weights weights, bint fits_tiles) except -1
     cdef bint forward_fits(self) noexcept
@@ -37,5 +39,5 @@ cdef class Work:
 cdef class Shelf:
     cdef list works
     cdef Work take(self, Weights weights, Py_ssize_t B, Py_ssize_t T, Plan plan, bint has_ids, bint keep,
-                   bint masked, bint packs)
+                   int masked, bint packs)
     cdef int put(self, Work work) except -1

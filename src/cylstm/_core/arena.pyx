@@ -12,7 +12,7 @@ from cylstm._core.kernels cimport Activation, Kernels, activation_of, active, le
 from cylstm._core.memory cimport TOO_MANY, fitting
 from cylstm._core.network cimport Backward, Forward, backward_fits_tiles, forward_fits_tiles
 from cylstm._core.team cimport ALL_THREADS, ROWS_EACH
-from cylstm._core.direction cimport Direction
+from cylstm._core.direction cimport OUTPUTS, PER_ROW, STATES, WEIGHTS, Direction
 from cylstm._core.forward cimport rows_at_once
 from cylstm._core.gradients cimport DX_ROWS, GRADIENT_ROWS, GRADIENT_UNITS
 from cylstm._core.ragged cimport Plan, Steps
@@ -64,7 +64,10 @@ cdef class Work:
     cdef int lend(self, Weights weights, bint fits_tiles) except -1:
         """Borrow the weights as they are now and point the directions at what a forward call needs of them."""
         self.spent = False
-        self.packed = weights.borrow()
+        if self.masked & WEIGHTS:
+            self.packed = weights.borrow_masked(self.masks.weights)
+        else:
+            self.packed = weights.borrow()
         return self.take_forms(weights, fits_tiles)
 
     cdef bint forward_fits(self) noexcept:
@@ -106,15 +109,15 @@ cdef class Work:
             self.packed.give_back()
             self.packed = self.weights = None
 
-    cdef bint fits(self, const Kernels* k, Py_ssize_t B, Py_ssize_t T, bint has_ids, bint keep, bint masked,
+    cdef bint fits(self, const Kernels* k, Py_ssize_t B, Py_ssize_t T, bint has_ids, bint keep, int masked,
                    bint packs) noexcept:
         """Whether it is laid out for a call of this kind on B rows of T steps each, without resets."""
         cdef const Steps* s = &self.plan.steps
         return (s.B == B and s.T == T and s.sizes == NULL and s.cut == NULL and self.k == k and self.has_ids == has_ids
                 and self.keep == keep and self.masked == masked and self.packs == packs)
 
-    cdef int lay_out(self, Weights weights, Plan plan, bint has_ids, bint keep, bint masked, bint packs) except -1:
-        """masked: with dropout; packs: the inputs are to be packed."""
+    cdef int lay_out(self, Weights weights, Plan plan, bint has_ids, bint keep, int masked, bint packs) except -1:
+        """masked: by which masks; packs: the inputs are to be packed."""
         self.plan, self.has_ids, self.keep, self.masked, self.packs = plan, has_ids, keep, masked, packs
         self.k, self.members = active(), 0
         describe_directions(self.k, weights, self.directions)
@@ -124,7 +127,7 @@ cdef class Work:
         cdef Py_ssize_t item = self.item, widest = max(0 if has_ids else weights.I, D * H if L > 1 else 0)
         self.choice = choose(self.k, self.doubles, H, B, N) if weights.bounded else plain_forms()
         cdef Py_ssize_t rows = rows_at_once(&plan.steps, 4 * Hp * item)
-        cdef bint joined = D == 2 or masked, cuts = plan.steps.cut != NULL
+        cdef bint joined = D == 2 or masked & OUTPUTS, cuts = plan.steps.cut != NULL, copies = cuts or masked & STATES
         cdef Pieces pieces
         pieces.end = 0
         cdef double all_rows = L * D * N if keep else rows
@@ -136,9 +139,9 @@ cdef class Work:
         cdef Py_ssize_t x = place(&pieces, <double>packs * (N if keep else rows) * weights.I * item)
         cdef double row_bytes = left_room(self.choice.steps, with_gaps(B, B), Hp)
         if row_bytes == 0:
-            row_bytes = <double>cuts * B * Hp * item
+            row_bytes = <double>copies * B * Hp * item
         cdef Py_ssize_t carried_0 = place(&pieces, row_bytes), carried_1 = place(&pieces, row_bytes)
-        cdef Py_ssize_t cut_rows = place(&pieces, <double>cuts * B * Hp * item)
+        cdef Py_ssize_t cut_rows = place(&pieces, <double>copies * B * Hp * item)
         cdef Py_ssize_t states = place(&pieces, <double>cuts * B * Hp * item)
         cdef Py_ssize_t x_tiles = place(&pieces, left_room(self.choice.inputs, with_gaps(rows, B), widest))
         self.memory = fitting(self.memory, pieces.end)
@@ -149,7 +152,7 @@ cdef class Work:
         memset(call, 0, sizeof(Forward))
         call.k, call.s, call.directions, call.L, call.D = self.k, &self.plan.steps, directions, L, D
         call.y_row, call.y_step, call.most = plan.steps.T * D * H, D * H, ALL_THREADS
-        call.record.keep, call.record.joined = keep, joined
+        call.record.keep, call.record.joined, call.record.per_row = keep, joined, masked & PER_ROW != 0
         call.record.last_h = NULL if keep else m + last_h
         call.record.gates, call.record.h, call.record.c, call.record.outputs = m + gates, m + h, m + c, m + outputs
         call.record.inputs.packed, call.record.inputs.ld = m + x if packs else NULL, weights.I
@@ -166,7 +169,7 @@ cdef class Work:
         cdef Py_ssize_t D = weights.D, H = weights.H, Hp = self.directions[0].Hp, G = 4 * Hp, B = s.B, N = s.N
         cdef Py_ssize_t item = self.item, last = weights.L * D - 1, rows = min(N, <Py_ssize_t>GRADIENT_ROWS)
         cdef Py_ssize_t inputs = max(0 if self.has_ids else weights.I, D * H if weights.L > 1 else 0)
-        cdef bint cuts = s.cut != NULL
+        cdef bint copies = s.cut != NULL or self.masked & STATES
         cdef Pieces pieces
         pieces.end = 0
         cdef Py_ssize_t dh = place(&pieces, <double>(B + N) * Hp * item), dc = place(&pieces, <double>B * Hp * item)
@@ -176,8 +179,8 @@ cdef class Work:
         cdef Py_ssize_t dx = place(&pieces, <double>(not self.has_ids) * N * self.directions[0].Ip * item)
         cdef double row_bytes = left_room(choice.steps, with_gaps(B, B), G)
         cdef Py_ssize_t carried_0 = place(&pieces, row_bytes), carried_1 = place(&pieces, row_bytes)
-        cdef Py_ssize_t states = place(&pieces, <double>cuts * B * Hp * item)
-        cdef Py_ssize_t previous = place(&pieces, <double>(cuts or s.sizes != NULL) * N * Hp * item)
+        cdef Py_ssize_t states = place(&pieces, <double>copies * B * Hp * item)
+        cdef Py_ssize_t previous = place(&pieces, <double>(copies or s.sizes != NULL) * N * Hp * item)
         cdef Py_ssize_t columns = place(&pieces, <double>self.has_ids * weights.I * G * item)
         cdef Py_ssize_t x_packed = place(&pieces, right_room(choice.gradients, rows, inputs))
         cdef Py_ssize_t h_packed = place(&pieces, right_room(choice.gradients, rows, H))
@@ -217,7 +220,7 @@ cdef int describe_directions(const Kernels* k, Weights weights, Direction* direc
         directions[n].at_W, directions[n].at_R = weights.offsets[n, WEIGHT_IH], weights.offsets[n, WEIGHT_HH]
         directions[n].at_b, directions[n].at_P = weights.offsets[n, BIASES], weights.offsets[n, PEEPHOLE]
         directions[n].flags, directions[n].clip, directions[n].gate_clip = flags, clip, gate_clip
-        directions[n].activations = activations
+        directions[n].activations, directions[n].mask = activations, NULL
     return 0
 
 
@@ -233,7 +236,7 @@ cdef class Shelf:
         self.works = []
 
     cdef Work take(self, Weights weights, Py_ssize_t B, Py_ssize_t T, Plan plan, bint has_ids, bint keep,
-                   bint masked, bint packs):
+                   int masked, bint packs):
         """plan: None without lengths and resets."""
         cdef Py_ssize_t n
         cdef Work work

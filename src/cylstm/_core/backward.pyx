@@ -10,7 +10,7 @@ from cylstm._core.direction cimport SMALL_WEIGHTS, Direction, Scratch, step_beat
 from cylstm._core.interrupt cimport goes_on
 from cylstm._core.kernels cimport Kernels, Step, cell_backward, lanes_of, product, real
 from cylstm._core.ragged cimport Steps, is_cut, offset, slot
-from cylstm._core.packed_rows cimport carry, copy_cut, copy_uncut, has_cut
+from cylstm._core.packed_rows cimport add_masked, carry, copy_cut, copy_uncut, has_cut, set_aside
 from cylstm._core.team cimport Member, last_alive, meet_by_units, part
 
 cdef enum:
@@ -62,13 +62,19 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Direction* direct
             for b in range(row, row + rows):
                 if is_cut(s, t + 1 if reverse else t, b):
                     memset(dc + b * Hp + who.first, 0, (who.last - who.first) * sizeof(real))
+        if direction.mask != NULL:
+            set_aside(s, t, who, Hp, dh + (source - row) * Hp, <real*>scratch.states)
+        elif cut:
             copy_cut(s, t, reverse, who, Hp, dh + (source - row) * Hp, <real*>scratch.states)
         operand = carry(k, s, t, reverse, False, direction.R_back.form, who, 4 * who.first, 4 * who.last, G, G,
-                        <const real*>dgates - row * G, <char*>scratch.carried[n % 2], <real*>NULL)
+                        <const real*>dgates - row * G, <const real*>NULL, <char*>scratch.carried[n % 2], <real*>NULL)
         meet_by_units(who)
         product(k, direction.R_back.form, rows, G, Hp, who.first, who.last, operand, G, direction.R_back.packed,
                 <const real*>NULL, dh + source * Hp, Hp)
-        if cut:
+        if direction.mask != NULL:
+            add_masked(s, t, reverse, who, direction.H, Hp, <const real*>scratch.states, <const real*>direction.mask,
+                       dh + (source - row) * Hp)
+        elif cut:
             copy_cut(s, t, reverse, who, Hp, <const real*>scratch.states, dh + (source - row) * Hp)
         if dx != NULL:
             dx_t = dx + (offset(s, t) + row) * direction.Ip

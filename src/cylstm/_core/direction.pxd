@@ -8,6 +8,14 @@ from cylstm._core.kernels cimport Activation, Step
 from cylstm._core.ragged cimport Steps
 from cylstm._core.team cimport Member
 
+# The masks of dropout that a call has, in bits; as in drops.py.
+cdef enum Masked:
+    OUTPUTS = 1      # of all layers but the last
+    PER_ROW = 2      # those are the same at all steps
+    INPUTS = 4
+    STATES = 8       # what R is multiplied by
+    WEIGHTS = 16     # weight_hh
+
 # The right operand of a product in one of the forms of cext/kernels.h: PANELS (or column blocks) and TILES are packed,
 # UNPACKED are the weights themselves, as only forward calls read them.
 cdef struct Factor:
@@ -35,6 +43,7 @@ cdef struct Direction:
     Factor P            # peepholes (3, Hp), where there are some
     Factor W_back       # backward: dgates W, dgates R
     Factor R_back
+    const void* mask    # (B, H) in the caller's order, of h before R; or NULL
 
 # The rows that a layer reads: packed, `ld` reals apart, or still the caller's (B, T, I), to be packed step by step into
 # `packed`, which has room for all N rows (`whole`) or for those of the steps whose gates one product makes.
@@ -46,6 +55,7 @@ cdef struct Inputs:
     Py_ssize_t step
     bint whole
     const int64_t* ids  # (N,), or NULL
+    const void* mask    # (B, I) in the caller's order, which multiplies the caller's rows; or NULL
 
 # Where h after each step goes: packed rows `row` reals apart, or y[b * row + t * step] in the caller's order.
 cdef struct Outputs:
@@ -54,6 +64,7 @@ cdef struct Outputs:
     Py_ssize_t row
     Py_ssize_t step
     const void* mask    # of packed rows, `row` reals apart, which multiplies it; or NULL
+    bint per_row        # of the caller's rows instead, the same at all steps
 
 # Memory of one team, cut from one allocation. Sizes in bytes are in arena.pyx, next to where it is cut.
 cdef struct Scratch:

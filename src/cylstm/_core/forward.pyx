@@ -56,7 +56,8 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
             rows = last_alive(s, who, t) - row
             cut = has_cut(s, t, reverse)
             step.h_prev = carry(k, s, t, reverse, cut, direction.R.form, who, who.first, who.last, direction.H, Hp,
-                                h + (source - row) * Hp, <char*>scratch.carried[(done + n) % 2], <real*>scratch.rows)
+                                h + (source - row) * Hp, <const real*>direction.mask,
+                                <char*>scratch.carried[(done + n) % 2], <real*>scratch.rows)
             c_prev = c + source * Hp if keep else c + row * Hp
             if cut:
                 copy_uncut(s, t, reverse, who, who.first, who.last, Hp, c_prev - row * Hp, <real*>scratch.states)

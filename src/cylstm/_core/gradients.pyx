@@ -15,7 +15,7 @@ from cylstm._core.kernels cimport (
     right_bytes, scatter_add, unpack_columns, unpack_rows, weight_gradients as packed_gradients,
 )
 from cylstm._core.ragged cimport Steps, alive, offset, slot
-from cylstm._core.packed_rows cimport copy_uncut, has_cut
+from cylstm._core.packed_rows cimport copy_masked, copy_uncut, has_cut
 from cylstm._core.team cimport Member, Team, meet, part, run, threads_for
 
 cdef enum:
@@ -25,7 +25,8 @@ cdef enum:
 cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* direction, bint reverse,
                            const Member* who, const Scratch* scratch, int form, Py_ssize_t beat, const real* dgates,
                            const Inputs* inputs, const real* h, const real* c, real* d) noexcept nogil:
-    """dW = dgates' x, dR = dgates' h_prev, db = column sums, each over all N rows at once, into the flat gradients d.
+    """dW = dgates' x, dR = dgates' h_prev, db = column sums, each over all N rows at once, into the flat gradients d;
+    h_prev is masked where it was.
 
     `who` is a member by units. All members come with dgates, inputs and h complete.
     """
@@ -38,12 +39,16 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* di
     cdef const int64_t* ids = inputs.ids
     if direction.at_P >= 0:
         sum_peephole_gradients(k, s, direction, reverse, who, scratch, dgates, c, d + direction.at_P)
-    if s.cut == NULL and (reverse or s.sizes == NULL):
+    if direction.mask == NULL and s.cut == NULL and (reverse or s.sizes == NULL):
         h += s.B * Hp if reverse else 0  # packed row n starts from state row n (or B + n): no copy needed
     else:
         for t in range(part(s.T, who.me, who.count), part(s.T, who.me + 1, who.count)):
-            copy_uncut(s, t, reverse, who, 0, Hp, Hp, h + slot(s, t + 1 if reverse else t) * Hp,
-                       previous + offset(s, t) * Hp)
+            if direction.mask != NULL:
+                copy_masked(s, t, reverse, who, 0, Hp, direction.H, Hp, h + slot(s, t + 1 if reverse else t) * Hp,
+                            <const real*>direction.mask, previous + offset(s, t) * Hp)
+            else:
+                copy_uncut(s, t, reverse, who, 0, Hp, Hp, h + slot(s, t + 1 if reverse else t) * Hp,
+                           previous + offset(s, t) * Hp)
         h = previous
         meet(who.team)
     if ids != NULL:

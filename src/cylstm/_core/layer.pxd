@@ -9,7 +9,8 @@ from cylstm._core.arena cimport Shelf, Work
 
 cdef class Layer(Arguments):
     cdef object generator
-    cdef double dropped
+    cdef readonly object drops   # cylstm.drops.Drops
+    cdef int drawn               # the masks that forward draws (direction.pxd)
     cdef readonly Weights _weights
     cdef Shelf shelf
 
@@ -21,13 +22,14 @@ cdef class Layer(Arguments):
     cdef int _point_at(self, Work work, name, np.ndarray array, bint has_ids, bint in_order, Py_ssize_t row,
                        Py_ssize_t step) except -1
     cdef tuple _point_at_state(self, Work work, name, state, Py_ssize_t B)
-    cdef _masks(self, Plan plan)
+    cdef int _point_at_masks(self, Work work, masks) except -1
+    cdef int _mask_gradients(self, Work work, np.ndarray flat) except -1
 
 # What `forward` keeps for `backward`: inputs, gates, h and c of every step, and the dropout masks.
 cdef class Tape:
     cdef readonly Layer layer
     cdef Work work           # None once backward has used it
-    cdef bint batched
-    cdef object kept_masks
+    cdef bint batched, per_row
+    cdef object kept_masks   # cylstm.drops.Masks, or None
     cdef Plan plan
     cdef readonly Py_ssize_t nbytes

@@ -3,6 +3,7 @@ from numpy.typing import ArrayLike
 from typing_extensions import disjoint_base
 
 from cylstm.cell import CellType
+from cylstm.drops import Drops
 from cylstm.parameters import Parameters
 from cylstm.state import Gradients, State
 
@@ -12,6 +13,12 @@ class Tape:
     nbytes: int
     @property
     def masks(self) -> list[np.ndarray] | None: ...
+    @property
+    def input_mask(self) -> np.ndarray | None: ...
+    @property
+    def recurrent_masks(self) -> np.ndarray | None: ...
+    @property
+    def weight_masks(self) -> np.ndarray | None: ...
 
 @disjoint_base
 class Layer:
@@ -22,6 +29,7 @@ class Layer:
     dtype: np.dtype
     parameters: Parameters
     dropout: float
+    drops: Drops
     embedded: bool
     rng: np.random.Generator
     def __init__(
@@ -36,6 +44,7 @@ class Layer:
         parameters: Parameters,
         rng: np.random.Generator,
     ) -> None: ...
+    def _drop(self, name: str, value) -> None: ...
     def __call__(
         self,
         x: ArrayLike,

@@ -11,12 +11,13 @@ from cylstm._core.interrupt cimport Interrupt, begin, finish
 from cylstm._core.memory cimport LARGEST
 from cylstm._core.network cimport Backward, run_network_backward, run_network_forward, team_size
 from cylstm._core.team cimport ALL_THREADS
-from cylstm._core.direction cimport Inputs
+from cylstm._core.direction cimport INPUTS, PER_ROW, WEIGHTS, Inputs
 from cylstm._core.ragged cimport Plan, Steps, packed_ids, planned
 from cylstm._core.packed_weights cimport Weights
 from cylstm._core.arena cimport Shelf, Work
 
-from cylstm.checks import describe, positive_int, real_in
+from cylstm.checks import describe, positive_int
+from cylstm.drops import Drops
 from cylstm.parameters import Parameters, check_gradients
 from cylstm.state import Gradients, State
 
@@ -33,8 +34,26 @@ cdef class Tape:
 
     @property
     def masks(self):
-        """List of the L-1 dropout masks (B, T, D*H), scaled by 1/(1-p); None without dropout."""
-        return None if self.kept_masks is None else [self.plan.unpack(mask) for mask in self.kept_masks]
+        """List of the L-1 dropout masks (B, T, D*H), scaled by 1/(1-p), or, where they are the same at all steps,
+        (B, 1, D*H); None without dropout."""
+        if self.kept_masks is None or self.kept_masks.outputs is None:
+            return None
+        return [mask[:, None] if self.per_row else self.plan.unpack(mask) for mask in self.kept_masks.outputs]
+
+    @property
+    def input_mask(self):
+        """(B, I) of input_dropout, scaled; None without."""
+        return None if self.kept_masks is None else self.kept_masks.inputs
+
+    @property
+    def recurrent_masks(self):
+        """(L*D, B, H) of recurrent_dropout, scaled; None without."""
+        return None if self.kept_masks is None else self.kept_masks.states
+
+    @property
+    def weight_masks(self):
+        """(L*D, 4H, H) of weight_drop, scaled; None without."""
+        return None if self.kept_masks is None else self.kept_masks.weights
 
 
 cdef class Layer(Arguments):
@@ -45,6 +64,7 @@ cdef class Layer(Arguments):
             raise RuntimeError(f"{type(self).__name__}: expected __init__ to run once")
         self.set_up(I, H, L, D, dtype, parameters)
         self.generator = rng
+        self.drops = Drops(L)
         self.dropout = dropout
         self._weights = Weights(I, H, L, D, cell, self.item == 8, parameters)
         self.shelf = Shelf()
@@ -52,14 +72,16 @@ cdef class Layer(Arguments):
     @property
     def dropout(self):
         """Share of each layer's outputs, but the last one's, that `forward` sets to 0."""
-        return self.dropped
+        return self.drops["dropout"]
 
     @dropout.setter
     def dropout(self, value):
-        value = real_in("dropout", value, 0, 1, open_high=True)
-        if value > 0 and self.num_layers == 1:
-            raise ValueError(f"dropout: expected 0 with one layer, whose outputs are the last ones, got {value:g}")
-        self.dropped = value
+        self._drop("dropout", value)
+
+    def _drop(self, name, value):
+        """Change a share of what `forward` drops (cylstm/drops.py)."""
+        self.drops.change(name, value)
+        self.drawn = self.drops.drawn
 
     @property
     def rng(self):
@@ -98,7 +120,8 @@ cdef class Layer(Arguments):
         return self._run(x, state, lengths, resets, True)
 
     cdef _run(self, x, state, lengths, resets, bint keep):
-        cdef bint has_ids = False, masked = keep and self.dropped > 0 and self.num_layers > 1
+        cdef bint has_ids = False
+        cdef int masked = self.drawn if keep else 0
         cdef np.ndarray array = self.features("x", x, &has_ids), y, h, c
         cdef Py_ssize_t B, T, row, step
         cdef bint batched = np.PyArray_NDIM(array) == (2 if has_ids else 3)
@@ -110,6 +133,8 @@ cdef class Layer(Arguments):
             raise ValueError(f"x: expected at least one row and one step, got {(<object>array).shape}")
         if <double>(B + 1) * (T + 1) > LARGEST:
             raise ValueError(f"x: expected at most {LARGEST} steps in all, got {B} x {T}")
+        if has_ids and masked & INPUTS:
+            raise ValueError(f"input_dropout: expected 0 where ids go in, got {self.drops['input_dropout']:g}")
         # A model has checked and sorted its rows, and gives the Plan that it made of them.
         cdef Plan plan = lengths if isinstance(lengths, Plan) else planned(B, T, lengths, resets, batched)
         if plan is not None and (plan.steps.B != B or plan.steps.T != T):
@@ -122,8 +147,8 @@ cdef class Layer(Arguments):
         self._point_at(work, "x", array, has_ids, in_order, row, step)
         _initial = self._point_at_state(work, "state", state, B)
         if masked:
-            work.masks = self._masks(work.plan)
-            work.forward.record.masks = np.PyArray_DATA(<np.ndarray>work.masks)
+            self._point_at_masks(work, self.drops.masks(masked, self.rng, B, work.plan.rows, self.input_size,
+                                                        self.hidden_size, self.num_directions, self.dtype))
         y = self.empty(B, T, self.num_directions * self.hidden_size)
         h = self.empty(self.num_layers * self.num_directions, B, self.hidden_size)
         c = self.empty(self.num_layers * self.num_directions, B, self.hidden_size)
@@ -137,7 +162,7 @@ cdef class Layer(Arguments):
             return y, final
         cdef Tape tape = Tape.__new__(Tape)
         tape.layer, tape.work, tape.batched, tape.plan, tape.kept_masks = self, work, batched, work.plan, work.masks
-        tape.nbytes = work.memory.nbytes
+        tape.nbytes, tape.per_row = work.memory.nbytes, masked & PER_ROW != 0
         return y, final, tape
 
     cdef int _forward(self, Work work) except -1:
@@ -273,6 +298,8 @@ cdef class Layer(Arguments):
         call.interrupt, work.spent = &interrupt, True
         with nogil:
             run_network_backward(call, work.doubles, members)
+        if work.masked & WEIGHTS:
+            self._mask_gradients(work, flat)
         gradients.touch()
         finish(&interrupt)
         self.shelf.put(work)
@@ -311,11 +338,25 @@ cdef class Layer(Arguments):
         work.forward.c0 = np.PyArray_DATA(<np.ndarray>arrays[1])
         return arrays
 
-    cdef _masks(self, Plan plan):
-        """Dropout masks (L-1, N, D*H) in packed order, scaled by 1/(1-p) (Srivastava et al. 2014)."""
-        shape = (self.num_layers - 1, plan.rows, self.num_directions * self.hidden_size)
-        kept = self.rng.random(shape, numpy.float32) >= self.dropped
-        return kept.astype(self.dtype) / self.dtype.type(1 - self.dropped)
+    cdef int _point_at_masks(self, Work work, masks) except -1:
+        """Tell the call where its cylstm.drops.Masks are, of the kinds that it was laid out for."""
+        cdef Py_ssize_t n
+        work.masks = masks
+        if masks.outputs is not None:
+            work.forward.record.masks = np.PyArray_DATA(<np.ndarray>masks.outputs)
+        if masks.inputs is not None:
+            work.forward.record.inputs.mask = np.PyArray_DATA(<np.ndarray>masks.inputs)
+        for n in range(self.num_layers * self.num_directions if masks.states is not None else 0):
+            work.directions[n].mask = np.PyArray_DATA(<np.ndarray>masks.states[n])
+        return 0
+
+    cdef int _mask_gradients(self, Work work, np.ndarray flat) except -1:
+        """d weight_hh = M d (M weight_hh)."""
+        cdef Py_ssize_t n, size = 4 * self.hidden_size * self.hidden_size
+        for n in range(self.num_layers * self.num_directions):
+            part = flat[work.directions[n].at_R:][:size]
+            part *= work.masks.weights[n].ravel()
+        return 0
 
 
 cdef int check_overlap(Work work, np.ndarray h, np.ndarray c) except -1:

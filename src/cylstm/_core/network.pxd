@@ -16,7 +16,8 @@ cdef struct Record:
     bint keep
     bint joined         # outputs are needed: two directions, or dropout
     Inputs inputs       # of the first layer
-    const void* masks   # of dropout, (L-1, N, D*H), or NULL
+    const void* masks   # of dropout, (L-1, N, D*H) or, per row, (L-1, B, D*H); or NULL
+    bint per_row        # they are in the caller's order then, and the same at all steps
     char* gates
     char* h
     char* last_h        # NULL where it is in h

@@ -135,7 +135,8 @@ cdef void forward_member(const Forward* call, int me, int count, Team* team, rea
         memset(&outputs, 0, sizeof(Outputs))
         if l < L - 1 and record.joined:
             outputs.y, outputs.packed = <real*>record.outputs + (l if keep else l % 2) * s.N * DH, True
-            outputs.row, outputs.mask = DH, masks + l * s.N * DH if masks != NULL else <real*>NULL
+            outputs.row, outputs.per_row = DH, record.per_row
+            outputs.mask = masks + l * (s.B if record.per_row else s.N) * DH if masks != NULL else <real*>NULL
         elif l == L - 1:
             outputs.y, outputs.packed, outputs.row, outputs.step = call.y, call.packed, call.y_row, call.y_step
             s = &last
@@ -231,8 +232,8 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
     if call.dx != NULL:
         if s.sizes != NULL and not call.packed:
             clear_padding(s, me, count, direction.I, call.dx_row, call.dx_step, <real*>call.dx)
-        give_input_gradients(s, me, count, direction, <const real*>dabove, call.packed, call.dx_row, call.dx_step,
-                             <real*>call.dx)
+        give_input_gradients(s, me, count, direction, <const real*>dabove, <const real*>record.inputs.mask, call.packed,
+                             call.dx_row, call.dx_step, <real*>call.dx)
 
 
 cdef Inputs inputs_of(const Backward* call, Py_ssize_t l, const real* type_tag) noexcept nogil:
@@ -259,10 +260,10 @@ cdef void place_gradients(const Backward* call, const Member* who, Py_ssize_t l,
     cdef const real* mask = <const real*>call.record.masks
     if l == call.L - 1:
         start_gradients(s, d, call.packed, who, H, Hp, <const real*>call.dy + d * H, call.dy_row, call.dy_step,
-                        <const real*>NULL, 0, dh)
+                        <const real*>NULL, 0, False, dh)
     else:
-        mask = mask + l * s.N * DH + d * H if mask != NULL else NULL
-        start_gradients(s, d, True, who, H, Hp, dabove + d * H, ld_above, 0, mask, DH, dh)
+        mask = mask + l * (s.B if call.record.per_row else s.N) * DH + d * H if mask != NULL else NULL
+        start_gradients(s, d, True, who, H, Hp, dabove + d * H, ld_above, 0, mask, DH, call.record.per_row, dh)
     if dhn != NULL:
         add_states(s, d, who, H, Hp, dhn + n * s.B * H, dh)
     place_states(s, d, ONLY, who, H, Hp, dcn + n * s.B * H if dcn != NULL else NULL, dc)

@@ -17,9 +17,10 @@ cdef void clear_padding(const Steps* s, int me, int count, Py_ssize_t width, Py_
                         real* y) noexcept nogil
 cdef void start_gradients(const Steps* s, bint reverse, bint packed, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
                           const real* dy, Py_ssize_t row, Py_ssize_t step, const real* mask, Py_ssize_t mask_row,
-                          real* dh) noexcept nogil
+                          bint per_row, real* dh) noexcept nogil
 cdef void give_input_gradients(const Steps* s, int me, int count, const Direction* direction, const real* dx,
-                               bint packed, Py_ssize_t row, Py_ssize_t step, real* caller) noexcept nogil
+                               const real* mask, bint packed, Py_ssize_t row, Py_ssize_t step,
+                               real* caller) noexcept nogil
 cdef void add_states(const Steps* s, bint reverse, const Member* who, Py_ssize_t H, Py_ssize_t Hp, const real* dstate,
                      real* dh) noexcept nogil
 cdef void copy_outputs(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t H, Py_ssize_t Hp, const real* h,
@@ -30,9 +31,15 @@ cdef void copy_uncut(const Steps* s, Py_ssize_t t, bint reverse, const Member* w
                      Py_ssize_t width, const real* rows, real* copy) noexcept nogil
 cdef void copy_cut(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t width, const real* rows,
                    real* copy) noexcept nogil
+cdef void copy_masked(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t first, Py_ssize_t last,
+                      Py_ssize_t H, Py_ssize_t width, const real* rows, const real* mask, real* copy) noexcept nogil
+cdef void set_aside(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t width, real* rows,
+                    real* copy) noexcept nogil
+cdef void add_masked(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t H, Py_ssize_t width,
+                     const real* copy, const real* mask, real* rows) noexcept nogil
 cdef const void* carry(const Kernels* k, const Steps* s, Py_ssize_t t, bint reverse, bint cut, int form,
                        const Member* who, Py_ssize_t first, Py_ssize_t last, Py_ssize_t K, Py_ssize_t width,
-                       const real* rows, char* carried, real* scratch) noexcept nogil
+                       const real* rows, const real* mask, char* carried, real* scratch) noexcept nogil
 
 # Whether anything ends between step t and the step before it.
 cdef inline bint has_cut(const Steps* s, Py_ssize_t t, bint reverse) noexcept nogil:

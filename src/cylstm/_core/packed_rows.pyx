@@ -52,7 +52,7 @@ cdef void clear_padding(const Steps* s, int me, int count, Py_ssize_t width, Py_
 
 cdef void start_gradients(const Steps* s, bint reverse, bint packed, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
                           const real* dy, Py_ssize_t row, Py_ssize_t step, const real* mask, Py_ssize_t mask_row,
-                          real* dh) noexcept nogil:
+                          bint per_row, real* dh) noexcept nogil:
     """The reverse of copying outputs: dh at each boundary = dy, and zero where no step ends."""
     cdef Py_ssize_t t, b, j, at, last = min(who.last, H), size = (who.last - who.first) * sizeof(real)
     cdef real* target
@@ -65,7 +65,7 @@ cdef void start_gradients(const Steps* s, bint reverse, bint packed, const Membe
             at = (offset(s, t) + b) * row if packed else caller_row(s, b) * row + t * step
             memcpy(target + who.first, dy + at + who.first, (last - who.first) * sizeof(real))
             if mask != NULL:
-                kept = mask + (offset(s, t) + b) * mask_row
+                kept = mask + (caller_row(s, b) if per_row else offset(s, t) + b) * mask_row
                 for j in range(who.first, last):
                     target[j] *= kept[j]
             memset(target + last, 0, (who.last - last) * sizeof(real))
@@ -85,13 +85,19 @@ cdef void add_states(const Steps* s, bint reverse, const Member* who, Py_ssize_t
 
 
 cdef void give_input_gradients(const Steps* s, int me, int count, const Direction* direction, const real* dx,
-                               bint packed, Py_ssize_t row, Py_ssize_t step, real* caller) noexcept nogil:
+                               const real* mask, bint packed, Py_ssize_t row, Py_ssize_t step,
+                               real* caller) noexcept nogil:
     """dx (N, Ip) packed -> the caller's (B, T, I), or (N, I), this member's share of the steps."""
-    cdef Py_ssize_t t, b, at, I = direction.I
+    cdef Py_ssize_t t, b, i, at, I = direction.I
+    cdef const real* kept
     for t in range(part(s.T, me, count), part(s.T, me + 1, count)):
         for b in range(alive(s, t)):
             at = (offset(s, t) + b) * row if packed else caller_row(s, b) * row + t * step
             memcpy(caller + at, dx + (offset(s, t) + b) * direction.Ip, I * sizeof(real))
+            if mask != NULL:
+                kept = mask + caller_row(s, b) * I
+                for i in range(I):
+                    caller[at + i] *= kept[i]
 
 
 # --- step by step ---
@@ -108,7 +114,7 @@ cdef void copy_outputs(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize
         if outputs.mask == NULL:
             memcpy(y + at + who.first, h + who.first, (last - who.first) * sizeof(real))
         else:
-            kept = <const real*>outputs.mask + at
+            kept = <const real*>outputs.mask + (caller_row(s, b) * row if outputs.per_row else at)
             for j in range(who.first, last):
                 y[at + j] = h[j] * kept[j]
         h += Hp
@@ -117,13 +123,19 @@ cdef void copy_outputs(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize
 cdef void pack_inputs(const Steps* s, const Inputs* inputs, Py_ssize_t t0, Py_ssize_t t1, Py_ssize_t first,
                       Py_ssize_t last, Py_ssize_t I, real* x) noexcept nogil:
     """The packed rows first..last, which lie in the steps t0..t1-1, from the caller's (B, T, I)."""
-    cdef Py_ssize_t t, b, n
+    cdef Py_ssize_t t, b, n, i
     cdef const real* row
+    cdef const real* kept
     for t in range(t0, t1):
         for n in range(max(first, offset(s, t)), min(last, offset(s, t) + alive(s, t))):
             b = caller_row(s, n - offset(s, t))
             row = <const real*>inputs.caller + b * inputs.row + t * inputs.step
-            memcpy(x + (n - first) * inputs.ld, row, I * sizeof(real))
+            if inputs.mask == NULL:
+                memcpy(x + (n - first) * inputs.ld, row, I * sizeof(real))
+            else:
+                kept = <const real*>inputs.mask + b * I
+                for i in range(I):
+                    x[(n - first) * inputs.ld + i] = row[i] * kept[i]
 
 
 cdef void copy_uncut(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t first, Py_ssize_t last,
@@ -146,15 +158,57 @@ cdef void copy_cut(const Steps* s, Py_ssize_t t, bint reverse, const Member* who
             memcpy(copy + b * width + who.first, rows + b * width + who.first, (who.last - who.first) * sizeof(real))
 
 
+cdef void copy_masked(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t first, Py_ssize_t last,
+                      Py_ssize_t H, Py_ssize_t width, const real* rows, const real* mask, real* copy) noexcept nogil:
+    """The same times the mask (B, H), in the caller's order; 0 in the padding."""
+    cdef Py_ssize_t b, j, end = min(last, H)
+    cdef const real* kept
+    for b in range(who.first_row, last_alive(s, who, t)):
+        if is_cut(s, t + 1 if reverse else t, b):
+            memset(copy + b * width + first, 0, (last - first) * sizeof(real))
+            continue
+        kept = mask + caller_row(s, b) * H
+        for j in range(first, end):
+            copy[b * width + j] = rows[b * width + j] * kept[j]
+        memset(copy + b * width + end, 0, (last - end) * sizeof(real))
+
+
+cdef void set_aside(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t width, real* rows,
+                    real* copy) noexcept nogil:
+    """This member's units of its rows alive at step t, which are 0 then: for a sum that is to be masked."""
+    cdef Py_ssize_t b, size = (who.last - who.first) * sizeof(real)
+    for b in range(who.first_row, last_alive(s, who, t)):
+        memcpy(copy + b * width + who.first, rows + b * width + who.first, size)
+        memset(rows + b * width + who.first, 0, size)
+
+
+cdef void add_masked(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t H, Py_ssize_t width,
+                     const real* copy, const real* mask, real* rows) noexcept nogil:
+    """rows = what was set aside + mask * rows, which are nothing where the step before is not reached."""
+    cdef Py_ssize_t b, j
+    cdef const real* kept
+    for b in range(who.first_row, last_alive(s, who, t)):
+        if is_cut(s, t + 1 if reverse else t, b):
+            memcpy(rows + b * width + who.first, copy + b * width + who.first, (who.last - who.first) * sizeof(real))
+            continue
+        kept = mask + caller_row(s, b) * H
+        for j in range(who.first, min(who.last, H)):
+            rows[b * width + j] = copy[b * width + j] + kept[j] * rows[b * width + j]
+
+
 cdef const void* carry(const Kernels* k, const Steps* s, Py_ssize_t t, bint reverse, bint cut, int form,
                        const Member* who, Py_ssize_t first, Py_ssize_t last, Py_ssize_t K, Py_ssize_t width,
-                       const real* rows, char* carried, real* scratch) noexcept nogil:
+                       const real* rows, const real* mask, char* carried, real* scratch) noexcept nogil:
     """This member's rows alive at step t as the left operand of a product by weights of this form: zero where nothing
-    crosses. It adds the columns first..last of K; after a meeting the whole is there.
+    crosses, times the mask (B, K) or, with NULL, as they are. It adds the columns first..last of K; after a meeting the
+    whole is there.
     """
     cdef real* copy = scratch if left_bytes(form, 1, 1) else <real*>carried
     cdef Py_ssize_t row = who.first_row
-    if cut:
+    if mask != NULL:
+        copy_masked(s, t, reverse, who, first, last, K, width, rows, mask, copy)
+        rows = copy
+    elif cut:
         copy_uncut(s, t, reverse, who, first, last, width, rows, copy)
         rows = copy
     carried += left_bytes(form, 16 * tiles_before(who), K)

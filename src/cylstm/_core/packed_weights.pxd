@@ -28,6 +28,7 @@ cdef class Packed:
     cdef const Kernels* k
     cdef long long version
     cdef int users           # changed by add() alone: calls, and tapes that wait for their backward
+    cdef object masks        # (L*D, 4H, H), of a call that drops elements of weight_hh; or None
     cdef list arrays         # per direction, operand and form: memory, or None
     cdef const void** at     # the same, NULL where not packed from this version, &too_much where tiles do not hold them
     cdef void borrow_again(self) noexcept
@@ -45,9 +46,11 @@ cdef class Weights:
     cdef const Py_ssize_t[:, ::1] offsets  # cylstm.cell.offsets()
     cdef object flat, parameters, lock
     cdef Packed now
+    cdef Packed dropped     # the last of those that are masked
     cdef int most            # threads that pack
     cdef long long version(self)
     cdef Packed borrow(self)
+    cdef Packed borrow_masked(self, masks)
     cdef bint in_use(self)
     cdef int fill_forward(self, Packed packed, Direction* directions, Choice choice, bint ids) except -1
     cdef int fill_backward(self, Packed packed, Direction* directions, Choice choice, bint to_inputs) except -1

@@ -96,6 +96,8 @@ cdef class Packed:
         add(&self.users, 1)
 
     cdef void give_back(self) noexcept:
+        if self.masks is not None:  # of one call alone
+            self.masks = None
         add(&self.users, -1)
 
     cdef spare(self, Py_ssize_t n, int operand):
@@ -126,7 +128,7 @@ cdef class Weights:
         self.offsets = offsets(I, H, L, D, cell)
         self.bounded = are_bounded(cell.all_activations)
         self.parameters, self.flat, self.lock = parameters, parameters.raw(), Lock()
-        self.now, self.most = None, ALL_THREADS
+        self.now, self.dropped, self.most = None, None, ALL_THREADS
 
     cdef long long version(self):
         return self.parameters.version()
@@ -149,6 +151,21 @@ cdef class Weights:
                 self.now.version = version
             add(&self.now.users, 1)
             return self.now
+
+    cdef Packed borrow_masked(self, masks):
+        """The weights as they are now with masks times weight_hh, for one call and its backward: nobody else gets them.
+        Their memory is that of the last such call, if that is over."""
+        cdef Packed packed
+        cdef long long version
+        with self.lock.held:
+            version = self.version()  # a signal's handler may come in here, and nowhere below
+            packed = self.dropped
+            if packed is None or packed.k != active() or count(&packed.users) > 0:
+                packed = self.dropped = Packed(self.L * self.D)
+            memset(packed.at, 0, self.L * self.D * OPERANDS * FORMS * sizeof(void*))
+            packed.version, packed.masks = version, masks
+            add(&packed.users, 1)
+            return packed
 
     cdef bint in_use(self):
         """Whether a call, or a tape that waits for its backward, has borrowed the weights as they are now."""
@@ -231,6 +248,10 @@ cdef class Weights:
         else:
             flat = self.flat.view("u1")
             packing.source = <const char*>&flat[start * item]
+            if packed.masks is not None and operand in (R, R_BACK):
+                weights = self.flat[start:start + 4 * direction.H * direction.H]
+                flat = (weights * packed.masks[n].ravel()).view("u1")
+                packing.source = <const char*>&flat[0]
             packing.blocks = (packing.columns + 4 * packing.lanes - 1) // (4 * packing.lanes)
             threads = min(self.most, threads_for(<double>PACKING_COST * packing.rows * packing.columns, 1e9,
                                                  packing.blocks))

@@ -17,12 +17,13 @@ from cylstm._core.interrupt cimport Interrupt, begin, finish
 from cylstm._core.kernels cimport UNPACKED, Kernels, pack_gates, real
 from cylstm._core.layer cimport Layer, Tape
 from cylstm._core.network cimport Backward, Forward, run_network_backward, run_network_forward, team_size
-from cylstm._core.direction cimport Direction
+from cylstm._core.direction cimport OUTPUTS, Direction
 from cylstm._core.ragged cimport Plan, Steps
 from cylstm._core.packed_weights cimport Weights
 from cylstm._core.arena cimport Work
 
 from cylstm.cell import CellType, layout
+from cylstm.drops import Masks
 from cylstm.locks import Lock
 from cylstm.parameters import Parameters
 
@@ -77,12 +78,13 @@ cdef class Module(Layer):
             N, in_order = B * T, (B == 1 or row == self.input_size) and (T == 1 or step == B * self.input_size)
         plain = not keep and N < SHORT
         cdef Plan plan = None if lengths is None and resets is None else Plan(B, T, lengths, resets)
-        cdef Work work = self.shelf.take(self._weights, B, T, plan, False, keep, masks is not None, not in_order)
+        cdef Work work = self.shelf.take(self._weights, B, T, plan, False, keep, OUTPUTS if masks is not None else 0,
+                                         not in_order)
         self._point_at(work, "x", array, False, in_order, row, step)
-        work.x, work.masks = array, masks
+        work.x = array
         cdef Forward* call = &work.forward
         if masks is not None:
-            call.record.masks = np.PyArray_DATA(<np.ndarray>masks)
+            self._point_at_masks(work, Masks(outputs=masks))
         h, c = self._state(h, B), self._state(c, B)
         call.h0 = np.PyArray_DATA(<np.ndarray>h) if h is not None else NULL
         call.c0 = np.PyArray_DATA(<np.ndarray>c) if c is not None else NULL
@@ -102,7 +104,7 @@ cdef class Module(Layer):
             self.shelf.put(work)
             return y, hn, cn, None
         cdef Tape tape = Tape.__new__(Tape)
-        tape.layer, tape.work, tape.batched, tape.plan, tape.kept_masks = self, work, True, work.plan, masks
+        tape.layer, tape.work, tape.batched, tape.plan, tape.kept_masks = self, work, True, work.plan, work.masks
         tape.nbytes = work.memory.nbytes
         return y, hn, cn, tape
 

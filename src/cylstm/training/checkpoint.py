@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from cylstm.cell import CellType
 from cylstm.checks import describe, file_to_write, path_name, positive_int, real_in
+from cylstm.drops import DROPS
 from cylstm.loss_and_gradients import Sums
 from cylstm.state import State
 from cylstm.tensor_files import Tensors, open_tensors, write_tensors
@@ -23,7 +24,7 @@ ADDED = {"accumulate": 1, "trainable": None, "monitor": "loss min"}
 # What models have not unless their `config` says so.
 UNSAID = {
     "embeddings": {}, "before": [], "after": [], "horizon": None, "labels": None, "embedding_dropout": 0.0,
-    "tied": False, **CellType().variant,
+    "tied": False, **CellType().variant, **DROPS,
 }  # fmt: skip
 # A generator's place within its numbers, MT19937's and Philox's, which NumPy takes as it comes.
 PLACES = {"pos": 624, "buffer_pos": 4}

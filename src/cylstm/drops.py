@@ -1,0 +1,112 @@
+"""What training drops: the shares that a layer has of it, and the masks that each `forward` draws."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cylstm.checks import one_of, real_in
+
+__all__ = ["DROPS", "INPUTS", "OUTPUTS", "PER_ROW", "STATES", "WEIGHTS", "Drops", "Masks", "OfDrops", "OfLayer"]
+
+# The arguments of `LSTM` and `Model` beside `dropout`, and what they are unless somebody says so.
+DROPS = {"dropout_per": "step", "input_dropout": 0.0, "recurrent_dropout": 0.0, "weight_drop": 0.0}
+
+# The masks that a call has, in bits; as in _core/direction.pxd.
+OUTPUTS, PER_ROW, INPUTS, STATES, WEIGHTS = (1 << n for n in range(5))
+
+
+class Masks(NamedTuple):
+    """Of one call: 0 where something is dropped, 1/(1-p) elsewhere; None where nothing is.
+
+    inputs (B, I); outputs of all layers but the last, (L-1, N, D*H) in packed order or, the same at all steps, (L-1, B,
+    D*H); weights (L*D, 4H, H), of weight_hh; states (L*D, B, H), of what weight_hh is multiplied by.
+    """
+
+    inputs: np.ndarray | None = None
+    outputs: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    states: np.ndarray | None = None
+
+
+class Drops:
+    """The shares that the `forward` of a stack of so many layers drops."""
+
+    def __init__(self, layers):
+        self.layers, self.shares = layers, {"dropout": 0.0, **DROPS}
+
+    def __getitem__(self, name):
+        return self.shares[name]
+
+    def change(self, name, value) -> None:
+        """Raises TypeError or ValueError that names it."""
+        if name == "dropout_per":
+            one_of(name, value, ("step", "sequence"))
+            if value != "step" and self.layers == 1:
+                raise ValueError(f"dropout_per: expected 'step' with one layer, without dropout, got {value!r}")
+        else:
+            value = real_in(name, value, 0, 1, open_high=True)
+            if name == "dropout" and value > 0 and self.layers == 1:
+                raise ValueError(f"dropout: expected 0 with one layer, whose outputs are the last ones, got {value:g}")
+        self.shares = {**self.shares, name: value}  # another thread may be looking
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The arguments that are not as in DROPS."""
+        return {name: self.shares[name] for name, value in DROPS.items() if self.shares[name] != value}
+
+    @property
+    def drawn(self) -> int:
+        """The masks that a call draws, in bits."""
+        shares = self.shares
+        outputs = OUTPUTS | PER_ROW * (shares["dropout_per"] == "sequence") if shares["dropout"] else 0
+        of = {INPUTS: "input_dropout", STATES: "recurrent_dropout", WEIGHTS: "weight_drop"}
+        return outputs | sum(bit for bit, name in of.items() if shares[name])
+
+    def masks(self, kinds, rng, B, N, I, H, D, dtype) -> Masks:
+        """Masks of these kinds, drawn in the order of their names in `Masks`, for B rows of N steps in all."""
+        L, shares = self.layers, self.shares
+        shapes = {
+            "inputs": (INPUTS, "input_dropout", (B, I)),
+            "outputs": (OUTPUTS, "dropout", (L - 1, B if kinds & PER_ROW else N, D * H)),
+            "weights": (WEIGHTS, "weight_drop", (L * D, 4 * H, H)),
+            "states": (STATES, "recurrent_dropout", (L * D, B, H)),
+        }
+        return Masks(**{name: mask(rng, shape, shares[share], dtype) for name, (bit, share, shape) in shapes.items()
+                        if kinds & bit})  # fmt: skip
+
+
+def mask(rng, shape, p, dtype):
+    """Zeros in a share p of all places, 1/(1-p) elsewhere (Srivastava et al. 2014). Nobody may write to them:
+    backward reads them again."""
+    kept = rng.random(shape, np.float32) >= p
+    values = kept.astype(dtype) / dtype.type(1 - p)
+    values.flags.writeable = False
+    return values
+
+
+class OfDrops:
+    """An attribute of a layer that is one of its `drops`."""
+
+    def __init__(self, doc):
+        self.__doc__ = doc
+
+    def __set_name__(self, owner, name):
+        self.name = name
+
+    def __get__(self, owner, kind=None) -> Any:
+        return self if owner is None else owner.drops[self.name]
+
+    def __set__(self, owner, value):
+        owner._drop(self.name, value)
+
+
+class OfLayer(OfDrops):
+    """The same of a model, whose LSTM has it."""
+
+    def __get__(self, owner, kind=None) -> Any:
+        return self if owner is None else getattr(owner.lstm, self.name)
+
+    def __set__(self, owner, value):
+        setattr(owner.lstm, self.name, value)
