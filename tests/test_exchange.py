@@ -18,6 +18,7 @@ MODELS = {
                          head_bias=False),
     "variants": dict(input_size=3, hidden_size=5, output_size=2, loss="mse", peepholes=True, coupled=True,
                      cell_clip=0.5, gate_clip=4.0, activations=("hard_sigmoid", "relu", ("leaky_relu", 0.2))),
+    "a first state": dict(input_size=3, hidden_size=5, output_size=2, loss="mse", num_layers=2, first_state=True),
 }  # fmt: skip
 
 
@@ -77,6 +78,15 @@ def test_a_missing_bias_is_zero():
     assert not lstm.parameters["bias_l0"].any() and np.array_equal(lstm.parameters["bias_l1"], weights[4])
 
 
+def test_a_first_state_is_taken_over_where_there_is_one():
+    (h0, c0), zeros = arrays((5,), (5,)), np.zeros(5, np.float32)
+    plain = exchange.model_of(Network((lstm_layer(h0=zeros), lstm_layer(5, c0=zeros))))
+    assert not plain.cell.first_state
+    lstm = exchange.model_of(Network((lstm_layer(), lstm_layer(5, h0=h0, c0=c0), lstm_layer(5, c0=zeros))))
+    for name, expected in {"h0_l0": zeros, "h0_l1": h0, "c0_l1": c0, "c0_l2": zeros}.items():
+        assert np.array_equal(lstm.parameters[name], expected)
+
+
 def lstm_layer(I=3, H=5, **options):
     weights = arrays((4 * H, I), (4 * H, H), (4 * H,))
     return Recurrent((Direction(*weights, **options),))
@@ -96,7 +106,6 @@ REFUSED = {
     "embedding behind": (lambda: (lstm_layer(), Embedding(*arrays((9, 5)))), "layer 1: expected an embedding first"),
     "last too soon": (lambda: (dataclasses.replace(lstm_layer(5), last=True), lstm_layer(5), HEAD),
                       "LSTM layer 0: expected the outputs of all steps"),
-    "a first state": (lambda: (lstm_layer(h0=np.ones(5, np.float32)), HEAD), "expected zeros for its first state"),
     "shapes": (lambda: (Recurrent((Direction(*arrays((20, 3), (20, 4))),)), HEAD), r"weight_hh: expected \(4\*H, H\)"),
     "no numbers": (lambda: (Dense(np.ones((3, 4), int)), HEAD), "weight: expected an array of real numbers"),
 }  # fmt: skip

@@ -61,6 +61,22 @@ def test_cython_calls_give_the_oracles_numbers(streams, isa, rng, B, T, I, H, L,
         expect_same(got[name], expected)
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_a_first_state(streams, rng, given):
+    """Where no state is given, and at resets."""
+    layer = LSTM(3, 11, 2, dtype="float64", first_state=True, seed=1)
+    x, dy = rng.standard_normal((5, 7, 3)), rng.standard_normal((5, 7, 11))
+    for values in layer.parameters.values():
+        values[...] += 0.3 * rng.standard_normal(values.shape)
+    resets = rng.random((5, 7)) < 0.3
+    h0, c0, dhn, dcn = rng.standard_normal((4, 2, 5, 11))
+    y, final, tape = layer.forward(x, (h0, c0) if given else None, resets=resets)
+    expected = layer.backward(tape, dy, (dhn, dcn))
+    got = streams.train(Call(layer, 5, 7, resets=resets, training=True), x, h0, c0, dy, dhn, dcn, given)
+    assert np.array_equal(got["y"], y) and np.array_equal(got["hn"], final.h)
+    assert np.array_equal(got["dflat"], expected.parameters.flat) and np.array_equal(got["dh0"], expected.state.h)
+
+
 def test_what_is_not_wanted_is_left_out(streams, rng):
     layer, x = LSTM(3, 21, 2, seed=1), rng.standard_normal((6, 5, 3)).astype("f4")
     expected, _ = layer(x)

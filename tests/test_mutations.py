@@ -77,14 +77,13 @@ VARIANT_MUTATIONS = {  # of a cell with peepholes and clip, of one that is coupl
     "forward, o is of what was not cut": ("variant.squashed(variant.cut(z_o)[0], 0)[0]", "variant.squashed(z_o, 0)[0]"),
     "forward, g by the gates' function": ("(z_f, 0), (z_g, 1))", "(z_f, 0), (z_g, 0))"),
 }  # fmt: skip
-DROPPED = "keep[t] * mask * h[t], keep[t] * c[t]\n        # h_t reaches"
+BEGUN = "        h_prev, c_prev = before(keep[t], mask, h[t], c[t], variant)\n"
+DROPPED = BEGUN + "        # h_t reaches"
 DROP_MUTATIONS = {  # of a cell whose inputs, states and weights are dropped
-    "R trained on the state before it was masked": (DROPPED, DROPPED.replace(" * mask", "")),
+    "R trained on the state before it was masked": (DROPPED, DROPPED.replace("mask", "1.0")),
     "no mask on the way back to h": ("keep[t] * mask * (dz @ R)", "keep[t] * (dz @ R)"),
-    "forward, no mask on h": ("h_prev, c_prev = keep[t] * mask * h[t], keep[t] * c[t]\n        i[t]",
-                              "h_prev, c_prev = keep[t] * h[t], keep[t] * c[t]\n        i[t]"),
-    "forward, the cell is dropped as well": ("keep[t] * mask * h[t], keep[t] * c[t]\n        i[t]",
-                                             "keep[t] * mask * h[t], keep[t] * mask * c[t]\n        i[t]"),
+    "forward, no mask on h": (f"{BEGUN}        i[t]", f"{BEGUN}        i[t]".replace("mask", "1.0")),
+    "forward, the cell is dropped as well": ("return mask * h, c\n", "return mask * h, mask * c\n"),
     "the gradient of weights that were dropped": (
         "            dR = dR if weight_masks is None else weight_masks[n] * dR\n", ""),
     "dh through the weights as they are": ("            R = R if weight_masks is None else weight_masks[n] * R\n", ""),
@@ -100,6 +99,20 @@ LOSS_MUTATIONS = {
         "    log_sum = np.log(np.exp(logits).sum(axis=1, keepdims=True))\n",
     ),
     "averaged over sequences instead of tokens": ("    return weights / weights.sum()\n", "    return weights / 3\n"),
+}
+
+
+FIRST_STATE_MUTATIONS = {
+    "h begins with zeros behind a reset": ("h, c = keep * h + (1 - keep) * variant.first[0], ", "h, c = keep * h, "),
+    "its gradient is not masked": ("(1 - keep[t]) * mask * (dz @ R)", "(1 - keep[t]) * (dz @ R)"),
+    "c begins with zeros behind a reset": ("keep * c + (1 - keep) * variant.first[1]\n", "keep * c\n"),
+    "no gradient of h at resets": ("dfirst += [((1 - keep[t]) * mask * (dz @ R))", "dfirst += [0 * (dz @ R)"),
+    "that of what was kept": ("dfirst += [((1 - keep[t]) * mask * (dz @ R))", "dfirst += [(keep[t] * (dz @ R))"),
+    "no gradient of c at resets": ("((1 - keep[t]) * dc_prev)", "(0 * dc_prev)"),
+    "c's from behind the step": ("((1 - keep[t]) * dc_prev)", "((1 - keep[t]) * dc_t)"),
+    "no gradient where rows begin": ("begun = 0 if given else ", "begun = 0 * "),
+    "that of a state which the caller gave": ("begun = 0 if given else ", "begun = "),
+    "of one row": ("np.stack([dh0[n].sum(axis=0), ", "np.stack([dh0[n, 0], "),
 }
 
 
@@ -177,6 +190,35 @@ def test_the_unchanged_drops_pass(drops):
 @pytest.mark.parametrize("mistake", DROP_MUTATIONS)
 def test_a_mistake_in_what_is_dropped_fails_the_gradient_check(mistake, drops):
     assert worst_gradient_error(mutated(*DROP_MUTATIONS[mistake]), **drops) > 1000 * RTOL
+
+
+def first_state_error(module):
+    """The largest relative error of the first states' gradients, of rows that begin there and of rows that do not."""
+    rng = np.random.default_rng(7)
+    layout = LSTM.layout(5, 3, bidirectional=True, first_state=True)
+    params = {name: rng.standard_normal(shape) * 0.6 for name, shape in layout.items()}
+    x, dy, state = rng.standard_normal((3, 4, 5)), rng.standard_normal((3, 4, 6)), rng.standard_normal((2, 2, 3, 3))
+    masks = rng.uniform(0.5, 1.5, (2, 3, 3))
+    options = dict(bidirectional=True, lengths=[4, 0, 3], resets=np.array([[1, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 1]]),
+                   recurrent_masks=masks)  # fmt: skip
+
+    def loss():
+        runs = [module.forward(x, params, start, **options) for start in (None, state)]
+        return sum((dy * y).sum() + (state[0] * h).sum() + (state[1] * c).sum() for y, (h, c), _ in runs)
+
+    tapes = [module.forward(x, params, start, **options)[2] for start in (None, state)]
+    one, other = (module.backward(tape, dy, state)[2] for tape in tapes)
+    names = [name for name in params if name[1:3] == "0_"]
+    return max(gradient_error(loss, params[name], one[name] + other[name]) for name in names)
+
+
+def test_the_unchanged_first_state_passes():
+    assert first_state_error(oracle) <= RTOL
+
+
+@pytest.mark.parametrize("mistake", FIRST_STATE_MUTATIONS)
+def test_a_mistake_in_the_first_state_fails_the_gradient_check(mistake):
+    assert first_state_error(mutated(*FIRST_STATE_MUTATIONS[mistake])) > 1000 * RTOL
 
 
 def loss_check(module):

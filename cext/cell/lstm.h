@@ -27,10 +27,12 @@ INLINE void NAME(units)(const int n, const int flags, const cylstm_step *step, p
         }
         x[i] = i % 4 == 2 ? NAME(clamp)(a + a, -TANH_LIMIT, TANH_LIMIT) : -NAME(clamp)(a, -PAIRED_LIMIT, PAIRED_LIMIT);
     }
-    if (!(flags & CYLSTM_ACTIVATED)) NAME(exp_parts)(4 * n, x, scale, p);
-    UNROLL
-    for (int i = 0; i < 4 * n && !(flags & CYLSTM_ACTIVATED); i++)
-        x[i] = i % 4 == 2 ? NAME(tanh_numerator)(scale[i], p[i]) : NAME(sigmoid_denominator)(scale[i], p[i]);
+    if (!(flags & CYLSTM_ACTIVATED)) {
+        NAME(exp_parts)(4 * n, x, scale, p);
+        UNROLL
+        for (int i = 0; i < 4 * n; i++)
+            x[i] = i % 4 == 2 ? NAME(tanh_numerator)(scale[i], p[i]) : NAME(sigmoid_denominator)(scale[i], p[i]);
+    }
     ABREAST {
         VECTOR in = x[4 * i], forget = x[4 * i + 1], g = x[4 * i + 2];
         if (!(flags & CYLSTM_ACTIVATED)) {

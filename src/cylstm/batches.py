@@ -149,8 +149,8 @@ def to_steps(model, slopes, shape, real):
     dy = dstate = None
     for kind, dh in slopes.items():
         if kind == "last":
-            dstate = model.initial_state(shape[0])
             D, H = model.lstm.num_directions, model.hidden_size
+            dstate = State(*np.zeros((2, model.num_layers * D, shape[0], H), model.dtype))
             for d in range(D):
                 dstate.h[len(dstate.h) - D + d] = dh[:, d * H : (d + 1) * H]
             continue

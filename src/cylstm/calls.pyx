@@ -172,6 +172,7 @@ cdef int backward(Call call, bint doubles, const void* dy, const void* dhn, cons
         with gil:
             raise RuntimeError("backward: expected a forward call with training=True before each, got none")
     b.record = f.record
+    b.given_h, b.given_c = f.h0 != NULL, f.c0 != NULL
     b.dy, b.dy_row, b.dy_step, b.dhn, b.dcn = dy, f.s.T * width, width, dhn, dcn
     b.dx, b.dx_row, b.dx_step, b.dflat = dx, f.s.T * f.directions[0].I, f.directions[0].I, dparameters
     b.dh0 = dh0 if dh0 != NULL else call.at_spare

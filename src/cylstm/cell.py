@@ -30,7 +30,8 @@ class CellType:
     coupled: f = 1 - i, whatever f's own weights are (Greff et al. 2017). cell_clip: the cell state stays within
     -cell_clip..cell_clip (Sak, Senior & Beaufays 2014); None for no bounds. activations: of the gates i, f and o, of g,
     and of c in h, as cylstm.activations has them; None for sigmoid, tanh, tanh. gate_clip: what the gates and g are
-    functions of stays within -gate_clip..gate_clip (ONNX).
+    functions of stays within -gate_clip..gate_clip (ONNX). first_state: what begins, begins with a state that is
+    learnt, not with zeros.
     """
 
     bias: bool = True
@@ -39,6 +40,7 @@ class CellType:
     cell_clip: float | None = None
     activations: tuple | None = None
     gate_clip: float | None = None
+    first_state: bool = False
 
     @classmethod
     def checked(cls, dtype, *, cell_clip, activations, gate_clip, **switches) -> CellType:
@@ -92,6 +94,8 @@ PARAMETERS = (
     Row("weight_hh", lambda I, H: (4 * H, H), orthogonal_gates, ("weight_hh",)),
     Row("bias", lambda I, H: (4 * H,), forget_gate, ("bias_ih", "bias_hh"), lambda cell: cell.bias),
     Row("peephole", lambda I, H: (3, H), zeros, ("peephole",), lambda cell: cell.peepholes),  # of i, f, o
+    Row("h0", lambda I, H: (H,), zeros, ("h0",), lambda cell: cell.first_state),
+    Row("c0", lambda I, H: (H,), zeros, ("c0",), lambda cell: cell.first_state),
 )
 
 

@@ -65,6 +65,9 @@ class LSTM(layer.Layer):
     gate_clip : float, optional
         What i, f, g and o are functions of stays within -gate_clip..gate_clip (ONNX's clip). Where it is cut, no
         gradient flows.
+    first_state : bool
+        Whether sequences begin with a state that is learnt, h0 and c0 (H,) of each layer and direction, 0 at first: the
+        rows of a call without `state`, and whatever begins at `resets`, in both directions.
     forget_bias : float
         Initial bias of the forget gate (1.0: Jozefowicz, Zaremba & Sutskever 2015). The other biases begin at 0.
     dtype : "float32" or "float64"
@@ -80,8 +83,8 @@ class LSTM(layer.Layer):
     """
 
     def __init__(self, input_size, hidden_size, num_layers=1, *, bidirectional=False, dropout=0.0, bias=True,
-                 peepholes=False, coupled=False, cell_clip=None, activations=None, gate_clip=None, forget_bias=1.0,
-                 dtype="float32", seed=None, parameters=None, dropout_per="step", input_dropout=0.0,
+                 peepholes=False, coupled=False, cell_clip=None, activations=None, gate_clip=None, first_state=False,
+                 forget_bias=1.0, dtype="float32", seed=None, parameters=None, dropout_per="step", input_dropout=0.0,
                  recurrent_dropout=0.0, weight_drop=0.0):  # fmt: skip
         I, H = positive_int("input_size", input_size), positive_int("hidden_size", hidden_size)
         L = positive_int("num_layers", num_layers)
@@ -90,7 +93,8 @@ class LSTM(layer.Layer):
         self.bidirectional = bool(bidirectional)
         dtype = self.check_dtype(dtype)
         self.cell = cell = CellType.checked(dtype, bias=bias, peepholes=peepholes, coupled=coupled, cell_clip=cell_clip,
-                                            activations=activations, gate_clip=gate_clip)  # fmt: skip
+                                            activations=activations, gate_clip=gate_clip,
+                                            first_state=first_state)  # fmt: skip
         largest = float(np.finfo(dtype).max)
         self.forget_bias = real_in("forget_bias", forget_bias, -largest, largest)
         rng = as_generator("seed", 0 if seed is LATER else seed)

@@ -57,8 +57,8 @@ class Model:
         several heads by name, each a `Head` with a loss of its own: targets and outputs are dicts then, and the loss is
         the sum of theirs, each with its weight. Otherwise `output`, `loss`, `horizon`, `labels` and `head_bias` are
         those of the one head.
-    num_layers, bidirectional, dropout, forget_bias, dtype; peepholes, coupled, cell_clip, activations, gate_clip;
-    dropout_per, input_dropout, recurrent_dropout, weight_drop
+    num_layers, bidirectional, dropout, forget_bias, dtype; peepholes, coupled, cell_clip, activations, gate_clip,
+    first_state; dropout_per, input_dropout, recurrent_dropout, weight_drop
         As for `LSTM`.
     embedding_size : int or None
         E: ids go through a learned table (V, E) first. Without one, ids stand for one-hot rows.
@@ -249,7 +249,7 @@ class Model:
         return self.alone(probabilities(self, x, lengths, mask))
 
     def initial_state(self, batch_size=1) -> State:
-        """A state of zeros, arrays (L*D, B, H)."""
+        """The State (L*D, B, H) that rows begin with: zeros or, with `first_state`, a copy of what is learnt."""
         return self.lstm.initial_state(batch_size)
 
     def step(self, x_t, state, *, out=None):
@@ -263,7 +263,7 @@ class Model:
             x_t = table_rows("x_t", self.table, x_t)
         elif self.inputs is not None:
             x_t = self.inputs(x_t, "x_t")
-        if type(out) is tuple and len(out) == 2 and type(out[1]) is State:
+        if type(out) is tuple and len(out) == 2 and isinstance(out[1], State):
             outputs, out = out
             if self.only is None or not self.only.takes(outputs, x_t, out.h, out.c):
                 check_outputs(self, outputs, x_t, out)

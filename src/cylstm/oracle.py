@@ -42,13 +42,14 @@ __all__ = [
 
 class Variant(NamedTuple):
     """What a cell has beside the plain one: peepholes P (3, H), of i, f and o; f = 1 - i; bounds of c; other functions
-    of the gates, of g, and of c; bounds of what these are of."""
+    of the gates, of g, and of c; bounds of what these are of; h and c (2, H) that whatever begins anew begins with."""
 
     P: np.ndarray | None = None
     coupled: bool = False
     clip: float | None = None
     activations: tuple | None = None
     gate_clip: float | None = None
+    first: np.ndarray = np.zeros((2, 1))
 
     @property
     def replaced(self):
@@ -137,6 +138,14 @@ class Record(NamedTuple):
     mask: np.ndarray | float  # (B, H): of recurrent dropout; 1 without
 
 
+def before(keep, mask, h, c, variant):
+    """What a step begins with: h and c (B, H) or, where nothing reaches it, the first state; h times the mask."""
+    # h_prev = keep h + (1 - keep) h_0, and so c
+    h, c = keep * h + (1 - keep) * variant.first[0], keep * c + (1 - keep) * variant.first[1]
+    # m h_{t-1} in the place of h_{t-1}, m the same at all steps (Gal & Ghahramani 2016)
+    return mask * h, c
+
+
 def run_forward(x, h0, c0, W, R, b, alive, keep, variant=PLAIN, mask=1.0):
     """x (T, B, I) -> Record; its h[t+1] is the output of step t."""
     T, B, _ = x.shape
@@ -146,8 +155,7 @@ def run_forward(x, h0, c0, W, R, b, alive, keep, variant=PLAIN, mask=1.0):
     z = np.empty((T, B, 4 * H))
     h[0], c[0] = h0, c0
     for t in range(T):
-        # m h_{t-1} in the place of h_{t-1}, m the same at all steps (Gal & Ghahramani 2016)
-        h_prev, c_prev = keep[t] * mask * h[t], keep[t] * c[t]
+        h_prev, c_prev = before(keep[t], mask, h[t], c[t], variant)
         i[t], f[t], g[t], o[t], c_t, z[t] = gates(x[t], h_prev, c_prev, W, R, b, variant)
         # h_t = o tanh(c_t)
         h_t = o[t] * np.tanh(c_t)
@@ -161,12 +169,14 @@ def run_forward(x, h0, c0, W, R, b, alive, keep, variant=PLAIN, mask=1.0):
 
 
 def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
-    """dy (T, B, H), dhn, dcn (B, H): d loss / d outputs and final state -> dx, dh0, dc0, dW, dR, db, dP."""
+    """dy (T, B, H), dhn, dcn (B, H): d loss / d outputs and final state -> dx, dh0, dc0, dW, dR, db, dP, and of the
+    first state dfirst (2, H), where it stood in the place of what did not reach a step."""
     x, h, c, i, f, g, o, z, alive, keep, mask = run
     dx, dW, dR, db, dP = (np.zeros(shape) for shape in (x.shape, W.shape, R.shape, len(W), (3, R.shape[1])))
+    dfirst = np.zeros((2, R.shape[1]))
     dh, dc = dhn, dcn
     for t in reversed(range(len(x))):
-        h_prev, c_prev = keep[t] * mask * h[t], keep[t] * c[t]
+        h_prev, c_prev = before(keep[t], mask, h[t], c[t], variant)
         # h_t reaches the loss through y_t and through step t+1
         dh_t = alive[t] * (dh + dy[t])
         dc_t = alive[t] * dc
@@ -215,10 +225,12 @@ def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
             dP += [(dz_i * c_prev).sum(axis=0), (dz_f * c_prev).sum(axis=0), (dz_o * c[t + 1]).sum(axis=0)]
             dc_prev = dc_prev + dz_i * variant.P[0] + dz_f * variant.P[1]
         dx[t] = dz @ W
+        # h_prev = keep h + (1 - keep) h_0, and so c
+        dfirst += [((1 - keep[t]) * mask * (dz @ R)).sum(axis=0), ((1 - keep[t]) * dc_prev).sum(axis=0)]
         # what goes on to step t-1; a row that has ended passes on what it got
         dh = keep[t] * mask * (dz @ R) + (1 - alive[t]) * dh
         dc = keep[t] * dc_prev + (1 - alive[t]) * dc
-    return dx, dh, dc, dW, dR, db, dP
+    return dx, dh, dc, dW, dR, db, dP, dfirst
 
 
 # --- layers, directions, lengths, resets ------------------------------------------------------------------------------
@@ -226,13 +238,15 @@ def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
 
 class Tape(NamedTuple):
     """What backward needs: a Record per layer and direction, the dropout masks, the weights, the number of directions,
-    the cell: the fields of Variant but P; and the masks of the inputs and of weight_hh."""
+    the cell: the fields of Variant but P and first; whether the caller gave the initial state; and the masks of the
+    inputs and of weight_hh."""
 
     runs: list
     masks: list | None
     params: dict
     directions: int
     cell: tuple
+    given: bool
     input_mask: np.ndarray | None = None
     weight_masks: np.ndarray | None = None
 
@@ -240,6 +254,14 @@ class Tape(NamedTuple):
 def suffixes(layer, directions):
     """The endings of the parameter names of one layer: "l0", "l0_reverse"."""
     return [f"l{layer}", f"l{layer}_reverse"][:directions]
+
+
+def variant_of(params, suffix, cell):
+    """The Variant of one layer and direction."""
+    first = np.zeros((2, 1))
+    if f"h0_{suffix}" in params:
+        first = np.stack([params[f"h0_{suffix}"], params[f"c0_{suffix}"]])
+    return Variant(params.get(f"peephole_{suffix}"), *cell, first)
 
 
 def alive_and_keep(B, T, lengths, resets):
@@ -255,7 +277,7 @@ def alive_and_keep(B, T, lengths, resets):
 def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths=None, resets=None, dropout_masks=None,
             coupled=False, cell_clip=None, activations=None, gate_clip=None, input_mask=None, recurrent_masks=None,
             weight_masks=None):  # fmt: skip
-    """x (B, T, I), state a pair of (L*D, B, H) or None for zeros -> y (B, T, D*H), (hn, cn), tape.
+    """x (B, T, I), state a pair of (L*D, B, H) or None for the first state -> y (B, T, D*H), (hn, cn), tape.
 
     lengths (B,): y is 0 past a row's end; its final state is the one at its own end, where the reverse one begins.
     resets (B, T): where true, nothing flows between steps t-1 and t, in either direction; at step 0 the forward
@@ -263,12 +285,12 @@ def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths
     dropout_masks: L-1 arrays (B, T, D*H), which multiply the outputs of all layers but the last; or (B, 1, D*H), the
     same at all steps. input_mask (B, I) multiplies x, recurrent_masks (L*D, B, H) what R is multiplied by, and
     weight_masks (L*D, 4H, H) weight_hh, which is not written to.
-    coupled, cell_clip, activations, gate_clip: see Variant; peepholes where params has "peephole_l0" and so on.
+    coupled, cell_clip, activations, gate_clip: see Variant; peepholes where params has "peephole_l0" and so on. The
+    first state is zeros or, where params has them, "h0_l0", "c0_l0" and so on.
     """
     x = np.asarray(x, np.float64)
     B, T, _ = x.shape
-    D, H = 1 + bidirectional, params["weight_hh_l0"].shape[1]
-    h0, c0 = np.zeros((2, num_layers * D, B, H)) if state is None else state
+    D = 1 + bidirectional
     alive, keep, keep_reverse = alive_and_keep(B, T, lengths, resets)
     # where, not a product: what stands past a row's end is ignored, whatever it is, NaN included
     cell = coupled, cell_clip, activations, gate_clip
@@ -282,25 +304,26 @@ def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths
                 # M R in the place of R, by elements (Wan et al. 2013; Merity, Keskar & Socher 2018)
                 R = weight_masks[n] * R
             b = params.get(f"bias_{suffix}", 0.0)
-            variant = Variant(params.get(f"peephole_{suffix}"), *cell)
+            variant = variant_of(params, suffix, cell)
+            h0, c0 = variant.first if state is None else (state[0][n], state[1][n])
             mask = 1.0 if recurrent_masks is None else recurrent_masks[n]
             # the reverse direction is the forward one on a reversed clock
             clock = slice(None, None, -1 if direction else 1)
             reached = (keep, keep_reverse)[direction]
-            run = run_forward(layer_input[clock], h0[n], c0[n], W, R, b, alive[clock], reached[clock], variant, mask)
+            run = run_forward(layer_input[clock], h0, c0, W, R, b, alive[clock], reached[clock], variant, mask)
             runs.append(run)
             outputs.append((run.alive * run.h[1:])[clock])
         layer_input = np.concatenate(outputs, axis=2)
         if dropout_masks is not None and layer < num_layers - 1:
             layer_input = layer_input * dropout_masks[layer].swapaxes(0, 1)
     final = np.stack([run.h[-1] for run in runs]), np.stack([run.c[-1] for run in runs])
-    tape = Tape(runs, dropout_masks, params, D, cell, input_mask, weight_masks)
+    tape = Tape(runs, dropout_masks, params, D, cell, state is not None, input_mask, weight_masks)
     return layer_input.swapaxes(0, 1), final, tape
 
 
 def backward(tape, dy, dstate=None):
     """dy (B, T, D*H), dstate a pair of (L*D, B, H) or None -> dx (B, T, I), (dh0, dc0), gradients by parameter name."""
-    runs, masks, params, D, cell, input_mask, weight_masks = tape
+    runs, masks, params, D, cell, given, input_mask, weight_masks = tape
     _, B, H = runs[0].h.shape
     dhn, dcn = np.zeros((2, len(runs), B, H)) if dstate is None else dstate
     dh0, dc0, dparams = np.empty((len(runs), B, H)), np.empty((len(runs), B, H)), {}
@@ -314,8 +337,8 @@ def backward(tape, dy, dstate=None):
             dy_run = np.where(runs[n].alive, dlayer[clock, :, direction * H : (direction + 1) * H], 0)
             W, R = params[f"weight_ih_{suffix}"], params[f"weight_hh_{suffix}"]
             R = R if weight_masks is None else weight_masks[n] * R
-            variant = Variant(params.get(f"peephole_{suffix}"), *cell)
-            dx, dh0[n], dc0[n], dW, dR, db, dP = run_backward(runs[n], dy_run, dhn[n], dcn[n], W, R, variant)
+            variant = variant_of(params, suffix, cell)
+            dx, dh0[n], dc0[n], dW, dR, db, dP, dfirst = run_backward(runs[n], dy_run, dhn[n], dcn[n], W, R, variant)
             # R = M weight_hh
             dR = dR if weight_masks is None else weight_masks[n] * dR
             dparams[f"weight_ih_{suffix}"], dparams[f"weight_hh_{suffix}"] = dW, dR
@@ -323,6 +346,10 @@ def backward(tape, dy, dstate=None):
                 dparams[f"bias_{suffix}"] = db
             if variant.P is not None:
                 dparams[f"peephole_{suffix}"] = dP
+            if f"h0_{suffix}" in params:
+                # rows begin with it as well, each of them, unless the caller gave them another state
+                begun = 0 if given else np.stack([dh0[n].sum(axis=0), dc0[n].sum(axis=0)])
+                dparams[f"h0_{suffix}"], dparams[f"c0_{suffix}"] = dfirst + begun
             dinput = dinput + dx[clock]
         dlayer = dinput
         if masks is not None and layer > 0:

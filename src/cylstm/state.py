@@ -8,7 +8,7 @@ import numpy as np
 
 from cylstm.parameters import Parameters
 
-__all__ = ["Gradients", "State"]
+__all__ = ["Gradients", "LearntState", "State"]
 
 
 class State(NamedTuple):
@@ -22,13 +22,38 @@ class State(NamedTuple):
 
     def copy(self) -> State:
         """A state with arrays of its own."""
-        return State(self.h.copy(), self.c.copy())
+        return type(self)(self.h.copy(), self.c.copy())
 
-    def reset(self, rows=slice(None)) -> State:
-        """Zero the state of some rows of the batch in place (all by default): an index, a slice, a mask or a list."""
-        self.h[:, rows] = 0
-        self.c[:, rows] = 0
+    def reset(self, rows=slice(None), to=None) -> State:
+        """Let some rows of the batch (all by default) begin anew, in place: an index, a slice, a mask or a list.
+
+        to : the State to begin with, of one row for all or of as many rows: `lstm.initial_state()`. None for zeros; of
+            a layer with `first_state`, whose rows begin otherwise, ValueError then, as for other shapes.
+        """
+        if to is None:
+            self.h[:, rows] = 0
+            self.c[:, rows] = 0
+            return self
+        places = np.atleast_1d(np.arange(self.h.shape[1])[rows])
+        for name, own, first in (("h", self.h, to.h), ("c", self.c, to.c)):
+            layers, _, H = own.shape
+            if first.shape not in ((layers, 1, H), (layers, len(places), H)):
+                raise ValueError(f"to.{name}: expected ({layers}, {len(places)}, {H}) or one row, got {first.shape}")
+        for own, first in ((self.h, to.h), (self.c, to.c)):
+            own[:, places] = first
         return self
+
+
+class LearntState(State):
+    """A State of a layer whose first state is learnt: a plain one but for `reset`, which has to be told of it."""
+
+    __slots__ = ()
+
+    def reset(self, rows=slice(None), to=None) -> State:
+        """As State.reset; ValueError without `to`."""
+        if to is None:
+            raise ValueError("to: expected what rows of this layer begin with, its initial_state(), got None")
+        return super().reset(rows, to)
 
 
 class Gradients(NamedTuple):

@@ -17,7 +17,7 @@ from cylstm._core.forward cimport rows_at_once
 from cylstm._core.gradients cimport DX_ROWS, GRADIENT_ROWS, GRADIENT_UNITS
 from cylstm._core.ragged cimport Plan, Steps
 from cylstm._core.packed_weights cimport (
-    BIASES, PEEPHOLE, WEIGHT_HH, WEIGHT_IH, Choice, Weights, any_bounded, choose, plain_forms,
+    BIASES, FIRST_C, FIRST_H, PEEPHOLE, WEIGHT_HH, WEIGHT_IH, Choice, Weights, any_bounded, choose, plain_forms,
 )
 
 cdef enum:
@@ -180,6 +180,9 @@ cdef class Work:
         cdef double row_bytes = left_room(choice.steps, with_gaps(B, B), G)
         cdef Py_ssize_t carried_0 = place(&pieces, row_bytes), carried_1 = place(&pieces, row_bytes)
         cdef Py_ssize_t states = place(&pieces, <double>copies * B * Hp * item)
+        cdef bint learns = cuts and weights.cell.first_state
+        cdef Py_ssize_t cut_h = place(&pieces, <double>learns * B * Hp * item)
+        cdef Py_ssize_t cut_c = place(&pieces, <double>learns * B * Hp * item)
         cdef Py_ssize_t previous = place(&pieces, <double>(copies or s.sizes != NULL) * N * Hp * item)
         cdef Py_ssize_t columns = place(&pieces, <double>self.has_ids * weights.I * G * item)
         cdef Py_ssize_t x_packed = place(&pieces, right_room(choice.gradients, rows, inputs))
@@ -199,6 +202,8 @@ cdef class Work:
         call.dx_packed = m + dx if not self.has_ids else NULL
         call.scratch.carried[0], call.scratch.carried[1] = m + carried_0, m + carried_1
         call.scratch.states, call.scratch.previous = m + states, m + previous
+        if learns:
+            call.scratch.cut_h, call.scratch.cut_c = m + cut_h, m + cut_c
         call.scratch.columns = m + columns
         call.scratch.x_packed, call.scratch.h_packed = m + x_packed, m + h_packed
         call.scratch.own, call.scratch.own_bytes = m + own, own_bytes
@@ -219,6 +224,7 @@ cdef int describe_directions(const Kernels* k, Weights weights, Direction* direc
         directions[n].Hp = (H + lanes - 1) // lanes * lanes
         directions[n].at_W, directions[n].at_R = weights.offsets[n, WEIGHT_IH], weights.offsets[n, WEIGHT_HH]
         directions[n].at_b, directions[n].at_P = weights.offsets[n, BIASES], weights.offsets[n, PEEPHOLE]
+        directions[n].at_h0, directions[n].at_c0 = weights.offsets[n, FIRST_H], weights.offsets[n, FIRST_C]
         directions[n].flags, directions[n].clip, directions[n].gate_clip = flags, clip, gate_clip
         directions[n].activations, directions[n].mask = activations, NULL
     return 0

@@ -9,8 +9,10 @@ from libc.string cimport memset
 from cylstm._core.direction cimport SMALL_WEIGHTS, Direction, Scratch, step_beats, step_of
 from cylstm._core.interrupt cimport goes_on
 from cylstm._core.kernels cimport Kernels, Step, cell_backward, lanes_of, product, real
-from cylstm._core.ragged cimport Steps, is_cut, offset, slot
-from cylstm._core.packed_rows cimport add_masked, carry, copy_cut, copy_uncut, has_cut, set_aside
+from cylstm._core.ragged cimport Steps, offset, slot
+from cylstm._core.packed_rows cimport (
+    add_cut, add_masked, carry, clear_cut, copy_cut, copy_uncut, has_cut, set_aside,
+)
 from cylstm._core.team cimport Member, last_alive, meet_by_units, part
 
 cdef enum:
@@ -53,19 +55,22 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Direction* direct
         dgates = gates + (offset(s, t) + row) * G
         cut = has_cut(s, t, reverse)
         if cut:
-            copy_uncut(s, t, reverse, who, who.first, who.last, Hp, c_prev - row * Hp, <real*>scratch.states)
+            copy_uncut(s, t, reverse, who, who.first, who.last, Hp, c_prev - row * Hp,
+                       <const real*>direction.c0.packed, <real*>scratch.states)
             c_prev = <real*>scratch.states + row * Hp
         step.B, step.c_prev, step.c, step.gates = rows, c_prev, <void*>(c + target * Hp), dgates
         step.dh, step.dc = dh + target * Hp, dc + row * Hp
         cell_backward(k, real is double, &step)
         if cut:
-            for b in range(row, row + rows):
-                if is_cut(s, t + 1 if reverse else t, b):
-                    memset(dc + b * Hp + who.first, 0, (who.last - who.first) * sizeof(real))
+            if scratch.cut_c != NULL:
+                add_cut(s, t, reverse, who, Hp, <const real*>dc, <real*>scratch.cut_c)
+            clear_cut(s, t, reverse, who, Hp, dc)
         if direction.mask != NULL:
             set_aside(s, t, who, Hp, dh + (source - row) * Hp, <real*>scratch.states)
         elif cut:
             copy_cut(s, t, reverse, who, Hp, dh + (source - row) * Hp, <real*>scratch.states)
+            if scratch.cut_h != NULL:
+                clear_cut(s, t, reverse, who, Hp, dh + (source - row) * Hp)
         operand = carry(k, s, t, reverse, False, direction.R_back.form, who, 4 * who.first, 4 * who.last, G, G,
                         <const real*>dgates - row * G, <const real*>NULL, <char*>scratch.carried[n % 2], <real*>NULL)
         meet_by_units(who)
@@ -73,8 +78,10 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Direction* direct
                 <const real*>NULL, dh + source * Hp, Hp)
         if direction.mask != NULL:
             add_masked(s, t, reverse, who, direction.H, Hp, <const real*>scratch.states, <const real*>direction.mask,
-                       dh + (source - row) * Hp)
+                       <real*>scratch.cut_h, dh + (source - row) * Hp)
         elif cut:
+            if scratch.cut_h != NULL:
+                add_cut(s, t, reverse, who, Hp, <const real*>dh + (source - row) * Hp, <real*>scratch.cut_h)
             copy_cut(s, t, reverse, who, Hp, <const real*>scratch.states, dh + (source - row) * Hp)
         if dx != NULL:
             dx_t = dx + (offset(s, t) + row) * direction.Ip

@@ -33,6 +33,8 @@ cdef struct Direction:
     Py_ssize_t at_R     # weight_hh
     Py_ssize_t at_b     # bias, -1 without
     Py_ssize_t at_P     # peephole, -1 without
+    Py_ssize_t at_h0    # h0 and c0, -1 without
+    Py_ssize_t at_c0
     int flags           # of the direction (cext/kernels.h)
     double clip         # of c, of what the gates are of
     double gate_clip
@@ -41,6 +43,8 @@ cdef struct Direction:
     Factor R
     Factor b
     Factor P            # peepholes (3, Hp), where there are some
+    Factor h0           # (Hp,): what begins anew begins with, NULL for zeros
+    Factor c0
     Factor W_back       # backward: dgates W, dgates R
     Factor R_back
     const void* mask    # (B, H) in the caller's order, of h before R; or NULL
@@ -73,6 +77,8 @@ cdef struct Scratch:
     void* states        # (B, Hp): c of the step before, some zero, or dh where nothing may be added
     void* inputs        # x of some steps, as tiles
     Py_ssize_t input_bytes  # of a row of them in the widest layer: members that share out rows may be in different ones
+    void* cut_h         # (B, Hp): of each row, gradients of the first state at its cuts; NULL where nobody wants them
+    void* cut_c
     void* previous      # (N, Hp): h before each step, packed
     void* columns       # (I, 4Hp): dW' where ids went in
     void* x_packed      # right operands (GRADIENT_ROWS, I) and (GRADIENT_ROWS, H): x and h of some steps

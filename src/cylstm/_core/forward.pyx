@@ -56,11 +56,12 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
             rows = last_alive(s, who, t) - row
             cut = has_cut(s, t, reverse)
             step.h_prev = carry(k, s, t, reverse, cut, direction.R.form, who, who.first, who.last, direction.H, Hp,
-                                h + (source - row) * Hp, <const real*>direction.mask,
+                                h + (source - row) * Hp, <const real*>direction.mask, <const real*>direction.h0.packed,
                                 <char*>scratch.carried[(done + n) % 2], <real*>scratch.rows)
             c_prev = c + source * Hp if keep else c + row * Hp
             if cut:
-                copy_uncut(s, t, reverse, who, who.first, who.last, Hp, c_prev - row * Hp, <real*>scratch.states)
+                copy_uncut(s, t, reverse, who, who.first, who.last, Hp, c_prev - row * Hp,
+                           <const real*>direction.c0.packed, <real*>scratch.states)
                 c_prev = <real*>scratch.states + row * Hp
             meet_by_units(who)
             step.B, step.c_prev, step.gates = rows, c_prev, chunk + (offset(s, t) + row - first) * G

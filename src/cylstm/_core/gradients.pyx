@@ -14,7 +14,7 @@ from cylstm._core.kernels cimport (
     Kernels, active, column_sums, is_cut, lanes_of, left_operand, pack_right, peephole_gradients, product, real,
     right_bytes, scatter_add, unpack_columns, unpack_rows, weight_gradients as packed_gradients,
 )
-from cylstm._core.ragged cimport Steps, alive, offset, slot
+from cylstm._core.ragged cimport Steps, alive, first_slot, offset, slot
 from cylstm._core.packed_rows cimport copy_masked, copy_uncut, has_cut
 from cylstm._core.team cimport Member, Team, meet, part, run, threads_for
 
@@ -45,10 +45,10 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* di
         for t in range(part(s.T, who.me, who.count), part(s.T, who.me + 1, who.count)):
             if direction.mask != NULL:
                 copy_masked(s, t, reverse, who, 0, Hp, direction.H, Hp, h + slot(s, t + 1 if reverse else t) * Hp,
-                            <const real*>direction.mask, previous + offset(s, t) * Hp)
+                            <const real*>direction.mask, <const real*>direction.h0.packed, previous + offset(s, t) * Hp)
             else:
                 copy_uncut(s, t, reverse, who, 0, Hp, Hp, h + slot(s, t + 1 if reverse else t) * Hp,
-                           previous + offset(s, t) * Hp)
+                           <const real*>direction.h0.packed, previous + offset(s, t) * Hp)
         h = previous
         meet(who.team)
     if ids != NULL:
@@ -80,10 +80,37 @@ cdef void sum_peephole_gradients(const Kernels* k, const Steps* s, const Directi
     for t in range(s.T):
         c_prev = c + slot(s, t + 1 if reverse else t) * Hp
         if has_cut(s, t, reverse):
-            copy_uncut(s, t, reverse, who, who.first, who.last, Hp, c_prev, <real*>scratch.states)
+            copy_uncut(s, t, reverse, who, who.first, who.last, Hp, c_prev, <const real*>direction.c0.packed,
+                       <real*>scratch.states)
             c_prev = <const real*>scratch.states
         peephole_gradients(k, alive(s, t), direction.H, who.first, who.last, dgates + offset(s, t) * 4 * Hp, c_prev,
                            c + slot(s, t if reverse else t + 1) * Hp, d)
+
+
+cdef void first_state_gradients(const Steps* s, const Direction* direction, bint reverse, const Member* who,
+                                const Scratch* scratch, const real* dh, const real* dc, real* d) noexcept nogil:
+    """dh0 and dc0 (H,), the units of `who`, a member by units: sums over rows of the gradients at their cuts and, unless
+    NULL, at their beginnings: dh (B+N, Hp) at the first boundaries, dc (B, Hp)."""
+    cdef Py_ssize_t Hp = direction.Hp, b, last = min(who.last, direction.H)
+    cdef size_t size = (last - who.first) * sizeof(real)
+    cdef real* dh0 = d + direction.at_h0
+    cdef real* dc0 = d + direction.at_c0
+    memset(dh0 + who.first, 0, size)
+    memset(dc0 + who.first, 0, size)
+    for b in range(s.B):
+        if scratch.cut_h != NULL:
+            add_row(who.first, last, <const real*>scratch.cut_h + b * Hp, dh0)
+            add_row(who.first, last, <const real*>scratch.cut_c + b * Hp, dc0)
+        if dh != NULL:
+            add_row(who.first, last, dh + first_slot(s, reverse, b) * Hp, dh0)
+        if dc != NULL:
+            add_row(who.first, last, dc + b * Hp, dc0)
+
+
+cdef inline void add_row(Py_ssize_t first, Py_ssize_t last, const real* row, real* sums) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(first, last):
+        sums[j] += row[j]
 
 
 cdef void gradients_of_piece(const Kernels* k, Py_ssize_t N, const Direction* direction, const Member* who,

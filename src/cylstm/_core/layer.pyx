@@ -13,13 +13,13 @@ from cylstm._core.network cimport Backward, run_network_backward, run_network_fo
 from cylstm._core.team cimport ALL_THREADS
 from cylstm._core.direction cimport INPUTS, PER_ROW, WEIGHTS, Inputs
 from cylstm._core.ragged cimport Plan, Steps, packed_ids, planned
-from cylstm._core.packed_weights cimport Weights
+from cylstm._core.packed_weights cimport FIRST_C, FIRST_H, Weights
 from cylstm._core.arena cimport Shelf, Work
 
 from cylstm.checks import describe, positive_int
 from cylstm.drops import Drops
 from cylstm.parameters import Parameters, check_gradients
-from cylstm.state import Gradients, State
+from cylstm.state import Gradients, LearntState, State
 
 np.import_array()
 
@@ -68,6 +68,7 @@ cdef class Layer(Arguments):
         self.dropout = dropout
         self._weights = Weights(I, H, L, D, cell, self.item == 8, parameters)
         self.shelf = Shelf()
+        self.state_type = LearntState if cell.first_state else State
 
     @property
     def dropout(self):
@@ -103,11 +104,11 @@ cdef class Layer(Arguments):
 
         x : (B, T, I) or (T, I) floats of any precision, or (B, T) or (T,) integer ids standing for one-hot rows.
             Any strided view will do; time-major data go in as `x.swapaxes(0, 1)`.
-        state : State or None (zeros), each array (L*D, B, H); B is 1 for unbatched input.
+        state : State or None (that of `initial_state`), each array (L*D, B, H); B is 1 for unbatched input.
         lengths : (B,) integers in 0..T, in any order. y is 0 past each row's end, the final state is the one at each
             row's own end, and the reverse direction begins there; with 0, it is the initial state.
         resets : (B, T) or, unbatched, (T,) booleans. Where true, nothing flows between steps t-1 and t in either
-            direction: the forward state, the initial one included, is zero before step t.
+            direction: the state before step t, the initial one included, is that of `initial_state`.
 
         Returns y (B, T, D*H) or (T, D*H) and the final State.
 
@@ -154,7 +155,7 @@ cdef class Layer(Arguments):
         c = self.empty(self.num_layers * self.num_directions, B, self.hidden_size)
         work.forward.y, work.forward.hn, work.forward.cn = np.PyArray_DATA(y), np.PyArray_DATA(h), np.PyArray_DATA(c)
         self._forward(work)
-        final = State(h, c)
+        final = self.state_type(h, c)
         if not batched:
             y = y[0]
         if not keep:
@@ -178,7 +179,7 @@ cdef class Layer(Arguments):
     def step(self, x_t, state, *, out=None):
         """One step of a stream: y_t (B, D*H) or (H,) and the next state.
 
-        x_t : (B, I) or (I,) floats, or (B,) or scalar integer ids. state : State (L, B, H), or None for zeros.
+        x_t : (B, I) or (I,) floats, or (B,) or scalar integer ids. state : State (L, B, H), or None to begin.
         out : State to write the next state into, which may be `state` itself. Nothing is allocated then: y_t is a view
             of the last layer's `out.h`, and the next step with the same `out` overwrites it.
 
@@ -202,7 +203,7 @@ cdef class Layer(Arguments):
         _initial = self._point_at_state(work, "state", state, B)
         if out is None:
             h, c = self.empty(L, B, self.hidden_size), self.empty(L, B, self.hidden_size)
-            out = State(h, c)
+            out = self.state_type(h, c)
             shape[0], shape[1] = B, self.hidden_size
             y = np.PyArray_EMPTY(1 + batched, &shape[1 - batched], self.type_number, 0)
             work.forward.y = np.PyArray_DATA(y)
@@ -226,10 +227,15 @@ cdef class Layer(Arguments):
         return y
 
     def initial_state(self, batch_size=1):
-        """A state of zeros, arrays (L*D, B, H)."""
+        """The State (L*D, B, H) that rows begin with: zeros or, with `first_state`, a copy of what is learnt."""
         self.expect_init()
         shape = (self.num_layers * self.num_directions, positive_int("batch_size", batch_size), self.hidden_size)
-        return State(numpy.zeros(shape, self.dtype), numpy.zeros(shape, self.dtype))
+        state = self.state_type(numpy.zeros(shape, self.dtype), numpy.zeros(shape, self.dtype))
+        if self._weights.cell.first_state:
+            for n, row in enumerate(numpy.asarray(self._weights.offsets)):
+                for part, column in ((state.h, FIRST_H), (state.c, FIRST_C)):
+                    part[n] = self._weights.flat[row[column] : row[column] + self.hidden_size]
+        return state
 
     def backward(self, tape, dy, dstate=None, *, out=None, input_gradient=True):
         """Backpropagation through time (Werbos 1990): the gradients of a loss whose gradients by y and state are given.
@@ -281,6 +287,7 @@ cdef class Layer(Arguments):
             dh, dc = self.state("dstate", dstate, s.B)
             call.dhn, call.dcn = np.PyArray_DATA(<np.ndarray>dh), np.PyArray_DATA(<np.ndarray>dc)
         call.record = work.forward.record
+        call.given_h, call.given_c = work.forward.h0 != NULL, work.forward.c0 != NULL
         call.dy = np.PyArray_DATA(array)
         call.dy_row = np.PyArray_STRIDE(array, 0) // self.item if batched else 0
         call.dy_step = np.PyArray_STRIDE(array, batched) // self.item

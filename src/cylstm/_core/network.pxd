@@ -32,7 +32,7 @@ cdef struct Forward:
     Py_ssize_t L, D
     Record record
     Scratch scratch
-    const void* h0      # (L*D, B, H), or NULL for zeros
+    const void* h0      # (L*D, B, H), or NULL for the first state, or zeros
     const void* c0
     void* y             # (B, T, D*H), rows and steps so many reals apart; NULL where the caller takes hn for it
     Py_ssize_t y_row
@@ -61,6 +61,8 @@ cdef struct Backward:
     Py_ssize_t dy_step
     const void* dhn     # (L*D, B, H), or NULL for zeros
     const void* dcn
+    bint given_h        # whether forward was given the state that rows begin with, which is not the first state then
+    bint given_c
     void* dx            # (B, T, I), rows and steps so many reals apart, or NULL, always where ids went in
     Py_ssize_t dx_row
     Py_ssize_t dx_step

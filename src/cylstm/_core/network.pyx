@@ -9,7 +9,7 @@ from libc.string cimport memset
 from cylstm._core.backward cimport inputs_by_steps, run_backward
 from cylstm._core.direction cimport SMALL_WEIGHTS, Direction, Inputs, Outputs
 from cylstm._core.forward cimport run_forward
-from cylstm._core.gradients cimport GRADIENT_ROWS, input_gradients, weight_gradients
+from cylstm._core.gradients cimport GRADIENT_ROWS, first_state_gradients, input_gradients, weight_gradients
 from cylstm._core.interrupt cimport Interrupt
 from cylstm._core.kernels cimport Kernels, lanes_of, largest, real, tiles_hold
 from cylstm._core.packed_rows cimport (
@@ -149,8 +149,10 @@ cdef void forward_member(const Forward* call, int me, int count, Team* team, rea
             if s.two_boundaries:
                 h = <real*>record.last_h + d * 2 * s.B * Hp
             c = <real*>record.c + (n * block if keep else 0)
-            place_states(s, d, FIRST, &who, H, Hp, h0 + n * state if h0 != NULL else NULL, h)
-            place_states(s, d, FIRST if keep else ONLY, &who, H, Hp, c0 + n * state if c0 != NULL else NULL, c)
+            place_states(s, d, FIRST, &who, H, Hp, h0 + n * state if h0 != NULL else NULL,
+                         <const real*>call.directions[n].h0.packed, h)
+            place_states(s, d, FIRST if keep else ONLY, &who, H, Hp, c0 + n * state if c0 != NULL else NULL,
+                         <const real*>call.directions[n].c0.packed, c)
             run_forward(call.k, s, &call.directions[n], d, keep, &who, &call.scratch, &inputs, &outputs, n * s.T, gates,
                         h, c)
             fetch_states(s, d, LAST, &who, H, Hp, <const real*>h, <real*>call.hn + n * state)
@@ -216,12 +218,19 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
             gates = <real*>record.gates + n * s.N * 4 * Hp
             h, c = <const real*>record.h + n * block, <const real*>record.c + n * block
             place_gradients(call, &who, l, d, <const real*>dabove, ld_above, dh, dc)
+            if call.scratch.cut_h != NULL:
+                place_states(s, d, ONLY, &who, H, Hp, <const real*>NULL, <const real*>NULL, <real*>call.scratch.cut_h)
+                place_states(s, d, ONLY, &who, H, Hp, <const real*>NULL, <const real*>NULL, <real*>call.scratch.cut_c)
             run_backward(call.k, s, direction, d, &who, &call.scratch, beat, gates, c, dh, dc,
                          dinputs if by_steps else <real*>NULL, d > 0)
             beat += s.T
             fetch_states(s, d, FIRST, &who, H, Hp, <const real*>dh, <real*>call.dh0 + n * state)
             fetch_states(s, d, ONLY, &who, H, Hp, <const real*>dc, <real*>call.dc0 + n * state)
             meet(team)
+            if direction.at_h0 >= 0:
+                first_state_gradients(s, direction, d, &summing, &call.scratch,
+                                      <const real*>NULL if call.given_h else <const real*>dh,
+                                      <const real*>NULL if call.given_c else <const real*>dc, <real*>call.dflat)
             weight_gradients(call.k, s, direction, d, &summing, &call.scratch, call.form, beat, <const real*>gates,
                              &inputs, h, c, <real*>call.dflat)
             beat += sums
@@ -266,4 +275,4 @@ cdef void place_gradients(const Backward* call, const Member* who, Py_ssize_t l,
         start_gradients(s, d, True, who, H, Hp, dabove + d * H, ld_above, 0, mask, DH, call.record.per_row, dh)
     if dhn != NULL:
         add_states(s, d, who, H, Hp, dhn + n * s.B * H, dh)
-    place_states(s, d, ONLY, who, H, Hp, dcn + n * s.B * H if dcn != NULL else NULL, dc)
+    place_states(s, d, ONLY, who, H, Hp, dcn + n * s.B * H if dcn != NULL else NULL, <const real*>NULL, dc)

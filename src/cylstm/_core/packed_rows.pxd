@@ -10,7 +10,7 @@ cdef enum Boundary:
     FIRST, LAST, ONLY
 
 cdef void place_states(const Steps* s, bint reverse, Boundary boundary, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
-                       const real* state, real* rows) noexcept nogil
+                       const real* state, const real* first, real* rows) noexcept nogil
 cdef void fetch_states(const Steps* s, bint reverse, Boundary boundary, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
                        const real* rows, real* state) noexcept nogil
 cdef void clear_padding(const Steps* s, int me, int count, Py_ssize_t width, Py_ssize_t row, Py_ssize_t step,
@@ -28,18 +28,23 @@ cdef void copy_outputs(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize
 cdef void pack_inputs(const Steps* s, const Inputs* inputs, Py_ssize_t t0, Py_ssize_t t1, Py_ssize_t first,
                       Py_ssize_t last, Py_ssize_t I, real* x) noexcept nogil
 cdef void copy_uncut(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t first, Py_ssize_t last,
-                     Py_ssize_t width, const real* rows, real* copy) noexcept nogil
+                     Py_ssize_t width, const real* rows, const real* anew, real* copy) noexcept nogil
 cdef void copy_cut(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t width, const real* rows,
                    real* copy) noexcept nogil
+cdef void clear_cut(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t width,
+                    real* rows) noexcept nogil
+cdef void add_cut(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t width, const real* rows,
+                  real* sums) noexcept nogil
 cdef void copy_masked(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t first, Py_ssize_t last,
-                      Py_ssize_t H, Py_ssize_t width, const real* rows, const real* mask, real* copy) noexcept nogil
+                      Py_ssize_t H, Py_ssize_t width, const real* rows, const real* mask, const real* anew,
+                      real* copy) noexcept nogil
 cdef void set_aside(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t width, real* rows,
                     real* copy) noexcept nogil
 cdef void add_masked(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t H, Py_ssize_t width,
-                     const real* copy, const real* mask, real* rows) noexcept nogil
+                     const real* copy, const real* mask, real* sums, real* rows) noexcept nogil
 cdef const void* carry(const Kernels* k, const Steps* s, Py_ssize_t t, bint reverse, bint cut, int form,
                        const Member* who, Py_ssize_t first, Py_ssize_t last, Py_ssize_t K, Py_ssize_t width,
-                       const real* rows, const real* mask, char* carried, real* scratch) noexcept nogil
+                       const real* rows, const real* mask, const real* anew, char* carried, real* scratch) noexcept nogil
 
 # Whether anything ends between step t and the step before it.
 cdef inline bint has_cut(const Steps* s, Py_ssize_t t, bint reverse) noexcept nogil:

@@ -18,15 +18,24 @@ cdef inline Py_ssize_t slot_of(const Steps* s, bint reverse, Boundary boundary, 
     return b if boundary == ONLY else first_slot(s, reverse, b) if boundary == FIRST else last_slot(s, reverse, b)
 
 
+cdef inline void begin_anew(const real* first, Py_ssize_t at, Py_ssize_t size, real* row) noexcept nogil:
+    """So many bytes of a row, from `at` on, as of one that begins: first (Hp,), or zeros for NULL."""
+    if first != NULL:
+        memcpy(row + at, first + at, size)
+    else:
+        memset(row + at, 0, size)
+
+
 cdef void place_states(const Steps* s, bint reverse, Boundary boundary, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
-                       const real* state, real* rows) noexcept nogil:
-    """state (B, H) in the caller's order -> each row's boundary, zeros in the padding and for NULL."""
+                       const real* state, const real* first, real* rows) noexcept nogil:
+    """state (B, H) in the caller's order -> each row's boundary, zeros in the padding. For NULL it is first (Hp,) in
+    each row, or zeros."""
     cdef Py_ssize_t b, last = min(who.last, H)
     cdef real* row
     for b in range(who.first_row, who.last_row):
         row = rows + slot_of(s, reverse, boundary, b) * Hp
         if state == NULL:
-            memset(row + who.first, 0, (who.last - who.first) * sizeof(real))
+            begin_anew(first, who.first, (who.last - who.first) * sizeof(real), row)
             continue
         memcpy(row + who.first, state + caller_row(s, b) * H + who.first, (last - who.first) * sizeof(real))
         memset(row + last, 0, (who.last - last) * sizeof(real))
@@ -139,12 +148,13 @@ cdef void pack_inputs(const Steps* s, const Inputs* inputs, Py_ssize_t t0, Py_ss
 
 
 cdef void copy_uncut(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t first, Py_ssize_t last,
-                     Py_ssize_t width, const real* rows, real* copy) noexcept nogil:
-    """Columns first..last of this member's rows alive at step t, zero where the step before does not reach them."""
+                     Py_ssize_t width, const real* rows, const real* anew, real* copy) noexcept nogil:
+    """Columns first..last of this member's rows alive at step t; of those that the step before does not reach, what
+    they begin anew with (width,), or zeros for NULL."""
     cdef Py_ssize_t b, size = (last - first) * sizeof(real)
     for b in range(who.first_row, last_alive(s, who, t)):
         if is_cut(s, t + 1 if reverse else t, b):
-            memset(copy + b * width + first, 0, size)
+            begin_anew(anew, first, size, copy + b * width)
         else:
             memcpy(copy + b * width + first, rows + b * width + first, size)
 
@@ -158,18 +168,40 @@ cdef void copy_cut(const Steps* s, Py_ssize_t t, bint reverse, const Member* who
             memcpy(copy + b * width + who.first, rows + b * width + who.first, (who.last - who.first) * sizeof(real))
 
 
-cdef void copy_masked(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t first, Py_ssize_t last,
-                      Py_ssize_t H, Py_ssize_t width, const real* rows, const real* mask, real* copy) noexcept nogil:
-    """The same times the mask (B, H), in the caller's order; 0 in the padding."""
-    cdef Py_ssize_t b, j, end = min(last, H)
-    cdef const real* kept
+cdef void clear_cut(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t width,
+                    real* rows) noexcept nogil:
+    """The same = 0."""
+    cdef Py_ssize_t b
     for b in range(who.first_row, last_alive(s, who, t)):
         if is_cut(s, t + 1 if reverse else t, b):
+            memset(rows + b * width + who.first, 0, (who.last - who.first) * sizeof(real))
+
+
+cdef void add_cut(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t width, const real* rows,
+                  real* sums) noexcept nogil:
+    """sums += the same."""
+    cdef Py_ssize_t b, j
+    for b in range(who.first_row, last_alive(s, who, t)):
+        if is_cut(s, t + 1 if reverse else t, b):
+            for j in range(b * width + who.first, b * width + who.last):
+                sums[j] += rows[j]
+
+
+cdef void copy_masked(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t first, Py_ssize_t last,
+                      Py_ssize_t H, Py_ssize_t width, const real* rows, const real* mask, const real* anew,
+                      real* copy) noexcept nogil:
+    """copy_uncut() times the mask (B, H), in the caller's order; 0 in the padding."""
+    cdef Py_ssize_t b, j, end = min(last, H)
+    cdef const real* kept
+    cdef const real* source
+    for b in range(who.first_row, last_alive(s, who, t)):
+        source = anew if is_cut(s, t + 1 if reverse else t, b) else rows + b * width
+        if source == NULL:
             memset(copy + b * width + first, 0, (last - first) * sizeof(real))
             continue
         kept = mask + caller_row(s, b) * H
         for j in range(first, end):
-            copy[b * width + j] = rows[b * width + j] * kept[j]
+            copy[b * width + j] = source[j] * kept[j]
         memset(copy + b * width + end, 0, (last - end) * sizeof(real))
 
 
@@ -183,33 +215,38 @@ cdef void set_aside(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t 
 
 
 cdef void add_masked(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t H, Py_ssize_t width,
-                     const real* copy, const real* mask, real* rows) noexcept nogil:
-    """rows = what was set aside + mask * rows, which are nothing where the step before is not reached."""
+                     const real* copy, const real* mask, real* sums, real* rows) noexcept nogil:
+    """rows = what was set aside + mask * rows. Where the step before is not reached, mask * rows are the first state's:
+    they are added to `sums`, or nothing for NULL."""
     cdef Py_ssize_t b, j
     cdef const real* kept
     for b in range(who.first_row, last_alive(s, who, t)):
+        kept = mask + caller_row(s, b) * H
         if is_cut(s, t + 1 if reverse else t, b):
+            if sums != NULL:
+                for j in range(who.first, min(who.last, H)):
+                    sums[b * width + j] += kept[j] * rows[b * width + j]
             memcpy(rows + b * width + who.first, copy + b * width + who.first, (who.last - who.first) * sizeof(real))
             continue
-        kept = mask + caller_row(s, b) * H
         for j in range(who.first, min(who.last, H)):
             rows[b * width + j] = copy[b * width + j] + kept[j] * rows[b * width + j]
 
 
 cdef const void* carry(const Kernels* k, const Steps* s, Py_ssize_t t, bint reverse, bint cut, int form,
                        const Member* who, Py_ssize_t first, Py_ssize_t last, Py_ssize_t K, Py_ssize_t width,
-                       const real* rows, const real* mask, char* carried, real* scratch) noexcept nogil:
-    """This member's rows alive at step t as the left operand of a product by weights of this form: zero where nothing
-    crosses, times the mask (B, K) or, with NULL, as they are. It adds the columns first..last of K; after a meeting the
-    whole is there.
+                       const real* rows, const real* mask, const real* anew, char* carried,
+                       real* scratch) noexcept nogil:
+    """This member's rows alive at step t as the left operand of a product by weights of this form: where nothing
+    crosses, `anew`, as copy_uncut has it; times the mask (B, K) or, with NULL, as they are. It adds the columns
+    first..last of K; after a meeting the whole is there.
     """
     cdef real* copy = scratch if left_bytes(form, 1, 1) else <real*>carried
     cdef Py_ssize_t row = who.first_row
     if mask != NULL:
-        copy_masked(s, t, reverse, who, first, last, K, width, rows, mask, copy)
+        copy_masked(s, t, reverse, who, first, last, K, width, rows, mask, anew, copy)
         rows = copy
     elif cut:
-        copy_uncut(s, t, reverse, who, first, last, width, rows, copy)
+        copy_uncut(s, t, reverse, who, first, last, width, rows, anew, copy)
         rows = copy
     carried += left_bytes(form, 16 * tiles_before(who), K)
     return left_operand(k, form, False, last_alive(s, who, t) - row, K, first, last, rows + row * width, width,

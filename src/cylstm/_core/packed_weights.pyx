@@ -29,7 +29,7 @@ cdef enum:
 
 # What is packed of a direction.
 cdef enum Operand:
-    W, R, BIAS, W_BACK, R_BACK, PEEPHOLES, OPERANDS
+    W, R, BIAS, W_BACK, R_BACK, PEEPHOLES, H0, C0, OPERANDS
 
 cdef enum:
     LINE = 64                  # bytes of a cache line
@@ -38,6 +38,7 @@ cdef enum:
 _names = [row.name for row in PARAMETERS]
 WEIGHT_IH, WEIGHT_HH = _names.index("weight_ih"), _names.index("weight_hh")
 BIASES, PEEPHOLE = _names.index("bias"), _names.index("peephole")
+FIRST_H, FIRST_C = _names.index("h0"), _names.index("c0")
 
 cdef char too_much           # whose address stands for weights that tiles do not hold
 
@@ -108,7 +109,7 @@ cdef class Packed:
         once more, beside the other, and both stay.
         """
         cdef Py_ssize_t slot, form
-        if operand == BIAS or operand == PEEPHOLES:
+        if operand == BIAS or operand >= PEEPHOLES:
             return None
         for form in range(FORMS):
             slot = (n * OPERANDS + (operand + W_BACK if operand < BIAS else operand - W_BACK)) * FORMS + form
@@ -187,8 +188,22 @@ cdef class Weights:
             self.take(packed, &directions[n], n, BIAS, PANELS, &directions[n].b)
             if directions[n].at_P >= 0:
                 self.take(packed, &directions[n], n, PEEPHOLES, PANELS, &directions[n].P)
+            if directions[n].at_h0 >= 0:
+                self.take(packed, &directions[n], n, H0, PANELS, &directions[n].h0)
+                self.take(packed, &directions[n], n, C0, PANELS, &directions[n].c0)
             as_chosen = as_chosen and directions[n].W.form == form and directions[n].R.form == choice.steps
+        if directions[0].at_h0 >= 0 and any_bounded(choice):
+            as_chosen = as_chosen and self.first_states_fit(packed.k, directions)
         return as_chosen
+
+    cdef bint first_states_fit(self, const Kernels* k, const Direction* directions) noexcept:
+        """Whether tiles hold them, as if a caller had given them; of float alone."""
+        cdef Py_ssize_t n
+        cdef float h = 0, c = 0
+        for n in range(self.L * self.D):
+            h = max(h, largest(k, 1, self.H, <const float*>directions[n].h0.packed, self.H))
+            c = max(c, largest(k, 1, self.H, <const float*>directions[n].c0.packed, self.H))
+        return tiles_hold(h) and tiles_hold(c)
 
     cdef int fill_backward(self, Packed packed, Direction* directions, Choice choice, bint to_inputs) except -1:
         """The factors that a backward call uses; to_inputs: whether gradients flow to the first layer's inputs. Whether
@@ -234,7 +249,9 @@ cdef class Weights:
             packing.columns = direction.Ip if operand == W_BACK else direction.Hp
         start = direction.at_W if operand in (W, W_BACK) else direction.at_b if operand == BIAS else direction.at_R
         if operand == PEEPHOLES:
-            return self._pad(packed, direction, slot)
+            return self._pad(packed, direction, slot, direction.at_P, 3)
+        if operand >= H0:
+            return self._pad(packed, direction, slot, direction.at_h0 if operand == H0 else direction.at_c0, 1)
         if packed.arrays[slot] is None:
             size = right_bytes(form, packing.rows, packing.columns, item)
             memory = fitting(packed.spare(n, operand), size)
@@ -269,17 +286,17 @@ cdef class Weights:
         publish(&packed.at[slot], packing.target if tiles_hold(most) else &too_much)
         return 0
 
-    cdef int _pad(self, Packed packed, const Direction* direction, Py_ssize_t slot) except -1:
-        """Peepholes (3, H) -> (3, Hp)."""
-        cdef Py_ssize_t item = 8 if self.doubles else 4, gate
+    cdef int _pad(self, Packed packed, const Direction* direction, Py_ssize_t slot, Py_ssize_t start,
+                  Py_ssize_t rows) except -1:
+        """Peepholes or a first state (rows, H) -> (rows, Hp)."""
+        cdef Py_ssize_t item = 8 if self.doubles else 4, row
         cdef const unsigned char[::1] flat = self.flat.view("u1")
         cdef unsigned char[::1] target
-        packed.arrays[slot] = memory = fitting(None, 3 * direction.Hp * item)
+        packed.arrays[slot] = memory = fitting(None, rows * direction.Hp * item)
         target = memory
-        memset(&target[0], 0, 3 * direction.Hp * item)
-        for gate in range(3):
-            memcpy(&target[gate * direction.Hp * item], &flat[(direction.at_P + gate * direction.H) * item],
-                   direction.H * item)
+        memset(&target[0], 0, rows * direction.Hp * item)
+        for row in range(rows):
+            memcpy(&target[row * direction.Hp * item], &flat[(start + row * direction.H) * item], direction.H * item)
         publish(&packed.at[slot], &target[0])
         return 0
 

@@ -27,6 +27,7 @@ __all__ = [
 
 # The loss of a model whose outputs go through this, and back.
 LOSSES = {"linear": "mse", "softmax": "cross_entropy", "sigmoid": "binary_cross_entropy"}
+WEIGHTS = "weight_ih", "weight_hh", "bias", "peephole", "h0", "c0"  # of a direction
 FINAL = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}
 
 
@@ -208,6 +209,7 @@ def model_of(network: Network) -> Model | LSTM:
     options = {"num_layers": len(recurrent), "bidirectional": len(first.directions) == 2, "coupled": first.coupled,
                "cell_clip": first.cell_clip, "activations": first.activations, "gate_clip": first.gate_clip,
                "peepholes": first.directions[0].peephole is not None,
+               "first_state": any(map(begins_with_numbers, recurrent)),
                "dropout": dropout_of(recurrent, after), "dtype": network.dtype}  # fmt: skip
     if not (table or before or after):
         bias = any(one.bias is not None for layer in recurrent for one in layer.directions)
@@ -275,8 +277,11 @@ def check_like_the_first(n, layer, first, last):
         raise ValueError(
             f"LSTM layer {n}: expected the outputs of all steps for the layer behind it, got the last ones"
         )
-    if any(state is not None and state.any() for one in layer.directions for state in (one.h0, one.c0)):
-        raise ValueError(f"LSTM layer {n}: expected zeros for its first state, got others")
+
+
+def begins_with_numbers(layer):
+    """Whether sequences begin with another state than zeros."""
+    return any(state is not None and state.any() for one in layer.directions for state in (one.h0, one.c0))
 
 
 def dropout_of(recurrent, after) -> float:
@@ -305,10 +310,10 @@ def fill_dense(values, name, layer):
 
 
 def fill_layers(values, recurrent, prefix):
-    """Weights of all LSTM layers; a bias that a layer lacks is 0."""
+    """Weights of all LSTM layers; a bias or first state that a layer lacks is 0."""
     for n, layer in enumerate(recurrent):
         for one, suffix in zip(layer.directions, SUFFIXES, strict=False):
-            for name in ("weight_ih", "weight_hh", "bias", "peephole"):
+            for name in WEIGHTS:
                 full = f"{prefix}{name}_l{n}{suffix}"
                 if full in values:
                     weight = getattr(one, name)
@@ -357,7 +362,7 @@ def layers_of(lstm, last):
     """The layers of an LSTM, with copies of their weights."""
 
     def direction(ending):
-        given = {name: f"{name}{ending}" for name in ("weight_ih", "weight_hh", "bias", "peephole")}
+        given = {name: f"{name}{ending}" for name in WEIGHTS}
         return Direction(**{name: lstm.parameters.raw(full).copy() for name, full in given.items()
                             if full in lstm.parameters})  # fmt: skip
 

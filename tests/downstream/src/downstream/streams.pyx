@@ -19,15 +19,18 @@ np.import_array()
 
 
 def train(Call call, double[:, :, ::1] x, double[:, :, ::1] h0, double[:, :, ::1] c0, double[:, :, ::1] dy,
-          double[:, :, ::1] dhn, double[:, :, ::1] dcn):
-    """Outputs, final state, and the gradients of all there is, from one pass forward and one backward."""
+          double[:, :, ::1] dhn, double[:, :, ::1] dcn, bint given=True):
+    """Outputs, final state, and the gradients of all there is, from one pass forward and one backward. given: whether
+    the first of them gets h0 and c0."""
     y, dx, dflat = numpy.empty_like(dy), numpy.empty_like(x), numpy.empty_like(call.layer.parameters.flat)
     hn, cn, dh0, dc0 = (numpy.empty_like(h0) for _ in range(4))
     cdef double[:, :, ::1] y_, dx_, hn_, cn_, dh0_, dc0_
     cdef double[::1] dflat_ = dflat
     y_, dx_, hn_, cn_, dh0_, dc0_ = y, dx, hn, cn, dh0, dc0
+    cdef double* h = &h0[0, 0, 0] if given else NULL
+    cdef double* c = &c0[0, 0, 0] if given else NULL
     with nogil:
-        call.forward_f64(&x[0, 0, 0], &h0[0, 0, 0], &c0[0, 0, 0], &y_[0, 0, 0], &hn_[0, 0, 0], &cn_[0, 0, 0])
+        call.forward_f64(&x[0, 0, 0], h, c, &y_[0, 0, 0], &hn_[0, 0, 0], &cn_[0, 0, 0])
         call.backward_f64(&dy[0, 0, 0], &dhn[0, 0, 0], &dcn[0, 0, 0], &dx_[0, 0, 0], &dh0_[0, 0, 0], &dc0_[0, 0, 0],
                           &dflat_[0])
     return dict(y=y, hn=hn, cn=cn, dx=dx, dh0=dh0, dc0=dc0, dflat=dflat)
