@@ -89,7 +89,7 @@ cdef void sum_peephole_gradients(const Kernels* k, const Steps* s, const Directi
 
 cdef void first_state_gradients(const Steps* s, const Direction* direction, bint reverse, const Member* who,
                                 const Scratch* scratch, const real* dh, const real* dc, real* d) noexcept nogil:
-    """dh0 and dc0 (H,), the units of `who`, a member by units: sums over rows of the gradients at their cuts and, unless
+    """dh0 and dc0 (H,), the units of `who`, a member by units: sums over rows of the gradients at cuts and, unless
     NULL, at their beginnings: dh (B+N, Hp) at the first boundaries, dc (B, Hp)."""
     cdef Py_ssize_t Hp = direction.Hp, b, last = min(who.last, direction.H)
     cdef size_t size = (last - who.first) * sizeof(real)
