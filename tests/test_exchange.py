@@ -18,7 +18,8 @@ MODELS = {
                          head_bias=False),
     "variants": dict(input_size=3, hidden_size=5, output_size=2, loss="mse", peepholes=True, coupled=True,
                      cell_clip=0.5, gate_clip=4.0, activations=("hard_sigmoid", "relu", ("leaky_relu", 0.2))),
-    "a first state": dict(input_size=3, hidden_size=5, output_size=2, loss="mse", num_layers=2, first_state=True),
+    "a first state": dict(input_size=3, hidden_size=5, output_size=2, loss="mse", num_layers=2, first_state=True,
+                          reverse=True),
 }  # fmt: skip
 
 

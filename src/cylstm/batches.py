@@ -247,7 +247,7 @@ def in_steps(model, x, state, lengths, resets) -> tuple[dict, State]:
     """Outputs by head and the final state of an array (B, T, ...), of whose steps as many go in at a time, where that
     can be, as AT_ONCE allows; lengths and resets were checked."""
     B, T = x.shape[:2]
-    steps = T if model.bidirectional else at_once(B)
+    steps = at_once(B) if model.lstm.causal else T
     outputs = None
     for start in range(0, T, steps):
         part = x[:, start : start + steps]

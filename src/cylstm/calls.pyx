@@ -192,7 +192,8 @@ cdef int backward(Call call, bint doubles, const void* dy, const void* dhn, cons
 cdef int step(Call call, bint doubles, const void* x, void* h, void* c) except -1 nogil:
     check(call, doubles)
     cdef Forward* f = <Forward*>call.at_forward
-    if f.s.T > 1 or f.D > 1:
+    if f.s.T > 1 or f.D > 1 or f.reverse:
         with gil:
-            raise ValueError(f"step: expected a call of one step and direction, got {f.s.T} and {f.D}")
+            got = f"{f.s.T} and {f.D}" + " (reverse)" * f.reverse
+            raise ValueError(f"step: expected a call of one step and direction, got {got}")
     return forward(call, doubles, x, h, c, NULL, h, c)

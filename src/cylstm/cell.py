@@ -31,7 +31,7 @@ class CellType:
     -cell_clip..cell_clip (Sak, Senior & Beaufays 2014); None for no bounds. activations: of the gates i, f and o, of g,
     and of c in h, as cylstm.activations has them; None for sigmoid, tanh, tanh. gate_clip: what the gates and g are
     functions of stays within -gate_clip..gate_clip (ONNX). first_state: what begins, begins with a state that is
-    learnt, not with zeros.
+    learnt, not with zeros. reverse: the only direction runs from the end of each row to its start.
     """
 
     bias: bool = True
@@ -41,6 +41,7 @@ class CellType:
     activations: tuple | None = None
     gate_clip: float | None = None
     first_state: bool = False
+    reverse: bool = False
 
     @classmethod
     def checked(cls, dtype, *, cell_clip, activations, gate_clip, **switches) -> CellType:

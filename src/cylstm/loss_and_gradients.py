@@ -173,7 +173,7 @@ def evaluate(model, dataset, batch_size=256, wanted=None) -> dict[str, float]:
     """`Model.evaluate` of a `Dataset` or a `Stream`. wanted : metrics, as `metrics.of_heads` gives them."""
     sums = dict.fromkeys(model.heads, Sums())
     measured = metrics.begin(wanted or {})
-    whole = model.bidirectional or set(model.kinds) != {"tokens"}
+    whole = not model.lstm.causal or set(model.kinds) != {"tokens"}
     for one, rows in dataset.pieces(batch_size):
         longest = one.longest(rows)
         steps = longest if whole else at_once(len(rows))

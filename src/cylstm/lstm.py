@@ -68,6 +68,9 @@ class LSTM(layer.Layer):
     first_state : bool
         Whether sequences begin with a state that is learnt, h0 and c0 (H,) of each layer and direction, 0 at first: the
         rows of a call without `state`, and whatever begins at `resets`, in both directions.
+    reverse : bool
+        Whether the only direction, of each layer, runs from the end of each row to its start. Outputs stay in the order
+        of time, and names as they are without; the final state is the one after the first step.
     forget_bias : float
         Initial bias of the forget gate (1.0: Jozefowicz, Zaremba & Sutskever 2015). The other biases begin at 0.
     dtype : "float32" or "float64"
@@ -84,8 +87,8 @@ class LSTM(layer.Layer):
 
     def __init__(self, input_size, hidden_size, num_layers=1, *, bidirectional=False, dropout=0.0, bias=True,
                  peepholes=False, coupled=False, cell_clip=None, activations=None, gate_clip=None, first_state=False,
-                 forget_bias=1.0, dtype="float32", seed=None, parameters=None, dropout_per="step", input_dropout=0.0,
-                 recurrent_dropout=0.0, weight_drop=0.0):  # fmt: skip
+                 reverse=False, forget_bias=1.0, dtype="float32", seed=None, parameters=None, dropout_per="step",
+                 input_dropout=0.0, recurrent_dropout=0.0, weight_drop=0.0):  # fmt: skip
         I, H = positive_int("input_size", input_size), positive_int("hidden_size", hidden_size)
         L = positive_int("num_layers", num_layers)
         if L > MOST_LAYERS:
@@ -93,8 +96,10 @@ class LSTM(layer.Layer):
         self.bidirectional = bool(bidirectional)
         dtype = self.check_dtype(dtype)
         self.cell = cell = CellType.checked(dtype, bias=bias, peepholes=peepholes, coupled=coupled, cell_clip=cell_clip,
-                                            activations=activations, gate_clip=gate_clip,
-                                            first_state=first_state)  # fmt: skip
+                                            activations=activations, gate_clip=gate_clip, first_state=first_state,
+                                            reverse=reverse)  # fmt: skip
+        if cell.reverse and self.bidirectional:
+            raise ValueError("reverse: expected False for a bidirectional layer, which has such a direction, got True")
         largest = float(np.finfo(dtype).max)
         self.forget_bias = real_in("forget_bias", forget_bias, -largest, largest)
         rng = as_generator("seed", 0 if seed is LATER else seed)
@@ -137,6 +142,11 @@ class LSTM(layer.Layer):
     def bias(self) -> bool:
         """Whether the gates have a bias."""
         return self.cell.bias
+
+    @property
+    def causal(self) -> bool:
+        """Whether no output depends on later steps: it has one direction, forward."""
+        return not (self.bidirectional or self.cell.reverse)
 
     @property
     def output_size(self) -> int:

@@ -58,7 +58,7 @@ class Model:
         the sum of theirs, each with its weight. Otherwise `output`, `loss`, `horizon`, `labels` and `head_bias` are
         those of the one head.
     num_layers, bidirectional, dropout, forget_bias, dtype; peepholes, coupled, cell_clip, activations, gate_clip,
-    first_state; dropout_per, input_dropout, recurrent_dropout, weight_drop
+    first_state, reverse; dropout_per, input_dropout, recurrent_dropout, weight_drop
         As for `LSTM`.
     embedding_size : int or None
         E: ids go through a learned table (V, E) first. Without one, ids stand for one-hot rows.

@@ -238,8 +238,8 @@ def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
 
 class Tape(NamedTuple):
     """What backward needs: a Record per layer and direction, the dropout masks, the weights, the number of directions,
-    the cell: the fields of Variant but P and first; whether the caller gave the initial state; and the masks of the
-    inputs and of weight_hh."""
+    the cell: the fields of Variant but P and first; whether the caller gave the initial state, and whether the only
+    direction is the reverse one; and the masks of the inputs and of weight_hh."""
 
     runs: list
     masks: list | None
@@ -247,6 +247,7 @@ class Tape(NamedTuple):
     directions: int
     cell: tuple
     given: bool
+    reverse: bool
     input_mask: np.ndarray | None = None
     weight_masks: np.ndarray | None = None
 
@@ -275,8 +276,8 @@ def alive_and_keep(B, T, lengths, resets):
 
 
 def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths=None, resets=None, dropout_masks=None,
-            coupled=False, cell_clip=None, activations=None, gate_clip=None, input_mask=None, recurrent_masks=None,
-            weight_masks=None):  # fmt: skip
+            coupled=False, cell_clip=None, activations=None, gate_clip=None, reverse=False, input_mask=None,
+            recurrent_masks=None, weight_masks=None):  # fmt: skip
     """x (B, T, I), state a pair of (L*D, B, H) or None for the first state -> y (B, T, D*H), (hn, cn), tape.
 
     lengths (B,): y is 0 past a row's end; its final state is the one at its own end, where the reverse one begins.
@@ -286,7 +287,8 @@ def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths
     same at all steps. input_mask (B, I) multiplies x, recurrent_masks (L*D, B, H) what R is multiplied by, and
     weight_masks (L*D, 4H, H) weight_hh, which is not written to.
     coupled, cell_clip, activations, gate_clip: see Variant; peepholes where params has "peephole_l0" and so on. The
-    first state is zeros or, where params has them, "h0_l0", "c0_l0" and so on.
+    first state is zeros or, where params has them, "h0_l0", "c0_l0" and so on. reverse: the only direction is the
+    reverse one.
     """
     x = np.asarray(x, np.float64)
     B, T, _ = x.shape
@@ -308,8 +310,8 @@ def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths
             h0, c0 = variant.first if state is None else (state[0][n], state[1][n])
             mask = 1.0 if recurrent_masks is None else recurrent_masks[n]
             # the reverse direction is the forward one on a reversed clock
-            clock = slice(None, None, -1 if direction else 1)
-            reached = (keep, keep_reverse)[direction]
+            clock = slice(None, None, -1 if direction or reverse else 1)
+            reached = keep_reverse if direction or reverse else keep
             run = run_forward(layer_input[clock], h0, c0, W, R, b, alive[clock], reached[clock], variant, mask)
             runs.append(run)
             outputs.append((run.alive * run.h[1:])[clock])
@@ -317,13 +319,13 @@ def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths
         if dropout_masks is not None and layer < num_layers - 1:
             layer_input = layer_input * dropout_masks[layer].swapaxes(0, 1)
     final = np.stack([run.h[-1] for run in runs]), np.stack([run.c[-1] for run in runs])
-    tape = Tape(runs, dropout_masks, params, D, cell, state is not None, input_mask, weight_masks)
+    tape = Tape(runs, dropout_masks, params, D, cell, state is not None, reverse, input_mask, weight_masks)
     return layer_input.swapaxes(0, 1), final, tape
 
 
 def backward(tape, dy, dstate=None):
     """dy (B, T, D*H), dstate a pair of (L*D, B, H) or None -> dx (B, T, I), (dh0, dc0), gradients by parameter name."""
-    runs, masks, params, D, cell, given, input_mask, weight_masks = tape
+    runs, masks, params, D, cell, given, reverse, input_mask, weight_masks = tape
     _, B, H = runs[0].h.shape
     dhn, dcn = np.zeros((2, len(runs), B, H)) if dstate is None else dstate
     dh0, dc0, dparams = np.empty((len(runs), B, H)), np.empty((len(runs), B, H)), {}
@@ -332,7 +334,7 @@ def backward(tape, dy, dstate=None):
         dinput = 0.0
         for direction, suffix in enumerate(suffixes(layer, D)):
             n = layer * D + direction
-            clock = slice(None, None, -1 if direction else 1)
+            clock = slice(None, None, -1 if direction or reverse else 1)
             # as in forward, what stands past a row's end is ignored
             dy_run = np.where(runs[n].alive, dlayer[clock, :, direction * H : (direction + 1) * H], 0)
             W, R = params[f"weight_ih_{suffix}"], params[f"weight_hh_{suffix}"]

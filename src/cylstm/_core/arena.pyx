@@ -127,7 +127,8 @@ cdef class Work:
         cdef Py_ssize_t item = self.item, widest = max(0 if has_ids else weights.I, D * H if L > 1 else 0)
         self.choice = choose(self.k, self.doubles, H, B, N) if weights.bounded else plain_forms()
         cdef Py_ssize_t rows = rows_at_once(&plan.steps, 4 * Hp * item)
-        cdef bint joined = D == 2 or masked & OUTPUTS, cuts = plan.steps.cut != NULL, copies = cuts or masked & STATES
+        cdef bint joined = D == 2 or masked & OUTPUTS or weights.cell.reverse
+        cdef bint cuts = plan.steps.cut != NULL, copies = cuts or masked & STATES
         cdef Pieces pieces
         pieces.end = 0
         cdef double all_rows = L * D * N if keep else rows
@@ -151,6 +152,7 @@ cdef class Work:
         cdef Forward* call = &self.forward
         memset(call, 0, sizeof(Forward))
         call.k, call.s, call.directions, call.L, call.D = self.k, &self.plan.steps, directions, L, D
+        call.reverse = weights.cell.reverse
         call.y_row, call.y_step, call.most = plan.steps.T * D * H, D * H, ALL_THREADS
         call.record.keep, call.record.joined, call.record.per_row = keep, joined, masked & PER_ROW != 0
         call.record.last_h = NULL if keep else m + last_h
@@ -199,6 +201,7 @@ cdef class Work:
         memset(call, 0, sizeof(Backward))
         call.k, call.s, call.directions, call.L, call.D = self.k, s, self.directions, weights.L, D
         call.dh, call.dc, call.dinputs[0], call.dinputs[1] = m + dh, m + dc, m + above_0, m + above_1
+        call.reverse = weights.cell.reverse
         call.dx_packed = m + dx if not self.has_ids else NULL
         call.scratch.carried[0], call.scratch.carried[1] = m + carried_0, m + carried_1
         call.scratch.states, call.scratch.previous = m + states, m + previous

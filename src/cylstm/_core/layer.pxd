@@ -13,6 +13,7 @@ cdef class Layer(Arguments):
     cdef int drawn               # the masks that forward draws (direction.pxd)
     cdef readonly Weights _weights
     cdef Shelf shelf
+    cdef bint whole_rows     # a direction begins at their end
     cdef object state_type   # of the states that it returns
 
     cdef _run(self, x, state, lengths, resets, bint keep)

@@ -68,6 +68,7 @@ cdef class Layer(Arguments):
         self.dropout = dropout
         self._weights = Weights(I, H, L, D, cell, self.item == 8, parameters)
         self.shelf = Shelf()
+        self.whole_rows = D == 2 or cell.reverse
         self.state_type = LearntState if cell.first_state else State
 
     @property
@@ -183,14 +184,15 @@ cdef class Layer(Arguments):
         out : State to write the next state into, which may be `state` itself. Nothing is allocated then: y_t is a view
             of the last layer's `out.h`, and the next step with the same `out` overwrites it.
 
-        Raises ValueError where the layer is bidirectional: its reverse direction needs the whole sequence.
+        Raises ValueError where the layer is bidirectional or reverse, which needs the whole sequence.
         """
         cdef bint has_ids = False, batched
         cdef np.ndarray array, y, h, c
         cdef Py_ssize_t B, row, L = self.num_layers
         cdef np.npy_intp shape[2]
-        if self.num_directions == 2:
-            raise ValueError("step: expected a layer of one direction, got a bidirectional one")
+        if self.whole_rows:
+            got = "a bidirectional one" if self.num_directions == 2 else "a reverse one"
+            raise ValueError(f"step: expected a layer of one direction, forward, got {got}")
         array = self.features("x_t", x_t, &has_ids)
         batched = np.PyArray_NDIM(array) == (1 if has_ids else 2)
         B = np.PyArray_DIM(array, 0) if batched else 1

@@ -14,7 +14,7 @@ from cylstm._core.ragged cimport Steps
 # Everything is of the layer's type.
 cdef struct Record:
     bint keep
-    bint joined         # outputs are needed: two directions, or dropout
+    bint joined         # outputs are needed: two directions, a reverse one, or dropout
     Inputs inputs       # of the first layer
     const void* masks   # of dropout, (L-1, N, D*H) or, per row, (L-1, B, D*H); or NULL
     bint per_row        # they are in the caller's order then, and the same at all steps
@@ -30,6 +30,7 @@ cdef struct Forward:
     const Steps* s
     const Direction* directions   # (L*D,)
     Py_ssize_t L, D
+    bint reverse        # the only direction is the reverse one
     Record record
     Scratch scratch
     const void* h0      # (L*D, B, H), or NULL for the first state, or zeros
@@ -48,6 +49,7 @@ cdef struct Backward:
     const Steps* s
     const Direction* directions
     Py_ssize_t L, D
+    bint reverse
     Record record
     Scratch scratch
     int form            # of the products for the weights' gradients

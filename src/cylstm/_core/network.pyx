@@ -121,7 +121,7 @@ cdef void forward_member(const Forward* call, int me, int count, Team* team, rea
     cdef Member who = member(me, count, team, call.interrupt, s, call.directions, L * D, lanes_of(call.k, type_tag),
                              record.inputs.ids != NULL)
     cdef Py_ssize_t state = s.B * H, block = (s.B + s.N) * Hp
-    cdef bint keep = record.keep
+    cdef bint keep = record.keep, reverse
     cdef Inputs inputs = record.inputs
     cdef Outputs outputs
     cdef const real* h0 = <const real*>call.h0
@@ -143,20 +143,20 @@ cdef void forward_member(const Forward* call, int me, int count, Team* team, rea
             if call.y != NULL and s.sizes != NULL and not call.packed:
                 clear_padding(s, me, count, DH, call.y_row, call.y_step, <real*>call.y)
         for d in range(D):
-            n = l * D + d
+            n, reverse = l * D + d, d == 1 or call.reverse
             gates = <real*>record.gates + (n * s.N * 4 * Hp if keep else 0)
             h = <real*>record.h + (n if keep else n % (2 * D)) * block
             if s.two_boundaries:
                 h = <real*>record.last_h + d * 2 * s.B * Hp
             c = <real*>record.c + (n * block if keep else 0)
-            place_states(s, d, FIRST, &who, H, Hp, h0 + n * state if h0 != NULL else NULL,
+            place_states(s, reverse, FIRST, &who, H, Hp, h0 + n * state if h0 != NULL else NULL,
                          <const real*>call.directions[n].h0.packed, h)
-            place_states(s, d, FIRST if keep else ONLY, &who, H, Hp, c0 + n * state if c0 != NULL else NULL,
+            place_states(s, reverse, FIRST if keep else ONLY, &who, H, Hp, c0 + n * state if c0 != NULL else NULL,
                          <const real*>call.directions[n].c0.packed, c)
-            run_forward(call.k, s, &call.directions[n], d, keep, &who, &call.scratch, &inputs, &outputs, n * s.T, gates,
-                        h, c)
-            fetch_states(s, d, LAST, &who, H, Hp, <const real*>h, <real*>call.hn + n * state)
-            fetch_states(s, d, LAST if keep else ONLY, &who, H, Hp, <const real*>c, <real*>call.cn + n * state)
+            run_forward(call.k, s, &call.directions[n], reverse, keep, &who, &call.scratch, &inputs, &outputs, n * s.T,
+                        gates, h, c)
+            fetch_states(s, reverse, LAST, &who, H, Hp, <const real*>h, <real*>call.hn + n * state)
+            fetch_states(s, reverse, LAST if keep else ONLY, &who, H, Hp, <const real*>c, <real*>call.cn + n * state)
             if outputs.y != NULL:
                 outputs.y = <real*>outputs.y + H
             if outputs.mask != NULL:
@@ -198,13 +198,14 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
     cdef Inputs inputs
     cdef real* dh = <real*>call.dh
     cdef real* dc = <real*>call.dc
+    cdef const real* none = NULL
     cdef real* dinputs
     cdef real* dabove = NULL
     cdef real* gates
     cdef const real* h
     cdef const real* c
     cdef const Direction* direction = call.directions
-    cdef bint by_steps
+    cdef bint by_steps, reverse
     for l in range(call.L - 1, -1, -1):
         direction = &call.directions[l * D]
         dinputs = <real*>(call.dinputs[(l + 1) % 2] if l > 0 else call.dx_packed if call.dx != NULL else NULL)
@@ -213,26 +214,26 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
         if dinputs != NULL and not by_steps:
             memset(dinputs + rows * direction.Ip, 0, (rows_end - rows) * direction.Ip * sizeof(real))
         for d in range(D):
-            n = l * D + d
+            n, reverse = l * D + d, d == 1 or call.reverse
             direction = &call.directions[n]
             gates = <real*>record.gates + n * s.N * 4 * Hp
             h, c = <const real*>record.h + n * block, <const real*>record.c + n * block
             place_gradients(call, &who, l, d, <const real*>dabove, ld_above, dh, dc)
             if call.scratch.cut_h != NULL:
-                place_states(s, d, ONLY, &who, H, Hp, <const real*>NULL, <const real*>NULL, <real*>call.scratch.cut_h)
-                place_states(s, d, ONLY, &who, H, Hp, <const real*>NULL, <const real*>NULL, <real*>call.scratch.cut_c)
-            run_backward(call.k, s, direction, d, &who, &call.scratch, beat, gates, c, dh, dc,
+                place_states(s, reverse, ONLY, &who, H, Hp, none, none, <real*>call.scratch.cut_h)
+                place_states(s, reverse, ONLY, &who, H, Hp, none, none, <real*>call.scratch.cut_c)
+            run_backward(call.k, s, direction, reverse, &who, &call.scratch, beat, gates, c, dh, dc,
                          dinputs if by_steps else <real*>NULL, d > 0)
             beat += s.T
-            fetch_states(s, d, FIRST, &who, H, Hp, <const real*>dh, <real*>call.dh0 + n * state)
-            fetch_states(s, d, ONLY, &who, H, Hp, <const real*>dc, <real*>call.dc0 + n * state)
+            fetch_states(s, reverse, FIRST, &who, H, Hp, <const real*>dh, <real*>call.dh0 + n * state)
+            fetch_states(s, reverse, ONLY, &who, H, Hp, <const real*>dc, <real*>call.dc0 + n * state)
             meet(team)
             if direction.at_h0 >= 0:
-                first_state_gradients(s, direction, d, &summing, &call.scratch,
+                first_state_gradients(s, direction, reverse, &summing, &call.scratch,
                                       <const real*>NULL if call.given_h else <const real*>dh,
                                       <const real*>NULL if call.given_c else <const real*>dc, <real*>call.dflat)
-            weight_gradients(call.k, s, direction, d, &summing, &call.scratch, call.form, beat, <const real*>gates,
-                             &inputs, h, c, <real*>call.dflat)
+            weight_gradients(call.k, s, direction, reverse, &summing, &call.scratch, call.form, beat,
+                             <const real*>gates, &inputs, h, c, <real*>call.dflat)
             beat += sums
             if dinputs != NULL and not by_steps:
                 input_gradients(call.k, s, direction, &summing, &call.scratch, beat - 1, <const real*>gates, dinputs)
@@ -266,13 +267,14 @@ cdef void place_gradients(const Backward* call, const Member* who, Py_ssize_t l,
     cdef Py_ssize_t H = call.directions[0].H, Hp = call.directions[0].Hp, DH = call.D * H, n = l * call.D + d
     cdef const real* dhn = <const real*>call.dhn
     cdef const real* dcn = <const real*>call.dcn
+    cdef bint reverse = d == 1 or call.reverse
     cdef const real* mask = <const real*>call.record.masks
     if l == call.L - 1:
-        start_gradients(s, d, call.packed, who, H, Hp, <const real*>call.dy + d * H, call.dy_row, call.dy_step,
+        start_gradients(s, reverse, call.packed, who, H, Hp, <const real*>call.dy + d * H, call.dy_row, call.dy_step,
                         <const real*>NULL, 0, False, dh)
     else:
         mask = mask + l * (s.B if call.record.per_row else s.N) * DH + d * H if mask != NULL else NULL
-        start_gradients(s, d, True, who, H, Hp, dabove + d * H, ld_above, 0, mask, DH, call.record.per_row, dh)
+        start_gradients(s, reverse, True, who, H, Hp, dabove + d * H, ld_above, 0, mask, DH, call.record.per_row, dh)
     if dhn != NULL:
-        add_states(s, d, who, H, Hp, dhn + n * s.B * H, dh)
-    place_states(s, d, ONLY, who, H, Hp, dcn + n * s.B * H if dcn != NULL else NULL, <const real*>NULL, dc)
+        add_states(s, reverse, who, H, Hp, dhn + n * s.B * H, dh)
+    place_states(s, reverse, ONLY, who, H, Hp, dcn + n * s.B * H if dcn != NULL else NULL, <const real*>NULL, dc)

@@ -89,7 +89,8 @@ class Direction:
 @dataclass(frozen=True)
 class Recurrent:
     """One LSTM layer, in one direction or both, whose outputs are concatenated. coupled, cell_clip, activations,
-    gate_clip: as in `LSTM`. dropout: of its outputs. last: only the final state goes on, not each step's."""
+    gate_clip: as in `LSTM`. dropout: of its outputs. last: only the final state goes on, not each step's. reverse: the
+    only direction runs from the end of each row to its start."""
 
     directions: tuple[Direction, ...]
     coupled: bool = False
@@ -98,8 +99,11 @@ class Recurrent:
     last: bool = False
     activations: tuple | None = None
     gate_clip: float | None = None
+    reverse: bool = False
 
     def __post_init__(self):
+        if self.reverse and len(self.directions) == 2:
+            raise ValueError("LSTM layer: expected both directions or a reverse one alone, got reverse and two")
         shapes = {(one.weight_ih.shape, one.weight_hh.shape) for one in self.directions}
         if len(self.directions) not in (1, 2) or len(shapes) != 1:
             raise ValueError(f"LSTM layer: expected one direction, or two of the same sizes, got {shapes}")
@@ -208,7 +212,7 @@ def model_of(network: Network) -> Model | LSTM:
         check_like_the_first(n, layer, first, last=n == len(recurrent) - 1)
     options = {"num_layers": len(recurrent), "bidirectional": len(first.directions) == 2, "coupled": first.coupled,
                "cell_clip": first.cell_clip, "activations": first.activations, "gate_clip": first.gate_clip,
-               "peepholes": first.directions[0].peephole is not None,
+               "peepholes": first.directions[0].peephole is not None, "reverse": first.reverse,
                "first_state": any(map(begins_with_numbers, recurrent)),
                "dropout": dropout_of(recurrent, after), "dtype": network.dtype}  # fmt: skip
     if not (table or before or after):
@@ -269,6 +273,7 @@ def check_like_the_first(n, layer, first, last):
     alike = {"hidden units": lambda one: one.hidden_size, "directions": lambda one: len(one.directions),
              "coupled gates": lambda one: one.coupled, "a clip of cells": lambda one: one.cell_clip,
              "activations": lambda one: one.activations, "a clip of gates": lambda one: one.gate_clip,
+             "a reverse direction alone": lambda one: one.reverse,
              "peepholes": lambda one: [way.peephole is not None for way in one.directions]}  # fmt: skip
     for what, of in alike.items():
         if of(layer) != of(first):
@@ -371,7 +376,7 @@ def layers_of(lstm, last):
         Recurrent(
             tuple(direction(f"_l{n}{suffix}") for suffix in SUFFIXES[: lstm.num_directions]),
             lstm.cell.coupled, lstm.cell.cell_clip, lstm.dropout if n < L - 1 else 0.0, last and n == L - 1,
-            lstm.cell.activations, lstm.cell.gate_clip,
+            lstm.cell.activations, lstm.cell.gate_clip, lstm.cell.reverse,
         )
         for n in range(L)
     ]  # fmt: skip

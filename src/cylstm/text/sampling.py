@@ -103,8 +103,9 @@ def _token_id(model, name, token) -> int:
 
 def expect_writer(model) -> None:
     """ValueError for a model that cannot go on from what it has written."""
-    if model.bidirectional or not writes_tokens(model):
-        expected = "a model of one direction with cross_entropy at every step, without labels"
+    if not model.lstm.causal or not writes_tokens(model):
+        forward = ", forward," * model.reverse
+        expected = f"a model of one direction{forward} with cross_entropy at every step, without labels"
         raise ValueError(f"generate: expected {expected}, got {model!r}")
     if model.inputs is not None and not model.inputs.takes_ids:
         raise ValueError(f"generate: expected a model of ids, got one of numbers, {model!r}")

@@ -168,9 +168,10 @@ def expect_streams(model, dataset) -> None:
                          "a memory map), got some")  # fmt: skip
     if dataset.ragged:
         raise ValueError("tbptt: expected streams in one array, with lengths where they differ, got a list")
-    if model.bidirectional or set(model.kinds) != {"tokens"}:
+    if not model.lstm.causal or set(model.kinds) != {"tokens"}:
+        forward = ", forward," * model.reverse
         raise ValueError(
-            f"tbptt: expected a model of one direction with output='sequence' and a loss of steps, got {model}"
+            f"tbptt: expected a model of one direction{forward} with output='sequence' and a loss of steps, got {model}"
         )
 
 
