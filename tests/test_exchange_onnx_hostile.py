@@ -168,6 +168,26 @@ def test_what_is_no_file_is_refused(content, message, path):
     assert str(error.value).startswith(f"{path}: ")
 
 
+@pytest.mark.parametrize(("notes", "message"), [
+    (b"{", "metadata cylstm: expected JSON, got '{'"),
+    (b"[" * 100_000, "metadata cylstm: expected JSON, got"),
+    (b"[1]", r"metadata cylstm: expected an object, got '\[1\]'"),
+    (b'{"dropout": [0.5]}', "expected dropout in .0, 1. of 5 layers, got .0.5."),
+    (b'{"dropout": [0, 0, 1, 0, 0]}', "expected dropout in .0, 1. of 5 layers"),
+    (b'{"dropout": [0.5, 0, 0, 0, 0]}', "metadata cylstm: expected no dropout of an embedding, got 0.5"),
+    (b'{"labels": {}}', "labels: expected a list of them, for outputs that are classes, got"),
+    (b'{"labels": [[1], 2]}', "labels: expected strings, numbers or booleans, got"),
+    (b'{"labels": ["a"]}', "labels: expected 2 different labels"),
+    (b'{"vocabulary": 3}', "vocabulary: expected JSON, got int"),
+    (b'{"vocabulary": "[]"}', "text: expected the JSON of a vocabulary"),
+])  # fmt: skip
+def test_notes_that_are_wrong_are_refused(notes, message, path, whole):
+    path.write_bytes(whole + encoded((14, encoded((1, "cylstm"), (2, notes)))))
+    with pytest.raises(ValueError, match=message) as error:
+        exchange.load(path)
+    assert str(error.value).startswith(f"{path}: ")
+
+
 def test_what_is_no_regular_file_is_refused(tmp_path):
     with pytest.raises(OSError, match=r"absent\.onnx"):
         onnx.read(tmp_path / "absent.onnx")

@@ -68,7 +68,9 @@ def format_of(path, given, option) -> str:
 def options_of(given, format, way, option) -> dict:
     """{name: value} of NAME=VALUE pairs: numbers, true, false and null as JSON has them, anything else as text."""
     known = {} if format == OURS else inspect.signature(exchange.way(format, way)).parameters
-    known = [name for name, one in known.items() if one.kind == one.KEYWORD_ONLY]
+    given_already = 1 if way == "read" else 2  # the path; the network and the path
+    known = [name for name, one in known.items() if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    known = known[given_already:]
     found = {}
     for pair in given:
         name, equals, text = pair.partition("=")

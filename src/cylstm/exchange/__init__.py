@@ -6,6 +6,7 @@ by its name, and nothing is dropped in silence.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from pathlib import Path
 
@@ -57,7 +58,12 @@ def read(path, *, format=None, **options) -> Network:
 
 def load(path, *, format=None, **options):
     """A `Model` from a file of another system, or an `LSTM` where it has LSTM layers alone: see `read`."""
-    return model_of(read(path, format=format, **options))
+    network = read(path, format=format, **options)
+    try:
+        return model_of(network)
+    except ValueError as error:
+        start = f"{path}: " if isinstance(path, (str, os.PathLike)) else ""  # weights in memory have no name
+        raise ValueError(f"{start}{error}") from None
 
 
 def write(network, path, *, format=None, **options) -> None:
