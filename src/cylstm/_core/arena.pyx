@@ -182,7 +182,7 @@ cdef class Work:
         cdef double row_bytes = left_room(choice.steps, with_gaps(B, B), G)
         cdef Py_ssize_t carried_0 = place(&pieces, row_bytes), carried_1 = place(&pieces, row_bytes)
         cdef Py_ssize_t states = place(&pieces, <double>copies * B * Hp * item)
-        cdef bint learns = cuts and weights.cell.first_state
+        cdef bint learns = s.cut != NULL and weights.cell.first_state
         cdef Py_ssize_t cut_h = place(&pieces, <double>learns * B * Hp * item)
         cdef Py_ssize_t cut_c = place(&pieces, <double>learns * B * Hp * item)
         cdef Py_ssize_t previous = place(&pieces, <double>(copies or s.sizes != NULL) * N * Hp * item)

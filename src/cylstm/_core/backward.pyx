@@ -72,7 +72,8 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Direction* direct
             if scratch.cut_h != NULL:
                 clear_cut(s, t, reverse, who, Hp, dh + (source - row) * Hp)
         operand = carry(k, s, t, reverse, False, direction.R_back.form, who, 4 * who.first, 4 * who.last, G, G,
-                        <const real*>dgates - row * G, <const real*>NULL, <char*>scratch.carried[n % 2], <real*>NULL)
+                        <const real*>dgates - row * G, <const real*>NULL, <const real*>NULL,
+                        <char*>scratch.carried[n % 2], <real*>NULL)
         meet_by_units(who)
         product(k, direction.R_back.form, rows, G, Hp, who.first, who.last, operand, G, direction.R_back.packed,
                 <const real*>NULL, dh + source * Hp, Hp)
