@@ -186,12 +186,22 @@ F4 = np.ones((4, 2), "f4")
 @pytest.mark.parametrize("weight, bias, tail", [
     (np.ones((4, 2), "u1"), None, (4,)), (np.ones((4, 2), "f2"), None, (4,)), (np.ones((4, 2), object), None, (4,)),
     (np.ones(4, "f4"), None, (4,)), (np.ones((4, 2, 1), "f4"), None, (4,)), (F4.T, None, (2,)), (F4, None, (3,)),
-    (F4, None, ()), (F4, None, (2, 2, 2)), (F4, None, (-2, -2)), (F4, None, (1, 1, 1, 4)), (F4, np.ones(3, "f4"), (4,)),
-    (F4, np.ones((4, 1), "f4"), (4,)), (F4, np.ones(4), (4,)),
+    (F4, None, ()), (F4, None, (2, 2, 2)), (F4, None, (-2, -2)), (F4, None, (-2, 1, -2)), (F4, None, (1, 1, 1, 4)),
+    (F4, np.ones(3, "f4"), (4,)), (F4, np.ones((4, 1), "f4"), (4,)), (F4, np.ones(4), (4,)),
 ])  # fmt: skip
 def test_a_linear_layer_of_other_arrays_is_refused(weight, bias, tail):
     with pytest.raises(ValueError, match="weight, bias, tail: expected contiguous arrays of one floating type"):
         Linear(weight, bias, tail)
+
+
+@pytest.mark.parametrize("tail", [(12,), (3, 4), (2, 3, 2)])
+def test_a_linear_layer_has_outputs_of_any_shape(rng, dtype, tail):
+    weight, bias, h = (rng.standard_normal(shape).astype(dtype) for shape in ((12, 7), (12,), (5, 7)))
+    layer, expected = Linear(weight, bias, tail), (h.astype(float) @ weight.T + bias).reshape(5, *tail)
+    out = np.full_like(expected, np.nan, dtype)
+    for found in (layer.rows(h), layer.rows(h, out), out, np.stack([layer.rows(row) for row in h])):
+        assert found.dtype == dtype and found.shape == (5, *tail)
+        np.testing.assert_allclose(found, expected, rtol=1e-4 if dtype == "float32" else 1e-12, atol=1e-6)
 
 
 @pytest.mark.parametrize("table", [
