@@ -220,3 +220,33 @@ def test_flags_are_those_of_the_kernels():
             layer.parameters["peephole_l0"][...] = 0.5
         found.append(layer(x)[0].tobytes())
     assert len(set(found)) == 8
+
+
+@pytest.mark.parametrize("D, reverse", [(1, False), (2, False), (1, True)])
+@pytest.mark.parametrize("given", [False, True])
+def test_all_variants_together_are_the_oracles(isa, dtype, close, D, reverse, given):
+    """What each has in the states that a step begins with, masks, a first state and resets, meets in one place."""
+    rng = np.random.default_rng(20277)
+    for T, B, I, H, L in ((7, 5, 3, 9, 2), (4, 20, 4, 17, 2), (6, 3, 2, 33, 1)):
+        several = dict(dropout=0.2, dropout_per="sequence") if L > 1 else {}
+        cell = dict(peepholes=True, cell_clip=1.0, activations=("sigmoid", "softsign", "tanh"), gate_clip=2.0,
+                    first_state=True, recurrent_dropout=0.4, weight_drop=0.3, input_dropout=0.3,
+                    reverse=reverse)  # fmt: skip
+        layer, parameters = made((I, H), L, D, dtype, {**cell, **several}, rng)
+        lengths, resets = rng.integers(0, T + 1, B), rng.random((B, T)) < 0.3
+        lengths[0] = T
+        x, dy = (rng.standard_normal(shape).astype(dtype) for shape in ((B, T, I), (B, T, D * H)))
+        dh, dc, *start = (rng.standard_normal((L * D, B, H)).astype(dtype) for _ in range(4))
+        y, state, tape = layer.forward(x, start if given else None, lengths=lengths, resets=resets)
+        got = layer.backward(tape, dy, (dh, dc))
+        masks = dict(dropout_masks=tape.masks, input_mask=tape.input_mask, recurrent_masks=tape.recurrent_masks,
+                     weight_masks=tape.weight_masks)  # fmt: skip
+        wanted_y, wanted_state, record = oracle.forward(
+            x.astype(float), parameters, [part.astype(float) for part in start] if given else None,
+            **options_of(layer, lengths=lengths, resets=resets, activations=layer.cell.activations,
+                         gate_clip=layer.cell.gate_clip, reverse=layer.cell.reverse), **masks)  # fmt: skip
+        dx, dstate, wanted = oracle.backward(record, dy.astype(float), (dh.astype(float), dc.astype(float)))
+        what = f"{T=} {B=} {I=} {H=} {L=} {D=}"
+        found = [y, *state, got.x, *got.state, *got.parameters.values()]
+        for values, expected in zip(found, [wanted_y, *wanted_state, dx, *dstate, *wanted.values()], strict=True):
+            close(values, expected, what)
