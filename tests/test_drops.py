@@ -98,9 +98,9 @@ def test_gradients_by_differences(drops):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("drops", DROPS)
+@pytest.mark.parametrize("drops", ["all", "all, per step"])
 @pytest.mark.parametrize("B, H, D", [(57, 37, 1), (33, 65, 2), (13, 151, 1), (1, 301, 1)])
-def test_same_bits_for_any_number_of_threads(isa, dtype, drops, B, H, D):
+def test_same_bits_for_any_number_of_threads(dtype, drops, B, H, D):
     rng = np.random.default_rng(20283)
     layer, _ = made((19, H), 2, D, dtype, DROPS[drops], rng)
     x, lengths, resets = rng.standard_normal((B, 9, 19)).astype(dtype), rng.integers(4, 10, B), rng.random((B, 9)) < 0.1
@@ -134,7 +134,7 @@ def test_only_forward_drops_and_the_weights_stay(isa, dtype, rng):
 
 
 @pytest.mark.parametrize("drops", DROPS)
-def test_every_tape_has_masks_of_its_own(isa, dtype, drops, rng):
+def test_every_tape_has_masks_of_its_own(dtype, drops, rng):
     """Two at once, and plain calls in between, on a layer whose weights a view keeps from being packed once."""
     layer, _ = made((6, 40), 2, 2, dtype, DROPS[drops], 1)
     held = layer.parameters["weight_hh_l0"]

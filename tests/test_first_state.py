@@ -101,7 +101,7 @@ def test_whatever_begins_begins_there(isa, dtype, D):
 
 
 @pytest.mark.parametrize("size", [(33, 40), (9, 151), (2, 300)])
-def test_threads_give_the_bits_of_one(isa, dtype, size):
+def test_threads_give_the_bits_of_one(dtype, size):
     """By rows and by units of a layer, ragged and cut."""
     B, H = size
     layer, rng = made(19, H, 2, 2, dtype), np.random.default_rng(20284)

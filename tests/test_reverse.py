@@ -96,7 +96,7 @@ def test_dropout_between_layers_is_of_steps_in_their_order():
 
 
 @pytest.mark.parametrize("size", [(33, 40), (3, 200)])
-def test_threads_give_the_bits_of_one(isa, size):
+def test_threads_give_the_bits_of_one(size):
     B, H = size
     layer, rng = made(19, H, 2, "float32"), np.random.default_rng(20295)
     x, lengths, found = rng.standard_normal((B, 14, 19)).astype("f4"), rng.integers(0, 15, B), []
