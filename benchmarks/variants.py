@@ -16,6 +16,9 @@ VARIANTS = {
     # Without corners, at which a last bit of difference is a slope of 0 or not.
     "softsign": dict(activations=("sigmoid", "softsign", "softsign")),
     "gate_clip": dict(gate_clip=5.0),
+    "first_state": dict(first_state=True),
+    "weight_drop": dict(weight_drop=0.5),
+    "recurrent_dropout": dict(recurrent_dropout=0.3),
 }
 
 
@@ -30,8 +33,9 @@ def functions():
     }
 
 
-def torch_loop(layer, x, dy):
-    """A callable that runs the layer's variant in torch, step by step, forward and backward: y and the gradients."""
+def torch_loop(layer, x, dy, tape=None):
+    """A callable that runs the layer's variant in torch, step by step, forward and backward: y and the gradients. tape:
+    whose masks are taken; each call draws its own otherwise."""
     import torch
 
     cell, L, H = layer.cell, layer.num_layers, layer.hidden_size
@@ -40,6 +44,14 @@ def torch_loop(layer, x, dy):
     f_gates, f_g, f_c = (known[name] for name in cell.all_activations)
     x, dy = torch.from_numpy(x).requires_grad_(), torch.from_numpy(dy)
 
+    def mask(kind, share, n, shape):
+        given = getattr(tape, kind, None)
+        return (
+            torch.from_numpy(given[n].copy())
+            if given is not None
+            else torch.empty(shape).bernoulli_(1 - share) / (1 - share)
+        )
+
     def cut(z):
         return z if cell.gate_clip is None else z.clamp(-cell.gate_clip, cell.gate_clip)
 
@@ -47,9 +59,14 @@ def torch_loop(layer, x, dy):
         W, R, b = (values[f"{name}_l{n}"] for name in ("weight_ih", "weight_hh", "bias"))
         P = values[f"peephole_l{n}"] if cell.peepholes else None
         h = c = torch.zeros(inputs.shape[0], H)
+        if cell.first_state:
+            h, c = (values[f"{name}_l{n}"].expand(len(inputs), H) for name in ("h0", "c0"))
+        if layer.weight_drop:
+            R = R * mask("weight_masks", layer.weight_drop, n, R.shape)
+        kept = mask("recurrent_masks", layer.recurrent_dropout, n, h.shape) if layer.recurrent_dropout else None
         from_inputs, outputs = inputs @ W.T + b, []
         for z in from_inputs.unbind(1):
-            i, f, g, o = (z + h @ R.T).chunk(4, 1)
+            i, f, g, o = (z + (h if kept is None else h * kept) @ R.T).chunk(4, 1)
             if P is not None:
                 i, f = i + P[0] * c, f + P[1] * c
             i = f_gates(cut(i))
@@ -85,8 +102,9 @@ def cases(shapes, threads):
             layer = LSTM(shape.I, shape.H, shape.L, seed=1, **options)
             ours = pass_of(layer, x)
             contenders = {"cylstm": ours, "plain cell": pass_of(plain, x), "torch": torch_loop(layer, x, ours.dy)}
-            y, gradients = ours()
-            y_torch, d_torch = contenders["torch"]()
+            y, _, tape = layer.forward(x)
+            gradients = layer.backward(tape, ours.dy)
+            y_torch, d_torch = torch_loop(layer, x, ours.dy, tape)()
             agree("torch", y_torch, y)
             agree("torch dx", d_torch["x"], gradients.x)
             for key, d in gradients.parameters.items():

@@ -49,6 +49,8 @@ def test_a_tied_table_is_two(recwarn):
     x = np.array([[3, 1, 6], [0, 2, 5]])
     assert not again.tied and np.array_equal(again(x)[0], model(x)[0])
     assert "embedding_dropout: of training alone" in str(recwarn.pop(UserWarning).message)
+    exchange.network_of(cylstm.LSTM(3, 5, weight_drop=0.5, recurrent_dropout=0.2))
+    assert "recurrent_dropout, weight_drop: of training alone" in str(recwarn.pop(UserWarning).message)
 
 
 def test_a_layer_comes_back_from_its_network():

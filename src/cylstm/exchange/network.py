@@ -333,6 +333,7 @@ def network_of(model: Model | LSTM, *, probabilities: bool = True) -> Network:
     """The network of a model or a layer, whose weights it copies. probabilities: what comes out is what `predict_proba`
     gives, for losses that have that, and not `model(x)`. Raises ValueError for what no network has, by its name."""
     if isinstance(model, LSTM):
+        say_left_out(model)
         return Network(tuple(layers_of(model, last=False)))
     if not isinstance(model, Model):
         raise TypeError(f"model: expected a cylstm.Model or LSTM, got {describe(model)}")
@@ -342,8 +343,7 @@ def network_of(model: Model | LSTM, *, probabilities: bool = True) -> Network:
         raise ValueError(f"embeddings: expected none of columns, got those of {', '.join(map(str, model.embeddings))}")
     if model.horizon is not None:
         raise ValueError(f"horizon: expected None, got {model.horizon}")
-    if model.embedding_dropout:
-        warnings.warn("embedding_dropout: of training alone, left out of the network", stacklevel=3)
+    say_left_out(model.lstm, embedding_dropout=model.embedding_dropout)
     values = {name: model.parameters.raw(name).copy() for name in model.parameters}
 
     def dense_of(name, activation, dropout=0.0):
@@ -361,6 +361,13 @@ def network_of(model: Model | LSTM, *, probabilities: bool = True) -> Network:
     recurrent = layers_of(model.lstm, last=model.output == "last")
     values.setdefault("head.weight", values.get("embedding.weight"))  # tied: each has a copy of the one table
     return Network((*table, *before, *recurrent, *after, dense_of("head", final)), notes)
+
+
+def say_left_out(lstm, **shares):
+    """Warns of what training drops and a network has no word for; it is nothing that the outputs know of."""
+    names = [*lstm.drops.config, *(name for name, share in shares.items() if share)]
+    if names:
+        warnings.warn(f"{', '.join(names)}: of training alone, left out of the network", stacklevel=4)
 
 
 def layers_of(lstm, last):
