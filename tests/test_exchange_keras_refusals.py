@@ -216,7 +216,6 @@ def test_dropout_where_a_network_has_it(tmp_path):
     assert [layer.dropout for layer in network.layers[1:]] == [0.25, 0.5] and not told
     behind, told = told_by(sequential(*layers, layer("ReLU", name="r")), tmp_path)  # where it makes no difference
     assert (behind.layers[-1].activation, behind.layers[-1].dropout) == ("relu", 0.5) and not told
-    with pytest.warns(
-        UserWarning, match="expected one dropout between all LSTM layers, .*, got 0.25, 0.5: others are left"
-    ):
+    got = "got 0.25 behind LSTM layer 0, 0.5 behind the last dense layer: others are left out"
+    with pytest.warns(UserWarning, match=f"expected one dropout between all LSTM layers, .*, {got}"):
         exchange.model_of(network)

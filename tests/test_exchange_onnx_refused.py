@@ -51,11 +51,17 @@ REFUSED = {
     "of others": ([*START, node("MatMul", "h W2", "z", domain="com.them"), *HEAD[1:]],
                   r"matmul of z \(com.them.MatMul\): expected an operator of ONNX itself, got one of com.them"),
     "a name of nobody": ([*START, node("MatMul", "nobody W2", "z"), *HEAD[1:]], "nobody: expected the output of a nod"),
-    "an activation": ([*START, node("MatMul", "h W2", "z"), node("HardSigmoid", "z", "a"), node("MatMul", "a W3", "y")],
-                      r"matmul of y \(MatMul\): node hardsigmoid of a \(HardSigmoid\): expected one of the activation"),
-    "a slope": ([*START, node("MatMul", "h W2", "z"), node("LeakyRelu", "z", "y", alpha=0.25)], "one of the activatio"),
+    "an activation": ([*START, node("MatMul", "h W2", "z"), node("Mish", "z", "a"), node("MatMul", "a W3", "y")],
+                      r"matmul of y \(MatMul\): node mish of a \(Mish\): expected one of the activations linear, relu"),
+    "a slope": ([*START, node("MatMul", "h W2", "z"), node("LeakyRelu", "z", "y", alpha=-0.25)], "one of the activati"),
     "a clipped relu": ([*START, node("MatMul", "h W2", "z"), node("Relu", "z", "a"), node("Min", "a large", "y")],
                        r"min of y \(Min\): expected one of the activations"),
+    "bounds that differ": ([*START, node("MatMul", "h W2", "z"), node("Clip", "z B2 large", "y")], "one number beside"),
+    "two thresholds": ([*START, node("MatMul", "h W2", "z"), node("ThresholdedRelu", "z", "a", alpha=0.68),
+                        node("ThresholdedRelu", "a", "y", alpha=0.7)], r"of y \(ThresholdedRelu\): expected one of t"),
+    "formulas without end": ([*START, node("MatMul", "h W2", "z0"), *(
+        node("LeakyRelu", f"z{n}", f"z{n + 1}", alpha=n / 64) for n in range(65)), node("Relu", "z65", "y")],
+        "expected at most 64 numbers in an activation, got more"),
     "no dense layer": ([*START, node("Relu", "h", "y")], "expected a dense layer before it, got Recurrent"),
     "two biases": ([*START, *HEAD[:1], node("Add", "z B2", "b"), node("Add", "b B2", "y")], "expected one number besi"),
     "a residual": ([*START, node("MatMul", "h W3_", "z"), node("Add", "z h", "y")],
@@ -83,7 +89,7 @@ REFUSED = {
 def test_what_no_network_says_is_refused_by_the_node(name, read):
     nodes, message = REFUSED[name]
     outputs = ["p"] if name == "softmax over steps" else ["y"]
-    given = tensors(W3=dense(2, 6)[0], W3_=dense(H, H)[0], rows=numbers(1, B, H), large=np.array(6.0, "f4"))
+    given = tensors(W3=dense(2, 6)[0], W3_=dense(H, H)[0], rows=numbers(1, B, H), large=np.array(7.0, "f4"))
     with pytest.raises(ValueError, match=message) as error:
         read(nodes, given, outputs=outputs)
     assert "graph.onnx: " in str(error.value) and "\n" not in str(error.value)

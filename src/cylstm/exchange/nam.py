@@ -125,7 +125,7 @@ def checked(network):
     if table is not None or before:
         raise ValueError("network: expected the LSTM first, as NAM has it, got an embedding or a dense layer before it")
     if len(after) != 1 or after[0].activation != "linear":
-        told = ", ".join(one.activation for one in after) or "none"
+        told = ", ".join(str(one.activation) for one in after) or "none"
         raise ValueError(f"network: expected one linear layer behind the LSTM, as NAM has it, got {told}")
     expect_plain("NAM", recurrent, known=("h0", "c0"))
     widths = sorted({layer.hidden_size for layer in recurrent})

@@ -22,7 +22,7 @@ from cylstm.text.vocabulary import Vocabulary
 
 __all__ = [
     "Dense", "Direction", "Embedding", "Network", "Recurrent", "expect_plain", "model_of", "naming", "network_of",
-    "parted",
+    "parted", "short",
 ]  # fmt: skip
 
 # The loss of a model whose outputs go through this, and back.
@@ -160,6 +160,13 @@ def expect(name, array, shape) -> tuple[int, ...]:
     return array.shape
 
 
+def short(number) -> float:
+    """A number of a file as it was meant: where it is one of float32, in the fewest digits that say which."""
+    with np.errstate(over="ignore"):
+        rounded = np.float32(number)
+    return float(str(rounded)) if abs(float(rounded) - number) <= 1e-12 * abs(number) else float(number)
+
+
 @contextlib.contextmanager
 def naming(path):
     """What is wrong with a file's network is said with the file's name before it, once."""
@@ -291,12 +298,11 @@ def begins_with_numbers(layer):
 
 def dropout_of(recurrent, after) -> float:
     """The one dropout between all LSTM layers; where a network has others, which a model cannot, a warning says so."""
-    between, behind = (
-        {layer.dropout for layer in recurrent[:-1]},
-        {layer.dropout for layer in (recurrent[-1], *after[-1:])},
-    )
-    if len(between) > 1 or any(behind):
-        shares = ", ".join(f"{layer.dropout:g}" for layer in (*recurrent, *after[-1:]))
+    between = {layer.dropout for layer in recurrent[:-1]}
+    if len(between) > 1 or any(layer.dropout for layer in (recurrent[-1], *after[-1:])):
+        places = {f"LSTM layer {n}": layer.dropout for n, layer in enumerate(recurrent)}
+        places["the last dense layer"] = after[-1].dropout if after else 0.0
+        shares = ", ".join(f"{share:g} behind {place}" for place, share in places.items() if share)
         warnings.warn("network: expected one dropout between all LSTM layers, and none behind the last one or the last "
                       f"dense layer, got {shares}: others are left out", stacklevel=5)  # fmt: skip
     return between.pop() if len(between) == 1 else 0.0

@@ -6,63 +6,23 @@ the same numbers. So it does not matter how a file spells softplus or GELU.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
 
-from cylstm.dense_oracle import ACTIVATIONS as KNOWN
-from cylstm.dense_oracle import sigmoid
+from cylstm.activations import ACTIVATIONS
 from cylstm.exchange.network import Dense
+from cylstm.exchange.onnx_functions import FUNCTIONS, PROBES, formula_of
 from cylstm.exchange.onnx_values import Refused, Stream, merged_feature
 
 __all__ = ["OPERATORS", "elementwise", "settled", "with_bias"]
 
-FAR = np.geomspace(1e-4, 1e5, 28)
-PROBES = np.concatenate([-FAR[::-1], np.linspace(-9, 9, 109), FAR])
-NEAR = np.abs(PROBES) <= 9  # where no formula overflows
-CLOSE = 2e-6  # of the largest rounding of float32 constants
-
-
-def gelu(z, approximate="none"):
-    if approximate == "tanh":
-        return KNOWN["gelu_tanh"](z)[0]
-    return z * (1 + np.array([math.erf(one / math.sqrt(2)) for one in z])) / 2
-
-
-def softplus(z):
-    return np.logaddexp(0, z)
-
-
-# Of one array, with attributes; of two.
-UNARY = {
-    "Relu": lambda z: np.maximum(z, 0),
-    "LeakyRelu": lambda z, alpha=0.01: np.where(z > 0, z, alpha * z),
-    "Tanh": np.tanh,
-    "Sigmoid": sigmoid,
-    "Elu": lambda z, alpha=1.0: np.where(z > 0, z, alpha * np.expm1(np.minimum(z, 0))),
-    "Softplus": softplus,
-    "Softsign": lambda z: z / (1 + np.abs(z)),
-    "Gelu": gelu,
-    "Swish": lambda z, alpha=1.0: z * sigmoid(alpha * z),
-    "HardSigmoid": lambda z, alpha=0.2, beta=0.5: np.clip(alpha * z + beta, 0, 1),
-    "Mish": lambda z: z * np.tanh(softplus(z)),
-    "Abs": np.abs,
-    "Exp": np.exp,
-    "Log": np.log,
-    "Neg": np.negative,
-    "Reciprocal": np.reciprocal,
-}
-BINARY = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide, "Pow": np.power, "Max": np.maximum,
-          "Min": np.minimum, "Greater": np.greater, "Less": np.less}  # fmt: skip
-# Each with its number of inputs.
-FUNCTIONS = {**{name: (of, 1) for name, of in UNARY.items()}, **{name: (of, 2) for name, of in BINARY.items()},
-             "Where": (np.where, 3)}  # fmt: skip
+MOST_NUMBERS = 64  # in one formula
 
 
 def elementwise(run, node, values):
     """A dense layer's bias, or a step of its activation."""
-    function, expected = FUNCTIONS[node.op]
+    _, expected = FUNCTIONS[node.op]
     if len(values) != expected:
         raise Refused(f"expected {expected} numbers to combine, got {len(values)}")
     streams = [value for value in values if isinstance(value, Stream)]
@@ -77,10 +37,26 @@ def elementwise(run, node, values):
         raise Refused("expected outputs of the same dense layer, got those of different layers")
     if any(constant.size != 1 for constant in constants) or len(streams) + len(constants) != len(values):
         raise Refused("expected one number beside a dense layer's outputs, got several")
+    return replace(first, probe=probe_behind(node, values), numbers=numbers_of(node, values), last_node=str(node))
+
+
+def probe_behind(node, values):
+    """What a node makes of PROBES."""
+    function, _ = FUNCTIONS[node.op]
     with np.errstate(all="ignore"):
         probes = [probe_of(value) for value in values]
-        probe = function(*probes, **node.attributes)
-    return replace(first, probe=probe, last_node=str(node))
+        return function(*probes, **node.attributes)
+
+
+def numbers_of(node, values) -> tuple:
+    """The numbers that stand in a formula up to a node."""
+    found = [number for value in values if isinstance(value, Stream) for number in value.numbers]
+    found += [probe_of(value) for value in values if isinstance(value, np.ndarray)]
+    found += [1.0] if node.op == "ThresholdedRelu" and not node.attributes else []
+    found = tuple(dict.fromkeys([*found, *(one for one in node.attributes.values() if isinstance(one, float))]))
+    if len(found) > MOST_NUMBERS:
+        raise Refused(f"expected at most {MOST_NUMBERS} numbers in an activation, got more")
+    return found
 
 
 def probe_of(value):
@@ -115,15 +91,12 @@ def with_bias(node, values, array):
     return replace(stream, layers=(*stream.layers[:-1], replace(layer, bias=-bias if subtracted else bias)))
 
 
-def name_of(stream) -> str:
+def activation_of(stream):
     """The activation that gives a stream's probes. Raises Refused for none."""
-    for name, function in KNOWN.items():
-        with np.errstate(all="ignore"):
-            expected = function(PROBES)[0]
-        counted = NEAR | np.isfinite(stream.probe)
-        if np.allclose(stream.probe[counted], expected[counted], rtol=CLOSE, atol=1e-9):
-            return name
-    raise Refused(f"{stream.last_node}: expected one of the activations {', '.join(KNOWN)}, got another")
+    found = formula_of(stream.probe, stream.numbers)
+    if found is None:
+        raise Refused(f"{stream.last_node}: expected one of the activations {', '.join(ACTIVATIONS)}, got another")
+    return found
 
 
 def settled(stream) -> Stream:
@@ -137,8 +110,8 @@ def settled(stream) -> Stream:
     if stream.part is not None:
         raise Refused("expected both directions of a layer, got one of them")
     if stream.probe is not None:
-        layer = replace(stream.layers[-1], activation=name_of(stream))
-        stream = replace(stream, layers=(*stream.layers[:-1], layer), probe=None)
+        layer = replace(stream.layers[-1], activation=activation_of(stream))
+        stream = replace(stream, layers=(*stream.layers[:-1], layer), probe=None, numbers=())
     if stream.kind == "h" or stream.step is not None:
         stream = replace(stream, layers=with_last(stream), kind="y", step=None)
     return stream
@@ -173,6 +146,14 @@ def softmax(run, node, values):
     return replace(stream, layers=(*stream.layers[:-1], layer), log=node.op == "LogSoftmax")
 
 
+def clip(run, node, values):
+    """Within bounds, which are inputs or, in older files, attributes; none where they are left out."""
+    given = dict(zip(("min", "max"), (*values[1:], None, None), strict=False))
+    low, high = (given[name] if given[name] is not None else np.array(node.attributes.get(name, usual))
+                 for name, usual in (("min", -np.inf), ("max", np.inf)))  # fmt: skip
+    return elementwise(run, replace(node, attributes={}), [*values[:1], low, high])
+
+
 def matmul(run, node, values):
     return run.dense(values[0], values[1])
 
@@ -196,4 +177,4 @@ def gemm(run, node, values):
 
 
 OPERATORS = {**dict.fromkeys(FUNCTIONS, elementwise), "Softmax": softmax, "LogSoftmax": softmax,
-             "MatMul": matmul, "Gemm": gemm}  # fmt: skip
+             "Clip": clip, "MatMul": matmul, "Gemm": gemm}  # fmt: skip

@@ -105,7 +105,7 @@ class Stream:
     kind : "y", or "h" or "c" for a final state
     directions : atoms of the last LSTM's directions and units, whose half `part` (0 or 1) this is, if it is one
     step : the one step of all that is left, 0 or -1
-    probe : what the nodes since the last dense layer make of `PROBES`, and the last of these nodes
+    probe : what the nodes since the last dense layer make of `PROBES`, the numbers in them, and the last of these nodes
     cut : of an input, whether it is not whole
     log : whether its numbers are the logarithms of those that the layers give
     ragged : whether the last LSTM's rows have lengths
@@ -123,6 +123,7 @@ class Stream:
     part: int | None = None
     step: int | None = None
     probe: np.ndarray | None = field(default=None, compare=False)
+    numbers: tuple = ()
     last_node: str = ""
     cut: bool = False
     log: bool = False
