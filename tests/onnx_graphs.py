@@ -26,10 +26,6 @@ def attribute_of(name, value):
     """An AttributeProto of any of the kinds that nodes have."""
     if isinstance(value, np.ndarray):
         return encoded((1, name), (5, tensor("", value)), (20, 4))
-    if isinstance(value, list) and value and isinstance(value[0], str):
-        return encoded((1, name), (9, value), (20, 8))
-    if isinstance(value, list) and value and isinstance(value[0], float):
-        return encoded((1, name), (7, value), (20, 6))
     return attribute(name, value)
 
 
@@ -70,8 +66,13 @@ def sigmoid(z):
     return 1 / (1 + np.exp(-z))
 
 
-def lstm(X, W, R, B=None, P=None, h=None, c=None, coupled=False):
+def lstm(X, W, R, B=None, P=None, h=None, c=None, coupled=False, functions=(sigmoid, np.tanh, np.tanh), clip=np.inf):
     """X (T, B, I) -> Y (T, D, B, H), Y_h, Y_c (D, B, H): the operator, in float64; the second direction is backward."""
+    f1, f2, f3 = functions
+
+    def gate(z):
+        return f1(np.clip(z, -clip, clip))
+
     D, _, H = R.shape
     rows = X.shape[1]
     Y, finals = np.zeros((len(X), D, rows, H)), []
@@ -83,10 +84,10 @@ def lstm(X, W, R, B=None, P=None, h=None, c=None, coupled=False):
         for t in range(len(X)) if d == 0 else range(len(X) - 1, -1, -1):
             sums = X[t] @ W[d].T.astype(float) + h_t @ R[d].T.astype(float) + bias[: 4 * H] + bias[4 * H :]
             i, o, f, g = np.split(sums, 4, axis=1)
-            i = sigmoid(i + p_i * c_t)
-            f = 1 - i if coupled else sigmoid(f + p_f * c_t)
-            c_t = f * c_t + i * np.tanh(g)
-            h_t = sigmoid(o + p_o * c_t) * np.tanh(c_t)
+            i = gate(i + p_i * c_t)
+            f = 1 - i if coupled else gate(f + p_f * c_t)
+            c_t = f * c_t + i * f2(np.clip(g, -clip, clip))
+            h_t = gate(o + p_o * c_t) * f3(c_t)
             Y[t, d] = h_t
         finals.append((h_t, c_t))
     return Y, np.stack([one[0] for one in finals]), np.stack([one[1] for one in finals])

@@ -311,7 +311,7 @@ def test_nodes_within_what_cannot_be_read(tmp_path):
     assert np.array_equal(first.W, given["W"]) and np.array_equal(first.B, given["B"])
     assert (last.direction, last.hidden_size, last.W.shape) == ("reverse", None, (1, 4 * H, H))
     assert (first.behind, last.behind) == (None, 0)
-    with pytest.raises(ValueError, match=r"node lstm of Y \(LSTM\): expected activations Sigmoid, Tanh, Tanh, got"):
-        first.recurrent()
+    layer = first.recurrent()
+    assert layer.activations == ("sigmoid", "tanh", ("hard_sigmoid", 0.25, 0.5)) and layer.gate_clip == 3
     with pytest.raises(ValueError, match=r"graph.onnx: node conv of steps \(Conv\): expected an operator that a model"):
         onnx.read(path)

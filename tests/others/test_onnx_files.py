@@ -11,6 +11,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from onnx.backend.test.case.node import lstm as node_tests  # noqa: E402
 from onnx.reference import ReferenceEvaluator  # noqa: E402
 from test_exchange_onnx import ACTIVATIONS  # noqa: E402
+from test_exchange_onnx_cells import OURS as CELLS  # noqa: E402
 
 import cylstm  # noqa: E402
 from cylstm import exchange  # noqa: E402
@@ -107,6 +108,22 @@ def test_a_layer_gives_the_same_numbers_there(bidirectional, tmp_path, rng):
     y, final = lstm(x, (h, c))
     for run in RUNTIMES:
         close(run(path, {"x": x, "h0": h, "c0": c}), [y, final.h, final.c])
+
+
+@pytest.mark.parametrize("clip", [None, 0.3])
+@pytest.mark.parametrize("variant", [{}, dict(peepholes=True, bidirectional=True), dict(coupled=True)])
+@pytest.mark.parametrize("activations", [*CELLS, None])
+def test_cells_with_activations_and_a_clip_there(activations, variant, clip, tmp_path, rng):
+    """In onnxruntime; others leave the clip or activations out."""
+    path = str(tmp_path / "cell.onnx")
+    lstm = cylstm.LSTM(3, 5, 2, activations=activations, gate_clip=clip, seed=1, **variant)
+    lstm.parameters.flat = rng.uniform(-0.3, 0.3, lstm.parameters.size)  # softplus gates grow
+    exchange.save(lstm, path, clip=True)
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    x, (h, c) = rng.standard_normal((B, T, 3)).astype("f4"), rng.standard_normal((2, lstm.num_directions * 2, B, 5))
+    h, c = h.astype("f4"), c.astype("f4")
+    y, final = lstm(x, (h, c))
+    close(by_onnxruntime(path, {"x": x, "h0": h, "c0": c}), [y, final.h, final.c])
 
 
 @pytest.mark.parametrize("name", ["the last state", "both directions"])

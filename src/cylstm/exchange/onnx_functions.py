@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 
-from cylstm.activations import ACTIVATIONS, PLAIN, as_activation, as_cell, name_of
+from cylstm.activations import ACTIVATIONS, PLAIN, as_activation, as_cell
 from cylstm.dense_oracle import ACTIVATIONS as FORMULAS
 from cylstm.dense_oracle import activation, bounded, elu, sigmoid
 from cylstm.exchange.network import short
 
-__all__ = ["FUNCTIONS", "PROBES", "attributes_of", "cell_of", "formula_of"]
+__all__ = ["FUNCTIONS", "PROBES", "attributes_of", "cell_of", "formula_of", "numbers_of"]
 
 FAR = np.geomspace(1e-4, 1e5, 28)
 PROBES = np.concatenate([-FAR[::-1], np.linspace(-9, 9, 109), FAR])
@@ -111,6 +111,14 @@ def meant(number, numbers) -> float:
     return short(next((one for one in numbers if abs(one - number) <= 1e-9 * abs(number)), number))
 
 
+def numbers_of(one):
+    """The name of an activation, and its numbers by their names."""
+    name, *numbers = (one,) if isinstance(one, str) else one
+    given = ACTIVATIONS[name].given if name in ACTIVATIONS else {}
+    numbers = numbers or [number.usual for number in given.values()]
+    return name, {place: float(number) for place, number in zip(given, numbers, strict=True)}
+
+
 # --- LSTM nodes -------------------------------------------------------------------------------------------------------
 
 # Of the operator's text; upper and lower case are one. Those with an alpha or a beta have them here as there.
@@ -153,12 +161,11 @@ def attributes_of(activations, D) -> dict:
         return {}
     told = {"activations": [], "activation_alpha": [], "activation_beta": []}
     for one in D * tuple(activations):
-        name, *numbers = ("affine", 1.0, 0.0) if one == "linear" else (one,) if isinstance(one, str) else one
+        name, numbers = numbers_of(("affine", 1.0, 0.0) if one == "linear" else one)
         if name not in SPELLED:
-            raise ValueError(f"activations: expected those that ONNX's LSTM has, {', '.join(SPELLED)}, got {name!r}")
-        given = ACTIVATIONS[name_of(name)].given
-        numbers = numbers or [number.usual for number in given.values()]
+            known = ", ".join(("linear", *SPELLED))
+            raise ValueError(f"activations: expected those that ONNX's LSTM has, {known}, got {name!r}")
         told["activations"].append(SPELLED[name])
-        for place, number in zip(given, numbers, strict=True):
-            told[f"activation_{place}"].append(float(number))
+        for place, number in numbers.items():
+            told[f"activation_{place}"].append(number)
     return {name: several for name, several in told.items() if several}

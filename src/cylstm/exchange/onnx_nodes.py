@@ -5,15 +5,17 @@ Gates lie there in the order i, o, f, c, peepholes in the order i, o, f, and of 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from cylstm.exchange.network import Direction, Network, Recurrent
+from cylstm.checks import describe
+from cylstm.exchange.network import Direction, Network, Recurrent, short
+from cylstm.exchange.onnx_functions import cell_of
 
 __all__ = ["LSTMNode", "gates_from", "gates_to", "node_of", "stack_of", "state_of"]
 
-USUAL = ("Sigmoid", "Tanh", "Tanh")  # of gates, of the cell's input, of its output
 WEIGHTS = {1: "W", 2: "R", 3: "B", 7: "P"}
 OTHERS = {4: "sequence_lens", 5: "initial_h", 6: "initial_c"}
 ATTRIBUTES = ("activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "input_forget",
@@ -98,18 +100,20 @@ class LSTMNode:
         D = len(self.W)
         if self.direction == "reverse":
             raise ValueError(f"{self.told}: expected direction forward or bidirectional, got reverse alone")
-        named = [str(name) for name in self.activations]
-        if named and [name.lower() for name in named] != [name.lower() for name in USUAL * D]:
-            raise ValueError(f"{self.told}: expected activations {', '.join(USUAL)}, got {', '.join(named)}")
-        if self.clip is not None:
-            raise ValueError(f"{self.told}: expected no clip, which cuts the sums of the gates, got {self.clip:g}")
+        try:
+            activations = cell_of(self.activations, self.activation_alpha, self.activation_beta, D)
+        except ValueError as error:
+            raise ValueError(f"{self.told}: {error}") from None
+        if self.clip is not None and not (isinstance(self.clip, float) and 0 < self.clip < math.inf):
+            raise ValueError(f"{self.told}: expected a clip > 0, or none, got {describe(self.clip)}")
+        clip = None if self.clip is None else short(self.clip)
         B, P = self.B, self.P
         return Recurrent(tuple(
             Direction(gates_from(self.W[d]), gates_from(self.R[d]), None if B is None else bias_from(B[d]),
                       None if P is None else peephole_from(P[d]), None if h0 is None else h0[d],
                       None if c0 is None else c0[d])
             for d in range(D)
-        ), coupled=bool(self.input_forget))  # fmt: skip
+        ), coupled=bool(self.input_forget), activations=activations, gate_clip=clip)  # fmt: skip
 
     def stand_in(self) -> Recurrent:
         """A layer of these sizes, in the place of one that there is not."""

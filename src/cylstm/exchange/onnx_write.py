@@ -1,7 +1,7 @@
 """A network as an ONNX file, in operators that every runtime has: opset 14, IR version 7, layout 0.
 
-No clip, no list of activations, and sequence_lens only where they are asked for, since runtimes differ in what they
-make of those.
+A clip and sequence_lens only where they are asked for, and a list of activations only where they are not the usual
+ones, since runtimes differ in what they make of those.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from dataclasses import fields
 
 import numpy as np
 
+from cylstm.activations import name_of
 from cylstm.checks import describe, one_of
 from cylstm.exchange import onnx_notes
 from cylstm.exchange.network import Dense, Embedding, Network, Recurrent
 from cylstm.exchange.onnx_file import DOUBLE, FLOAT, INT32, INT64
+from cylstm.exchange.onnx_functions import attributes_of, numbers_of
 from cylstm.exchange.onnx_nodes import gates_to
 from cylstm.exchange.protobuf import encoded
 from cylstm.tensor_files import write_atomically
@@ -24,17 +26,21 @@ __all__ = ["write"]
 
 IR_VERSION, OPSET = 7, 14
 LARGEST = 2**31 - 1  # bytes of a message
-SIMPLE = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid", "softplus": "Softplus", "softsign": "Softsign"}
-WITH_ALPHA = {"leaky_relu": ("LeakyRelu", 0.01), "elu": ("Elu", 1.0)}
+# Operators for activations of dense layers, which take our numbers as attributes of the same names.
+OPERATORS = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid", "softplus": "Softplus", "softsign": "Softsign",
+             "selu": "Selu", "exponential": "Exp", "leaky_relu": "LeakyRelu", "elu": "Elu",
+             "hard_sigmoid": "HardSigmoid", "thresholded_relu": "ThresholdedRelu"}  # fmt: skip
+BOUNDS = {"relu6": (0.0, 6.0), "hard_tanh": (-1.0, 1.0)}
 
 
-def write(network, path, *, states=True, lengths=False, dtype=None) -> None:
+def write(network, path, *, states=True, lengths=False, clip=False, dtype=None) -> None:
     """Write a network as an ONNX file, atomically: x (batch, time, I), or ids (batch, time), in; y (batch, time, O), or
     (batch, O) where the last LSTM gives its final state, out.
 
     states : whether first states h0 and c0 go in and final ones, hn and cn, come out, each (L*D, batch, H) as in
         `State`; all zeros begin a sequence. Without them, sequences begin with the network's own first state.
     lengths : whether lengths (batch), int32, go in. What stands past a row's end in y then means nothing.
+    clip : whether a gate_clip may be written, as the operator's clip. Not all runtimes cut what its text says.
     dtype : "float32" or "float64"; None for the network's own, which must be float32: onnxruntime has no LSTM of
         doubles, and "float32" rounds them.
 
@@ -47,6 +53,7 @@ def write(network, path, *, states=True, lengths=False, dtype=None) -> None:
         raise ValueError("dtype: expected a network in float32, or dtype='float32' to round it, or 'float64' for "
                          f"runtimes that have an LSTM of doubles, got one in {network.dtype}")  # fmt: skip
     dtype = np.dtype(one_of("dtype", dtype or "float32", ("float32", "float64")))
+    check(network.layers, [layer for layer in network.layers if isinstance(layer, Recurrent)], states, clip)
     file = Writer(network, bool(states), bool(lengths), dtype)
     content = file.content()
     if len(content) > LARGEST:
@@ -63,7 +70,6 @@ class Writer:
         self.nodes, self.tensors, self.inputs, self.outputs = [], {}, [], []
         self.recurrent = [layer for layer in network.layers if isinstance(layer, Recurrent)]
         self.finals = {"hn": [], "cn": []}
-        check(network.layers, self.recurrent, states)
 
     def content(self) -> bytes:
         """The file."""
@@ -107,7 +113,7 @@ class Writer:
 
     def number(self, value) -> str:
         """A number as a tensor of shape ()."""
-        return self.tensor(f"number {value:.6g}", value)
+        return self.tensor(f"number {float(value)!r}", value)
 
     # --- the graph ------------------------------------------------------------------------------------------------
 
@@ -166,17 +172,24 @@ class Writer:
         value = self.node("MatMul", [value, self.tensor(f"{name}.weight", layer.weight.T)], f"{name}.product")
         if layer.bias is not None:
             value = self.node("Add", [value, self.tensor(f"{name}.bias", layer.bias)], f"{name}.sum")
-        return self.activation(f"{name}.{layer.activation}", layer.activation, value)
+        return self.activation(f"{name}.{name_of(layer.activation)}", layer.activation, value)
 
     def activation(self, name, activation, z) -> str:
         """f(z)."""
         if activation == "linear":
             return z
-        if activation in SIMPLE:
-            return self.node(SIMPLE[activation], [z], name)
-        if activation in WITH_ALPHA:
-            op, alpha = WITH_ALPHA[activation]
-            return self.node(op, [z], name, alpha=alpha)
+        known, numbers = numbers_of(activation)
+        if known in OPERATORS:
+            return self.node(OPERATORS[known], [z], name, **numbers)
+        if known in BOUNDS:
+            return self.node("Clip", [z, *map(self.number, BOUNDS[known])], name)
+        if known == "affine":
+            scaled = self.node("Mul", [z, self.number(numbers["alpha"])], f"{name}.scaled")
+            return self.node("Add", [scaled, self.number(numbers["beta"])], name)
+        if known == "scaled_tanh":
+            scaled = self.node("Mul", [z, self.number(numbers["beta"])], f"{name}.scaled")
+            tanh = self.node("Tanh", [scaled], f"{name}.tanh")
+            return self.node("Mul", [tanh, self.number(numbers["alpha"])], name)
         if activation == "softmax":
             return self.node("LogSoftmax" if self.network.notes.get("log") else "Softmax", [z], name, axis=-1)
         if activation == "silu":
@@ -206,7 +219,9 @@ class Writer:
         outputs = [f"{name}.Y", f"{name}.Y_h", f"{name}.Y_c"]
         for kind, output in zip(self.finals.values(), outputs[1:], strict=True):
             kind.append(output)
-        options = {"hidden_size": H}
+        options = {"hidden_size": H, **attributes_of(layer.activations, D)}
+        if layer.gate_clip is not None:
+            options["clip"] = float(layer.gate_clip)
         if D == 2:
             options["direction"] = "bidirectional"
         if layer.coupled:
@@ -277,18 +292,21 @@ class Writer:
 
 # What the graph says of each part of a network; dropout stands in the metadata.
 SAID = {"directions", "coupled", "dropout", "last", "weight_ih", "weight_hh", "bias", "peephole", "h0", "c0", "weight",
-        "activation"}  # fmt: skip
+        "activation", "activations"}  # fmt: skip
+WHY = {"cell_clip": ", as ONNX clips the sums of the gates alone",
+       "gate_clip": " without clip=True, as not all runtimes cut the sums of the gates as ONNX says"}  # fmt: skip
 
 
-def check(layers, recurrent, states) -> None:
+def check(layers, recurrent, states, clip) -> None:
     """ValueError for what ONNX, or this writer, cannot say."""
+    said = SAID | {"gate_clip"} if clip else SAID
     for n, layer in enumerate(layers):
         for part in (layer, *getattr(layer, "directions", ())):
             for one in fields(part):
                 value = getattr(part, one.name)
-                if one.name not in SAID and value != one.default:
-                    why = ", as ONNX clips the sums of the gates alone" if one.name == "cell_clip" else ""
-                    raise ValueError(f"{one.name}: expected {one.default} in layer {n}{why}, got {value}")
+                if one.name not in said and value != one.default:
+                    told = f"{one.default} in layer {n}{WHY.get(one.name, '')}"
+                    raise ValueError(f"{one.name}: expected {told}, got {value}")
     for n, layer in enumerate(recurrent):
         if layer.last and n < len(recurrent) - 1:
             raise ValueError(f"LSTM layer {n}: expected the outputs of all steps for the layer behind it")
@@ -303,14 +321,15 @@ def check(layers, recurrent, states) -> None:
 
 
 def attribute(name, value) -> bytes:
-    """An AttributeProto of a whole number, a real one, text, or several whole numbers."""
+    """An AttributeProto of a whole number, a real one, text, or several of one of them."""
     if isinstance(value, int):
         return encoded((1, name), (3, value), (20, 2))
     if isinstance(value, float):
         return encoded((1, name), (2, value), (20, 1))
     if isinstance(value, str):
         return encoded((1, name), (4, value), (20, 3))
-    return encoded((1, name), (8, list(value)), (20, 7))
+    field, kind = {float: (7, 6), int: (8, 7), str: (9, 8)}[type(value[0])]
+    return encoded((1, name), (field, list(value)), (20, kind))
 
 
 def info(name, kind, shape) -> bytes:
