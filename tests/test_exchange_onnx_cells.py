@@ -81,7 +81,8 @@ def test_every_gate_is_clipped():
 
 
 OURS = [(("hard_sigmoid", 0.3, 0.4), ("leaky_relu", 0.2), "softsign"), ("hard_sigmoid", "linear", "thresholded_relu"),
-        ("sigmoid", ("elu", 0.3), ("affine", 0.5, -0.1)), ("softplus", ("scaled_tanh", 1.7, 0.6), "relu")]  # fmt: skip
+        ("sigmoid", ("elu", 0.3), ("affine", 0.5, -0.1)), ("sigmoid", "softplus", ("scaled_tanh", 1.7, 0.6)),
+        (("scaled_tanh", 0.9, 0.6), "relu", "tanh")]  # fmt: skip
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])

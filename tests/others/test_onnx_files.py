@@ -117,7 +117,7 @@ def test_cells_with_activations_and_a_clip_there(activations, variant, clip, tmp
     """In onnxruntime; others leave the clip or activations out."""
     path = str(tmp_path / "cell.onnx")
     lstm = cylstm.LSTM(3, 5, 2, activations=activations, gate_clip=clip, seed=1, **variant)
-    lstm.parameters.flat = rng.uniform(-0.3, 0.3, lstm.parameters.size)  # softplus gates grow
+    lstm.parameters.flat = rng.uniform(-0.3, 0.3, lstm.parameters.size)
     exchange.save(lstm, path, clip=True)
     onnx.checker.check_model(onnx.load(path), full_check=True)
     x, (h, c) = rng.standard_normal((B, T, 3)).astype("f4"), rng.standard_normal((2, lstm.num_directions * 2, B, 5))
