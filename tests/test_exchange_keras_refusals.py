@@ -23,10 +23,12 @@ def told_by(config, path, content=CONTENT, **options):
 
 
 LAYERS = {
-    "recurrent activation of Keras 3": (lstm(4, recurrent_activation="hard_sigmoid"),
-        r"lstm: expected recurrent_activation sigmoid, got hard_sigmoid, relu6\(x \+ 3\) / 6 in Keras 3"),
-    "activation": (lstm(4, activation="relu"), "lstm: expected activation tanh, got relu"),
-    "no activation": (layer("LSTM", name="lstm", units=4), "lstm: expected activation tanh, got NoneType None"),
+    "recurrent activation": (lstm(4, recurrent_activation="silu"),
+                             "lstm: recurrent_activation: expected one of 'linear', .*, got 'silu'"),
+    "activation": (lstm(4, activation="softmax"), "lstm: activation: expected one of 'linear', .*, got 'softmax'"),
+    "of another formula": (lstm(4, activation="mish"), "lstm: expected an activation of linear, .*, got mish"),
+    "no activation": (layer("LSTM", name="lstm", units=4),
+                      "lstm: expected recurrent_activation, by its name, got NoneType None"),
     "backwards": (lstm(4, go_backwards=True), "lstm: expected go_backwards False, got bool True"),
     "time first": (lstm(4, time_major=True), "lstm: expected time_major False"),
     "option": (lstm(4, zoneout=0.5), "lstm: expected no option 'zoneout', which is not known here, got float 0.5"),
@@ -66,34 +68,33 @@ def test_layers_that_no_network_has(name, tmp_path):
         exchange.load(path)
 
 
-def test_hard_sigmoid_is_told_by_the_files_version(tmp_path):
-    config = sequential(lstm(4, recurrent_activation="hard_sigmoid"))
-    path = old(tmp_path / "m.h5", config, by_layers(arrays(lstm=(2, 4))), "2.2.4")
-    with pytest.raises(ValueError, match=r"got hard_sigmoid, clip\(0.2 x \+ 0.5, 0, 1\) in Keras 2"):
-        exchange.load(path)
-    old(path, config, by_layers(arrays(lstm=(2, 4))), "1.2.2")
+def test_files_of_keras_1_are_refused(tmp_path):
+    path = old(tmp_path / "m.h5", sequential(lstm(4)), by_layers(arrays(lstm=(2, 4))), "1.2.2")
     with pytest.raises(ValueError, match="expected a file of Keras 2 or 3, got one of Keras 1"):
         exchange.load(path)
 
 
 ACTIVATIONS = {
     "gelu": dense(3, activation="gelu"),  # by erf
-    "leaky_relu": dense(3, activation="leaky_relu"),  # of slope 0.2
-    "hard_sigmoid": dense(3, activation="hard_sigmoid"),
+    "mish": dense(3, activation="mish"),
     "a function": dense(3, activation={"class_name": "function", "config": "relu", "module": "builtins"}),
     "a list": dense(3, activation=["relu"]),
-    "LeakyReLU, by default": dense(3, activation=layer("LeakyReLU", name="a")),  # of slope 0.3
-    "LeakyReLU of Keras 2": dense(3, activation=layer("LeakyReLU", name="a", alpha=0.3)),
+    "a falling LeakyReLU": dense(3, activation=layer("LeakyReLU", name="a", alpha=-0.3)),
+    "a slope of text": dense(3, activation=layer("LeakyReLU", name="a", alpha="0.3")),
     "both names": dense(3, activation=layer("LeakyReLU", name="a", alpha=0.01, negative_slope=0.2)),
-    "ELU": dense(3, activation=layer("ELU", name="a", alpha=0.5)),
-    "a bounded ReLU": dense(3, activation=layer("ReLU", name="a", max_value=6.0)),
+    "ELU": dense(3, activation=layer("ELU", name="a", alpha=1e9)),
+    "a bounded ReLU": dense(3, activation=layer("ReLU", name="a", max_value=5.0)),
+    "a bounded leaky ReLU": dense(3, activation=layer("ReLU", name="a", max_value=6.0, negative_slope=0.1)),
+    "a threshold": dense(3, activation=layer("ReLU", name="a", threshold=0.5)),
     "Softmax over steps": dense(3, activation=layer("Softmax", name="a", axis=1)),
 }
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_of_another_formula(name, tmp_path):
-    with pytest.raises(ValueError, match=r"(dense|a): expected (an activation of|(LeakyReLU|ELU|ReLU|Softmax) with)"):
+    with pytest.raises(
+        ValueError, match=r"(dense|a): expected (an activation of|one of neg|a number for|the alpha|ReLU with|Soft)"
+    ):
         exchange.read(archive(tmp_path / "m.keras", sequential(TABLE, lstm(4), ACTIVATIONS[name]), CONTENT))
 
 

@@ -32,6 +32,18 @@ def functional(*parts, ids=False):
     return keras.Model(first, x)
 
 
+def cells(gates, other):
+    """Two LSTM layers, one of them in both directions, with these activations."""
+    options = {"recurrent_activation": gates, "activation": other}
+    return sequential(layers.Bidirectional(layers.LSTM(5, return_sequences=True, **options)),
+                      layers.Bidirectional(layers.LSTM(5, **options)), layers.Dense(2))  # fmt: skip
+
+
+CELLS = [("hard_sigmoid", "relu"), ("sigmoid", "softsign"), ("relu6", "elu"), ("sigmoid", "selu"),
+         ("softsign", "softplus"), ("hard_sigmoid", "leaky_relu"), ("tanh", "linear"),
+         ("sigmoid", "relu6")]  # fmt: skip
+if hasattr(keras.activations, "hard_tanh"):  # in later ones
+    CELLS.append(("hard_tanh", "hard_tanh"))
 BUILT = {
     "features": lambda: sequential(layers.LSTM(5, return_sequences=True), layers.Dense(2)),
     "ids": lambda: sequential(
@@ -51,13 +63,19 @@ BUILT = {
         layers.LSTM(5),
         *(layers.Dense(5, activation=name) for name in ("elu", "softplus", "softsign", "silu", "sigmoid")),
         layers.Dense(5), layers.LeakyReLU(negative_slope=0.01), layers.Dense(5), layers.ReLU(), layers.Dense(2)),
+    "more activations": lambda: sequential(
+        layers.LSTM(5),
+        *(layers.Dense(5, activation=name) for name in ("selu", "exponential", "relu6", "hard_sigmoid", "leaky_relu")),
+        layers.Dense(5), layers.LeakyReLU(negative_slope=0.3), layers.Dense(5), layers.ELU(alpha=0.4),
+        layers.Dense(5), layers.ReLU(max_value=6), layers.Dense(5), layers.ReLU(negative_slope=0.2), layers.Dense(2)),
+    **{f"cells of {gates} and {other}": functools.partial(cells, gates, other) for gates, other in CELLS},
 }  # fmt: skip
 
 
 def shaken(model, seed=1):
     rng = np.random.default_rng(seed)
     for weight in model.weights:
-        weight.assign(rng.uniform(-0.7, 0.7, weight.shape))
+        weight.assign(rng.uniform(-0.5, 0.5, weight.shape))
     return model
 
 
@@ -111,6 +129,10 @@ OURS = {
                       bidirectional=True, num_layers=2, before=[Dense(6, "tanh", bias=False)],
                       after=[Dense(4, "leaky_relu", dropout=0.5), Dense(4, "silu")], head_bias=False),
     "float64": dict(input_size=I, hidden_size=5, output_size=2, loss="mse", dtype="float64"),
+    "activations": dict(input_size=I, hidden_size=5, output_size=2, loss="mse", bidirectional=True,
+                        activations=(("hard_sigmoid", 1 / 6, 0.5), ("leaky_relu", 0.2), ("leaky_relu", 0.2)),
+                        after=[Dense(4, name) for name in ("selu", "relu6", ("elu", 0.5), ("leaky_relu", 0.3),
+                                                           ("hard_sigmoid", 1 / 6, 0.5), "exponential")]),
 }  # fmt: skip
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
-
+from cylstm.activations import CELL, as_activation, as_cell, name_of
 from cylstm.checks import describe, positive_int, real_in
+from cylstm.exchange.keras_activations import LAYERS_OF_ACTIVATIONS, NAMES, activation_of_layer, named
 
 __all__ = ["LAYERS", "Options", "Planned", "Told", "expected"]
 
@@ -25,20 +25,6 @@ TRAINING_ALONE = (
     "embeddings_regularizer", "kernel_constraint", "recurrent_constraint", "bias_constraint", "embeddings_constraint",
 )  # fmt: skip
 REAL_TYPES = ("float16", "bfloat16", "float32", "float64", "mixed_float16", "mixed_bfloat16")
-
-# Activations of the same formula here and in every Keras: its name -> ours. leaky_relu's slope and gelu are others.
-ACTIVATIONS = {"linear": "linear", "relu": "relu", "tanh": "tanh", "sigmoid": "sigmoid", "elu": "elu",
-               "softplus": "softplus", "softsign": "softsign", "silu": "silu", "swish": "silu",
-               "softmax": "softmax"}  # fmt: skip
-CELL = {"activation": "tanh", "recurrent_activation": "sigmoid"}
-HARD_SIGMOID = {2: "clip(0.2 x + 0.5, 0, 1) in Keras 2", 3: "relu6(x + 3) / 6 in Keras 3"}
-# Layers that are activations: what their options, under any of Keras's names for them, must be; absent ones are so.
-LAYERS_OF_ACTIVATIONS = {
-    "ReLU": ("relu", {("negative_slope",): 0.0, ("threshold",): 0.0, ("max_value",): None}, True),
-    "LeakyReLU": ("leaky_relu", {("negative_slope", "alpha"): 0.01}, False),  # 0.3 by default
-    "ELU": ("elu", {("alpha",): 1.0}, True),
-    "Softmax": ("softmax", {("axis",): -1}, True),
-}
 
 
 @dataclass
@@ -63,7 +49,8 @@ class Told:
 @dataclass
 class Planned:
     """A layer with weights. kind: "Embedding", "Dense", "LSTM", "CuDNNLSTM" or "Bidirectional". group: what its class
-    is called in .weights.h5; parts: where in there its arrays stand. units: H, O, or (V, E) of an embedding."""
+    is called in .weights.h5; parts: where in there its arrays stand. units: H, O, or (V, E) of an embedding.
+    activations: of an LSTM's cell, as `Recurrent` has them."""
 
     name: str
     kind: str
@@ -71,9 +58,10 @@ class Planned:
     parts: tuple[str, ...]
     units: int | tuple[int, int]
     bias: bool = True
-    activation: str = "linear"
+    activation: str | tuple = "linear"
     dropout: float = 0.0
     last: bool = False
+    activations: tuple | None = None
 
     @property
     def arrays(self) -> dict:
@@ -163,35 +151,17 @@ def expected(holder, key, kind, what):
     return value
 
 
-def activation_of(options, given) -> str:
-    """Our name of an activation, from a name or a layer. Raises ValueError, by its name, for another formula."""
+def activation_of(options, given):
+    """Ours for an activation's name or layer. Raises ValueError, by its name, for another formula."""
     if given is None:
         return "linear"
     if isinstance(given, dict) and given.get("class_name") in tuple(LAYERS_OF_ACTIVATIONS):
         return activation_of_layer(Options(given, options.told))
     if isinstance(given, dict):  # a function of its user's, whatever it is called
         options.refuse("an activation of Keras", f"{given.get('class_name')} {given.get('config')}")
-    if not isinstance(given, str) or given not in ACTIVATIONS:
-        options.refuse(f"an activation of {', '.join(ACTIVATIONS)}, or LeakyReLU of slope 0.01", given)
-    return ACTIVATIONS[given]
-
-
-def activation_of_layer(options) -> str:
-    ours, needed, by_default = LAYERS_OF_ACTIVATIONS[options.class_name]
-    for names, value in needed.items():
-        found = [options.take(name) for name in names if name in options.left] or [value if by_default else "another"]
-        if [plain(one) for one in found] != [plain(value)]:
-            options.refuse(f"{options.class_name} with {names[0]} {value}", found[0])
-    options.done()
-    return ours
-
-
-def plain(value):
-    """A number as float32 has it, which some versions write; of an array of one, which others write, the number."""
-    if isinstance(value, dict):
-        value = value.get("config", value)
-        value = value.get("value") if isinstance(value, dict) else value
-    return float(np.float32(value)) if isinstance(value, (int, float)) and abs(value) < 1e30 else value
+    if not isinstance(given, str) or given not in NAMES:
+        options.refuse(f"an activation of {', '.join(NAMES)}, or a layer of {', '.join(LAYERS_OF_ACTIVATIONS)}", given)
+    return named(given, options.told.major)
 
 
 # --- layers -----------------------------------------------------------------------------------------------------------
@@ -231,21 +201,23 @@ def time_distributed(options, plan):
     dense_layer(inner, plan, "time_distributed", "layer", options.name)
 
 
-def cell_activation(options, key, ours):
-    """ValueError for an activation of the cell that the LSTM here does not have, and its formula where it has two."""
-    given = options.take(key)
-    if given != ours:
-        told = f"{given}, {HARD_SIGMOID[options.told.major]}" if given == "hard_sigmoid" else given
-        options.refuse(f"{key} {ours}", told)
+def cell_activations(options):
+    """Those of an LSTM layer as `Recurrent` has them: Keras has one for the cell's input and its output."""
+    found = []
+    for key in ("recurrent_activation", "activation"):
+        given = options.take(key)
+        if given is None:
+            options.refuse(f"{key}, by its name", given)
+        found.append(as_activation(f"{options.name}: {key}", activation_of(options, given), CELL))
+    return as_cell(options.name, (found[0], found[1], found[1]))
 
 
 def lstm_options(options, backwards=False):
-    """(units, bias, return_sequences) of an LSTM layer; what the cell here does not do is refused by its name."""
-    if options.class_name == "LSTM":
-        for key, ours in CELL.items():
-            cell_activation(options, key, ours)
-    elif options.class_name != "CuDNNLSTM":  # which has the same two
+    """(units, bias, return_sequences, activations) of an LSTM layer; what the cell here does not do is refused by its
+    name."""
+    if options.class_name not in ("LSTM", "CuDNNLSTM"):
         options.refuse("an LSTM layer", options.class_name)
+    activations = cell_activations(options) if options.class_name == "LSTM" else None  # cuDNN has the plain ones alone
     options.must_be("go_backwards", backwards, False)
     options.must_be("time_major", False, False)
     if options.take("stateful"):
@@ -255,12 +227,13 @@ def lstm_options(options, backwards=False):
             options.told.left_out.append(f"{key} {share:g} of {options.name}")
     sizes = options.size("units"), options.flag("use_bias", True), options.flag("return_sequences")
     options.done()
-    return sizes
+    return *sizes, activations
 
 
 def lstm_layer(options, plan):
-    units, bias, sequences = lstm_options(options)
-    plan.append(Planned(options.name, options.class_name, "lstm", ("cell",), units, bias, last=not sequences))
+    units, bias, sequences, activations = lstm_options(options)
+    plan.append(Planned(options.name, options.class_name, "lstm", ("cell",), units, bias, last=not sequences,
+                        activations=activations))  # fmt: skip
 
 
 def bidirectional(options, plan):
@@ -275,9 +248,10 @@ def bidirectional(options, plan):
     for key in ("layer", "backward_layer", "return_sequences", "return_state", "stateful", "go_backwards"):
         options.take(key)  # Keras repeats the forward layer's
     options.done()
-    units, bias, sequences = found[0]
+    units, bias, sequences, activations = found[0]
     parts = ("forward_layer/cell", "backward_layer/cell")
-    plan.append(Planned(options.name, "Bidirectional", "bidirectional", parts, units, bias, last=not sequences))
+    plan.append(Planned(options.name, "Bidirectional", "bidirectional", parts, units, bias, last=not sequences,
+                        activations=activations))  # fmt: skip
 
 
 def dropout(options, plan):
@@ -312,7 +286,7 @@ def activation_layer(options, plan):
     if not plan or plan[-1].kind != "Dense" or plan[-1].activation != "linear":
         behind = "nothing" if not plan else plan[-1].name
         options.refuse("a dense layer without an activation before it", behind)
-    if plan[-1].dropout and ours not in ("relu", "leaky_relu"):  # f(m z) = m f(z) for these two
+    if plan[-1].dropout and name_of(ours) not in ("relu", "leaky_relu"):  # f(m z) = m f(z) for these two
         options.told.left_out.append(f"dropout {plan[-1].dropout:g} before {options.name}")
         plan[-1].dropout = 0.0
     plan[-1].activation = ours

@@ -9,18 +9,19 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from cylstm.activations import PLAIN
 from cylstm.checks import describe
+from cylstm.exchange.keras_activations import NAMES, keras_name, written_as
 from cylstm.exchange.keras_weights import h5py_or_why
-from cylstm.exchange.network import Embedding, Network, Recurrent
+from cylstm.exchange.network import Dense, Embedding, Network, Recurrent
 from cylstm.version import __version__
 
 __all__ = ["CONFIG", "METADATA", "WEIGHTS", "as_archive", "as_weights", "described"]
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 VERSION = "3.5.0"  # the oldest that tests have seen to open what is written
-ACTIVATIONS = ("linear", "relu", "tanh", "sigmoid", "elu", "softplus", "softsign", "silu", "softmax")  # of one formula
 SNAKE = {"Embedding": "embedding", "Dense": "dense", "LSTM": "lstm", "Bidirectional": "bidirectional",
-         "Dropout": "dropout", "LeakyReLU": "leaky_re_lu", "InputLayer": "input_layer"}  # fmt: skip
+         "Dropout": "dropout", "LeakyReLU": "leaky_re_lu", "ELU": "elu", "InputLayer": "input_layer"}  # fmt: skip
 DIRECTIONS = ("forward_lstm", "backward_lstm")
 
 
@@ -51,8 +52,8 @@ def described(network: Network) -> list[Layer]:
             found.append(embedding_of(n, layer))
         else:
             found.append((recurrent_of if isinstance(layer, Recurrent) else dense_of)(n, layer))
-            if getattr(layer, "activation", None) == "leaky_relu":
-                found.append(Layer("LeakyReLU", {"negative_slope": 0.01}, {}))
+            _, behind = written_as(layer.activation) if isinstance(layer, Dense) else ("", None)
+            found += [] if behind is None else [Layer(*behind, {})]
             if layer.dropout:
                 found.append(Layer("Dropout", {"rate": layer.dropout, "seed": None, "noise_shape": None}, {}))
     counts = {}
@@ -90,17 +91,31 @@ def embedding_of(n, layer):
 
 def dense_of(n, layer):
     expect_plain(f"layer {n}", layer, ("weight", "bias", "activation", "dropout"))
-    activation = "linear" if layer.activation == "leaky_relu" else layer.activation  # a layer of its own, of slope 0.01
-    if activation not in ACTIVATIONS:
-        told = ", ".join((*ACTIVATIONS, "leaky_relu"))
-        raise ValueError(f"layer {n}: expected an activation that Keras has a name for, {told}, got {activation}")
+    try:
+        activation, _ = written_as(layer.activation)
+    except ValueError as error:
+        raise ValueError(f"layer {n}: {error}") from None
     arrays = {"vars/0": layer.weight.T} | ({} if layer.bias is None else {"vars/1": layer.bias})
     return Layer("Dense", {"units": layer.width, "activation": activation, "use_bias": layer.bias is not None}, arrays)
 
 
+def cell_names(n, layer):
+    """Keras's recurrent_activation and activation."""
+    gates, *others = layer.activations or PLAIN
+    if others[0] != others[1]:
+        raise ValueError(f"layer {n}: expected one activation of the cell's input and its output, as Keras has, got "
+                         f"{others[0]!r} and {others[1]!r}")  # fmt: skip
+    names = {key: keras_name(one) for key, one in (("recurrent_activation", gates), ("activation", others[0]))}
+    if None in names.values():
+        told = f"{', '.join(NAMES)} by Keras 3's formulas"
+        raise ValueError(f"layer {n}: expected activations of {told}, got {gates!r} and {others[0]!r}")
+    return names
+
+
 def recurrent_of(n, layer):
     """An LSTM layer, or one of both directions: a Bidirectional of two."""
-    expect_plain(f"layer {n}", layer, ("directions", "dropout", "last"))
+    expect_plain(f"layer {n}", layer, ("directions", "dropout", "last", "activations"))
+    names = cell_names(n, layer)
     bias = any(one.bias is not None for one in layer.directions)
     ways = []
     for one in layer.directions:
@@ -109,7 +124,7 @@ def recurrent_of(n, layer):
         some = one.bias if one.bias is not None else np.zeros(G, one.weight_hh.dtype)
         ways.append([one.weight_ih.T, one.weight_hh.T, *([some] if bias else [])])
     options = [
-        {"units": layer.hidden_size, "activation": "tanh", "recurrent_activation": "sigmoid", "use_bias": bias,
+        {"units": layer.hidden_size, **names, "use_bias": bias,
          "return_sequences": not layer.last, "return_state": False, "go_backwards": bool(n), "stateful": False,
          "unroll": False, "dropout": 0.0, "recurrent_dropout": 0.0}
         for n in range(len(ways))
