@@ -60,6 +60,9 @@ def run_in_c(folder, x, real, ids=False):
 
 
 ACTIVATIONS = ["linear", "relu", "leaky_relu", "tanh", "sigmoid", "elu", "softplus", "softsign", "gelu_tanh", "silu"]
+NUMBERED = [("leaky_relu", 0.3), ("elu", 0.6), "hard_sigmoid", ("hard_sigmoid", 0.3, 0.7), "hard_tanh", "relu6", "selu",
+               "thresholded_relu", ("thresholded_relu", 0.2), ("affine", 0.5, -0.3), ("affine", 1e-5, 1e-7),
+               ("affine", 1e5, 0.0), ("scaled_tanh", 1.7, 0.6), "exponential"]  # fmt: skip
 MODELS = {
     "plain": dict(output_size=2, loss="mse"),
     "deep": dict(output_size=4, num_layers=3, head_bias=False),
@@ -83,6 +86,17 @@ def test_c_gives_the_models_outputs(name, rng, tmp_path):
     expected = model(x)[0] if model.loss.name == "mse" else model.predict_proba(x)
     got = run_in_c(tmp_path, x, "double" if name == "double" else "float")
     np.testing.assert_allclose(got.ravel(), expected.ravel(), rtol=0, atol=1e-14 if name == "double" else 1e-6)
+
+
+@pytest.mark.parametrize("name", NUMBERED)
+def test_c_gives_each_activations_outputs(name, rng, tmp_path):
+    model = cylstm.Model(3, 5, 2, loss="mse", before=[cylstm.Dense(6, "linear")], after=[cylstm.Dense(40, name)])
+    model.parameters.flat = rng.uniform(-0.8, 0.8, model.parameters.size)
+    exchange.save(model, tmp_path / "net.h", name="net")
+    x = rng.standard_normal((2, 40, 3)).astype(model.dtype)
+    expected = model(x)[0]
+    scale = abs(expected).max()
+    np.testing.assert_allclose(run_in_c(tmp_path, x, "float") / scale, expected / scale, rtol=0, atol=1e-6)
 
 
 def test_c_takes_ids(rng, tmp_path):
@@ -115,6 +129,8 @@ def test_constants_have_the_bits_of_the_weights(tmp_path, rng):
 
 @pytest.mark.parametrize("make, message", [
     (lambda: cylstm.LSTM(3, 5, bidirectional=True), "expected one direction, as a step in C has, got both"),
+    (lambda: cylstm.LSTM(3, 5, activations=("sigmoid", "relu", "tanh")), "expected no activations, which"),
+    (lambda: cylstm.LSTM(3, 5, gate_clip=0.5), "expected no gate_clip, which a step in C has not"),
     (lambda: cylstm.LSTM(3, 5, cell_clip=0.5), "expected no cell_clip, which a step in C has not"),
 ])  # fmt: skip
 def test_what_no_step_does_is_not_written(make, message, tmp_path):

@@ -12,14 +12,14 @@ from cylstm.exchange import onnx
 from cylstm.exchange.network import Dense, Direction, Embedding, Network, Recurrent, arrays_of
 from cylstm.exchange.onnx_file import FLOAT, INT32, INT64, read_file
 
-ACTIVATIONS = ["linear", "relu", "leaky_relu", "tanh", "sigmoid", "elu", "softplus", "softsign", "gelu_tanh", "silu",
-               "selu", "exponential", "hard_sigmoid", ("hard_sigmoid", 0.3, 0.25), "relu6", "hard_tanh",
-               "thresholded_relu", ("thresholded_relu", 0.3), ("leaky_relu", 0.2), ("elu", 0.7), ("affine", 0.3, -0.7),
-               ("scaled_tanh", 1.7, 0.6)]  # fmt: skip
+ACTIVATIONS = ["linear", "relu", "leaky_relu", "tanh", "sigmoid", "elu", "softplus", "softsign", "gelu_tanh", "silu"]
+NUMBERED = ["selu", "exponential", "hard_sigmoid", ("hard_sigmoid", 0.3, 0.25), "relu6", "hard_tanh",
+            "thresholded_relu", ("thresholded_relu", 0.3), ("leaky_relu", 0.2), ("elu", 0.7), ("affine", 0.3, -0.7),
+            ("scaled_tanh", 1.7, 0.6)]  # fmt: skip
 CAN = {name: options for name, options in MODELS.items() if name != "variants"} | {
     "activations": dict(input_size=3, hidden_size=5, output_size=4, loss="mse",
-                        before=[cylstm.Dense(3, name) for name in ACTIVATIONS],
-                        after=[cylstm.Dense(6, name, 0.125) for name in ACTIVATIONS]),
+                        before=[cylstm.Dense(3, name) for name in ACTIVATIONS + NUMBERED],
+                        after=[cylstm.Dense(6, name, 0.125) for name in ACTIVATIONS + NUMBERED]),
     "final states of both": dict(input_size=7, hidden_size=5, output_size=2, embedding_size=3, num_layers=2,
                                  output="last", bidirectional=True, labels=["no", "yes"]),
     "peepholes": dict(input_size=3, hidden_size=5, output_size=2, loss="mse", peepholes=True, num_layers=2),

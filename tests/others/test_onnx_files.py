@@ -10,7 +10,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from onnx.backend.test.case.node import lstm as node_tests  # noqa: E402
 from onnx.reference import ReferenceEvaluator  # noqa: E402
-from test_exchange_onnx import ACTIVATIONS  # noqa: E402
+from test_exchange_onnx import ACTIVATIONS, NUMBERED  # noqa: E402
 from test_exchange_onnx_cells import OURS as CELLS  # noqa: E402
 
 import cylstm  # noqa: E402
@@ -108,6 +108,18 @@ def test_a_layer_gives_the_same_numbers_there(bidirectional, tmp_path, rng):
     y, final = lstm(x, (h, c))
     for run in RUNTIMES:
         close(run(path, {"x": x, "h0": h, "c0": c}), [y, final.h, final.c])
+
+
+@pytest.mark.parametrize("name", NUMBERED)
+def test_dense_layers_with_numbers_there(name, tmp_path, rng):
+    path = str(tmp_path / "model.onnx")
+    model = cylstm.Model(3, 5, 2, loss="mse", after=[cylstm.Dense(20, name)], seed=1)
+    model.parameters.flat = rng.uniform(-0.8, 0.8, model.parameters.size)
+    exchange.save(model, path, states=False)
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    x = rng.standard_normal((B, T, 3)).astype("f4")
+    for run in RUNTIMES:
+        close(run(path, {"x": x}), [model(x)[0]])
 
 
 @pytest.mark.parametrize("clip", [None, 0.3])

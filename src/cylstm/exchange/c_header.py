@@ -13,23 +13,31 @@ from pathlib import Path
 import numpy as np
 
 from cylstm.checks import describe, path_name
-from cylstm.exchange.network import Dense, Network, Recurrent, expect_plain, naming, parted
+from cylstm.exchange.network import Dense, Network, Recurrent, expect_plain, naming, numbered, parted
 from cylstm.exchange.pytorch import named_arrays
 from cylstm.tensor_files import write_atomically
 
 __all__ = ["write"]
 
-# What an activation makes of v; F ends the names of functions, as in tanhf.
+# What an activation makes of v, with its ALPHA and BETA; F ends the names of functions, as in tanhf.
 ACTIVATIONS = {
     "relu": "v > 0 ? v : 0",
-    "leaky_relu": "v > 0 ? v : (REAL)0.01 * v",
+    "leaky_relu": "v > 0 ? v : ALPHA * v",
     "tanh": "tanhF(v)",
     "sigmoid": "NAME_sigmoid(v)",
-    "elu": "v > 0 ? v : expm1F(v)",
+    "elu": "v > 0 ? v : ALPHA * expm1F(v)",
     "softplus": "(v > 0 ? v : 0) + log1pF(expF(-fabsF(v)))",
     "softsign": "v / (1 + fabsF(v))",
     "gelu_tanh": "v * (1 + tanhF((REAL)0.7978845608028654 * (v + (REAL)0.044715 * v * v * v))) / 2",
     "silu": "v * NAME_sigmoid(v)",
+    "affine": "ALPHA * v + BETA",
+    "exponential": "expF(v)",
+    "hard_sigmoid": "ALPHA * v + BETA < 0 ? 0 : ALPHA * v + BETA > 1 ? 1 : ALPHA * v + BETA",
+    "hard_tanh": "v < -1 ? -1 : v > 1 ? 1 : v",
+    "relu6": "v < 0 ? 0 : v > 6 ? 6 : v",
+    "scaled_tanh": "ALPHA * tanhF(BETA * v)",
+    "selu": "(REAL)1.0507009873554805 * (v > 0 ? v : (REAL)1.6732632423543772 * expm1F(v))",
+    "thresholded_relu": "v > ALPHA ? v : 0",
 }
 
 HEAD = """\
@@ -119,7 +127,7 @@ def header_of(network, file) -> str:
     table, before, recurrent, _ = parted(network)
     expect_plain("a step in C", recurrent, known=("last", "h0", "c0"))
     for n, layer in enumerate(network.layers):
-        if isinstance(layer, Dense) and layer.activation not in ("linear", "softmax", *ACTIVATIONS):
+        if isinstance(layer, Dense) and numbered(layer.activation)[0] not in ("linear", "softmax", *ACTIVATIONS):
             raise ValueError(f"layer {n}: expected one of {', '.join(ACTIVATIONS)}, got {layer.activation!r}")
     first = before[0].weight if before else recurrent[0].directions[0].weight_ih
     sizes = {"inputs": 1 if table else first.shape[1], "outputs": network.layers[-1].width,
@@ -203,4 +211,13 @@ def dense_lines(layer, name, arrays, given, y):
         yield SOFTMAX.replace("WIDTH", str(O)).replace("Y", y)
     elif layer.activation != "linear":
         yield f"    for (int n = 0; n < {O}; n++) {{\n        const REAL v = {y}[n];\n"
-        yield f"        {y}[n] = {ACTIVATIONS[layer.activation]};\n    }}\n"
+        yield f"        {y}[n] = {expression_of(layer.activation)};\n    }}\n"
+
+
+def expression_of(activation) -> str:
+    """What an activation makes of v, in C."""
+    name, numbers = numbered(activation)
+    expression = ACTIVATIONS[name]
+    for place, number in numbers.items():
+        expression = expression.replace(place.upper(), f"(REAL){number!r}")
+    return expression

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 
 from cylstm import dense
+from cylstm.activations import ACTIVATIONS
 from cylstm.cell import SUFFIXES
 from cylstm.checks import describe
 from cylstm.init import LATER
@@ -22,6 +23,7 @@ from cylstm.text.vocabulary import Vocabulary
 
 __all__ = [
     "Dense", "Direction", "Embedding", "Network", "Recurrent", "expect_plain", "model_of", "naming", "network_of",
+    "numbered",
     "parted", "short",
 ]  # fmt: skip
 
@@ -165,6 +167,14 @@ def short(number) -> float:
     with np.errstate(over="ignore"):
         rounded = np.float32(number)
     return float(str(rounded)) if abs(float(rounded) - number) <= 1e-12 * abs(number) else float(number)
+
+
+def numbered(activation) -> tuple[str, dict]:
+    """The name of an activation, and its numbers by theirs."""
+    name, *numbers = (activation,) if isinstance(activation, str) else activation
+    given = ACTIVATIONS[name].given if name in ACTIVATIONS else {}
+    numbers = numbers or [number.usual for number in given.values()]
+    return name, {place: float(number) for place, number in zip(given, numbers, strict=True)}
 
 
 @contextlib.contextmanager

@@ -9,9 +9,9 @@ import numpy as np
 from cylstm.activations import ACTIVATIONS, PLAIN, as_activation, as_cell
 from cylstm.dense_oracle import ACTIVATIONS as FORMULAS
 from cylstm.dense_oracle import activation, bounded, elu, sigmoid
-from cylstm.exchange.network import short
+from cylstm.exchange.network import numbered, short
 
-__all__ = ["FUNCTIONS", "PROBES", "attributes_of", "cell_of", "formula_of", "numbers_of"]
+__all__ = ["FUNCTIONS", "PROBES", "attributes_of", "cell_of", "formula_of"]
 
 FAR = np.geomspace(1e-4, 1e5, 28)
 PROBES = np.concatenate([-FAR[::-1], np.linspace(-9, 9, 109), FAR])
@@ -111,14 +111,6 @@ def meant(number, numbers) -> float:
     return short(next((one for one in numbers if abs(one - number) <= 1e-9 * abs(number)), number))
 
 
-def numbers_of(one):
-    """The name of an activation, and its numbers by their names."""
-    name, *numbers = (one,) if isinstance(one, str) else one
-    given = ACTIVATIONS[name].given if name in ACTIVATIONS else {}
-    numbers = numbers or [number.usual for number in given.values()]
-    return name, {place: float(number) for place, number in zip(given, numbers, strict=True)}
-
-
 # --- LSTM nodes -------------------------------------------------------------------------------------------------------
 
 # Of the operator's text; upper and lower case are one. Those with an alpha or a beta have them here as there.
@@ -161,7 +153,7 @@ def attributes_of(activations, D) -> dict:
         return {}
     told = {"activations": [], "activation_alpha": [], "activation_beta": []}
     for one in D * tuple(activations):
-        name, numbers = numbers_of(("affine", 1.0, 0.0) if one == "linear" else one)
+        name, numbers = numbered(("affine", 1.0, 0.0) if one == "linear" else one)
         if name not in SPELLED:
             known = ", ".join(("linear", *SPELLED))
             raise ValueError(f"activations: expected those that ONNX's LSTM has, {known}, got {name!r}")

@@ -14,9 +14,9 @@ import numpy as np
 from cylstm.activations import name_of
 from cylstm.checks import describe, one_of
 from cylstm.exchange import onnx_notes
-from cylstm.exchange.network import Dense, Embedding, Network, Recurrent
+from cylstm.exchange.network import Dense, Embedding, Network, Recurrent, numbered
 from cylstm.exchange.onnx_file import DOUBLE, FLOAT, INT32, INT64
-from cylstm.exchange.onnx_functions import attributes_of, numbers_of
+from cylstm.exchange.onnx_functions import attributes_of
 from cylstm.exchange.onnx_nodes import gates_to
 from cylstm.exchange.protobuf import encoded
 from cylstm.tensor_files import write_atomically
@@ -178,7 +178,7 @@ class Writer:
         """f(z)."""
         if activation == "linear":
             return z
-        known, numbers = numbers_of(activation)
+        known, numbers = numbered(activation)
         if known in OPERATORS:
             return self.node(OPERATORS[known], [z], name, **numbers)
         if known in BOUNDS:
