@@ -72,7 +72,7 @@ def seeds():
         layer("Embedding", "e", "in", input_dim=7, output_dim=3, mask_zero=True),
         layer("Bidirectional", "b", "e", merge_mode="concat", layer=layer("LSTM", "f", **cell)),
         layer("Dropout", "d", "b", rate=0.5),
-        layer("LSTM", "l", "d", **cell),
+        layer("LSTM", "l", "d", **cell | dict(activation="hard_sigmoid")),
         layer("TimeDistributed", "t", "l", layer=layer("Dense", "x", units=5, activation=layer("ELU", "y", alpha=1.0))),
         layer("Dense", "z", "t", units=2),
         layer("LeakyReLU", "r", "z", negative_slope=0.01),

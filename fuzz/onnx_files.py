@@ -28,8 +28,9 @@ PATH = Path(FOLDER.name) / "given.onnx"
 @functools.cache
 def right_file():
     """A file as cylstm writes it: its bytes, and the fields of its graph by number."""
-    model = cylstm.Model(4, 2, 4, embedding_size=2, before=[cylstm.Dense(2, "silu")], bidirectional=True, seed=0)
-    exchange.save(model, PATH, lengths=True)
+    model = cylstm.Model(4, 2, 4, embedding_size=2, before=[cylstm.Dense(2, "silu")], bidirectional=True, seed=0,
+                         activations=("hard_sigmoid", ("leaky_relu", 0.2), "tanh"), gate_clip=2.0)  # fmt: skip
+    exchange.save(model, PATH, lengths=True, clip=True)
     content = PATH.read_bytes()
     graph = next(value for number, _, value in fields(memoryview(content)) if number == 7)
     parts = {}

@@ -64,6 +64,8 @@ REFUSED = {
     "a name of nobody": ([*START, node("MatMul", "nobody W2", "z"), *HEAD[1:]], "nobody: expected the output of a nod"),
     "an activation": ([*START, node("MatMul", "h W2", "z"), node("Mish", "z", "a"), node("MatMul", "a W3", "y")],
                       r"matmul of y \(MatMul\): node mish of a \(Mish\): expected one of the activations linear, relu"),
+    "nearly one": ([*START, node("MatMul", "h W2", "z"), node("Mul", "z nearly", "a"), node("Sigmoid", "a", "y")],
+                   r"sigmoid of y \(Sigmoid\): expected one of the activations"),
     "a slope": ([*START, node("MatMul", "h W2", "z"), node("LeakyRelu", "z", "y", alpha=-0.25)], "one of the activati"),
     "a clipped relu": ([*START, node("MatMul", "h W2", "z"), node("Relu", "z", "a"), node("Min", "a large", "y")],
                        r"min of y \(Min\): expected one of the activations"),
@@ -100,7 +102,13 @@ REFUSED = {
 def test_what_no_network_says_is_refused_by_the_node(name, read):
     nodes, message = REFUSED[name]
     outputs = ["p"] if name == "softmax over steps" else ["y"]
-    given = tensors(W3=dense(2, 6)[0], W3_=dense(H, H)[0], rows=numbers(1, B, H), large=np.array(7.0, "f4"))
+    given = tensors(
+        W3=dense(2, 6)[0],
+        W3_=dense(H, H)[0],
+        rows=numbers(1, B, H),
+        large=np.array(7.0, "f4"),
+        nearly=np.array(1.0001, "f4"),
+    )
     with pytest.raises(ValueError, match=message) as error:
         read(nodes, given, outputs=outputs)
     assert "graph.onnx: " in str(error.value) and "\n" not in str(error.value)
