@@ -63,25 +63,25 @@ FUNCTIONS = {**{name: (of, 1) for name, of in UNARY.items()}, **{name: (of, 2) f
 # --- a formula by its numbers -----------------------------------------------------------------------------------------
 
 
+@np.errstate(all="ignore")
 def formula_of(probe, numbers=()):
     """The activation of `cylstm.Dense` that gives these values for PROBES, or None. numbers: what stands in the
     formula, of which its own are taken where they are among these."""
-    counted, found = NEAR | np.isfinite(probe), []
+    counted = NEAR | np.isfinite(probe)
     for name, *given in candidates(probe):
         try:
             if fits(as_activation("activation", (name, *map(float, given))), probe, counted):
                 return as_activation("activation", (name, *(meant(number, numbers) for number in given)))
         except ValueError:
             continue
-    for number in numbers:  # no value tells of where between two probes a threshold is
-        if 0 < number < PROBES[-1] and fits(one := ("thresholded_relu", short(number)), probe, counted):
-            found.append(one)
+    # No value tells where between two probes a threshold is.
+    found = [one for number in numbers if 0 < number < PROBES[-1]
+             and fits(one := ("thresholded_relu", short(number)), probe, counted)]  # fmt: skip
     return as_activation("activation", found[0]) if len(found) == 1 else None
 
 
 def fits(one, probe, counted) -> bool:
-    with np.errstate(all="ignore"):
-        expected = activation(one, PROBES)[0]
+    expected = activation(one, PROBES)[0]
     return np.allclose(probe[counted], expected[counted], rtol=CLOSE, atol=1e-9)
 
 
@@ -90,20 +90,19 @@ def candidates(probe):
     for name, one in ACTIVATIONS.items():
         if name != "thresholded_relu" and None not in [number.usual for number in one.given.values()]:
             yield (name,)
-    with np.errstate(all="ignore"):
-        low, zero, high = (int(np.argmin(abs(PROBES - z))) for z in (-9, 0, 9))
-        yield "leaky_relu", probe[low] / PROBES[low]
-        yield "elu", probe[low] / np.expm1(PROBES[low])
-        slope = (probe[high] - probe[low]) / (PROBES[high] - PROBES[low])
-        yield "affine", slope, probe[zero] - slope * PROBES[zero]
-        inner = np.flatnonzero((probe > 0) & (probe < 1))
-        if len(inner) > 1:
-            first, last = inner[[0, -1]]
-            slope = (probe[last] - probe[first]) / (PROBES[last] - PROBES[first])
-            yield "hard_sigmoid", slope, probe[first] - slope * PROBES[first]
-        share = probe / probe[-1]
-        middle = int(np.argmin(abs(share - 0.5)))
-        yield "scaled_tanh", probe[-1], np.arctanh(share[middle]) / PROBES[middle]
+    low, zero, high = (int(np.argmin(abs(PROBES - z))) for z in (-9, 0, 9))
+    yield "leaky_relu", probe[low] / PROBES[low]
+    yield "elu", probe[low] / np.expm1(PROBES[low])
+    slope = (probe[high] - probe[low]) / (PROBES[high] - PROBES[low])
+    yield "affine", slope, probe[zero] - slope * PROBES[zero]
+    inner = np.flatnonzero((0 < probe) & (probe < 1))
+    if len(inner) > 1:
+        first, last = inner[[0, -1]]
+        slope = (probe[last] - probe[first]) / (PROBES[last] - PROBES[first])
+        yield "hard_sigmoid", slope, probe[first] - slope * PROBES[first]
+    share = probe / probe[-1]
+    middle = int(np.argmin(abs(share - 0.5)))
+    yield "scaled_tanh", probe[-1], np.arctanh(share[middle]) / PROBES[middle]
 
 
 def meant(number, numbers) -> float:
