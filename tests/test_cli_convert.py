@@ -53,7 +53,7 @@ def test_formats_by_name_and_options(model, capsys):
     (["model.safetensors", "./model.safetensors"], "IN, OUT: expected different files, got model.safetensors twice"),
     (["model.safetensors", "absent/out.onnx"], "OUT: expected a file in an existing folder that can be written to"),
     (["model.safetensors", "out.onnx", "--writing", "length=true"],
-     "--writing: expected NAME=VALUE of states, lengths, dtype, got 'length=true'"),
+     "--writing: expected NAME=VALUE of states, lengths, clip, dtype, got 'length=true'"),
     (["model.safetensors", "out.onnx", "--writing", "states"], "--writing: expected NAME=VALUE of states,"),
     (["model.safetensors", "out.onnx", "--reading", "output=y"],
      "--reading: expected nothing for cylstm, which has no options, got 'output=y'"),

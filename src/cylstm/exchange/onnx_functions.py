@@ -95,7 +95,7 @@ def candidates(probe):
     yield "elu", probe[low] / np.expm1(PROBES[low])
     slope = (probe[high] - probe[low]) / (PROBES[high] - PROBES[low])
     yield "affine", slope, probe[zero] - slope * PROBES[zero]
-    inner = np.flatnonzero((0 < probe) & (probe < 1))
+    inner = np.flatnonzero((probe > 0) & (probe < 1))
     if len(inner) > 1:
         first, last = inner[[0, -1]]
         slope = (probe[last] - probe[first]) / (PROBES[last] - PROBES[first])
