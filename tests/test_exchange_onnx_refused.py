@@ -31,7 +31,6 @@ def lstm_with(inputs="steps W R B", **attributes):
 
 
 REFUSED = {
-    "reverse": (lstm_with(direction="reverse"), r"lstm of Y \(LSTM\): expected direction forward or bidirectional, go"),
     "a direction": (lstm_with(direction="sideways"), r"lstm of Y \(LSTM\): expected a direction forward, reverse or b"),
     "an activation of nobody": (lstm_with(activations=["Sigmoid", "Mish", "Tanh"]),
                                 r"lstm of Y \(LSTM\): expected activations of Relu, Tanh, .*, got Mish"),

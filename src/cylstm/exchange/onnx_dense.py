@@ -123,7 +123,7 @@ def with_last(stream) -> tuple:
     if not places:
         raise Refused("expected a step of an LSTM's outputs, got one of the input")
     layer = stream.layers[places[-1]]
-    if stream.kind == "y" and (stream.step != -1 or len(layer.directions) == 2):
+    if stream.kind == "y" and (stream.step != -1 or len(layer.directions) == 2 or layer.reverse):
         raise Refused("expected a layer's final state, got one step of its outputs, which in a direction that begins "
                       "at the end has seen that step alone")  # fmt: skip
     if stream.kind == "y" and stream.ragged:

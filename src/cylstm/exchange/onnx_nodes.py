@@ -98,8 +98,6 @@ class LSTMNode:
     def layer(self, h0=None, c0=None) -> Recurrent:
         """The layer with this first state, (D, H) each. Raises ValueError."""
         D = len(self.W)
-        if self.direction == "reverse":
-            raise ValueError(f"{self.told}: expected direction forward or bidirectional, got reverse alone")
         try:
             activations = cell_of(self.activations, self.activation_alpha, self.activation_beta, D)
         except ValueError as error:
@@ -113,7 +111,8 @@ class LSTMNode:
                       None if P is None else peephole_from(P[d]), None if h0 is None else h0[d],
                       None if c0 is None else c0[d])
             for d in range(D)
-        ), coupled=bool(self.input_forget), activations=activations, gate_clip=clip)  # fmt: skip
+        ), coupled=bool(self.input_forget), activations=activations, gate_clip=clip,
+            reverse=self.direction == "reverse")  # fmt: skip
 
     def stand_in(self) -> Recurrent:
         """A layer of these sizes, in the place of one that there is not."""

@@ -222,8 +222,8 @@ class Writer:
         options = {"hidden_size": H, **attributes_of(layer.activations, D)}
         if layer.gate_clip is not None:
             options["clip"] = float(layer.gate_clip)
-        if D == 2:
-            options["direction"] = "bidirectional"
+        if D == 2 or layer.reverse:
+            options["direction"] = "bidirectional" if D == 2 else "reverse"
         if layer.coupled:
             options["input_forget"] = 1
         inputs = [
@@ -291,8 +291,8 @@ class Writer:
 
 
 # What the graph says of each part of a network; dropout stands in the metadata.
-SAID = {"directions", "coupled", "dropout", "last", "weight_ih", "weight_hh", "bias", "peephole", "h0", "c0", "weight",
-        "activation", "activations"}  # fmt: skip
+SAID = {"directions", "reverse", "coupled", "dropout", "last", "weight_ih", "weight_hh", "bias", "peephole", "h0", "c0",
+        "weight", "activation", "activations"}  # fmt: skip
 WHY = {"cell_clip": ", as ONNX clips the sums of the gates alone",
        "gate_clip": " without clip=True, as not all runtimes cut the sums of the gates as ONNX says"}  # fmt: skip
 
