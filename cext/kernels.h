@@ -5,7 +5,8 @@
  * double, and is reached through the tables below; kernels.def says what each one does.
  *
  * Letters: B rows of a batch, H hidden units, K inner dimension of a product, V classes of a softmax,
- * N rows of a packed sequence. `lanes` is the number of reals in one vector; Hp is H rounded up to a multiple of it.
+ * N rows of a packed sequence, Y numbers of h (H, or P behind a projection). `lanes` is the number of reals in one
+ * vector; Hp is H rounded up to a multiple of it, and Yp so of Y.
  *
  * PANELS. The four gates of one vector of hidden units lie together, so that a row's new cell state needs nothing
  * from outside one panel (here lanes = 4, H = 6, so Hp = 8 and the last two lanes of panel 1 are zero padding):
@@ -121,6 +122,7 @@ enum {
  * their rows are Hp, of gates 4*Hp, apart. */
 typedef struct {
     ptrdiff_t B, H;        /* rows that are alive, hidden units */
+    ptrdiff_t Y;           /* numbers of h_prev: H, or fewer behind a projection */
     ptrdiff_t first, last; /* the units to be computed, multiples of lanes */
     int flags;
     int form;              /* of R */
@@ -128,12 +130,12 @@ typedef struct {
     const void *peepholes; /* (3, Hp): of i, f, o; zeros in the padding */
     double clip, gate_clip;
     const cylstm_activation *activations; /* of i, f and o, of g, of c; each rises all the way */
-    const void *h_prev;    /* (B, Hp), tiles where R is; forward only */
+    const void *h_prev;    /* (B, Yp), tiles where R is; forward only */
     const void *c_prev;    /* (B, Hp) */
     void *gates;           /* (B, 4*Hp) */
     void *c;               /* (B, Hp) */
-    void *h;               /* (B, Hp); forward only */
-    const void *dh;        /* (B, Hp); backward only, as dc is */
+    void *h;               /* (B, Hp), before a projection; forward only */
+    const void *dh;        /* (B, Hp), of that h; backward only, as dc is */
     void *dc;              /* (B, Hp) */
 } cylstm_step;
 

@@ -41,14 +41,15 @@ def expect_same(got, expected, bound=1e-11):
     np.testing.assert_allclose(got, expected, rtol=0, atol=bound * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("B, T, I, H, L, D, ragged", [(5, 7, 3, 11, 2, 2, True), (37, 9, 18, 65, 2, 1, False),
-                                                      (1, 23, 6, 17, 1, 1, False)])  # fmt: skip
-def test_cython_calls_give_the_oracles_numbers(streams, isa, rng, B, T, I, H, L, D, ragged):
-    layer = LSTM(I, H, L, bidirectional=D == 2, dtype="float64", seed=1)
+@pytest.mark.parametrize("B, T, I, H, P, L, D, ragged", [(5, 7, 3, 11, 0, 2, 2, True), (37, 9, 18, 65, 0, 2, 1, False),
+                                                         (1, 23, 6, 17, 0, 1, 1, False), (6, 7, 3, 19, 5, 2, 2, True),
+                                                         (9, 8, 5, 20, 17, 2, 1, False)])  # fmt: skip
+def test_cython_calls_give_the_oracles_numbers(streams, isa, rng, B, T, I, H, P, L, D, ragged):
+    layer, Y = LSTM(I, H, L, bidirectional=D == 2, proj_size=P, dtype="float64", seed=1), P or H
     lengths = rng.integers(1, T + 1, B) if ragged else None
     resets = rng.random((B, T)) < 0.2 if ragged else None
-    x, dy = rng.standard_normal((B, T, I)), rng.standard_normal((B, T, D * H))
-    h0, c0, dhn, dcn = rng.standard_normal((4, L * D, B, H))
+    x, dy = rng.standard_normal((B, T, I)), rng.standard_normal((B, T, D * Y))
+    h0, c0, dhn, dcn = (rng.standard_normal((L * D, B, width)) for width in (Y, H, Y, H))
     call = Call(layer, B, T, lengths=lengths, resets=resets, training=True)
     for _ in range(2):  # memory used again must not show
         got = streams.train(call, x, h0, c0, dy, dhn, dcn)

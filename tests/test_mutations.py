@@ -92,6 +92,19 @@ DROP_MUTATIONS = {  # of a cell whose inputs, states and weights are dropped
         "    dlayer = dlayer if input_mask is None else dlayer * input_mask\n", ""),
     "forward, no input dropped": (" * (1.0 if input_mask is None else input_mask)", ""),
 }  # fmt: skip
+OF_R_P = "dR_p += dh_t.T @ (o[t] * variant.squashed(c[t + 1], 2)[0])"
+PROJECTION_MUTATIONS = {
+    "a tanh behind the projection": ("h_t = h_t @ variant.R_p.T\n", "h_t = np.tanh(h_t @ variant.R_p.T)\n"),
+    "forward, of c alone": ("h_t = h_t @ variant.R_p.T\n", "h_t = np.tanh(c_t) @ variant.R_p.T\n"),
+    "no gradient of a projection": (f"            {OF_R_P}\n", "            pass\n"),
+    "a projection trained on c alone": (OF_R_P, "dR_p += dh_t.T @ tanh_c"),
+    "a projection trained on the step before": (
+        OF_R_P, "dR_p += dh_t.T @ (o[t] * np.tanh(c[t]))"),
+    "the last step's alone": ("dR_p += dh_t.T", "dR_p = dh_t.T"),
+    "trained on what comes from above alone": ("dR_p += dh_t.T", "dR_p += dy[t].T"),
+    "back through the first numbers of h": (
+        "dh_t = dh_t @ variant.R_p\n", "dh_t = dh_t @ np.eye(*variant.R_p.shape)\n"),
+}  # fmt: skip
 LOSS_MUTATIONS = {
     "log without the log-sum-exp": ("    log_p = logits - log_sum\n", "    log_p = np.log(np.abs(logits))\n"),
     "a bare log of the softmax": (
@@ -106,13 +119,13 @@ FIRST_STATE_MUTATIONS = {
     "h begins with zeros behind a reset": ("h, c = keep * h + (1 - keep) * variant.first[0], ", "h, c = keep * h, "),
     "its gradient is not masked": ("(1 - keep[t]) * mask * (dz @ R)", "(1 - keep[t]) * (dz @ R)"),
     "c begins with zeros behind a reset": ("keep * c + (1 - keep) * variant.first[1]\n", "keep * c\n"),
-    "no gradient of h at resets": ("dfirst += [((1 - keep[t]) * mask * (dz @ R))", "dfirst += [0 * (dz @ R)"),
-    "that of what was kept": ("dfirst += [((1 - keep[t]) * mask * (dz @ R))", "dfirst += [(keep[t] * (dz @ R))"),
+    "no gradient of h at resets": ("dh_first += ((1 - keep[t]) * mask * (dz @ R))", "dh_first += (0 * (dz @ R))"),
+    "that of what was kept": ("dh_first += ((1 - keep[t]) * mask * (dz @ R))", "dh_first += (keep[t] * (dz @ R))"),
     "no gradient of c at resets": ("((1 - keep[t]) * dc_prev)", "(0 * dc_prev)"),
     "c's from behind the step": ("((1 - keep[t]) * dc_prev)", "((1 - keep[t]) * dc_t)"),
-    "no gradient where rows begin": ("begun = 0 if given else ", "begun = 0 * "),
-    "that of a state which the caller gave": ("begun = 0 if given else ", "begun = "),
-    "of one row": ("np.stack([dh0[n].sum(axis=0), ", "np.stack([dh0[n, 0], "),
+    "no gradient where rows begin": ("(0 if given else begun.sum(axis=0))", "0"),
+    "that of a state which the caller gave": ("(0 if given else begun.sum(axis=0))", "begun.sum(axis=0)"),
+    "of one row": ("begun.sum(axis=0)", "begun[0]"),
 }
 
 
@@ -126,13 +139,13 @@ def mutated(line, mistake, original=oracle):
     return module
 
 
-def worst_gradient_error(module, peepholes=False, **cell):
+def worst_gradient_error(module, peepholes=False, proj_size=0, **cell):
     """The largest relative error of any gradient of one layer, with every step and the final state in the loss."""
     rng = np.random.default_rng(5)
-    layout = LSTM.layout(5, 3, peepholes=peepholes)
+    layout, Y = LSTM.layout(5, 3, peepholes=peepholes, proj_size=proj_size), proj_size or 3
     params = {name: rng.standard_normal(shape) * 0.6 for name, shape in layout.items()}
-    x, h0, c0 = rng.standard_normal((2, 4, 5)), rng.standard_normal((1, 2, 3)), rng.standard_normal((1, 2, 3))
-    dy, dh, dc = rng.standard_normal((2, 4, 3)), rng.standard_normal((1, 2, 3)), rng.standard_normal((1, 2, 3))
+    x, h0, c0 = rng.standard_normal((2, 4, 5)), rng.standard_normal((1, 2, Y)), rng.standard_normal((1, 2, 3))
+    dy, dh, dc = rng.standard_normal((2, 4, Y)), rng.standard_normal((1, 2, Y)), rng.standard_normal((1, 2, 3))
 
     def loss():
         y, (h, c), _ = module.forward(x, params, (h0, c0), **cell)
@@ -219,6 +232,15 @@ def test_the_unchanged_first_state_passes():
 @pytest.mark.parametrize("mistake", FIRST_STATE_MUTATIONS)
 def test_a_mistake_in_the_first_state_fails_the_gradient_check(mistake):
     assert first_state_error(mutated(*FIRST_STATE_MUTATIONS[mistake])) > 1000 * RTOL
+
+
+def test_the_unchanged_projection_passes():
+    assert worst_gradient_error(oracle, proj_size=2) <= RTOL
+
+
+@pytest.mark.parametrize("mistake", PROJECTION_MUTATIONS)
+def test_a_mistake_in_a_projection_fails_the_gradient_check(mistake):
+    assert worst_gradient_error(mutated(*PROJECTION_MUTATIONS[mistake]), proj_size=2) > 1000 * RTOL
 
 
 def loss_check(module):

@@ -149,8 +149,9 @@ def to_steps(model, slopes, shape, real):
     dy = dstate = None
     for kind, dh in slopes.items():
         if kind == "last":
-            D, H = model.lstm.num_directions, model.hidden_size
-            dstate = State(*np.zeros((2, model.num_layers * D, shape[0], H), model.dtype))
+            D, H = model.lstm.num_directions, model.lstm.h_size
+            rows = model.num_layers * D, shape[0]
+            dstate = State(*(np.zeros((*rows, width), model.dtype) for width in (H, model.hidden_size)))
             for d in range(D):
                 dstate.h[len(dstate.h) - D + d] = dh[:, d * H : (d + 1) * H]
             continue
@@ -213,7 +214,7 @@ def in_batches(model, x, state, lengths, resets, kept=None) -> tuple[dict, State
     lengths = None if lengths is None else check_lengths(lengths, B, T)
     resets = None if resets is None else check_resets(resets, B, T, True)
     final = model.initial_state(B)
-    state = None if state is None else State(*check_state("state", state, final.h.shape, model.dtype))
+    state = None if state is None else State(*check_state("state", state, final, model.dtype))
     rows_at_once = at_once(T)
     if kept is None and model.inputs is not None:
         model.inputs.check_all(x, None if lengths is None else np.arange(T) < lengths[:, None])

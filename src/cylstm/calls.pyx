@@ -61,7 +61,7 @@ cdef class Call:
         if self.training:
             work.lay_out_backward(weights, self.members)
         # For final states, or gradients of initial ones, that nobody wants.
-        self.spare_state = aligned_empty(2 * weights.L * weights.D * B * weights.H, layer.dtype).view("u1")
+        self.spare_state = aligned_empty(weights.L * weights.D * B * (weights.Y + weights.H), layer.dtype).view("u1")
         cdef unsigned char[::1] spare = self.spare_state
         self.at_spare, self.doubles = &spare[0], work.doubles
         self.work, self.at_forward, self.at_backward = work, &work.forward, &work.backward
@@ -138,7 +138,7 @@ cdef int forward(Call call, bint doubles, const void* x, const void* h0, const v
     cdef Forward* f = <Forward*>call.at_forward
     cdef Interrupt interrupt
     cdef Py_ssize_t I = f.directions[0].I, item = 8 if doubles else 4
-    cdef Py_ssize_t state = f.L * f.D * f.s.B * f.directions[0].H * item
+    cdef Py_ssize_t state = f.L * f.D * f.s.B * f.directions[0].Y * item
     if call.packs:
         f.record.inputs.caller, f.record.inputs.row, f.record.inputs.step = x, f.s.T * I, I
     else:
@@ -167,7 +167,7 @@ cdef int backward(Call call, bint doubles, const void* dy, const void* dhn, cons
     cdef Forward* f = <Forward*>call.at_forward
     cdef Backward* b = <Backward*>call.at_backward
     cdef Interrupt interrupt
-    cdef Py_ssize_t width = f.D * f.directions[0].H, item = 8 if doubles else 4
+    cdef Py_ssize_t width = f.D * f.directions[0].Y, item = 8 if doubles else 4
     if not call.taped:
         with gil:
             raise RuntimeError("backward: expected a forward call with training=True before each, got none")
@@ -176,7 +176,7 @@ cdef int backward(Call call, bint doubles, const void* dy, const void* dhn, cons
     b.dy, b.dy_row, b.dy_step, b.dhn, b.dcn = dy, f.s.T * width, width, dhn, dcn
     b.dx, b.dx_row, b.dx_step, b.dflat = dx, f.s.T * f.directions[0].I, f.directions[0].I, dparameters
     b.dh0 = dh0 if dh0 != NULL else call.at_spare
-    b.dc0 = dc0 if dc0 != NULL else <char*>call.at_spare + f.L * f.D * f.s.B * f.directions[0].H * item
+    b.dc0 = dc0 if dc0 != NULL else <char*>call.at_spare + f.L * f.D * f.s.B * f.directions[0].Y * item
     cdef bint fits
     if call.bounded:
         fits = call.forward_fits and backward_fits_tiles(b)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cylstm.activations import PLAIN, as_cell
-from cylstm.checks import real_in
+from cylstm.checks import positive_int, real_in
 from cylstm.init import forget_gate, orthogonal_gates, uniform, zeros
 
 __all__ = ["PARAMETERS", "VARIANTS", "CellType", "initialise", "layout", "offsets", "parameters_of"]
@@ -31,7 +31,8 @@ class CellType:
     -cell_clip..cell_clip (Sak, Senior & Beaufays 2014); None for no bounds. activations: of the gates i, f and o, of g,
     and of c in h, as cylstm.activations has them; None for sigmoid, tanh, tanh. gate_clip: what the gates and g are
     functions of stays within -gate_clip..gate_clip (ONNX). first_state: what begins, begins with a state that is
-    learnt, not with zeros. reverse: the only direction runs from the end of each row to its start.
+    learnt, not with zeros. reverse: the only direction runs from the end of each row to its start. proj_size: P, with
+    which h = R_p (o tanh c) has P numbers, 0 < P < H (Sak, Senior & Beaufays 2014); 0 for no projection.
     """
 
     bias: bool = True
@@ -42,22 +43,32 @@ class CellType:
     gate_clip: float | None = None
     first_state: bool = False
     reverse: bool = False
+    proj_size: int = 0
 
     @classmethod
-    def checked(cls, dtype, *, cell_clip, activations, gate_clip, **switches) -> CellType:
+    def checked(cls, dtype, *, cell_clip, activations, gate_clip, proj_size, **switches) -> CellType:
         """Raises TypeError or ValueError that names the argument."""
         info = np.finfo(dtype)
-        clips = {
+        numbers = {
             name: None if clip is None else real_in(name, clip, float(info.tiny), float(info.max))
             for name, clip in (("cell_clip", cell_clip), ("gate_clip", gate_clip))
         }
+        numbers["proj_size"] = positive_int("proj_size", proj_size, 0)
         activations = as_cell("activations", activations)
-        return cls(**{name: bool(value) for name, value in switches.items()}, activations=activations, **clips)
+        return cls(**{name: bool(value) for name, value in switches.items()}, activations=activations, **numbers)
 
     @property
     def all_activations(self) -> tuple:
         """The three of `activations`, whichever they are."""
         return self.activations or PLAIN
+
+    def width(self, H: int) -> int:
+        """How many numbers h has, of H hidden units: Y, which are P with a projection and H without. Raises TypeError
+        or ValueError that names proj_size."""
+        P = positive_int("proj_size", self.proj_size, 0)
+        if P >= H:
+            raise ValueError(f"proj_size: expected less than hidden_size, {H}, got {P}")
+        return P or H
 
     @property
     def variant(self) -> dict:
@@ -79,24 +90,25 @@ VARIANTS = tuple(field.name for field in fields(CellType) if field.name != "bias
 class Row(NamedTuple):
     """One parameter of each layer and direction.
 
-    shape: of its I inputs and H hidden units. initial: fills an array in place. torch: what torch.nn.LSTM calls it,
-    several names where its parts are summed, as its biases are.
+    shape: of its I inputs, H hidden units and the Y numbers of h. initial: fills an array in place. torch: what
+    torch.nn.LSTM calls it, several names where its parts are summed, as its biases are.
     """
 
     name: str
-    shape: Callable[[int, int], tuple[int, ...]]
+    shape: Callable[[int, int, int], tuple[int, ...]]
     initial: Callable
     torch: tuple[str, ...]
     belongs: Callable[[CellType], bool] = lambda cell: True
 
 
 PARAMETERS = (
-    Row("weight_ih", lambda I, H: (4 * H, I), uniform, ("weight_ih",)),
-    Row("weight_hh", lambda I, H: (4 * H, H), orthogonal_gates, ("weight_hh",)),
-    Row("bias", lambda I, H: (4 * H,), forget_gate, ("bias_ih", "bias_hh"), lambda cell: cell.bias),
-    Row("peephole", lambda I, H: (3, H), zeros, ("peephole",), lambda cell: cell.peepholes),  # of i, f, o
-    Row("h0", lambda I, H: (H,), zeros, ("h0",), lambda cell: cell.first_state),
-    Row("c0", lambda I, H: (H,), zeros, ("c0",), lambda cell: cell.first_state),
+    Row("weight_ih", lambda I, H, Y: (4 * H, I), uniform, ("weight_ih",)),
+    Row("weight_hh", lambda I, H, Y: (4 * H, Y), orthogonal_gates, ("weight_hh",)),
+    Row("bias", lambda I, H, Y: (4 * H,), forget_gate, ("bias_ih", "bias_hh"), lambda cell: cell.bias),
+    Row("peephole", lambda I, H, Y: (3, H), zeros, ("peephole",), lambda cell: cell.peepholes),  # of i, f, o
+    Row("weight_hr", lambda I, H, Y: (Y, H), uniform, ("weight_hr",), lambda cell: cell.proj_size > 0),
+    Row("h0", lambda I, H, Y: (Y,), zeros, ("h0",), lambda cell: cell.first_state),
+    Row("c0", lambda I, H, Y: (H,), zeros, ("c0",), lambda cell: cell.first_state),
 )
 
 
@@ -116,12 +128,13 @@ class Parameter(NamedTuple):
 
 def parameters_of(I, H, L, D, cell: CellType) -> Iterator[Parameter]:
     """In the order of the flat buffer: layer by layer, direction by direction."""
+    Y = cell.width(H)
     for layer in range(L):
         for suffix in SUFFIXES[:D]:
             for row in PARAMETERS:
                 if row.belongs(cell):
                     ending = f"_l{layer}{suffix}"
-                    yield Parameter(row.name + ending, row.shape(D * H if layer else I, H), row, ending)
+                    yield Parameter(row.name + ending, row.shape(D * Y if layer else I, H, Y), row, ending)
 
 
 def layout(I, H, L, D, cell: CellType) -> dict[str, tuple[int, ...]]:

@@ -199,16 +199,16 @@ def check_finite(name: str, array: np.ndarray, dtype, mask=None, missing=False, 
             raise ValueError(f"{name}[{where}]: expected {expected}, got {row[place]:g}{hint}")
 
 
-def check_state(name: str, state, shape, dtype) -> tuple[np.ndarray, np.ndarray]:
-    """A State of arrays of one shape. Raises TypeError or ValueError."""
+def check_state(name: str, state, like, dtype) -> tuple[np.ndarray, np.ndarray]:
+    """A State of arrays shaped as those of another one. Raises TypeError or ValueError."""
     try:
         h, c = state
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected a State(h, c), got {describe(state)}") from None
     parts = [as_float_array(f"{name}.{part}", array, dtype) for part, array in (("h", h), ("c", c))]
-    for part, array in zip("hc", parts, strict=True):
-        if array.shape != shape:
-            raise ValueError(f"{name}.{part}: expected {shape}, got {array.shape}")
+    for part, array, other in zip("hc", parts, like, strict=True):
+        if array.shape != other.shape:
+            raise ValueError(f"{name}.{part}: expected {other.shape}, got {array.shape}")
     return tuple(parts)
 
 

@@ -20,8 +20,8 @@ OUTPUTS, PER_ROW, INPUTS, STATES, WEIGHTS = (1 << n for n in range(5))
 class Masks(NamedTuple):
     """Of one call: 0 where something is dropped, 1/(1-p) elsewhere; None where nothing is.
 
-    inputs (B, I); outputs of all layers but the last, (L-1, N, D*H) in packed order or, the same at all steps, (L-1, B,
-    D*H); weights (L*D, 4H, H), of weight_hh; states (L*D, B, H), of what weight_hh is multiplied by.
+    inputs (B, I); outputs of all layers but the last, (L-1, N, D*Y) in packed order or, the same at all steps, (L-1, B,
+    D*Y); weights (L*D, 4H, Y), of weight_hh; states (L*D, B, Y), of what weight_hh is multiplied by. Y numbers in h.
     """
 
     inputs: np.ndarray | None = None
@@ -64,14 +64,14 @@ class Drops:
         of = {INPUTS: "input_dropout", STATES: "recurrent_dropout", WEIGHTS: "weight_drop"}
         return outputs | sum(bit for bit, name in of.items() if shares[name])
 
-    def masks(self, kinds, rng, B, N, I, H, D, dtype) -> Masks:
+    def masks(self, kinds, rng, B, N, I, H, Y, D, dtype) -> Masks:
         """Masks of these kinds, drawn in the order of their names in `Masks`, for B rows of N steps in all."""
         L, shares = self.layers, self.shares
         shapes = {
             "inputs": (INPUTS, "input_dropout", (B, I)),
-            "outputs": (OUTPUTS, "dropout", (L - 1, B if kinds & PER_ROW else N, D * H)),
-            "weights": (WEIGHTS, "weight_drop", (L * D, 4 * H, H)),
-            "states": (STATES, "recurrent_dropout", (L * D, B, H)),
+            "outputs": (OUTPUTS, "dropout", (L - 1, B if kinds & PER_ROW else N, D * Y)),
+            "weights": (WEIGHTS, "weight_drop", (L * D, 4 * H, Y)),
+            "states": (STATES, "recurrent_dropout", (L * D, B, Y)),
         }
         return Masks(**{name: mask(rng, shape, shares[share], dtype) for name, (bit, share, shape) in shapes.items()
                         if kinds & bit})  # fmt: skip

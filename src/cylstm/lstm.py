@@ -71,6 +71,10 @@ class LSTM(layer.Layer):
     reverse : bool
         Whether the only direction, of each layer, runs from the end of each row to its start. Outputs stay in the order
         of time, and names as they are without; the final state is the one after the first step.
+    proj_size : int in [0, hidden_size)
+        P: h = R_p (o tanh(c)) has P numbers (Sak, Senior & Beaufays 2014), as torch.nn.LSTM has it: so wide are the
+        recurrent weights (4H, P), the state's h, each direction's output, and half or all of the next layer's input.
+        R_p (P, H) is weight_hr. 0 for no projection, h = o tanh(c).
     forget_bias : float
         Initial bias of the forget gate (1.0: Jozefowicz, Zaremba & Sutskever 2015). The other biases begin at 0.
     dtype : "float32" or "float64"
@@ -80,15 +84,15 @@ class LSTM(layer.Layer):
         Where to keep the weights (a part of a model's buffer); the names and shapes must be those of `LSTM.layout`.
 
     Initial weights: weight_hh is orthogonal gate by gate (Saxe, McClelland & Ganguli 2014), weight_ih is uniform with
-    standard deviation 1/sqrt(fan_in).
+    standard deviation 1/sqrt(fan_in), and so is weight_hr.
 
     Raises ValueError or TypeError, naming the argument, for anything else.
     """
 
     def __init__(self, input_size, hidden_size, num_layers=1, *, bidirectional=False, dropout=0.0, bias=True,
                  peepholes=False, coupled=False, cell_clip=None, activations=None, gate_clip=None, first_state=False,
-                 reverse=False, forget_bias=1.0, dtype="float32", seed=None, parameters=None, dropout_per="step",
-                 input_dropout=0.0, recurrent_dropout=0.0, weight_drop=0.0):  # fmt: skip
+                 reverse=False, proj_size=0, forget_bias=1.0, dtype="float32", seed=None, parameters=None,
+                 dropout_per="step", input_dropout=0.0, recurrent_dropout=0.0, weight_drop=0.0):  # fmt: skip
         I, H = positive_int("input_size", input_size), positive_int("hidden_size", hidden_size)
         L = positive_int("num_layers", num_layers)
         if L > MOST_LAYERS:
@@ -97,7 +101,7 @@ class LSTM(layer.Layer):
         dtype = self.check_dtype(dtype)
         self.cell = cell = CellType.checked(dtype, bias=bias, peepholes=peepholes, coupled=coupled, cell_clip=cell_clip,
                                             activations=activations, gate_clip=gate_clip, first_state=first_state,
-                                            reverse=reverse)  # fmt: skip
+                                            reverse=reverse, proj_size=proj_size)  # fmt: skip
         if cell.reverse and self.bidirectional:
             raise ValueError("reverse: expected False for a bidirectional layer, which has such a direction, got True")
         largest = float(np.finfo(dtype).max)
@@ -150,8 +154,8 @@ class LSTM(layer.Layer):
 
     @property
     def output_size(self) -> int:
-        """D*H, the width of the output."""
-        return self.num_directions * self.hidden_size
+        """D*H, with a projection D*P: the width of the output."""
+        return self.num_directions * self.h_size
 
     @property
     def options(self) -> dict:

@@ -42,14 +42,16 @@ __all__ = [
 
 class Variant(NamedTuple):
     """What a cell has beside the plain one: peepholes P (3, H), of i, f and o; f = 1 - i; bounds of c; other functions
-    of the gates, of g, and of c; bounds of what these are of; h and c (2, H) that whatever begins anew begins with."""
+    of the gates, of g, and of c; bounds of what these are of; h and c that whatever begins anew begins with; a
+    projection R_p (P, H) to h (B, P)."""
 
     P: np.ndarray | None = None
     coupled: bool = False
     clip: float | None = None
     activations: tuple | None = None
     gate_clip: float | None = None
-    first: np.ndarray = np.zeros((2, 1))
+    first: tuple = (0.0, 0.0)
+    R_p: np.ndarray | None = None
 
     @property
     def replaced(self):
@@ -106,6 +108,9 @@ def step(x, h_prev, c_prev, W, R, b, variant=PLAIN):
     if variant.replaced:
         # h = o f_3(c)
         h = o * variant.squashed(c, 2)[0]
+    if variant.R_p is not None:
+        # h = R_p (o tanh(c)) (Sak, Senior & Beaufays 2014)
+        h = h @ variant.R_p.T
     return h, c
 
 
@@ -149,8 +154,8 @@ def before(keep, mask, h, c, variant):
 def run_forward(x, h0, c0, W, R, b, alive, keep, variant=PLAIN, mask=1.0):
     """x (T, B, I) -> Record; its h[t+1] is the output of step t."""
     T, B, _ = x.shape
-    H = R.shape[1]
-    h, c = np.empty((T + 1, B, H)), np.empty((T + 1, B, H))
+    H = len(R) // 4
+    h, c = np.empty((T + 1, B, R.shape[1])), np.empty((T + 1, B, H))
     i, f, g, o = (np.empty((T, B, H)) for _ in range(4))
     z = np.empty((T, B, 4 * H))
     h[0], c[0] = h0, c0
@@ -162,6 +167,9 @@ def run_forward(x, h0, c0, W, R, b, alive, keep, variant=PLAIN, mask=1.0):
         if variant.replaced:
             # h_t = o f_3(c_t)
             h_t = o[t] * variant.squashed(c_t, 2)[0]
+        if variant.R_p is not None:
+            # h_t = R_p (o tanh(c_t))
+            h_t = h_t @ variant.R_p.T
         # a row that has ended, or not yet begun, keeps its state
         c[t + 1] = np.where(alive[t], c_t, c[t])
         h[t + 1] = np.where(alive[t], h_t, h[t])
@@ -169,11 +177,12 @@ def run_forward(x, h0, c0, W, R, b, alive, keep, variant=PLAIN, mask=1.0):
 
 
 def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
-    """dy (T, B, H), dhn, dcn (B, H): d loss / d outputs and final state -> dx, dh0, dc0, dW, dR, db, dP, and of the
-    first state dfirst (2, H), where it stood in the place of what did not reach a step."""
+    """dy (T, B, H), dhn, dcn (B, H): d loss / d outputs and final state -> dx, dh0, dc0, dW, dR, db, dP, dR_p, and of
+    the first state dh_first and dc_first, where it stood in the place of what did not reach a step."""
     x, h, c, i, f, g, o, z, alive, keep, mask = run
-    dx, dW, dR, db, dP = (np.zeros(shape) for shape in (x.shape, W.shape, R.shape, len(W), (3, R.shape[1])))
-    dfirst = np.zeros((2, R.shape[1]))
+    H, Y = len(W) // 4, R.shape[1]
+    dx, dW, dR, db, dP, dR_p = (np.zeros(shape) for shape in (x.shape, W.shape, R.shape, len(W), (3, H), (Y, H)))
+    dh_first, dc_first = np.zeros(Y), np.zeros(H)
     dh, dc = dhn, dcn
     for t in reversed(range(len(x))):
         h_prev, c_prev = before(keep[t], mask, h[t], c[t], variant)
@@ -182,6 +191,10 @@ def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
         dc_t = alive[t] * dc
         # h_t = o tanh(c_t)
         tanh_c = np.tanh(c[t + 1])
+        if variant.R_p is not None:
+            # h_t = R_p (o f_3(c_t))
+            dR_p += dh_t.T @ (o[t] * variant.squashed(c[t + 1], 2)[0])
+            dh_t = dh_t @ variant.R_p
         do = dh_t * tanh_c
         dz_o = do * o[t] * (1 - o[t])
         dc_t = dc_t + dh_t * o[t] * (1 - tanh_c**2)
@@ -226,11 +239,12 @@ def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
             dc_prev = dc_prev + dz_i * variant.P[0] + dz_f * variant.P[1]
         dx[t] = dz @ W
         # h_prev = keep h + (1 - keep) h_0, and so c
-        dfirst += [((1 - keep[t]) * mask * (dz @ R)).sum(axis=0), ((1 - keep[t]) * dc_prev).sum(axis=0)]
+        dh_first += ((1 - keep[t]) * mask * (dz @ R)).sum(axis=0)
+        dc_first += ((1 - keep[t]) * dc_prev).sum(axis=0)
         # what goes on to step t-1; a row that has ended passes on what it got
         dh = keep[t] * mask * (dz @ R) + (1 - alive[t]) * dh
         dc = keep[t] * dc_prev + (1 - alive[t]) * dc
-    return dx, dh, dc, dW, dR, db, dP, dfirst
+    return dx, dh, dc, dW, dR, db, dP, dR_p, (dh_first, dc_first)
 
 
 # --- layers, directions, lengths, resets ------------------------------------------------------------------------------
@@ -238,8 +252,8 @@ def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
 
 class Tape(NamedTuple):
     """What backward needs: a Record per layer and direction, the dropout masks, the weights, the number of directions,
-    the cell: the fields of Variant but P and first; whether the caller gave the initial state, and whether the only
-    direction is the reverse one; and the masks of the inputs and of weight_hh."""
+    the cell: the fields of Variant but P, first and R_p; whether the caller gave the initial state, and whether the
+    only direction is the reverse one; and the masks of the inputs and of weight_hh."""
 
     runs: list
     masks: list | None
@@ -259,10 +273,8 @@ def suffixes(layer, directions):
 
 def variant_of(params, suffix, cell):
     """The Variant of one layer and direction."""
-    first = np.zeros((2, 1))
-    if f"h0_{suffix}" in params:
-        first = np.stack([params[f"h0_{suffix}"], params[f"c0_{suffix}"]])
-    return Variant(params.get(f"peephole_{suffix}"), *cell, first)
+    first = params.get(f"h0_{suffix}", 0.0), params.get(f"c0_{suffix}", 0.0)
+    return Variant(params.get(f"peephole_{suffix}"), *cell, first, params.get(f"weight_hr_{suffix}"))
 
 
 def alive_and_keep(B, T, lengths, resets):
@@ -288,7 +300,8 @@ def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths
     weight_masks (L*D, 4H, H) weight_hh, which is not written to.
     coupled, cell_clip, activations, gate_clip: see Variant; peepholes where params has "peephole_l0" and so on. The
     first state is zeros or, where params has them, "h0_l0", "c0_l0" and so on. reverse: the only direction is the
-    reverse one.
+    reverse one. A projection where params has "weight_hr_l0" (P, H): h, y, their masks and what stands between layers
+    have P in the place of H then.
     """
     x = np.asarray(x, np.float64)
     B, T, _ = x.shape
@@ -326,9 +339,9 @@ def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths
 def backward(tape, dy, dstate=None):
     """dy (B, T, D*H), dstate a pair of (L*D, B, H) or None -> dx (B, T, I), (dh0, dc0), gradients by parameter name."""
     runs, masks, params, D, cell, given, reverse, input_mask, weight_masks = tape
-    _, B, H = runs[0].h.shape
-    dhn, dcn = np.zeros((2, len(runs), B, H)) if dstate is None else dstate
-    dh0, dc0, dparams = np.empty((len(runs), B, H)), np.empty((len(runs), B, H)), {}
+    (_, B, width), H = runs[0].h.shape, runs[0].c.shape[2]
+    dh0, dc0, dparams = np.zeros((len(runs), B, width)), np.zeros((len(runs), B, H)), {}
+    dhn, dcn = (dh0.copy(), dc0.copy()) if dstate is None else dstate
     dlayer = np.asarray(dy, np.float64).swapaxes(0, 1)
     for layer in reversed(range(len(runs) // D)):
         dinput = 0.0
@@ -336,11 +349,12 @@ def backward(tape, dy, dstate=None):
             n = layer * D + direction
             clock = slice(None, None, -1 if direction or reverse else 1)
             # as in forward, what stands past a row's end is ignored
-            dy_run = np.where(runs[n].alive, dlayer[clock, :, direction * H : (direction + 1) * H], 0)
+            dy_run = np.where(runs[n].alive, dlayer[clock, :, direction * width : (direction + 1) * width], 0)
             W, R = params[f"weight_ih_{suffix}"], params[f"weight_hh_{suffix}"]
             R = R if weight_masks is None else weight_masks[n] * R
             variant = variant_of(params, suffix, cell)
-            dx, dh0[n], dc0[n], dW, dR, db, dP, dfirst = run_backward(runs[n], dy_run, dhn[n], dcn[n], W, R, variant)
+            slopes = run_backward(runs[n], dy_run, dhn[n], dcn[n], W, R, variant)
+            dx, dh0[n], dc0[n], dW, dR, db, dP, dR_p, dfirst = slopes
             # R = M weight_hh
             dR = dR if weight_masks is None else weight_masks[n] * dR
             dparams[f"weight_ih_{suffix}"], dparams[f"weight_hh_{suffix}"] = dW, dR
@@ -348,10 +362,12 @@ def backward(tape, dy, dstate=None):
                 dparams[f"bias_{suffix}"] = db
             if variant.P is not None:
                 dparams[f"peephole_{suffix}"] = dP
+            if variant.R_p is not None:
+                dparams[f"weight_hr_{suffix}"] = dR_p
             if f"h0_{suffix}" in params:
                 # rows begin with it as well, each of them, unless the caller gave them another state
-                begun = 0 if given else np.stack([dh0[n].sum(axis=0), dc0[n].sum(axis=0)])
-                dparams[f"h0_{suffix}"], dparams[f"c0_{suffix}"] = dfirst + begun
+                for name, first, begun in (("h0", dfirst[0], dh0[n]), ("c0", dfirst[1], dc0[n])):
+                    dparams[f"{name}_{suffix}"] = first + (0 if given else begun.sum(axis=0))
             dinput = dinput + dx[clock]
         dlayer = dinput
         if masks is not None and layer > 0:

@@ -97,8 +97,8 @@ def backward(model, tape, d_outputs, d_state, out, input_gradient) -> Gradients:
     if out is not None:
         check_gradients(out, model.parameters)
     if d_state is not None:
-        shape = model.initial_state(tape.sizes[0]).h.shape
-        d_state = State(*check_state("d_state", d_state, shape, model.dtype))
+        like = model.initial_state(tape.sizes[0])
+        d_state = State(*check_state("d_state", d_state, like, model.dtype))
     if tape.version != model.parameters.version():
         raise ValueError("tape: expected the weights that forward saw, but they have changed since")
     h, tape.h = tape.h, None

@@ -96,7 +96,13 @@ def heading(model) -> list[str]:
         lines.append(f"{'  ' if name else ''}loss {described(head.loss)}, of targets: {targets}")
     return [*lines,
             ", ".join([str(model.dtype), "both directions" if model.bidirectional else "one direction", *chosen])
-            + f"; state h and c ({lstm.num_layers * lstm.num_directions}, B, {model.hidden_size})"]  # fmt: skip
+            + f"; state {state_of(lstm)}"]  # fmt: skip
+
+
+def state_of(lstm) -> str:
+    """The shapes of h and c."""
+    h, c = [f"({lstm.num_layers * lstm.num_directions}, B, {width})" for width in (lstm.h_size, lstm.hidden_size)]
+    return f"h and c {h}" if h == c else f"h {h} and c {c}"
 
 
 def shape(sizes) -> str:

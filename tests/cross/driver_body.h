@@ -57,7 +57,7 @@ static void NAME(forward)(void *context, int me, int count, cylstm_team *team)
     else
         k->product(0, s->T * B, s->I, G, 4 * first, 4 * last, s->x, s->I, s->W_panels, s->b_panels, s->gates, G);
     for (ptrdiff_t t = 0; t < s->T; t++) {
-        const cylstm_step now = {.B = B, .H = H, .first = first, .last = last, .R = s->R_panels, .h_prev = s->h + t * step,
+        const cylstm_step now = {.B = B, .H = H, .Y = H, .first = first, .last = last, .R = s->R_panels, .h_prev = s->h + t * step,
             .c_prev = s->c + t * step, .gates = s->gates + t * B * G, .c = s->c + (t + 1) * step, .h = s->h + (t + 1) * step};
         k->cell_forward(&now);
         cylstm_meet(team);
@@ -101,7 +101,7 @@ static void NAME(backward)(void *context, int me, int count, cylstm_team *team)
         k->pack_columns(s->W, H, s->I, block, s->W_blocks + block * width * G);
     for (ptrdiff_t t = s->T - 1; t >= 0; t--) {
         REAL *gates = s->gates + t * B * G;
-        const cylstm_step now = {.B = B, .H = H, .first = first, .last = last, .c_prev = s->c + t * step, .gates = gates,
+        const cylstm_step now = {.B = B, .H = H, .Y = H, .first = first, .last = last, .c_prev = s->c + t * step, .gates = gates,
             .c = s->c + (t + 1) * step, .dh = s->dh + (t + 1) * step, .dc = s->dc};
         k->cell_backward(&now);
         cylstm_meet(team);

@@ -73,7 +73,6 @@ def ones(*shape, **options):
 
 
 BY_TORCH = {
-    "proj_size": (lambda: cylstm.torch.LSTM(3, 4, proj_size=2), ones, contextlib.nullcontext),
     "bfloat16": (lambda: cylstm.torch.LSTM(3, 4).bfloat16(), lambda: ones().bfloat16(), contextlib.nullcontext),
     "float16": (lambda: cylstm.torch.LSTM(3, 4).half(), lambda: ones().half(), contextlib.nullcontext),
     "meta": (lambda: cylstm.torch.LSTM(3, 4, device="meta"), lambda: ones(device="meta"), contextlib.nullcontext),

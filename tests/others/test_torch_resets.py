@@ -157,7 +157,6 @@ def test_other_shapes_and_types_are_refused(resets):
 
 
 REFUSED = {
-    "proj_size": lambda: under_test.LSTM(3, 9, proj_size=2),
     "bfloat16": lambda: under_test.LSTM(3, 9).bfloat16(),
     "float16": lambda: under_test.LSTM(3, 9).half(),
     "meta": lambda: under_test.LSTM(3, 9, device="meta"),

@@ -17,7 +17,8 @@ from cylstm._core.forward cimport rows_at_once
 from cylstm._core.gradients cimport DX_ROWS, GRADIENT_ROWS, GRADIENT_UNITS
 from cylstm._core.ragged cimport Plan, Steps
 from cylstm._core.packed_weights cimport (
-    BIASES, FIRST_C, FIRST_H, PEEPHOLE, WEIGHT_HH, WEIGHT_IH, Choice, Weights, any_bounded, choose, plain_forms,
+    BIASES, FIRST_C, FIRST_H, PEEPHOLE, WEIGHT_HH, WEIGHT_HR, WEIGHT_IH, Choice, Weights, any_bounded, choose,
+    plain_forms,
 )
 
 cdef enum:
@@ -123,9 +124,9 @@ cdef class Work:
         describe_directions(self.k, weights, self.directions)
         cdef Direction* directions = self.directions
         cdef Py_ssize_t L = weights.L, D = weights.D, H = weights.H, Hp = directions[0].Hp, B = plan.steps.B
-        cdef Py_ssize_t N = plan.steps.N
-        cdef Py_ssize_t item = self.item, widest = max(0 if has_ids else weights.I, D * H if L > 1 else 0)
-        self.choice = choose(self.k, self.doubles, H, B, N) if weights.bounded else plain_forms()
+        cdef Py_ssize_t N = plan.steps.N, Y = weights.Y, Yp = directions[0].Yp
+        cdef Py_ssize_t item = self.item, widest = max(0 if has_ids else weights.I, D * Y if L > 1 else 0)
+        self.choice = choose(self.k, self.doubles, H, Y, B, N) if weights.bounded else plain_forms()
         cdef Py_ssize_t rows = rows_at_once(&plan.steps, 4 * Hp * item)
         cdef bint joined = D == 2 or masked & OUTPUTS or weights.cell.reverse
         cdef bint cuts = plan.steps.cut != NULL, copies = cuts or masked & STATES
@@ -133,18 +134,19 @@ cdef class Work:
         pieces.end = 0
         cdef double all_rows = L * D * N if keep else rows
         cdef Py_ssize_t gates = place(&pieces, all_rows * 4 * Hp * item)
-        cdef Py_ssize_t h = place(&pieces, <double>(L if keep else min(2, L - 1)) * D * (B + N) * Hp * item)
-        cdef Py_ssize_t last_h = place(&pieces, <double>(not keep) * D * 2 * B * Hp * item)
+        cdef Py_ssize_t h = place(&pieces, <double>(L if keep else min(2, L - 1)) * D * (B + N) * Yp * item)
+        cdef Py_ssize_t last_h = place(&pieces, <double>(not keep) * D * 2 * B * Yp * item)
         cdef Py_ssize_t c = place(&pieces, (<double>L * D * (B + N) if keep else B) * Hp * item)
-        cdef Py_ssize_t outputs = place(&pieces, <double>(L - 1 if keep else min(2, L - 1)) * joined * N * D * H * item)
+        cdef Py_ssize_t outputs = place(&pieces, <double>(L - 1 if keep else min(2, L - 1)) * joined * N * D * Y * item)
         cdef Py_ssize_t x = place(&pieces, <double>packs * (N if keep else rows) * weights.I * item)
-        cdef double row_bytes = left_room(self.choice.steps, with_gaps(B, B), Hp)
+        cdef double row_bytes = left_room(self.choice.steps, with_gaps(B, B), Yp)
         if row_bytes == 0:
-            row_bytes = <double>copies * B * Hp * item
+            row_bytes = <double>copies * B * Yp * item
         cdef Py_ssize_t carried_0 = place(&pieces, row_bytes), carried_1 = place(&pieces, row_bytes)
-        cdef Py_ssize_t cut_rows = place(&pieces, <double>copies * B * Hp * item)
+        cdef Py_ssize_t cut_rows = place(&pieces, <double>copies * B * Yp * item)
         cdef Py_ssize_t states = place(&pieces, <double>cuts * B * Hp * item)
         cdef Py_ssize_t x_tiles = place(&pieces, left_room(self.choice.inputs, with_gaps(rows, B), widest))
+        cdef Py_ssize_t u = place(&pieces, (Y < H) * (<double>L * D * N if keep else B) * Hp * item)
         self.memory = fitting(self.memory, pieces.end)
         self.nbytes = self.memory.nbytes + (0 if self.scratch is None else self.scratch.nbytes)
         cdef unsigned char[::1] view = self.memory
@@ -153,10 +155,11 @@ cdef class Work:
         memset(call, 0, sizeof(Forward))
         call.k, call.s, call.directions, call.L, call.D = self.k, &self.plan.steps, directions, L, D
         call.reverse = weights.cell.reverse
-        call.y_row, call.y_step, call.most = plan.steps.T * D * H, D * H, ALL_THREADS
+        call.y_row, call.y_step, call.most = plan.steps.T * D * Y, D * Y, ALL_THREADS
         call.record.keep, call.record.joined, call.record.per_row = keep, joined, masked & PER_ROW != 0
         call.record.last_h = NULL if keep else m + last_h
         call.record.gates, call.record.h, call.record.c, call.record.outputs = m + gates, m + h, m + c, m + outputs
+        call.record.u = m + u
         call.record.inputs.packed, call.record.inputs.ld = m + x if packs else NULL, weights.I
         call.record.inputs.whole = keep
         call.scratch.carried[0], call.scratch.carried[1] = m + carried_0, m + carried_1
@@ -169,12 +172,14 @@ cdef class Work:
         cdef const Steps* s = &self.plan.steps
         cdef Choice choice = self.choice
         cdef Py_ssize_t D = weights.D, H = weights.H, Hp = self.directions[0].Hp, G = 4 * Hp, B = s.B, N = s.N
+        cdef Py_ssize_t Y = weights.Y, Yp = self.directions[0].Yp
         cdef Py_ssize_t item = self.item, last = weights.L * D - 1, rows = min(N, <Py_ssize_t>GRADIENT_ROWS)
-        cdef Py_ssize_t inputs = max(0 if self.has_ids else weights.I, D * H if weights.L > 1 else 0)
-        cdef bint copies = s.cut != NULL or self.masked & STATES
+        cdef Py_ssize_t inputs = max(0 if self.has_ids else weights.I, D * Y if weights.L > 1 else 0)
+        cdef bint copies = s.cut != NULL or self.masked & STATES, projected = Y < H
+        cdef bint reverse = D == 2 or weights.cell.reverse
         cdef Pieces pieces
         pieces.end = 0
-        cdef Py_ssize_t dh = place(&pieces, <double>(B + N) * Hp * item), dc = place(&pieces, <double>B * Hp * item)
+        cdef Py_ssize_t dh = place(&pieces, <double>(B + N) * Yp * item), dc = place(&pieces, <double>B * Hp * item)
         cdef double above = <double>N * self.directions[last].Ip * item
         cdef Py_ssize_t above_0 = place(&pieces, above * (weights.L > 1))
         cdef Py_ssize_t above_1 = place(&pieces, above * (weights.L > 2))
@@ -183,16 +188,19 @@ cdef class Work:
         cdef Py_ssize_t carried_0 = place(&pieces, row_bytes), carried_1 = place(&pieces, row_bytes)
         cdef Py_ssize_t states = place(&pieces, <double>copies * B * Hp * item)
         cdef bint learns = s.cut != NULL and weights.cell.first_state
-        cdef Py_ssize_t cut_h = place(&pieces, <double>learns * B * Hp * item)
+        cdef Py_ssize_t cut_h = place(&pieces, <double>learns * B * Yp * item)
         cdef Py_ssize_t cut_c = place(&pieces, <double>learns * B * Hp * item)
-        cdef Py_ssize_t previous = place(&pieces, <double>(copies or s.sizes != NULL) * N * Hp * item)
+        cdef Py_ssize_t previous = place(&pieces, <double>(copies or s.sizes != NULL) * N * Yp * item)
         cdef Py_ssize_t columns = place(&pieces, <double>self.has_ids * weights.I * G * item)
         cdef Py_ssize_t x_packed = place(&pieces, right_room(choice.gradients, rows, inputs))
-        cdef Py_ssize_t h_packed = place(&pieces, right_room(choice.gradients, rows, H))
-        cdef Py_ssize_t piece = 4 * min(Hp, <Py_ssize_t>GRADIENT_UNITS) * max(inputs, H) * item
+        cdef Py_ssize_t h_packed = place(&pieces, right_room(choice.gradients, rows, Y))
+        cdef Py_ssize_t piece = 4 * min(Hp, <Py_ssize_t>GRADIENT_UNITS) * max(inputs, Y) * item
         cdef Py_ssize_t own_bytes = max(piece, right_bytes(choice.gradients, rows, 64, 0),
                                         left_bytes(choice.rows, min(N, <Py_ssize_t>DX_ROWS), G))
         cdef Py_ssize_t own = place(&pieces, <double>members * own_bytes)
+        cdef Py_ssize_t du = place(&pieces, <double>projected * B * Hp * item)
+        cdef Py_ssize_t dh_cut = place(&pieces, <double>(projected and copies) * B * Yp * item)
+        cdef Py_ssize_t dh_packed = place(&pieces, <double>(projected and reverse and s.sizes != NULL) * N * Yp * item)
         self.scratch = fitting(self.scratch, pieces.end)
         self.nbytes, self.members = self.memory.nbytes + self.scratch.nbytes, members
         cdef unsigned char[::1] view = self.scratch
@@ -208,6 +216,7 @@ cdef class Work:
         if learns:
             call.scratch.cut_h, call.scratch.cut_c = m + cut_h, m + cut_c
         call.scratch.columns = m + columns
+        call.scratch.du, call.scratch.rows, call.scratch.dh_packed = m + du, m + dh_cut, m + dh_packed
         call.scratch.x_packed, call.scratch.h_packed = m + x_packed, m + h_packed
         call.scratch.own, call.scratch.own_bytes = m + own, own_bytes
         return 0
@@ -215,19 +224,21 @@ cdef class Work:
 
 cdef int describe_directions(const Kernels* k, Weights weights, Direction* directions) except -1:
     """The sizes of each layer and direction, its variant, and where its parameters lie."""
-    cdef Py_ssize_t lanes = k.f64.lanes if weights.doubles else k.f32.lanes, H = weights.H, n
+    cdef Py_ssize_t lanes = k.f64.lanes if weights.doubles else k.f32.lanes, H = weights.H, Y = weights.Y, n
     cdef int flags = weights.cell.flags
     cdef double clip = weights.cell.cell_clip or 0, gate_clip = weights.cell.gate_clip or 0
     cdef Activation activations[3]
     for n in range(3):
         activations[n] = activation_of(weights.cell.all_activations[n])
     for n in range(weights.L * weights.D):
-        directions[n].I, directions[n].H = weights.I if n < weights.D else weights.D * H, H
+        directions[n].I, directions[n].H = weights.I if n < weights.D else weights.D * Y, H
         directions[n].Ip = (directions[n].I + lanes - 1) // lanes * lanes
         directions[n].Hp = (H + lanes - 1) // lanes * lanes
+        directions[n].Y, directions[n].Yp = Y, (Y + lanes - 1) // lanes * lanes
         directions[n].at_W, directions[n].at_R = weights.offsets[n, WEIGHT_IH], weights.offsets[n, WEIGHT_HH]
         directions[n].at_b, directions[n].at_P = weights.offsets[n, BIASES], weights.offsets[n, PEEPHOLE]
         directions[n].at_h0, directions[n].at_c0 = weights.offsets[n, FIRST_H], weights.offsets[n, FIRST_C]
+        directions[n].at_proj = weights.offsets[n, WEIGHT_HR]
         directions[n].flags, directions[n].clip, directions[n].gate_clip = flags, clip, gate_clip
         directions[n].activations, directions[n].mask = activations, NULL
     return 0

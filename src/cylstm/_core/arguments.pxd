@@ -4,18 +4,20 @@ cimport numpy as np
 
 cdef class Arguments:
     cdef readonly Py_ssize_t input_size, hidden_size, num_layers, num_directions
+    cdef readonly Py_ssize_t h_size  # Y, the numbers of h: P with a projection, H without
     cdef readonly object dtype, parameters
     cdef public bint embedded      # its inputs are what a model makes of its own, never ids
     cdef int type_number
     cdef Py_ssize_t item   # bytes of one number; 0 before set_up
 
-    cdef void set_up(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t L, Py_ssize_t D, dtype, parameters)
+    cdef void set_up(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t Y, Py_ssize_t L, Py_ssize_t D, dtype,
+                     parameters)
     cdef int expect_init(self) except -1
     cdef np.ndarray features(self, name, x, bint* has_ids)
     cdef bint is_float_array(self, x)
     cdef np.ndarray float_array(self, name, x)
-    cdef bint is_state_array(self, x, Py_ssize_t B)
+    cdef bint is_state_array(self, x, Py_ssize_t B, Py_ssize_t width)
     cdef tuple state(self, name, state, Py_ssize_t B)
-    cdef state_array(self, name, array, Py_ssize_t B)
+    cdef state_array(self, name, array, Py_ssize_t B, Py_ssize_t width)
     cdef tuple check_out(self, out, Py_ssize_t B)
     cdef np.ndarray empty(self, Py_ssize_t a, Py_ssize_t b, Py_ssize_t c)

@@ -23,8 +23,9 @@ cdef extern from *:
 cdef class Arguments:
     """A layer's sizes and type, and what they ask of arrays."""
 
-    cdef void set_up(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t L, Py_ssize_t D, dtype, parameters):
-        self.input_size, self.hidden_size, self.num_layers, self.num_directions = I, H, L, D
+    cdef void set_up(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t Y, Py_ssize_t L, Py_ssize_t D, dtype,
+                     parameters):
+        self.input_size, self.hidden_size, self.num_layers, self.num_directions, self.h_size = I, H, L, D, Y
         self.dtype, self.parameters = dtype, parameters
         self.type_number = np.NPY_FLOAT64 if dtype == numpy.float64 else np.NPY_FLOAT32
         self.item = 8 if self.type_number == np.NPY_FLOAT64 else 4
@@ -85,30 +86,30 @@ cdef class Arguments:
             x = numpy.ascontiguousarray(x).reshape(x.shape)
         return x
 
-    cdef bint is_state_array(self, x, Py_ssize_t B):
-        """Whether x is a contiguous array (L*D, B, H) of the layer's type."""
+    cdef bint is_state_array(self, x, Py_ssize_t B, Py_ssize_t width):
+        """Whether x is a contiguous array (L*D, B, width) of the layer's type."""
         cdef np.ndarray array
         if type(x) is not numpy.ndarray:
             return False
         array = x
         return (np.PyArray_TYPE(array) == self.type_number and np.PyArray_NDIM(array) == 3
                 and np.PyArray_DIM(array, 0) == self.num_layers * self.num_directions and np.PyArray_DIM(array, 1) == B
-                and np.PyArray_DIM(array, 2) == self.hidden_size and np.PyArray_ISCARRAY_RO(array))
+                and np.PyArray_DIM(array, 2) == width and np.PyArray_ISCARRAY_RO(array))
 
     cdef tuple state(self, name, state, Py_ssize_t B):
         try:
             h, c = state
         except (TypeError, ValueError):
             raise TypeError(f"{name}: expected a State(h, c), got {describe(state)}") from None
-        if not self.is_state_array(h, B):
-            h = self.state_array(f"{name}.h", h, B)
-        if not self.is_state_array(c, B):
-            c = self.state_array(f"{name}.c", c, B)
+        if not self.is_state_array(h, B, self.h_size):
+            h = self.state_array(f"{name}.h", h, B, self.h_size)
+        if not self.is_state_array(c, B, self.hidden_size):
+            c = self.state_array(f"{name}.c", c, B, self.hidden_size)
         return h, c
 
-    cdef state_array(self, name, array, Py_ssize_t B):
+    cdef state_array(self, name, array, Py_ssize_t B, Py_ssize_t width):
         array = as_float_array(name, array, self.dtype)
-        expected = (self.num_layers * self.num_directions, B, self.hidden_size)
+        expected = (self.num_layers * self.num_directions, B, width)
         if array.shape != expected:
             raise ValueError(f"{name}: expected {expected}, got {array.shape}")
         return numpy.ascontiguousarray(array)
@@ -118,14 +119,15 @@ cdef class Arguments:
             h, c = out
         except (TypeError, ValueError):
             raise TypeError(f"out: expected a State(h, c), got {describe(out)}") from None
-        for part, array in (("h", h), ("c", c)):
-            if not self.is_state_array(array, B) or not np.PyArray_ISWRITEABLE(<np.ndarray>array):
-                expected = (self.num_layers * self.num_directions, B, self.hidden_size)
+        for part, array, width in (("h", h, self.h_size), ("c", c, self.hidden_size)):
+            if not self.is_state_array(array, B, width) or not np.PyArray_ISWRITEABLE(<np.ndarray>array):
+                expected = (self.num_layers * self.num_directions, B, width)
                 raise ValueError(
                     f"out.{part}: expected a writable, contiguous {self.dtype} {expected}, got {describe(array)}")
         cdef char* h_data = <char*>np.PyArray_DATA(<np.ndarray>h)
         cdef char* c_data = <char*>np.PyArray_DATA(<np.ndarray>c)
-        if abs(h_data - c_data) < np.PyArray_NBYTES(<np.ndarray>h):
+        if (h_data < c_data + np.PyArray_NBYTES(<np.ndarray>c)
+                and c_data < h_data + np.PyArray_NBYTES(<np.ndarray>h)):
             raise ValueError("out: expected two arrays, got h and c in the same memory")
         return h, c
 

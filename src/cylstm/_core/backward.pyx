@@ -23,23 +23,26 @@ cdef bint inputs_by_steps(const Steps* s, const Direction* direction) noexcept n
     """Whether dx is computed step by step, from the operand that dgates R has there already: where both weights stay in
     the second-level cache."""
     return (s.B >= DX_BATCH and direction.W_back.form == direction.R_back.form
-            and 4 * direction.H * (direction.H + direction.I) <= SMALL_WEIGHTS)
+            and 4 * direction.H * (direction.Y + direction.I) <= SMALL_WEIGHTS)
 
 
 cdef void run_backward(const Kernels* k, const Steps* s, const Direction* direction, bint reverse, const Member* who,
-                       const Scratch* scratch, Py_ssize_t beat, real* gates, const real* c, real* dh, real* dc,
-                       real* dx, bint add) noexcept nogil:
-    """Gate values -> gate gradients. dh (B+N, Hp) comes with d loss / d h from above at each boundary and zero
-    elsewhere; dc (B, Hp) with d loss / d (final c). Both end as the gradients of the initial state, at its boundary.
+                       const Member* of_h, const Scratch* scratch, Py_ssize_t beat, real* gates, const real* c,
+                       real* dh, real* dc, real* dx, bint add) noexcept nogil:
+    """Gate values -> gate gradients. dh (B+N, Yp) comes with d loss / d h from above at each boundary and zero
+    elsewhere; dc (B, Hp) with d loss / d (final c). Both end as the gradients of the initial state, at its boundary;
+    at the others, dh ends as what each step's h has of gradient. of_h: the same member's share of h.
 
     dx (N, Ip) = dgates W, or += where `add`; NULL where input_gradients() does that (inputs_by_steps).
     """
     cdef Py_ssize_t Hp = direction.Hp, G = 4 * direction.Hp, n, t, b, source, target, rows, row = who.first_row
+    cdef Py_ssize_t Yp = direction.Yp
     cdef Py_ssize_t lanes = lanes_of(k, dh), first = 0, last = direction.Ip, every = step_beats(s, direction)
     cdef const real* c_prev
     cdef const void* operand
     cdef real* dx_t
     cdef real* dgates
+    cdef real* kept = <real*>(scratch.rows if direction.at_proj >= 0 else scratch.states)
     cdef bint cut
     cdef Step step = step_of(direction, who)
     if not who.by_rows:
@@ -59,34 +62,48 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Direction* direct
                        <const real*>direction.c0.packed, <real*>scratch.states)
             c_prev = <real*>scratch.states + row * Hp
         step.B, step.c_prev, step.c, step.gates = rows, c_prev, <void*>(c + target * Hp), dgates
-        step.dh, step.dc = dh + target * Hp, dc + row * Hp
+        step.dh, step.dc = dh + target * Yp, dc + row * Hp
+        if direction.at_proj >= 0:
+            step.dh = by_units(k, direction, who, rows, dh + target * Yp, <real*>scratch.du + row * Hp)
         cell_backward(k, real is double, &step)
         if cut:
             if scratch.cut_c != NULL:
                 add_cut(s, t, reverse, who, Hp, <const real*>dc, <real*>scratch.cut_c)
             clear_cut(s, t, reverse, who, Hp, dc)
         if direction.mask != NULL:
-            set_aside(s, t, who, Hp, dh + (source - row) * Hp, <real*>scratch.states)
+            set_aside(s, t, of_h, Yp, dh + (source - row) * Yp, kept)
         elif cut:
-            copy_cut(s, t, reverse, who, Hp, dh + (source - row) * Hp, <real*>scratch.states)
+            copy_cut(s, t, reverse, of_h, Yp, dh + (source - row) * Yp, kept)
             if scratch.cut_h != NULL:
-                clear_cut(s, t, reverse, who, Hp, dh + (source - row) * Hp)
+                clear_cut(s, t, reverse, of_h, Yp, dh + (source - row) * Yp)
         operand = carry(k, s, t, reverse, False, direction.R_back.form, who, 4 * who.first, 4 * who.last, G, G,
                         <const real*>dgates - row * G, <const real*>NULL, <const real*>NULL,
                         <char*>scratch.carried[n % 2], <real*>NULL)
         meet_by_units(who)
-        product(k, direction.R_back.form, rows, G, Hp, who.first, who.last, operand, G, direction.R_back.packed,
-                <const real*>NULL, dh + source * Hp, Hp)
+        product(k, direction.R_back.form, rows, G, Yp, of_h.first, of_h.last, operand, G, direction.R_back.packed,
+                <const real*>NULL, dh + source * Yp, Yp)
         if direction.mask != NULL:
-            add_masked(s, t, reverse, who, direction.H, Hp, <const real*>scratch.states, <const real*>direction.mask,
-                       <real*>scratch.cut_h, dh + (source - row) * Hp)
+            add_masked(s, t, reverse, of_h, direction.Y, Yp, <const real*>kept, <const real*>direction.mask,
+                       <real*>scratch.cut_h, dh + (source - row) * Yp)
         elif cut:
             if scratch.cut_h != NULL:
-                add_cut(s, t, reverse, who, Hp, <const real*>dh + (source - row) * Hp, <real*>scratch.cut_h)
-            copy_cut(s, t, reverse, who, Hp, <const real*>scratch.states, dh + (source - row) * Hp)
+                add_cut(s, t, reverse, of_h, Yp, <const real*>dh + (source - row) * Yp, <real*>scratch.cut_h)
+            copy_cut(s, t, reverse, of_h, Yp, <const real*>kept, dh + (source - row) * Yp)
         if dx != NULL:
             dx_t = dx + (offset(s, t) + row) * direction.Ip
             for b in range(0 if add else rows):
                 memset(dx_t + b * direction.Ip + first, 0, (last - first) * sizeof(real))
             product(k, direction.W_back.form, rows, G, direction.Ip, first, last, operand, G, direction.W_back.packed,
                     <const real*>NULL, dx_t, direction.Ip)
+
+
+cdef const real* by_units(const Kernels* k, const Direction* direction, const Member* who, Py_ssize_t rows,
+                          const real* dh, real* du) noexcept nogil:
+    """du (rows, Hp) = dh (rows, Yp) R_p, this member's units."""
+    cdef Py_ssize_t Hp = direction.Hp, b
+    meet_by_units(who)  # dh is everybody's
+    for b in range(rows):
+        memset(du + b * Hp + who.first, 0, (who.last - who.first) * sizeof(real))
+    product(k, direction.proj_back.form, rows, direction.Y, Hp, who.first, who.last, dh, direction.Yp,
+            direction.proj_back.packed, <const real*>NULL, du, Hp)
+    return du

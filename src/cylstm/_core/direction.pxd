@@ -6,7 +6,7 @@ from libc.string cimport memset
 from cylstm._core.interrupt cimport beats_between
 from cylstm._core.kernels cimport Activation, Step
 from cylstm._core.ragged cimport Steps
-from cylstm._core.team cimport Member
+from cylstm._core.team cimport Member, part
 
 # The masks of dropout that a call has, in bits; as in drops.py.
 cdef enum Masked:
@@ -29,12 +29,15 @@ cdef struct Direction:
     Py_ssize_t H        # hidden units
     Py_ssize_t Hp       # H rounded up to whole vectors
     Py_ssize_t Ip       # I likewise
+    Py_ssize_t Y        # numbers of h: P with a projection, H without
+    Py_ssize_t Yp       # Y likewise
     Py_ssize_t at_W     # where the parameters lie in the flat buffer: weight_ih, ...
     Py_ssize_t at_R     # weight_hh
     Py_ssize_t at_b     # bias, -1 without
     Py_ssize_t at_P     # peephole, -1 without
     Py_ssize_t at_h0    # h0 and c0, -1 without
     Py_ssize_t at_c0
+    Py_ssize_t at_proj  # weight_hr, -1 without
     int flags           # of the direction (cext/kernels.h)
     double clip         # of c, of what the gates are of
     double gate_clip
@@ -47,7 +50,9 @@ cdef struct Direction:
     Factor c0
     Factor W_back       # backward: dgates W, dgates R
     Factor R_back
-    const void* mask    # (B, H) in the caller's order, of h before R; or NULL
+    const void* mask    # (B, Y) in the caller's order, of h before R; or NULL
+    Factor proj         # forward: u R_p', u = o tanh(c)
+    Factor proj_back    # backward: dh R_p
 
 # The rows that a layer reads: packed, `ld` reals apart, or still the caller's (B, T, I), to be packed step by step into
 # `packed`, which has room for all N rows (`whole`) or for those of the steps whose gates one product makes.
@@ -73,15 +78,17 @@ cdef struct Outputs:
 # Memory of one team, cut from one allocation. Sizes in bytes are in arena.pyx, next to where it is cut.
 cdef struct Scratch:
     void* carried[2]    # the left operand of this step's and the next step's product: tiles, or rows where some are cut
-    void* rows          # (B, Hp): rows of h, some zero, before they are cut into tiles
+    void* rows          # (B, Yp): rows of h, some zero, before they are cut into tiles; with a projection, rows of dh
     void* states        # (B, Hp): c of the step before, some zero, or dh where nothing may be added
     void* inputs        # x of some steps, as tiles
     Py_ssize_t input_bytes  # of a row of them in the widest layer: members that share out rows may be in different ones
-    void* cut_h         # (B, Hp): of each row, gradients of the first state at its cuts; NULL where nobody wants them
-    void* cut_c
-    void* previous      # (N, Hp): h before each step, packed
+    void* cut_h         # (B, Yp) and (B, Hp): of each row, gradients of the first state at its cuts; NULL where nobody
+    void* cut_c         # wants them
+    void* previous      # (N, Yp): h before each step, packed
+    void* dh_packed     # (N, Yp): with a projection, dh after each step of the reverse direction, packed
+    void* du            # (B, Hp): with a projection, gradients by u
     void* columns       # (I, 4Hp): dW' where ids went in
-    void* x_packed      # right operands (GRADIENT_ROWS, I) and (GRADIENT_ROWS, H): x and h of some steps
+    void* x_packed      # right operands (GRADIENT_ROWS, I) and (GRADIENT_ROWS, Y): x and h of some steps
     void* h_packed
     char* own           # one member's alone: tiles (64, GRADIENT_ROWS) or (DX_ROWS, 4Hp), or a piece of dW in panels
     Py_ssize_t own_bytes
@@ -94,13 +101,24 @@ cdef enum:
 cdef inline Step step_of(const Direction* direction, const Member* who) noexcept nogil:
     cdef Step step
     memset(&step, 0, sizeof(Step))
-    step.H, step.first, step.last = direction.H, who.first, who.last
+    step.H, step.Y, step.first, step.last = direction.H, direction.Y, who.first, who.last
     step.flags, step.clip, step.gate_clip = direction.flags, direction.clip, direction.gate_clip
     step.activations = &direction.activations[0]
     step.form, step.R, step.peepholes = direction.R.form, direction.R.packed, direction.P.packed
     return step
 
 
+# The same member's share of h: as its units, or, with a projection, of the P numbers that all units make.
+cdef inline Member member_of_h(const Member* who, const Direction* direction, Py_ssize_t lanes) noexcept nogil:
+    cdef Member of_h = who[0]
+    if direction.at_proj >= 0:
+        of_h.first, of_h.last = 0, direction.Yp
+        if not who.by_rows:
+            of_h.first = part(direction.Yp // lanes, who.me, who.count) * lanes
+            of_h.last = part(direction.Yp // lanes, who.me + 1, who.count) * lanes
+    return of_h
+
+
 # Steps between two beats (interrupt.pxd).
 cdef inline Py_ssize_t step_beats(const Steps* s, const Direction* direction) noexcept nogil:
-    return beats_between(4.0 * direction.H * (direction.I + direction.H) * s.N / s.T)
+    return beats_between(4.0 * direction.H * (direction.I + direction.Y) * s.N / s.T)

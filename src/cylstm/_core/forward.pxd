@@ -7,5 +7,5 @@ from cylstm._core.team cimport Member
 
 cdef Py_ssize_t rows_at_once(const Steps* s, Py_ssize_t row_bytes) noexcept nogil
 cdef void run_forward(const Kernels* k, const Steps* s, const Direction* direction, bint reverse, bint keep,
-                      const Member* who, const Scratch* scratch, const Inputs* inputs, const Outputs* outputs,
-                      Py_ssize_t beat, real* gates, real* h, real* c) noexcept nogil
+                      const Member* who, const Member* of_h, const Scratch* scratch, const Inputs* inputs,
+                      const Outputs* outputs, Py_ssize_t beat, real* gates, real* u, real* h, real* c) noexcept nogil

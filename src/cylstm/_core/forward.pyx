@@ -4,6 +4,8 @@ members in team.pxd.
 Every function is called by all members of a team at once and does its member's part.
 """
 
+from libc.string cimport memset
+
 from cylstm._core.direction cimport Direction, Inputs, Outputs, Scratch, step_beats, step_of
 from cylstm._core.interrupt cimport goes_on
 from cylstm._core.kernels cimport Kernels, Step, cell_forward, gather, left_bytes, left_operand, product, real
@@ -24,20 +26,21 @@ cdef Py_ssize_t rows_at_once(const Steps* s, Py_ssize_t row_bytes) noexcept nogi
 
 
 cdef void run_forward(const Kernels* k, const Steps* s, const Direction* direction, bint reverse, bint keep,
-                      const Member* who, const Scratch* scratch, const Inputs* inputs, const Outputs* outputs,
-                      Py_ssize_t beat, real* gates, real* h, real* c) noexcept nogil:
-    """Gates, h and c of every step. Boundary 0 (or each row's last one, in reverse) of h and c holds the initial state.
-    beat: of the first step (interrupt.pxd).
+                      const Member* who, const Member* of_h, const Scratch* scratch, const Inputs* inputs,
+                      const Outputs* outputs, Py_ssize_t beat, real* gates, real* u, real* h, real* c) noexcept nogil:
+    """Gates, h and c of every step; with a projection, u = o tanh(c) of every step as well. Boundary 0 (or each row's
+    last one, in reverse) of h and c holds the initial state.
+    beat: of the first step (interrupt.pxd). of_h: the same member's share of h.
 
-    Without `keep`, gates holds one chunk and c one boundary, both used again and again.
+    Without `keep`, gates holds one chunk and c one boundary, both used again and again, as u one step.
     """
     cdef Py_ssize_t Hp = direction.Hp, G = 4 * direction.Hp, T = s.T, t0, t1, t, n, first, source, target, rows
-    cdef Py_ssize_t done = 0
+    cdef Py_ssize_t Y = direction.Y, Yp = direction.Yp, done = 0
     cdef Py_ssize_t steps = max(1, rows_at_once(s, G * <Py_ssize_t>sizeof(real)) // s.B)
     cdef Py_ssize_t row = who.first_row, every = step_beats(s, direction)
     cdef const real* c_prev
     cdef real* chunk
-    cdef bint cut
+    cdef bint cut, projected = direction.at_proj >= 0
     cdef Step step = step_of(direction, who)
     if who.by_rows:
         steps = 1  # the rows of one member lie together only within a step
@@ -55,8 +58,8 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
             source, target = slot(s, t + 1 if reverse else t) + row, slot(s, t if reverse else t + 1) + row
             rows = last_alive(s, who, t) - row
             cut = has_cut(s, t, reverse)
-            step.h_prev = carry(k, s, t, reverse, cut, direction.R.form, who, who.first, who.last, direction.H, Hp,
-                                h + (source - row) * Hp, <const real*>direction.mask, <const real*>direction.h0.packed,
+            step.h_prev = carry(k, s, t, reverse, cut, direction.R.form, of_h, of_h.first, of_h.last, Y, Yp,
+                                h + (source - row) * Yp, <const real*>direction.mask, <const real*>direction.h0.packed,
                                 <char*>scratch.carried[(done + n) % 2], <real*>scratch.rows)
             c_prev = c + source * Hp if keep else c + row * Hp
             if cut:
@@ -65,11 +68,26 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
                 c_prev = <real*>scratch.states + row * Hp
             meet_by_units(who)
             step.B, step.c_prev, step.gates = rows, c_prev, chunk + (offset(s, t) + row - first) * G
-            step.c, step.h = c + target * Hp if keep else c + row * Hp, h + target * Hp
+            step.c, step.h = c + target * Hp if keep else c + row * Hp, h + target * Yp
+            if projected:
+                step.h = u + ((offset(s, t) if keep else 0) + row) * Hp
             cell_forward(k, real is double, &step)
+            if projected:
+                project(k, direction, who, of_h, rows, <const real*>step.h, h + target * Yp)
             if outputs.y != NULL:
-                copy_outputs(s, t, who, direction.H, Hp, h + target * Hp, outputs)
+                copy_outputs(s, t, of_h, Y, Yp, h + target * Yp, outputs)
         done += t1 - t0
+
+
+cdef void project(const Kernels* k, const Direction* direction, const Member* who, const Member* of_h,
+                  Py_ssize_t rows, const real* u, real* h) noexcept nogil:
+    """h (rows, Yp) = u (rows, Hp) R_p', this member's columns."""
+    cdef Py_ssize_t Yp = direction.Yp, b
+    meet_by_units(who)  # u is everybody's
+    for b in range(rows):
+        memset(h + b * Yp + of_h.first, 0, (of_h.last - of_h.first) * sizeof(real))
+    product(k, direction.proj.form, rows, direction.H, Yp, of_h.first, of_h.last, u, direction.Hp,
+            direction.proj.packed, <const real*>NULL, h, Yp)
 
 
 cdef void input_gates(const Kernels* k, const Steps* s, const Direction* direction, const Member* who,

@@ -5,7 +5,7 @@ Every function but embedding_gradient is called by all members of a team at once
 """
 
 from libc.stdint cimport int64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from cylstm._core.blas cimport gemm
 from cylstm._core.direction cimport Direction, Inputs, Scratch
@@ -24,13 +24,14 @@ cdef enum:
 
 cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* direction, bint reverse,
                            const Member* who, const Scratch* scratch, int form, Py_ssize_t beat, const real* dgates,
-                           const Inputs* inputs, const real* h, const real* c, real* d) noexcept nogil:
-    """dW = dgates' x, dR = dgates' h_prev, db = column sums, each over all N rows at once, into the flat gradients d;
-    h_prev is masked where it was.
+                           const Inputs* inputs, const real* u, const real* h, const real* c, const real* dh,
+                           real* d) noexcept nogil:
+    """dW = dgates' x, dR = dgates' h_prev, db = column sums, with a projection dR_p = dh' u, each over all N rows at
+    once, into the flat gradients d; h_prev is masked where it was.
 
-    `who` is a member by units. All members come with dgates, inputs and h complete.
+    `who` is a member by units. All members come with dgates, inputs, u, h and dh complete.
     """
-    cdef Py_ssize_t G = 4 * direction.Hp, Hp = direction.Hp, t, first = 4 * who.first
+    cdef Py_ssize_t G = 4 * direction.Hp, Hp = direction.Hp, Yp = direction.Yp, t, first = 4 * who.first
     cdef Py_ssize_t columns = 4 * (who.last - who.first)
     cdef Py_ssize_t pieces = (Hp + GRADIENT_UNITS - 1) // GRADIENT_UNITS, n
     cdef real* wide = <real*>scratch.columns
@@ -39,16 +40,18 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* di
     cdef const int64_t* ids = inputs.ids
     if direction.at_P >= 0:
         sum_peephole_gradients(k, s, direction, reverse, who, scratch, dgates, c, d + direction.at_P)
+    if direction.at_proj >= 0:
+        projection_gradients(k, s, direction, reverse, who, scratch, beat, u, dh, d + direction.at_proj)
     if direction.mask == NULL and s.cut == NULL and (reverse or s.sizes == NULL):
-        h += s.B * Hp if reverse else 0  # packed row n starts from state row n (or B + n): no copy needed
+        h += s.B * Yp if reverse else 0  # packed row n starts from state row n (or B + n): no copy needed
     else:
         for t in range(part(s.T, who.me, who.count), part(s.T, who.me + 1, who.count)):
             if direction.mask != NULL:
-                copy_masked(s, t, reverse, who, 0, Hp, direction.H, Hp, h + slot(s, t + 1 if reverse else t) * Hp,
-                            <const real*>direction.mask, <const real*>direction.h0.packed, previous + offset(s, t) * Hp)
+                copy_masked(s, t, reverse, who, 0, Yp, direction.Y, Yp, h + slot(s, t + 1 if reverse else t) * Yp,
+                            <const real*>direction.mask, <const real*>direction.h0.packed, previous + offset(s, t) * Yp)
             else:
-                copy_uncut(s, t, reverse, who, 0, Hp, Hp, h + slot(s, t + 1 if reverse else t) * Hp,
-                           <const real*>direction.h0.packed, previous + offset(s, t) * Hp)
+                copy_uncut(s, t, reverse, who, 0, Yp, Yp, h + slot(s, t + 1 if reverse else t) * Yp,
+                           <const real*>direction.h0.packed, previous + offset(s, t) * Yp)
         h = previous
         meet(who.team)
     if ids != NULL:
@@ -65,8 +68,37 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* di
             gradients_of_piece(k, s.N, direction, who, scratch, beat, n, pieces, dgates, direction.I, x, inputs.ld,
                                d + direction.at_W, <real*>NULL)
         elif n >= pieces:
-            gradients_of_piece(k, s.N, direction, who, scratch, beat, n - pieces, pieces, dgates, direction.H, h, Hp,
+            gradients_of_piece(k, s.N, direction, who, scratch, beat, n - pieces, pieces, dgates, direction.Y, h, Yp,
                                d + direction.at_R, d + direction.at_b if direction.at_b >= 0 else <real*>NULL)
+
+
+cdef void projection_gradients(const Kernels* k, const Steps* s, const Direction* direction, bint reverse,
+                               const Member* who, const Scratch* scratch, Py_ssize_t beat, const real* u,
+                               const real* dh, real* d) noexcept nogil:
+    """dR_p (P, H) = dh' u, some units' columns after the others: pieces as in gradients_of_piece."""
+    cdef Py_ssize_t H = direction.H, Hp = direction.Hp, Y = direction.Y, Yp = direction.Yp, lanes = lanes_of(k, u)
+    cdef Py_ssize_t pieces = (Hp + GRADIENT_UNITS - 1) // GRADIENT_UNITS, panels = Hp // lanes
+    cdef Py_ssize_t t, n, unit, units, block, row
+    cdef real* packed = <real*>scratch.dh_packed
+    if reverse and s.sizes != NULL:
+        for t in range(part(s.T, who.me, who.count), part(s.T, who.me + 1, who.count)):
+            memcpy(packed + offset(s, t) * Yp, dh + slot(s, t) * Yp, alive(s, t) * Yp * sizeof(real))
+        dh = packed
+        meet(who.team)
+    else:
+        dh += 0 if reverse else s.B * Yp  # packed row n ends in state row B + n (or n)
+    for n in range(part(pieces, who.me, who.count), part(pieces, who.me + 1, who.count)):
+        unit = panels * n // pieces * lanes
+        units = min(H, panels * (n + 1) // pieces * lanes) - unit
+        if s.N == 0:  # rows of length 0 alone
+            for row in range(Y):
+                memset(d + row * H + unit, 0, units * sizeof(real))
+        for block in range((s.N + BLAS_ROWS - 1) // BLAS_ROWS):
+            row = block * BLAS_ROWS
+            if not goes_on_alone(who.interrupt, who.me, beat):
+                return
+            gemm[real](True, False, Y, units, min(<Py_ssize_t>BLAS_ROWS, s.N - row), 1, dh + row * Yp, Yp,
+                       u + row * Hp + unit, Hp, 0 if row == 0 else 1, d + unit, H)
 
 
 cdef void sum_peephole_gradients(const Kernels* k, const Steps* s, const Direction* direction, bint reverse,
@@ -88,21 +120,22 @@ cdef void sum_peephole_gradients(const Kernels* k, const Steps* s, const Directi
 
 
 cdef void first_state_gradients(const Steps* s, const Direction* direction, bint reverse, const Member* who,
-                                const Scratch* scratch, const real* dh, const real* dc, real* d) noexcept nogil:
-    """dh0 and dc0 (H,), the units of `who`, a member by units: sums over rows of the gradients at cuts and, unless
-    NULL, at their beginnings: dh (B+N, Hp) at the first boundaries, dc (B, Hp)."""
-    cdef Py_ssize_t Hp = direction.Hp, b, last = min(who.last, direction.H)
-    cdef size_t size = (last - who.first) * sizeof(real)
+                                const Member* of_h, const Scratch* scratch, const real* dh, const real* dc,
+                                real* d) noexcept nogil:
+    """dh0 (Y,) and dc0 (H,), the shares of `of_h` and `who`, a member by units: sums over rows of the gradients at cuts
+    and, unless NULL, at their beginnings: dh (B+N, Yp) at the first boundaries, dc (B, Hp)."""
+    cdef Py_ssize_t Hp = direction.Hp, Yp = direction.Yp, b
+    cdef Py_ssize_t last = min(who.last, direction.H), last_h = min(of_h.last, direction.Y)
     cdef real* dh0 = d + direction.at_h0
     cdef real* dc0 = d + direction.at_c0
-    memset(dh0 + who.first, 0, size)
-    memset(dc0 + who.first, 0, size)
+    memset(dh0 + of_h.first, 0, max(0, last_h - of_h.first) * sizeof(real))
+    memset(dc0 + who.first, 0, (last - who.first) * sizeof(real))
     for b in range(s.B):
         if scratch.cut_h != NULL:
-            add_row(who.first, last, <const real*>scratch.cut_h + b * Hp, dh0)
+            add_row(of_h.first, last_h, <const real*>scratch.cut_h + b * Yp, dh0)
             add_row(who.first, last, <const real*>scratch.cut_c + b * Hp, dc0)
         if dh != NULL:
-            add_row(who.first, last, dh + first_slot(s, reverse, b) * Hp, dh0)
+            add_row(of_h.first, last_h, dh + first_slot(s, reverse, b) * Yp, dh0)
         if dc != NULL:
             add_row(who.first, last, dc + b * Hp, dc0)
 

@@ -13,7 +13,7 @@ cdef extern from "kernels.h" nogil:
         int kind
         double alpha, beta, low, high
     ctypedef struct Step "cylstm_step":
-        Py_ssize_t B, H, first, last
+        Py_ssize_t B, H, Y, first, last
         int flags, form
         const void* R
         const void* peepholes

@@ -26,6 +26,7 @@ class Layer:
     hidden_size: int
     num_layers: int
     num_directions: int
+    h_size: int
     dtype: np.dtype
     parameters: Parameters
     dropout: float

@@ -34,8 +34,8 @@ cdef class Tape:
 
     @property
     def masks(self):
-        """List of the L-1 dropout masks (B, T, D*H), scaled by 1/(1-p), or, where they are the same at all steps,
-        (B, 1, D*H); None without dropout."""
+        """List of the L-1 dropout masks (B, T, D*Y), Y numbers in h, scaled by 1/(1-p), or, where they are the same at
+        all steps, (B, 1, D*Y); None without dropout."""
         if self.kept_masks is None or self.kept_masks.outputs is None:
             return None
         return [mask[:, None] if self.per_row else self.plan.unpack(mask) for mask in self.kept_masks.outputs]
@@ -47,12 +47,12 @@ cdef class Tape:
 
     @property
     def recurrent_masks(self):
-        """(L*D, B, H) of recurrent_dropout, scaled; None without."""
+        """(L*D, B, Y) of recurrent_dropout, scaled; None without."""
         return None if self.kept_masks is None else self.kept_masks.states
 
     @property
     def weight_masks(self):
-        """(L*D, 4H, H) of weight_drop, scaled; None without."""
+        """(L*D, 4H, Y) of weight_drop, scaled; None without."""
         return None if self.kept_masks is None else self.kept_masks.weights
 
 
@@ -62,7 +62,7 @@ cdef class Layer(Arguments):
     def __init__(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t L, Py_ssize_t D, cell, dropout, dtype, parameters, rng):
         if self._weights is not None:
             raise RuntimeError(f"{type(self).__name__}: expected __init__ to run once")
-        self.set_up(I, H, L, D, dtype, parameters)
+        self.set_up(I, H, cell.width(H), L, D, dtype, parameters)
         self.generator = rng
         self.drops = Drops(L)
         self.dropout = dropout
@@ -105,7 +105,8 @@ cdef class Layer(Arguments):
 
         x : (B, T, I) or (T, I) floats of any precision, or (B, T) or (T,) integer ids standing for one-hot rows.
             Any strided view will do; time-major data go in as `x.swapaxes(0, 1)`.
-        state : State or None (that of `initial_state`), each array (L*D, B, H); B is 1 for unbatched input.
+        state : State or None (that of `initial_state`), each array (L*D, B, H); B is 1 for unbatched input. With a
+            projection (proj_size = P), h is (L*D, B, P) and y (B, T, D*P).
         lengths : (B,) integers in 0..T, in any order. y is 0 past each row's end, the final state is the one at each
             row's own end, and the reverse direction begins there; with 0, it is the initial state.
         resets : (B, T) or, unbatched, (T,) booleans. Where true, nothing flows between steps t-1 and t in either
@@ -150,9 +151,9 @@ cdef class Layer(Arguments):
         _initial = self._point_at_state(work, "state", state, B)
         if masked:
             self._point_at_masks(work, self.drops.masks(masked, self.rng, B, work.plan.rows, self.input_size,
-                                                        self.hidden_size, self.num_directions, self.dtype))
-        y = self.empty(B, T, self.num_directions * self.hidden_size)
-        h = self.empty(self.num_layers * self.num_directions, B, self.hidden_size)
+                                                        self.hidden_size, self.h_size, self.num_directions, self.dtype))
+        y = self.empty(B, T, self.num_directions * self.h_size)
+        h = self.empty(self.num_layers * self.num_directions, B, self.h_size)
         c = self.empty(self.num_layers * self.num_directions, B, self.hidden_size)
         work.forward.y, work.forward.hn, work.forward.cn = np.PyArray_DATA(y), np.PyArray_DATA(h), np.PyArray_DATA(c)
         self._forward(work)
@@ -204,9 +205,9 @@ cdef class Layer(Arguments):
         self._point_at(work, "x_t", array, has_ids, in_order, row, 0)
         _initial = self._point_at_state(work, "state", state, B)
         if out is None:
-            h, c = self.empty(L, B, self.hidden_size), self.empty(L, B, self.hidden_size)
+            h, c = self.empty(L, B, self.h_size), self.empty(L, B, self.hidden_size)
             out = self.state_type(h, c)
-            shape[0], shape[1] = B, self.hidden_size
+            shape[0], shape[1] = B, self.h_size
             y = np.PyArray_EMPTY(1 + batched, &shape[1 - batched], self.type_number, 0)
             work.forward.y = np.PyArray_DATA(y)
         else:
@@ -220,23 +221,25 @@ cdef class Layer(Arguments):
         return y, out
 
     cdef np.ndarray _last_rows(self, np.ndarray h, Py_ssize_t B, bint batched):
-        """The last layer's part of h (L, B, H), as a view (B, H) or (H,)."""
+        """The last layer's part of h (L, B, Y), as a view (B, Y) or (Y,)."""
         cdef np.npy_intp shape[2]
-        cdef char* data = <char*>np.PyArray_DATA(h) + (self.num_layers - 1) * B * self.hidden_size * self.item
-        shape[0], shape[1] = B, self.hidden_size
+        cdef char* data = <char*>np.PyArray_DATA(h) + (self.num_layers - 1) * B * self.h_size * self.item
+        shape[0], shape[1] = B, self.h_size
         cdef np.ndarray y = np.PyArray_SimpleNewFromData(1 + batched, &shape[1 - batched], self.type_number, data)
         np.set_array_base(y, h)
         return y
 
     def initial_state(self, batch_size=1):
-        """The State (L*D, B, H) that rows begin with: zeros or, with `first_state`, a copy of what is learnt."""
+        """The State (L*D, B, H), with a projection h (L*D, B, P), that rows begin with: zeros or, with `first_state`, a
+        copy of what is learnt."""
         self.expect_init()
-        shape = (self.num_layers * self.num_directions, positive_int("batch_size", batch_size), self.hidden_size)
-        state = self.state_type(numpy.zeros(shape, self.dtype), numpy.zeros(shape, self.dtype))
+        shape = self.num_layers * self.num_directions, positive_int("batch_size", batch_size)
+        h, c = (numpy.zeros((*shape, width), self.dtype) for width in (self.h_size, self.hidden_size))
+        state = self.state_type(h, c)
         if self._weights.cell.first_state:
             for n, row in enumerate(numpy.asarray(self._weights.offsets)):
                 for part, column in ((state.h, FIRST_H), (state.c, FIRST_C)):
-                    part[n] = self._weights.flat[row[column] : row[column] + self.hidden_size]
+                    part[n] = self._weights.flat[row[column] : row[column] + part.shape[2]]
         return state
 
     def backward(self, tape, dy, dstate=None, *, out=None, input_gradient=True):
@@ -293,7 +296,7 @@ cdef class Layer(Arguments):
         call.dy = np.PyArray_DATA(array)
         call.dy_row = np.PyArray_STRIDE(array, 0) // self.item if batched else 0
         call.dy_step = np.PyArray_STRIDE(array, batched) // self.item
-        h = self.empty(self.num_layers * self.num_directions, s.B, self.hidden_size)
+        h = self.empty(self.num_layers * self.num_directions, s.B, self.h_size)
         c = self.empty(self.num_layers * self.num_directions, s.B, self.hidden_size)
         call.dh0, call.dc0 = np.PyArray_DATA(h), np.PyArray_DATA(c)
         call.dx, call.packed = NULL, False
@@ -317,7 +320,7 @@ cdef class Layer(Arguments):
         return Gradients(dx, State(h, c), gradients)
 
     cdef int _check_dy(self, Tape tape, np.ndarray dy) except -1:
-        cdef Py_ssize_t width = self.num_directions * self.hidden_size, rank = 2 + tape.batched
+        cdef Py_ssize_t width = self.num_directions * self.h_size, rank = 2 + tape.batched
         cdef Steps* s = &tape.plan.steps
         if (np.PyArray_NDIM(dy) != rank or np.PyArray_DIM(dy, rank - 1) != width or np.PyArray_DIM(dy, rank - 2) != s.T
                 or (tape.batched and np.PyArray_DIM(dy, 0) != s.B)):
@@ -361,7 +364,7 @@ cdef class Layer(Arguments):
 
     cdef int _mask_gradients(self, Work work, np.ndarray flat) except -1:
         """d weight_hh = M d (M weight_hh)."""
-        cdef Py_ssize_t n, size = 4 * self.hidden_size * self.hidden_size
+        cdef Py_ssize_t n, size = 4 * self.hidden_size * self.h_size
         for n in range(self.num_layers * self.num_directions):
             part = flat[work.directions[n].at_R:][:size]
             part *= work.masks.weights[n].ravel()
@@ -372,16 +375,17 @@ cdef int check_overlap(Work work, np.ndarray h, np.ndarray c) except -1:
     """ValueError where the next state goes over a part of the last one: over all of it, it may."""
     cdef char* given[2]
     cdef char* taken[2]
-    cdef Py_ssize_t apart, size
+    cdef Py_ssize_t sizes[2]
+    cdef Py_ssize_t apart
     cdef int n, m
     given[0], given[1] = <char*>work.forward.h0, <char*>work.forward.c0
     taken[0], taken[1] = <char*>np.PyArray_DATA(h), <char*>np.PyArray_DATA(c)
     if taken[0] == given[0] and taken[1] == given[1]:  # as in most streams
         return 0
-    size = np.PyArray_NBYTES(h)
+    sizes[0], sizes[1] = np.PyArray_NBYTES(h), np.PyArray_NBYTES(c)
     for n in range(2):
         for m in range(2):
             apart = taken[n] - given[m]
-            if given[m] != NULL and apart != 0 and -size < apart < size:
+            if given[m] != NULL and -sizes[n] < apart < sizes[m] and (apart != 0 or sizes[n] != sizes[m]):
                 raise ValueError("out: expected the memory of `state` or other memory, got a part of it")
     return 0

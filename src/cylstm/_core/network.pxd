@@ -7,18 +7,19 @@ from cylstm._core.kernels cimport Kernels
 from cylstm._core.direction cimport Direction, Inputs, Scratch
 from cylstm._core.ragged cimport Steps
 
-# What a forward call leaves for a backward one: gates (N, 4Hp), h (B+N, Hp), c (B+N, Hp) of each layer and direction,
-# and the outputs (N, D*H) of layers whose output is not simply their h. Without `keep`, what serves as scratch for
-# them: the gates of one chunk of steps, c (B, Hp), two layers' h in turn, and outputs likewise; and of the last
-# layer's h two boundaries (2B, Hp), if no row ends before the others.
+# What a forward call leaves for a backward one: gates (N, 4Hp), h (B+N, Yp), c (B+N, Hp) of each layer and direction,
+# with a projection u = o tanh(c) (N, Hp), and the outputs (N, D*Y) of layers whose output is not simply their h.
+# Without `keep`, what serves as scratch for them: the gates of one chunk of steps, c and u (B, Hp), two layers' h in
+# turn, and outputs likewise; and of the last layer's h two boundaries (2B, Yp), if no row ends before the others.
 # Everything is of the layer's type.
 cdef struct Record:
     bint keep
     bint joined         # outputs are needed: two directions, a reverse one, or dropout
     Inputs inputs       # of the first layer
-    const void* masks   # of dropout, (L-1, N, D*H) or, per row, (L-1, B, D*H); or NULL
+    const void* masks   # of dropout, (L-1, N, D*Y) or, per row, (L-1, B, D*Y); or NULL
     bint per_row        # they are in the caller's order then, and the same at all steps
     char* gates
+    char* u
     char* h
     char* last_h        # NULL where it is in h
     char* c
@@ -33,14 +34,14 @@ cdef struct Forward:
     bint reverse        # the only direction is the reverse one
     Record record
     Scratch scratch
-    const void* h0      # (L*D, B, H), or NULL for the first state, or zeros
-    const void* c0
-    void* y             # (B, T, D*H), rows and steps so many reals apart; NULL where the caller takes hn for it
+    const void* h0      # (L*D, B, Y), or NULL for the first state, or zeros
+    const void* c0      # (L*D, B, H), likewise
+    void* y             # (B, T, D*Y), rows and steps so many reals apart; NULL where the caller takes hn for it
     Py_ssize_t y_row
     Py_ssize_t y_step
-    bint packed         # y is (N, D*H) instead
+    bint packed         # y is (N, D*Y) instead
     int most            # threads
-    void* hn            # (L*D, B, H); may be h0, as cn may be c0
+    void* hn            # (L*D, B, Y); may be h0, as cn (L*D, B, H) may be c0
     void* cn
 
 cdef struct Backward:
@@ -53,22 +54,22 @@ cdef struct Backward:
     Record record
     Scratch scratch
     int form            # of the products for the weights' gradients
-    char* dh            # (B+N, Hp)
+    char* dh            # (B+N, Yp)
     char* dc            # (B, Hp)
-    char* dinputs[2]    # (N, D*Hp) of layers above the first: the one above is read while this one is written
+    char* dinputs[2]    # (N, Ip) of layers above the first: the one above is read while this one is written
     char* dx_packed     # (N, Ip) of the first layer
-    bint packed         # dy and dx are (N, D*H) and (N, I)
-    const void* dy      # (B, T, D*H): rows and steps are so many reals apart
+    bint packed         # dy and dx are (N, D*Y) and (N, I)
+    const void* dy      # (B, T, D*Y): rows and steps are so many reals apart
     Py_ssize_t dy_row
     Py_ssize_t dy_step
-    const void* dhn     # (L*D, B, H), or NULL for zeros
+    const void* dhn     # (L*D, B, Y) and (L*D, B, H), or NULL for zeros
     const void* dcn
     bint given_h        # whether forward was given the state that rows begin with, which is not the first state then
     bint given_c
     void* dx            # (B, T, I), rows and steps so many reals apart, or NULL, always where ids went in
     Py_ssize_t dx_row
     Py_ssize_t dx_step
-    void* dh0           # (L*D, B, H)
+    void* dh0           # as dhn and dcn
     void* dc0
     void* dflat         # gradients of all parameters
 

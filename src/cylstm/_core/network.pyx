@@ -7,7 +7,7 @@ over steps, and each step is one call into cext/cell/lstm.h.
 from libc.string cimport memset
 
 from cylstm._core.backward cimport inputs_by_steps, run_backward
-from cylstm._core.direction cimport SMALL_WEIGHTS, Direction, Inputs, Outputs
+from cylstm._core.direction cimport SMALL_WEIGHTS, Direction, Inputs, Outputs, member_of_h
 from cylstm._core.forward cimport run_forward
 from cylstm._core.gradients cimport GRADIENT_ROWS, first_state_gradients, input_gradients, weight_gradients
 from cylstm._core.interrupt cimport Interrupt
@@ -46,7 +46,7 @@ cdef bint forward_fits_tiles(const Forward* call) noexcept nogil:
             return False
     elif inputs.ids == NULL and not tiles_hold(largest(call.k, call.s.N, I, <const float*>inputs.packed, inputs.ld)):
         return False
-    return states_fit_tiles(call.k, call.L * call.D * call.s.B * call.directions[0].H, call.h0, call.c0)
+    return states_fit_tiles(call.k, call.L * call.D * call.s.B * call.directions[0].H, call.h0, call.c0)  # Y is H
 
 
 cdef bint backward_fits_tiles(const Backward* call) noexcept nogil:
@@ -80,10 +80,10 @@ cdef bint states_fit_tiles(const Kernels* k, Py_ssize_t size, const void* h, con
 
 cdef bint best_by_rows(const Steps* s, const Direction* directions, Py_ssize_t count, bint has_ids) noexcept nogil:
     """Whether members share out rows or units. Ids read no more of W than the rows they stand for."""
-    cdef Py_ssize_t H = directions[0].H, I = 0 if has_ids else directions[0].I
+    cdef Py_ssize_t H = directions[0].H, Y = directions[0].Y, I = 0 if has_ids else directions[0].I
     if count > 1:
         I = max(I, directions[count - 1].I)
-    return s.B >= 2 * ROWS_EACH and 4 * H * (I + H) <= min(<Py_ssize_t>SMALL_WEIGHTS, WEIGHTS_A_ROW * s.B)
+    return s.B >= 2 * ROWS_EACH and 4 * H * (I + Y) <= min(<Py_ssize_t>SMALL_WEIGHTS, WEIGHTS_A_ROW * s.B)
 
 
 cdef int team_size(const Steps* s, const Direction* directions, Py_ssize_t count, Py_ssize_t D, Py_ssize_t lanes,
@@ -93,8 +93,8 @@ cdef int team_size(const Steps* s, const Direction* directions, Py_ssize_t count
     cdef bint by_rows = best_by_rows(s, directions, count, has_ids)
     cdef Py_ssize_t n
     for n in range(count):
-        work += 4.0 * directions[n].H * ((0 if has_ids and n < D else directions[n].I) + directions[n].H) * s.N
-    between = work if by_rows else 4.0 * directions[0].H * directions[0].H * s.N / s.T
+        work += 4.0 * directions[n].H * ((0 if has_ids and n < D else directions[n].I) + directions[n].Y) * s.N
+    between = work if by_rows else 4.0 * directions[0].H * directions[0].Y * s.N / s.T
     return min(most, threads_for(work, between, s.B // ROWS_EACH if by_rows else directions[0].Hp // lanes))
 
 
@@ -117,10 +117,12 @@ cdef void forward_member(const Forward* call, int me, int count, Team* team, rea
     cdef const Steps* s = call.s
     cdef Steps last = s[0]
     cdef const Record* record = &call.record
-    cdef Py_ssize_t L = call.L, D = call.D, H = call.directions[0].H, Hp = call.directions[0].Hp, DH = D * H, l, d, n
+    cdef Py_ssize_t L = call.L, D = call.D, H = call.directions[0].H, Hp = call.directions[0].Hp, l, d, n
+    cdef Py_ssize_t Y = call.directions[0].Y, Yp = call.directions[0].Yp, DY = D * Y
     cdef Member who = member(me, count, team, call.interrupt, s, call.directions, L * D, lanes_of(call.k, type_tag),
                              record.inputs.ids != NULL)
-    cdef Py_ssize_t state = s.B * H, block = (s.B + s.N) * Hp
+    cdef Member of_h = member_of_h(&who, call.directions, lanes_of(call.k, type_tag))
+    cdef Py_ssize_t state = s.B * H, block = s.B + s.N
     cdef bint keep = record.keep, reverse
     cdef Inputs inputs = record.inputs
     cdef Outputs outputs
@@ -130,46 +132,48 @@ cdef void forward_member(const Forward* call, int me, int count, Team* team, rea
     cdef real* h = NULL
     cdef real* c
     cdef real* gates
+    cdef real* u
     last.two_boundaries = record.last_h != NULL
     for l in range(L):
         memset(&outputs, 0, sizeof(Outputs))
         if l < L - 1 and record.joined:
-            outputs.y, outputs.packed = <real*>record.outputs + (l if keep else l % 2) * s.N * DH, True
-            outputs.row, outputs.per_row = DH, record.per_row
-            outputs.mask = masks + l * (s.B if record.per_row else s.N) * DH if masks != NULL else <real*>NULL
+            outputs.y, outputs.packed = <real*>record.outputs + (l if keep else l % 2) * s.N * DY, True
+            outputs.row, outputs.per_row = DY, record.per_row
+            outputs.mask = masks + l * (s.B if record.per_row else s.N) * DY if masks != NULL else <real*>NULL
         elif l == L - 1:
             outputs.y, outputs.packed, outputs.row, outputs.step = call.y, call.packed, call.y_row, call.y_step
             s = &last
             if call.y != NULL and s.sizes != NULL and not call.packed:
-                clear_padding(s, me, count, DH, call.y_row, call.y_step, <real*>call.y)
+                clear_padding(s, me, count, DY, call.y_row, call.y_step, <real*>call.y)
         for d in range(D):
             n, reverse = l * D + d, d == 1 or call.reverse
             gates = <real*>record.gates + (n * s.N * 4 * Hp if keep else 0)
-            h = <real*>record.h + (n if keep else n % (2 * D)) * block
+            u = <real*>record.u + (n * s.N * Hp if keep else 0)
+            h = <real*>record.h + (n if keep else n % (2 * D)) * block * Yp
             if s.two_boundaries:
-                h = <real*>record.last_h + d * 2 * s.B * Hp
-            c = <real*>record.c + (n * block if keep else 0)
-            place_states(s, reverse, FIRST, &who, H, Hp, h0 + n * state if h0 != NULL else NULL,
+                h = <real*>record.last_h + d * 2 * s.B * Yp
+            c = <real*>record.c + (n * block * Hp if keep else 0)
+            place_states(s, reverse, FIRST, &of_h, Y, Yp, h0 + n * s.B * Y if h0 != NULL else NULL,
                          <const real*>call.directions[n].h0.packed, h)
             place_states(s, reverse, FIRST if keep else ONLY, &who, H, Hp, c0 + n * state if c0 != NULL else NULL,
                          <const real*>call.directions[n].c0.packed, c)
-            run_forward(call.k, s, &call.directions[n], reverse, keep, &who, &call.scratch, &inputs, &outputs, n * s.T,
-                        gates, h, c)
-            fetch_states(s, reverse, LAST, &who, H, Hp, <const real*>h, <real*>call.hn + n * state)
+            run_forward(call.k, s, &call.directions[n], reverse, keep, &who, &of_h, &call.scratch, &inputs, &outputs,
+                        n * s.T, gates, u, h, c)
+            fetch_states(s, reverse, LAST, &of_h, Y, Yp, <const real*>h, <real*>call.hn + n * s.B * Y)
             fetch_states(s, reverse, LAST if keep else ONLY, &who, H, Hp, <const real*>c, <real*>call.cn + n * state)
             if outputs.y != NULL:
-                outputs.y = <real*>outputs.y + H
+                outputs.y = <real*>outputs.y + Y
             if outputs.mask != NULL:
-                outputs.mask = <const real*>outputs.mask + H
+                outputs.mask = <const real*>outputs.mask + Y
             if inputs.whole:
                 inputs.caller = NULL  # they are packed now
             if n < L * D - 1:
                 meet_by_units(&who)
         memset(&inputs, 0, sizeof(Inputs))
         if record.joined:
-            inputs.packed, inputs.ld = <real*>record.outputs + (l if keep else l % 2) * s.N * DH, DH
+            inputs.packed, inputs.ld = <real*>record.outputs + (l if keep else l % 2) * s.N * DY, DY
         else:
-            inputs.packed, inputs.ld = h + s.B * Hp, Hp
+            inputs.packed, inputs.ld = h + s.B * Yp, Yp
 
 
 # --- backward ---------------------------------------------------------------------------------------------------------
@@ -189,10 +193,13 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
     cdef const Steps* s = call.s
     cdef const Record* record = &call.record
     cdef Py_ssize_t D = call.D, H = call.directions[0].H, Hp = call.directions[0].Hp, l, d, n, ld_above = 0
+    cdef Py_ssize_t Y = call.directions[0].Y, Yp = call.directions[0].Yp
     cdef Member who = member(me, count, team, call.interrupt, s, call.directions, call.L * D,
                              lanes_of(call.k, type_tag), record.inputs.ids != NULL)
+    cdef Member of_h = member_of_h(&who, call.directions, lanes_of(call.k, type_tag))
     cdef Member summing = member_by_units(me, count, team, call.interrupt, s, Hp, lanes_of(call.k, type_tag))
-    cdef Py_ssize_t state = s.B * H, block = (s.B + s.N) * Hp, rows = part(s.N, me, count)
+    cdef Member summing_h = member_of_h(&summing, call.directions, lanes_of(call.k, type_tag))
+    cdef Py_ssize_t state = s.B * H, block = s.B + s.N, rows = part(s.N, me, count)
     cdef Py_ssize_t rows_end = part(s.N, me + 1, count)
     cdef Py_ssize_t beat = 0, sums = (s.N + GRADIENT_ROWS - 1) // GRADIENT_ROWS  # of a layer: its steps, then its sums
     cdef Inputs inputs
@@ -204,6 +211,7 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
     cdef real* gates
     cdef const real* h
     cdef const real* c
+    cdef const real* u
     cdef const Direction* direction = call.directions
     cdef bint by_steps, reverse
     for l in range(call.L - 1, -1, -1):
@@ -217,23 +225,24 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
             n, reverse = l * D + d, d == 1 or call.reverse
             direction = &call.directions[n]
             gates = <real*>record.gates + n * s.N * 4 * Hp
-            h, c = <const real*>record.h + n * block, <const real*>record.c + n * block
-            place_gradients(call, &who, l, d, <const real*>dabove, ld_above, dh, dc)
+            u = <const real*>record.u + n * s.N * Hp
+            h, c = <const real*>record.h + n * block * Yp, <const real*>record.c + n * block * Hp
+            place_gradients(call, &who, &of_h, l, d, <const real*>dabove, ld_above, dh, dc)
             if call.scratch.cut_h != NULL:
-                place_states(s, reverse, ONLY, &who, H, Hp, none, none, <real*>call.scratch.cut_h)
+                place_states(s, reverse, ONLY, &of_h, Y, Yp, none, none, <real*>call.scratch.cut_h)
                 place_states(s, reverse, ONLY, &who, H, Hp, none, none, <real*>call.scratch.cut_c)
-            run_backward(call.k, s, direction, reverse, &who, &call.scratch, beat, gates, c, dh, dc,
+            run_backward(call.k, s, direction, reverse, &who, &of_h, &call.scratch, beat, gates, c, dh, dc,
                          dinputs if by_steps else <real*>NULL, d > 0)
             beat += s.T
-            fetch_states(s, reverse, FIRST, &who, H, Hp, <const real*>dh, <real*>call.dh0 + n * state)
+            fetch_states(s, reverse, FIRST, &of_h, Y, Yp, <const real*>dh, <real*>call.dh0 + n * s.B * Y)
             fetch_states(s, reverse, ONLY, &who, H, Hp, <const real*>dc, <real*>call.dc0 + n * state)
             meet(team)
             if direction.at_h0 >= 0:
-                first_state_gradients(s, direction, reverse, &summing, &call.scratch,
+                first_state_gradients(s, direction, reverse, &summing, &summing_h, &call.scratch,
                                       <const real*>NULL if call.given_h else <const real*>dh,
                                       <const real*>NULL if call.given_c else <const real*>dc, <real*>call.dflat)
             weight_gradients(call.k, s, direction, reverse, &summing, &call.scratch, call.form, beat,
-                             <const real*>gates, &inputs, h, c, <real*>call.dflat)
+                             <const real*>gates, &inputs, u, h, c, <const real*>dh, <real*>call.dflat)
             beat += sums
             if dinputs != NULL and not by_steps:
                 input_gradients(call.k, s, direction, &summing, &call.scratch, beat - 1, <const real*>gates, dinputs)
@@ -249,32 +258,33 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
 cdef Inputs inputs_of(const Backward* call, Py_ssize_t l, const real* type_tag) noexcept nogil:
     """What layer l has read: the caller's rows, or what the layer below has left."""
     cdef Inputs inputs
-    cdef Py_ssize_t N = call.s.N, B = call.s.B, Hp = call.directions[0].Hp, DH = call.D * call.directions[0].H
+    cdef Py_ssize_t N = call.s.N, B = call.s.B, Yp = call.directions[0].Yp, DY = call.D * call.directions[0].Y
     if l == 0:
         return call.record.inputs
     memset(&inputs, 0, sizeof(Inputs))
     if call.record.joined:
-        inputs.packed, inputs.ld = <real*>call.record.outputs + (l - 1) * N * DH, DH
+        inputs.packed, inputs.ld = <real*>call.record.outputs + (l - 1) * N * DY, DY
     else:
-        inputs.packed, inputs.ld = <real*>call.record.h + (l - 1) * (B + N) * Hp + B * Hp, Hp
+        inputs.packed, inputs.ld = <real*>call.record.h + (l - 1) * (B + N) * Yp + B * Yp, Yp
     return inputs
 
 
-cdef void place_gradients(const Backward* call, const Member* who, Py_ssize_t l, Py_ssize_t d, const real* dabove,
-                          Py_ssize_t ld_above, real* dh, real* dc) noexcept nogil:
+cdef void place_gradients(const Backward* call, const Member* who, const Member* of_h, Py_ssize_t l, Py_ssize_t d,
+                          const real* dabove, Py_ssize_t ld_above, real* dh, real* dc) noexcept nogil:
     """dh and dc of one direction before its steps: from the caller, or from the layer above and its dropout."""
     cdef const Steps* s = call.s
-    cdef Py_ssize_t H = call.directions[0].H, Hp = call.directions[0].Hp, DH = call.D * H, n = l * call.D + d
+    cdef Py_ssize_t H = call.directions[0].H, Hp = call.directions[0].Hp, n = l * call.D + d
+    cdef Py_ssize_t Y = call.directions[0].Y, Yp = call.directions[0].Yp, DY = call.D * Y
     cdef const real* dhn = <const real*>call.dhn
     cdef const real* dcn = <const real*>call.dcn
     cdef bint reverse = d == 1 or call.reverse
     cdef const real* mask = <const real*>call.record.masks
     if l == call.L - 1:
-        start_gradients(s, reverse, call.packed, who, H, Hp, <const real*>call.dy + d * H, call.dy_row, call.dy_step,
+        start_gradients(s, reverse, call.packed, of_h, Y, Yp, <const real*>call.dy + d * Y, call.dy_row, call.dy_step,
                         <const real*>NULL, 0, False, dh)
     else:
-        mask = mask + l * (s.B if call.record.per_row else s.N) * DH + d * H if mask != NULL else NULL
-        start_gradients(s, reverse, True, who, H, Hp, dabove + d * H, ld_above, 0, mask, DH, call.record.per_row, dh)
+        mask = mask + l * (s.B if call.record.per_row else s.N) * DY + d * Y if mask != NULL else NULL
+        start_gradients(s, reverse, True, of_h, Y, Yp, dabove + d * Y, ld_above, 0, mask, DY, call.record.per_row, dh)
     if dhn != NULL:
-        add_states(s, reverse, who, H, Hp, dhn + n * s.B * H, dh)
+        add_states(s, reverse, of_h, Y, Yp, dhn + n * s.B * Y, dh)
     place_states(s, reverse, ONLY, who, H, Hp, dcn + n * s.B * H if dcn != NULL else NULL, <const real*>NULL, dc)

@@ -28,7 +28,7 @@ cdef class Packed:
     cdef const Kernels* k
     cdef long long version
     cdef int users           # changed by add() alone: calls, and tapes that wait for their backward
-    cdef object masks        # (L*D, 4H, H), of a call that drops elements of weight_hh; or None
+    cdef object masks        # (L*D, 4H, Y), of a call that drops elements of weight_hh; or None
     cdef list arrays         # per direction, operand and form: memory, or None
     cdef const void** at     # the same, NULL where not packed from this version, &too_much where tiles do not hold them
     cdef void borrow_again(self) noexcept
@@ -36,10 +36,10 @@ cdef class Packed:
     cdef spare(self, Py_ssize_t n, int operand)
 
 # Columns of `offsets`.
-cdef Py_ssize_t WEIGHT_IH, WEIGHT_HH, BIASES, PEEPHOLE, FIRST_H, FIRST_C
+cdef Py_ssize_t WEIGHT_IH, WEIGHT_HH, BIASES, PEEPHOLE, FIRST_H, FIRST_C, WEIGHT_HR
 
 cdef class Weights:
-    cdef readonly Py_ssize_t I, H, L, D
+    cdef readonly Py_ssize_t I, H, L, D, Y
     cdef readonly bint doubles
     cdef readonly object cell      # cylstm.cell.CellType
     cdef bint bounded              # whether its gates and outputs are, so that tiles hold them
@@ -57,8 +57,11 @@ cdef class Weights:
     cdef int take(self, Packed packed, const Direction* direction, Py_ssize_t n, int operand, int form,
                   Factor* factor) except -1
     cdef bint first_states_fit(self, const Kernels* k, const Direction* directions) noexcept
-    cdef int _pad(self, Packed packed, const Direction* direction, Py_ssize_t slot, Py_ssize_t start,
-                  Py_ssize_t rows) except -1
+    cdef int _pad(self, Packed packed, Py_ssize_t slot, Py_ssize_t start, Py_ssize_t rows, Py_ssize_t width,
+                  Py_ssize_t padded) except -1
+    cdef int _pack_projection(self, Packed packed, const Direction* direction, Py_ssize_t slot,
+                              bint backward) except -1
     cdef int _pack(self, Packed packed, const Direction* direction, Py_ssize_t n, int operand, int form) except -1
 
-cdef Choice choose(const Kernels* k, bint doubles, Py_ssize_t H, Py_ssize_t B, Py_ssize_t N) noexcept nogil
+cdef Choice choose(const Kernels* k, bint doubles, Py_ssize_t H, Py_ssize_t Y, Py_ssize_t B,
+                   Py_ssize_t N) noexcept nogil

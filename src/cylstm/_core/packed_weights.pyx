@@ -29,7 +29,7 @@ cdef enum:
 
 # What is packed of a direction.
 cdef enum Operand:
-    W, R, BIAS, W_BACK, R_BACK, PEEPHOLES, H0, C0, OPERANDS
+    W, R, BIAS, W_BACK, R_BACK, PEEPHOLES, H0, C0, PROJ, PROJ_BACK, OPERANDS
 
 cdef enum:
     LINE = 64                  # bytes of a cache line
@@ -37,7 +37,7 @@ cdef enum:
 
 _names = [row.name for row in PARAMETERS]
 WEIGHT_IH, WEIGHT_HH = _names.index("weight_ih"), _names.index("weight_hh")
-BIASES, PEEPHOLE = _names.index("bias"), _names.index("peephole")
+BIASES, PEEPHOLE, WEIGHT_HR = _names.index("bias"), _names.index("peephole"), _names.index("weight_hr")
 FIRST_H, FIRST_C = _names.index("h0"), _names.index("c0")
 
 cdef char too_much           # whose address stands for weights that tiles do not hold
@@ -47,12 +47,13 @@ cdef enum:
     PACKING_COST = 20
 
 
-cdef Choice choose(const Kernels* k, bint doubles, Py_ssize_t H, Py_ssize_t B, Py_ssize_t N) noexcept nogil:
+cdef Choice choose(const Kernels* k, bint doubles, Py_ssize_t H, Py_ssize_t Y, Py_ssize_t B,
+                   Py_ssize_t N) noexcept nogil:
     """By the batch and the layer alone, never by the number of steps in a forward product: step() and a call on the
-    whole sequence compute the same bits."""
+    whole sequence compute the same bits. No tiles behind a projection (Y < H), whose h has no bounds."""
     cdef Choice choice = plain_forms()
     cdef Py_ssize_t R = 4 * H * H
-    if doubles or not has_form(k, TILES, <const float*>NULL) or H < TILED_INPUTS:
+    if doubles or not has_form(k, TILES, <const float*>NULL) or H < TILED_INPUTS or Y < H:
         return choice
     if B >= TILED_BATCH:
         choice.inputs = TILES
@@ -126,6 +127,7 @@ cdef class Weights:
 
     def __init__(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t L, Py_ssize_t D, cell, bint doubles, parameters):
         self.I, self.H, self.L, self.D, self.cell, self.doubles = I, H, L, D, cell, doubles
+        self.Y = cell.width(H)
         self.offsets = offsets(I, H, L, D, cell)
         self.bounded = are_bounded(cell.all_activations)
         self.parameters, self.flat, self.lock = parameters, parameters.raw(), Lock()
@@ -191,6 +193,8 @@ cdef class Weights:
             if directions[n].at_h0 >= 0:
                 self.take(packed, &directions[n], n, H0, PANELS, &directions[n].h0)
                 self.take(packed, &directions[n], n, C0, PANELS, &directions[n].c0)
+            if directions[n].at_proj >= 0:
+                self.take(packed, &directions[n], n, PROJ, PANELS, &directions[n].proj)
             as_chosen = as_chosen and directions[n].W.form == form and directions[n].R.form == choice.steps
         if directions[0].at_h0 >= 0 and any_bounded(choice):
             as_chosen = as_chosen and self.first_states_fit(packed.k, directions)
@@ -213,6 +217,8 @@ cdef class Weights:
         for n in range(self.L * self.D):
             self.take(packed, &directions[n], n, R_BACK, choice.steps, &directions[n].R_back)
             as_chosen = as_chosen and directions[n].R_back.form == choice.steps
+            if directions[n].at_proj >= 0:
+                self.take(packed, &directions[n], n, PROJ_BACK, PANELS, &directions[n].proj_back)
             if to_inputs or n >= self.D:
                 self.take(packed, &directions[n], n, W_BACK, choice.rows, &directions[n].W_back)
                 as_chosen = as_chosen and directions[n].W_back.form == choice.rows
@@ -240,18 +246,22 @@ cdef class Weights:
         cdef const unsigned char[::1] flat
         memset(&packing, 0, sizeof(Packing))
         packing.k, packing.H, packing.form = packed.k, direction.H, form
-        packing.K = 1 if operand == BIAS else direction.I if operand in (W, W_BACK) else direction.H
+        packing.K = 1 if operand == BIAS else direction.I if operand in (W, W_BACK) else direction.Y
         packing.backward = operand in (W_BACK, R_BACK)
         packing.lanes = packed.k.f64.lanes if self.doubles else packed.k.f32.lanes
         packing.rows = 4 * direction.Hp if packing.backward else packing.K
         packing.columns = 4 * direction.Hp
         if packing.backward:
-            packing.columns = direction.Ip if operand == W_BACK else direction.Hp
+            packing.columns = direction.Ip if operand == W_BACK else direction.Yp
         start = direction.at_W if operand in (W, W_BACK) else direction.at_b if operand == BIAS else direction.at_R
         if operand == PEEPHOLES:
-            return self._pad(packed, direction, slot, direction.at_P, 3)
-        if operand >= H0:
-            return self._pad(packed, direction, slot, direction.at_h0 if operand == H0 else direction.at_c0, 1)
+            return self._pad(packed, slot, direction.at_P, 3, direction.H, direction.Hp)
+        if operand == H0:
+            return self._pad(packed, slot, direction.at_h0, 1, direction.Y, direction.Yp)
+        if operand == C0:
+            return self._pad(packed, slot, direction.at_c0, 1, direction.H, direction.Hp)
+        if operand == PROJ or operand == PROJ_BACK:
+            return self._pack_projection(packed, direction, slot, operand == PROJ_BACK)
         if packed.arrays[slot] is None:
             size = right_bytes(form, packing.rows, packing.columns, item)
             memory = fitting(packed.spare(n, operand), size)
@@ -266,7 +276,7 @@ cdef class Weights:
             flat = self.flat.view("u1")
             packing.source = <const char*>&flat[start * item]
             if packed.masks is not None and operand in (R, R_BACK):
-                weights = self.flat[start:start + 4 * direction.H * direction.H]
+                weights = self.flat[start:start + 4 * direction.H * direction.Y]
                 flat = (weights * packed.masks[n].ravel()).view("u1")
                 packing.source = <const char*>&flat[0]
             packing.blocks = (packing.columns + 4 * packing.lanes - 1) // (4 * packing.lanes)
@@ -286,19 +296,54 @@ cdef class Weights:
         publish(&packed.at[slot], packing.target if tiles_hold(most) else &too_much)
         return 0
 
-    cdef int _pad(self, Packed packed, const Direction* direction, Py_ssize_t slot, Py_ssize_t start,
-                  Py_ssize_t rows) except -1:
-        """Peepholes or a first state (rows, H) -> (rows, Hp)."""
+    cdef int _pad(self, Packed packed, Py_ssize_t slot, Py_ssize_t start, Py_ssize_t rows, Py_ssize_t width,
+                  Py_ssize_t padded) except -1:
+        """Peepholes or a first state (rows, width) -> (rows, padded)."""
         cdef Py_ssize_t item = 8 if self.doubles else 4, row
         cdef const unsigned char[::1] flat = self.flat.view("u1")
         cdef unsigned char[::1] target
-        packed.arrays[slot] = memory = fitting(None, rows * direction.Hp * item)
+        packed.arrays[slot] = memory = fitting(None, rows * padded * item)
         target = memory
-        memset(&target[0], 0, rows * direction.Hp * item)
+        memset(&target[0], 0, rows * padded * item)
         for row in range(rows):
-            memcpy(&target[row * direction.Hp * item], &flat[(start + row * direction.H) * item], direction.H * item)
+            memcpy(&target[row * padded * item], &flat[(start + row * width) * item], width * item)
         publish(&packed.at[slot], &target[0])
         return 0
+
+    cdef int _pack_projection(self, Packed packed, const Direction* direction, Py_ssize_t slot,
+                              bint backward) except -1:
+        """R_p (P, H), or forward its transpose (H, P), in column blocks."""
+        cdef Py_ssize_t lanes = packed.k.f64.lanes if self.doubles else packed.k.f32.lanes
+        cdef Py_ssize_t P = direction.Y, H = direction.H, item = 8 if self.doubles else 4
+        cdef Py_ssize_t K = P if backward else H, columns = H if backward else P
+        cdef Py_ssize_t k_apart = H if backward else 1, column_apart = 1 if backward else H
+        cdef const unsigned char[::1] flat = self.flat.view("u1")
+        cdef unsigned char[::1] target
+        cdef Py_ssize_t padded = direction.Hp if backward else direction.Yp
+        packed.arrays[slot] = memory = fitting(packed.arrays[slot], <double>K * padded * item)
+        target = memory
+        with nogil:
+            if self.doubles:
+                pack_blocks(lanes, K, columns, k_apart, column_apart,
+                            <const double*>&flat[direction.at_proj * item], <double*>&target[0])
+            else:
+                pack_blocks(lanes, K, columns, k_apart, column_apart,
+                            <const float*>&flat[direction.at_proj * item], <float*>&target[0])
+        publish(&packed.at[slot], &target[0])
+        return 0
+
+
+cdef void pack_blocks(Py_ssize_t lanes, Py_ssize_t K, Py_ssize_t columns, Py_ssize_t k_apart, Py_ssize_t column_apart,
+                      const real* source, real* target) noexcept nogil:
+    """source (K, columns), its elements so far apart, in column blocks (cext/kernels.h); zeros in the padding."""
+    cdef Py_ssize_t padded = (columns + lanes - 1) // lanes * lanes, block, start, width, k, j
+    for block in range((padded + 4 * lanes - 1) // (4 * lanes)):
+        start = 4 * lanes * block
+        width = min(4 * lanes, padded - start)
+        for k in range(K):
+            for j in range(start, start + width):
+                target[0] = source[k * k_apart + j * column_apart] if j < columns else 0
+                target += 1
 
 
 # One matrix to be packed: by the team, in blocks of 4 * lanes columns.

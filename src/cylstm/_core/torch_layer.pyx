@@ -39,32 +39,36 @@ cdef enum:
 
 
 cdef class Module(Layer):
-    """I, H, L, D as everywhere; bias: whether there are two of them; dtype: float32 or float64.
+    """I, H, L, D as everywhere; bias: whether there are two of them; P: of a projection, or 0; dtype: float32 or
+    float64.
 
-    Addresses are those of weight_ih (4H, I), weight_hh (4H, H) and, with a bias, bias_ih and bias_hh (4H,) of each
-    layer and direction in turn, of the module's dtype and contiguous. They must stay valid during the call.
+    Addresses are those of weight_ih (4H, I), weight_hh (4H, Y), with a bias bias_ih and bias_hh (4H,), and with a
+    projection weight_hr (P, H) of each layer and direction in turn, of the module's dtype and contiguous. Y is P with a
+    projection and H without. They must stay valid during the call.
     """
 
     cdef object lock   # of the copy of the weights, and of what is packed from it
     cdef bint bias
+    cdef Py_ssize_t each  # addresses of a layer and direction
 
-    def __init__(self, I, H, L, D, bias, dtype):
-        cell = CellType(bias=bias)
+    def __init__(self, I, H, L, D, bias, P, dtype):
+        cell = CellType(bias=bias, proj_size=P)
         Layer.__init__(self, I, H, L, D, cell, 0.0, numpy.dtype(dtype), Parameters(layout(I, H, L, D, cell), dtype),
                        None)
-        self.lock, self.bias = Lock(), bias
+        self.lock, self.bias, self.each = Lock(), bias, (4 if bias else 2) + (P > 0)
 
     def run(self, x, h, c, addresses, bint batch_first, lengths, masks, resets, bint keep, int most):
         """y, the final h and c, and the tape for `backward`, or None without `keep`.
 
         x : (T, B, I), with batch_first (B, T, I); or (N, I), packed, with the lengths int64 (B,), longest first.
-        h, c : (L*D, B, H), or None for zeros. masks : of dropout, (L-1, N, D*H) in packed order, or None.
+        h, c : (L*D, B, Y) and (L*D, B, H), or None for zeros. masks : of dropout, (L-1, N, D*Y) in packed order, or
+            None.
         resets : bool (B, T) or None. most : threads.
 
-        y (T, B, D*H) or (N, D*H), h and c are new; arrays that go in must not be written to before backward.
+        y (T, B, D*Y) or (N, D*Y), h and c are new; arrays that go in must not be written to before backward.
         """
         cdef np.ndarray array = self.float_array("x", x), y, hn, cn
-        cdef Py_ssize_t B, T, N, row, step, width = self.num_directions * self.hidden_size, item = self.item
+        cdef Py_ssize_t B, T, N, row, step, width = self.num_directions * self.h_size, item = self.item
         cdef bint packed = lengths is not None, in_order, plain
         if packed:
             if np.PyArray_STRIDE(array, 0) != self.input_size * item:
@@ -76,7 +80,7 @@ cdef class Module(Layer):
             row = np.PyArray_STRIDE(array, not batch_first) // item
             step = np.PyArray_STRIDE(array, batch_first) // item
             N, in_order = B * T, (B == 1 or row == self.input_size) and (T == 1 or step == B * self.input_size)
-        plain = not keep and N < SHORT
+        plain = not keep and N < SHORT and self.h_size == self.hidden_size
         cdef Plan plan = None if lengths is None and resets is None else Plan(B, T, lengths, resets)
         cdef Work work = self.shelf.take(self._weights, B, T, plan, False, keep, OUTPUTS if masks is not None else 0,
                                          not in_order)
@@ -85,11 +89,11 @@ cdef class Module(Layer):
         cdef Forward* call = &work.forward
         if masks is not None:
             self._point_at_masks(work, Masks(outputs=masks))
-        h, c = self._state(h, B), self._state(c, B)
+        h, c = self._state(h, B, self.h_size), self._state(c, B, self.hidden_size)
         call.h0 = np.PyArray_DATA(<np.ndarray>h) if h is not None else NULL
         call.c0 = np.PyArray_DATA(<np.ndarray>c) if c is not None else NULL
         y = self.empty(T, B, width) if not packed else numpy.empty((N, width), self.dtype)
-        hn = self.empty(self.num_layers * self.num_directions, B, self.hidden_size)
+        hn = self.empty(self.num_layers * self.num_directions, B, self.h_size)
         cn = self.empty(self.num_layers * self.num_directions, B, self.hidden_size)
         call.y, call.y_row, call.y_step, call.packed = np.PyArray_DATA(y), width, B * width, packed
         call.hn, call.cn, call.most = np.PyArray_DATA(hn), np.PyArray_DATA(cn), most
@@ -111,8 +115,10 @@ cdef class Module(Layer):
     def __reduce__(self):
         return _nothing, ()  # made again from the module's weights
 
-    cdef _state(self, state, Py_ssize_t B):
-        return state if state is None or self.is_state_array(state, B) else numpy.ascontiguousarray(state, self.dtype)
+    cdef _state(self, state, Py_ssize_t B, Py_ssize_t width):
+        if state is None or self.is_state_array(state, B, width):
+            return state
+        return numpy.ascontiguousarray(state, self.dtype)
 
     cdef _lend(self, Work work, addresses, bint plain, int most):
         """Point the call at the weights of now; what is returned holds a part of them."""
@@ -129,11 +135,10 @@ cdef class Module(Layer):
     cdef np.ndarray _lend_rows(self, Work work, addresses):
         """The weights as they lie; biases are added and packed for this call alone."""
         cdef Direction* directions = work.directions
-        cdef Py_ssize_t count = self.num_layers * self.num_directions, H = self.hidden_size, n, each
+        cdef Py_ssize_t count = self.num_layers * self.num_directions, H = self.hidden_size, n, each = self.each
         cdef np.ndarray biases = self.empty(1, count, 4 * directions[0].Hp + 4 * H)  # packed, and as they are
         cdef char* target = <char*>np.PyArray_DATA(biases)
         work.spent = False
-        each = 4 if self.bias else 2
         for n in range(count):
             directions[n].W.packed, directions[n].W.form = address(addresses, n * each), UNPACKED
             directions[n].W.columns = 4 * H
@@ -166,17 +171,21 @@ cdef class Module(Layer):
         """Whether any weight differs from the copy, which is then changed unless `compare_only`."""
         cdef np.ndarray flat = self._weights.flat
         cdef char* own = <char*>np.PyArray_DATA(flat)
-        cdef Py_ssize_t H = self.hidden_size, item = self.item, n, each = 4 if self.bias else 2
+        cdef Py_ssize_t H = self.hidden_size, Y = self.h_size, item = self.item, n, each = self.each
         cdef const char* W
         cdef const char* R
+        cdef const char* proj
         cdef const char* b
         cdef const char* b_hh
         cdef bint differ = False
         for n in range(self.num_layers * self.num_directions):
             W, R = address(addresses, n * each), address(addresses, n * each + 1)
+            proj = address(addresses, (n + 1) * each - 1)  # the last, if there is a projection
             with nogil:
                 differ |= copy_values(own + directions[n].at_W * item, W, 4 * H * directions[n].I * item, compare_only)
-                differ |= copy_values(own + directions[n].at_R * item, R, 4 * H * H * item, compare_only)
+                differ |= copy_values(own + directions[n].at_R * item, R, 4 * H * Y * item, compare_only)
+                if directions[n].at_proj >= 0:
+                    differ |= copy_values(own + directions[n].at_proj * item, proj, Y * H * item, compare_only)
             if self.bias:
                 b, b_hh = address(addresses, n * each + 2), address(addresses, n * each + 3)
                 if item == 8:
@@ -203,7 +212,7 @@ cdef class Module(Layer):
         cdef Steps* s = &work.plan.steps
         cdef Backward* call = &work.backward
         cdef bint packed = work.forward.packed
-        cdef Py_ssize_t width = self.num_directions * self.hidden_size, item = self.item, I = self.input_size
+        cdef Py_ssize_t width = self.num_directions * self.h_size, item = self.item, I = self.input_size
         cdef int members = team_size(s, work.directions, self.num_layers * self.num_directions, self.num_directions,
                                      work.k.f64.lanes if work.doubles else work.k.f32.lanes, False, most)
         if members > work.members:
@@ -217,10 +226,10 @@ cdef class Module(Layer):
         call.dy_step = np.PyArray_STRIDE(array, 0) // item
         if packed:
             call.dy_row = np.PyArray_STRIDE(array, 0) // item
-        dh, dc = self._state(dh, s.B), self._state(dc, s.B)
+        dh, dc = self._state(dh, s.B, self.h_size), self._state(dc, s.B, self.hidden_size)
         call.dhn = np.PyArray_DATA(<np.ndarray>dh) if dh is not None else NULL
         call.dcn = np.PyArray_DATA(<np.ndarray>dc) if dc is not None else NULL
-        cdef np.ndarray dh0 = self.empty(self.num_layers * self.num_directions, s.B, self.hidden_size)
+        cdef np.ndarray dh0 = self.empty(self.num_layers * self.num_directions, s.B, self.h_size)
         cdef np.ndarray dc0 = self.empty(self.num_layers * self.num_directions, s.B, self.hidden_size)
         call.dh0, call.dc0, call.dx = np.PyArray_DATA(dh0), np.PyArray_DATA(dc0), NULL
         if input_gradient:
@@ -251,12 +260,14 @@ cdef class Module(Layer):
         cdef list views = []
         for n in range(self.num_layers * self.num_directions):
             views.append(self._view(flat, directions[n].at_W, G, directions[n].I))
-            views.append(self._view(flat, directions[n].at_R, G, self.hidden_size))
+            views.append(self._view(flat, directions[n].at_R, G, self.h_size))
             if self.bias:
                 memcpy(data + end * item, data + directions[n].at_b * item, G * item)
                 views.append(self._view(flat, directions[n].at_b, G, 0))
                 views.append(self._view(flat, end, G, 0))
                 end += G
+            if directions[n].at_proj >= 0:
+                views.append(self._view(flat, directions[n].at_proj, self.h_size, self.hidden_size))
         return views
 
     cdef np.ndarray _view(self, np.ndarray flat, Py_ssize_t start, Py_ssize_t rows, Py_ssize_t columns):

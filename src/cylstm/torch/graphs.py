@@ -60,7 +60,6 @@ def forward(module: torch.nn.LSTM, input, hx, resets):
         and input.dtype in (torch.float32, torch.float64)
         and input.device.type == "cpu"
         and input.numel() > 0
-        and module.proj_size == 0
         and dropout < 1
         and not torch.compiler.is_exporting()
         and not torch.is_autocast_enabled("cpu")
@@ -73,19 +72,19 @@ def forward(module: torch.nn.LSTM, input, hx, resets):
     batched, batch_first = input.dim() == 3, module.batch_first and input.dim() == 3
     x = input if batched else input.unsqueeze(1)
     T, B = (x.shape[1], x.shape[0]) if batch_first else (x.shape[0], x.shape[1])
-    D = 2 if module.bidirectional else 1
+    D, width = 2 if module.bidirectional else 1, module.proj_size or module.hidden_size
     if hx is None:
         h = c = None
         module.check_input(x, None)
     else:
         h, c = hx if batched else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
-        expected = (module.num_layers * D, B, module.hidden_size)
+        expected = module.num_layers * D, B
         module.check_input(x, None)
-        module.check_hidden_size(h, expected, "Expected hidden[0] size {}, got {}")
-        module.check_hidden_size(c, expected, "Expected hidden[1] size {}, got {}")
+        module.check_hidden_size(h, (*expected, width), "Expected hidden[0] size {}, got {}")
+        module.check_hidden_size(c, (*expected, module.hidden_size), "Expected hidden[1] size {}, got {}")
     masks = None
     if dropout > 0:
-        shape = T, B, D * module.hidden_size
+        shape = T, B, D * width
         kept = [x.new_empty(shape).bernoulli_(1 - dropout) for _ in range(module.num_layers - 1)]
         masks = torch.stack(kept).div_(1 - dropout)
     if resets is not None and not batched:
@@ -105,26 +104,33 @@ MOST_CORES = 256
 def _core(x, weights, bias, layers, bidirectional) -> Module:
     """A layer for the weights of one module, known by the address of the first; what it holds of them is compared
     anyway."""
-    sizes = x.shape[-1], weights[1].shape[1], layers, 2 if bidirectional else 1
-    key = weights[0].data_ptr(), x.dtype, sizes, bias
+    H, Y = _sizes_of(weights)
+    sizes = x.shape[-1], H, layers, 2 if bidirectional else 1, bias, Y if Y < H else 0
+    key = weights[0].data_ptr(), x.dtype, sizes
     core = _cores.get(key)
     if core is None:
         while len(_cores) >= MOST_CORES:
             _cores.pop(next(iter(_cores)), None)
-        core = _cores[key] = Module(*sizes, bias, "float64" if x.dtype is torch.float64 else "float32")
+        core = _cores[key] = Module(*sizes, "float64" if x.dtype is torch.float64 else "float32")
     return core
+
+
+def _sizes_of(weights):
+    """H, and the width of h: P with a projection."""
+    return weights[1].shape[0] // 4, weights[1].shape[1]
 
 
 def _run(x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_first, keep):
     weights = [part.contiguous() for part in weights]
     core = _core(x, weights, bias, layers, bidirectional)
-    shapes = shapes_of(x.shape[-1], core.hidden_size, layers, core.num_directions, bias)
+    H, Y = core.hidden_size, core.h_size
+    shapes = shapes_of(x.shape[-1], H, layers, core.num_directions, bias, Y if Y < H else 0)
     addresses = addresses_of(weights, 64 if x.dtype is torch.float64 else 32, shapes)
     if type(addresses) is int:
         raise RuntimeError(f"weights: expected an LSTM's for this input in {x.dtype}, got others at place {addresses}")
     B = x.shape[0 if batch_first else 1]
-    for name, part in (("h", h), ("c", c)):
-        _expect(name, part, (layers * core.num_directions, B, core.hidden_size), x.dtype)
+    for name, part, width in (("h", h, Y), ("c", c, H)):
+        _expect(name, part, (layers * core.num_directions, B, width), x.dtype)
     _expect("resets", resets, tuple(x.shape[:2]), torch.bool)
     cuts = array_of(resets)
     if cuts is not None and not batch_first:
@@ -160,16 +166,16 @@ _library.impl("lstm_backward", _lstm_backward, "CPU")
 @torch.library.register_fake("cylstm::lstm")
 def _(x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_first):
     T, B = (x.shape[1], x.shape[0]) if batch_first else (x.shape[0], x.shape[1])
-    D, H = 2 if bidirectional else 1, weights[1].shape[1]
-    return x.new_empty(T, B, D * H), x.new_empty(layers * D, B, H), x.new_empty(layers * D, B, H)
+    D, (H, Y) = 2 if bidirectional else 1, _sizes_of(weights)
+    return x.new_empty(T, B, D * Y), x.new_empty(layers * D, B, Y), x.new_empty(layers * D, B, H)
 
 
 @torch.library.register_fake("cylstm::lstm_backward")
 def _(dy, dh, dc, x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_first):
     B = x.shape[0 if batch_first else 1]
-    state = (layers * (2 if bidirectional else 1), B, weights[1].shape[1])
+    state, (H, Y) = (layers * (2 if bidirectional else 1), B), _sizes_of(weights)
     dx = x.new_empty(x.shape[1], x.shape[0], x.shape[2]).transpose(0, 1) if batch_first else x.new_empty(x.shape)
-    return dx, x.new_empty(state), x.new_empty(state), [x.new_empty(part.shape) for part in weights]
+    return dx, x.new_empty(*state, Y), x.new_empty(*state, H), [x.new_empty(part.shape) for part in weights]
 
 
 def _setup(ctx, inputs, output):

@@ -57,11 +57,11 @@ class _Swapped:
 
 class LSTM(_Swapped, torch.nn.LSTM, metaclass=_AsTorchs):
     """A `torch.nn.LSTM`, faster on the CPU: its arguments, parameters, initial weights, `state_dict`, errors and
-    numbers.
+    numbers, projections (proj_size) included.
 
     forward(input, hx=None, *, resets=None) takes and returns what torch's does, and autograd goes through it, to any
     order. cylstm computes float32 and float64 in memory; what else nn.LSTM can do (other types and devices, autocast,
-    proj_size, transforms, tracing, export) torch computes as ever: `explain` says which. The rounding is cylstm's.
+    transforms, tracing, export) torch computes as ever: `explain` says which. The rounding is cylstm's.
 
     resets : bool Tensor (T, B), with batch_first (B, T), unbatched (T,), and of a PackedSequence as of the padded
         batch that it was made from. Where true, nothing flows between steps t-1 and t,
@@ -162,11 +162,9 @@ def _call_of(module: LSTM, input, hx) -> ModuleCall | str:
     packed = isinstance(input, PackedSequence)
     x = input.data if packed else input
     I, H, L, D = module.input_size, module.hidden_size, module.num_layers, 2 if module.bidirectional else 1
-    form = form_of(x, I)
-    if form is None or module.proj_size:
-        return _unlike(x) or (
-            f"proj_size is {module.proj_size}" if module.proj_size else f"the input is {tuple(x.shape)}"
-        )
+    form, P = form_of(x, I), module.proj_size
+    if form is None:
+        return _unlike(x) or f"the input is {tuple(x.shape)}"
     batch_first = module.batch_first and len(form) == 4
     lengths = sizes = None
     if packed:
@@ -175,21 +173,21 @@ def _call_of(module: LSTM, input, hx) -> ModuleCall | str:
             lengths = packed_lengths(sizes.contiguous().numpy(), form[1])
         if lengths is None:
             return "the packed sequence is not one"
-        state = L * D, len(lengths), H
+        state = L * D, len(lengths)
     elif len(form) == 4:
-        state = L * D, form[1 if batch_first else 2], H
+        state = L * D, form[1 if batch_first else 2]
     elif len(form) == 3:
-        state = L * D, H
+        state = (L * D,)
     else:
         return f"the input is {tuple(x.shape)}"
     if hx is not None:
-        reason = _unlike_state(hx, form[0], state)
+        reason = _unlike_state(hx, form[0], (*state, P or H), (*state, H))
         if reason:
             return reason
     if weights_moved(module._parameters, module._flat_weights_names, module._flat_weight_refs):
         module._update_flat_weights()
     weights, dropout = module._flat_weights, module.dropout if module.training and L > 1 else 0.0
-    key, rank = (form[0], I, H, L, D, module.bias), len(form) - 1
+    key, rank = (form[0], I, H, L, D, module.bias, P), len(form) - 1
     call = call_of(module, weights, key, rank, -1 if packed else 1, batch_first, dropout, lengths, sizes)
     return _unlike_weights(call, weights, module._flat_weights_names) if type(call) is int else call
 
@@ -200,11 +198,12 @@ def _call_of_cell(module: LSTMCell, input, hx) -> ModuleCall | str:
     if form is None or len(form) == 4:
         return _unlike(input) or f"the input is {tuple(input.shape)}"
     if hx is not None:
-        reason = _unlike_state(hx, form[0], (*form[1:-1], H))
+        state = *form[1:-1], H
+        reason = _unlike_state(hx, form[0], state, state)
         if reason:
             return reason
     weights = _weights_of_cell(module)
-    call = call_of(module, weights, (form[0], I, H, 1, 1, bias), len(form) - 1, 0)
+    call = call_of(module, weights, (form[0], I, H, 1, 1, bias, 0), len(form) - 1, 0)
     return _unlike_weights(call, weights, _CELL_WEIGHTS) if type(call) is int else call
 
 
@@ -232,11 +231,11 @@ def _unlike(x) -> str:
     return "" if is_plain(x) else f"a {type(x).__name__} is not laid out as numbers in memory"
 
 
-def _unlike_state(hx, bits, shape) -> str:
+def _unlike_state(hx, bits, *shapes) -> str:
     """The same of an initial state."""
     if not isinstance(hx, (tuple, list)) or len(hx) != 2:
         return "hx is not a pair"
-    for part in hx:
+    for part, shape in zip(hx, shapes, strict=True):
         if not has_shape(part, bits, shape):
             return f"hx holds {_described(part)}"
     return ""

@@ -22,8 +22,8 @@ def call_of(
 ) -> ModuleCall | int:
     """The call with these weights, or the number of the first that cylstm does not read where it lies.
 
-    key: bits of a number, I, H, L, D, and whether there are biases. The layer behind a module is made when it is first
-    needed, and again where its key is another.
+    key: bits of a number, I, H, L, D, whether there are biases, and P of a projection or 0. The layer behind a module
+    is made when it is first needed, and again where its key is another.
     """
     kept = module.__dict__.get("_cylstm")
     if kept is None or kept[0] != key or kept[1] is None:  # None: a copy of somebody's own making
@@ -37,14 +37,15 @@ def call_of(
     return ModuleCall(kept[1], weights, addresses, key[5], rank, lift, batch_first, dropout, lengths, sizes)
 
 
-def shapes_of(I, H, L, D, bias) -> list[tuple[int, int]]:
+def shapes_of(I, H, L, D, bias, P) -> list[tuple[int, int]]:
     """Rows and columns of each weight in nn.LSTM's order, 0 columns for a bias."""
-    biases = [(4 * H, 0)] * 2 if bias else []
-    return [shape for n in range(L) for shape in [(4 * H, D * H if n else I), (4 * H, H), *biases] * D]
+    Y = P or H
+    others = [(4 * H, Y), *[(4 * H, 0)] * (2 if bias else 0), *([(P, H)] if P else [])]
+    return [shape for n in range(L) for shape in [(4 * H, D * Y if n else I), *others] * D]
 
 
 def run(call: ModuleCall, x: Tensor, h: Tensor | None, c: Tensor | None):
-    """y, time-major or packed, and the final h and c, each (L*D, B, H); of a cell no y."""
+    """y, time-major or packed, and the final h (L*D, B, P or H) and c (L*D, B, H); of a cell no y."""
     if call.is_recorded(x, h, c):
         return _apply(call, x, h, c, *call.weights)
     return _forward(call, x, h, c, call.addresses, False)[:3]
@@ -61,7 +62,7 @@ def _forward(call, x, h, c, addresses, keep):
 
 def _masks(call, x):
     """The masks that nn.LSTM would draw now, one after each layer but the last, in packed or time-major order."""
-    rows, width = x.shape[:-1], call.core.num_directions * call.core.hidden_size
+    rows, width = x.shape[:-1], call.core.num_directions * call.core.h_size
     if call.lengths is None and call.batch_first:
         rows = rows[1], rows[0]
     if call.dropout == 1:
@@ -182,7 +183,7 @@ def _torch_forward(call: ModuleCall, x, h, c, weights):
         x, h, c = [None if part is None else part.unsqueeze(call.lift) for part in (x, h, c)]
     if h is None:
         B = len(call.lengths) if call.lengths is not None else x.shape[0 if call.batch_first else 1]
-        h = c = x.new_zeros(core.num_layers * core.num_directions, B, core.hidden_size)
+        h, c = [x.new_zeros(core.num_layers * core.num_directions, B, size) for size in (core.h_size, core.hidden_size)]
     options = call.bias, core.num_layers, float(call.dropout), call.dropout > 0, both
     if call.sizes is not None:
         return torch._VF.lstm(x, call.sizes, (h, c), weights, *options)

@@ -204,8 +204,8 @@ def resume(run, saved: SavedRun) -> None:
     best = file.read("best", flat.shape, flat.dtype) if "best" in file.shapes else None
     state = None
     if run.options.tbptt is not None and "state.h" in file.shapes:
-        shape = model.initial_state(len(run.dataset)).h.shape
-        state = State(*(file.read(f"state.{part}", shape, model.dtype) for part in "hc"))
+        like = model.initial_state(len(run.dataset))
+        state = State(*(file.read(f"state.{part}", getattr(like, part).shape, model.dtype) for part in "hc"))
     parameters = file.read("parameters", flat.shape, flat.dtype)
     try:
         model.rng.bit_generator.state = saved.header["generator"]

@@ -60,8 +60,8 @@ class Dataset:
         self.resets = None if resets is None else self._named(check_resets, resets, len(self), self.steps, batched)
         self.state = None
         if state is not None:
-            shape = model.initial_state(len(self)).h.shape
-            self.state = State(*check_state(prefix + "state", state, shape, model.dtype))
+            like = model.initial_state(len(self))
+            self.state = State(*check_state(prefix + "state", state, like, model.dtype))
             for part in ("h", "c"):
                 check_finite(f"{prefix}state.{part}", getattr(self.state, part), model.dtype)
         self._expect_something_to_count()

@@ -23,7 +23,7 @@ def train(Call call, double[:, :, ::1] x, double[:, :, ::1] h0, double[:, :, ::1
     """Outputs, final state, and the gradients of all there is, from one pass forward and one backward. given: whether
     the first of them gets h0 and c0."""
     y, dx, dflat = numpy.empty_like(dy), numpy.empty_like(x), numpy.empty_like(call.layer.parameters.flat)
-    hn, cn, dh0, dc0 = (numpy.empty_like(h0) for _ in range(4))
+    hn, cn, dh0, dc0 = numpy.empty_like(h0), numpy.empty_like(c0), numpy.empty_like(h0), numpy.empty_like(c0)
     cdef double[:, :, ::1] y_, dx_, hn_, cn_, dh0_, dc0_
     cdef double[::1] dflat_ = dflat
     y_, dx_, hn_, cn_, dh0_, dc0_ = y, dx, hn, cn, dh0, dc0
