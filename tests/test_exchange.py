@@ -18,6 +18,8 @@ MODELS = {
                          head_bias=False),
     "variants": dict(input_size=3, hidden_size=5, output_size=2, loss="mse", peepholes=True, coupled=True,
                      cell_clip=0.5, gate_clip=4.0, activations=("hard_sigmoid", "relu", ("leaky_relu", 0.2))),
+    "a projection": dict(input_size=3, hidden_size=5, output_size=2, loss="mse", num_layers=2, bidirectional=True,
+                         proj_size=2, first_state=True, peepholes=True),
     "a first state": dict(input_size=3, hidden_size=5, output_size=2, loss="mse", num_layers=2, first_state=True,
                           reverse=True),
 }  # fmt: skip
@@ -95,6 +97,11 @@ def lstm_layer(I=3, H=5, **options):
     return Recurrent((Direction(*weights, **options),))
 
 
+def projected_layer(H):
+    W, R, R_p = arrays((20, 5), (20, 2), (2, H))
+    return Recurrent((Direction(W, R, projection=R_p),))
+
+
 HEAD = Dense(*arrays((2, 5)))
 REFUSED = {
     "no layers": (lambda: (), "expected at least one LSTM layer, got none"),
@@ -110,6 +117,11 @@ REFUSED = {
     "last too soon": (lambda: (dataclasses.replace(lstm_layer(5), last=True), lstm_layer(5), HEAD),
                       "LSTM layer 0: expected the outputs of all steps"),
     "shapes": (lambda: (Recurrent((Direction(*arrays((20, 3), (20, 4))),)), HEAD), r"weight_hh: expected \(4\*H, H\)"),
+    "a projection of no LSTM": (lambda: (lstm_layer(projection=np.ones((5, 5), "f4")), HEAD),
+                                r"weight_hh: expected \(4\*H, P\), P < H, beside a projection \(5, 5\), got \(20, 5\)"),
+    "a projection of other units": (lambda: (projected_layer(6), HEAD), r"a projection \(2, 6\), got \(20, 2\)"),
+    "some projections": (lambda: (lstm_layer(2), projected_layer(5), Dense(*arrays((2, 2)))),
+                         "LSTM layer 1: expected a projection as in the first one, 0, got 2"),
     "no numbers": (lambda: (Dense(np.ones((3, 4), int)), HEAD), "weight: expected an array of real numbers"),
 }  # fmt: skip
 
@@ -129,6 +141,19 @@ def test_what_no_model_has_is_refused_by_name(name):
 def test_what_no_network_has_is_refused_by_name(options, message):
     with pytest.raises(ValueError, match=message):
         exchange.network_of(cylstm.Model(3, 5, **options))
+
+
+@pytest.mark.parametrize("ending", [".keras", ".weights.h5", ".onnx", ".nam", ".json", ".h"])
+def test_a_projection_is_written_for_torch_alone(ending, tmp_path):
+    """Of zeros, too, which change what the layer computes."""
+    if ending in (".keras", ".weights.h5"):
+        pytest.importorskip("h5py")
+    model = cylstm.Model(1, 5, 1, loss="mse", proj_size=2, seed=1)
+    for value in (0.0, 0.5):
+        model.parameters["lstm.weight_hr_l0"][:] = value
+        with pytest.raises(ValueError, match=r"projection: expected None in layer 0|expected no projection, which"):
+            exchange.save(model, tmp_path / f"model{ending}")
+    assert not list(tmp_path.iterdir())
 
 
 def test_formats_are_told_by_name():

@@ -12,7 +12,7 @@ from lstm_by_hand import both_ways, lstm_layer
 from test_exchange import arrays, random_model
 
 import cylstm
-from cylstm import exchange
+from cylstm import exchange, oracle
 from cylstm.exchange.network import Direction, Network, Recurrent
 
 
@@ -156,6 +156,33 @@ def test_a_layer_comes_back_to_the_bit(tmp_path):
     assert set(safetensors.numpy.load_file(tmp_path / "l.safetensors")) == set(lstm.parameters)
 
 
+def test_a_projection_comes_in_and_goes_out(tmp_path, rng):
+    shapes = dict(
+        weight_ih_l0=(20, 3),
+        weight_hh_l0=(20, 2),
+        bias_ih_l0=(20,),
+        bias_hh_l0=(20,),
+        weight_hr_l0=(2, 5),
+        weight_ih_l1=(20, 2),
+        weight_hh_l1=(20, 2),
+        bias_ih_l1=(20,),
+        bias_hh_l1=(20,),
+        weight_hr_l1=(2, 5),
+    )
+    state = {name: rng.uniform(-0.7, 0.7, shape).astype("f4") for name, shape in shapes.items()}
+    lstm, x = exchange.load(saved(tmp_path / "in.safetensors", state)), rng.standard_normal((2, 9, 3)).astype("f4")
+    ours = {name: array.astype(float) for name, array in state.items() if "bias" not in name}
+    ours |= {f"bias_l{n}": state[f"bias_ih_l{n}"].astype(float) + state[f"bias_hh_l{n}"] for n in range(2)}
+    assert lstm.cell.proj_size == 2 and lstm(x)[0].shape == (2, 9, 2)
+    near(lstm(x)[0], oracle.forward(x, ours, num_layers=2)[0])
+    exchange.save(lstm, tmp_path / "out.safetensors")
+    written = safetensors.numpy.load_file(tmp_path / "out.safetensors")
+    assert {name: array.shape for name, array in written.items()} == shapes
+    assert np.array_equal(written["weight_hr_l1"], state["weight_hr_l1"])
+    again = exchange.load(tmp_path / "out.safetensors")
+    assert again.options == lstm.options and np.array_equal(again.parameters.flat, lstm.parameters.flat)
+
+
 def test_a_layer_without_a_bias_gets_zeros_where_others_have_one(tmp_path):
     W, U, b, V, Z = arrays((20, 3), (20, 5), (20,), (20, 5), (20, 5))
     layers = Recurrent((Direction(W, U, b),)), Recurrent((Direction(V, Z),))
@@ -186,7 +213,7 @@ F4 = np.float32
 
 
 def projected(state):
-    return {**state, "weight_hh_l0": np.ones((20, 2), F4), "weight_hr_l0": np.ones((2, 5), F4)}
+    return {**state, "weight_hh_l0": np.ones((20, 2), F4), "weight_hr_l0": np.ones((3, 5), F4)}
 
 
 WRONG = {
@@ -196,7 +223,7 @@ WRONG = {
     "two lengths": (changed("bias_hh_l0", np.ones(1, F4)), {}, r"bias_hh_l0: expected shape \(20,\), got \(1,\)"),
     "one way more": (changed("weight_ih_l0_reverse", np.ones((20, 3), F4)), {}, "weight_hh_l0_reverse, got none"),
     "a gap": (changed("weight_ih_l2", np.ones((20, 5), F4)), {}, r"the names .* layers 0\.\.0, got weight_ih_l2"),
-    "projection": (projected, {}, r"weight_hr_l0: expected an LSTM without a projection"),
+    "projection": (projected, {}, r"projection: expected shape \(2, any\), got \(3, 5\)"),
     "integers": (changed("weight_ih_l0", np.ones((20, 3), "i1")), {}, "weight_ih_l0: expected floating-point numbers"),
     "shapes": (changed("weight_ih_l0", np.ones((19, 3), F4)), {}, r"weight_ih: expected shape \(20, any\), got \(19"),
     "no head": (dict, {"head": "out."}, "expected a tensor out.weight, got none"),

@@ -90,6 +90,120 @@ def test_gradients_by_differences():
     check_gradients(loss, {"x": x, "h0": state.h, "c0": state.c, **weights}, found)
 
 
+DROPS = dict(recurrent_dropout=0.3, weight_drop=0.2, input_dropout=0.25)
+TOGETHER = {  # with what else a layer may have
+    "drops": DROPS,
+    "first state": dict(first_state=True),
+    "drops, first state, reverse": dict(first_state=True, reverse=True, **DROPS),
+    "all": dict(first_state=True, peepholes=True, cell_clip=0.6, gate_clip=1.5, dropout=0.4, dropout_per="sequence",
+                activations=("hard_sigmoid", "softsign", "relu"), **DROPS),
+}  # fmt: skip
+
+
+def masks_of(tape):
+    """What the oracle takes."""
+    return dict(dropout_masks=tape.masks, input_mask=tape.input_mask, recurrent_masks=tape.recurrent_masks,
+                weight_masks=tape.weight_masks)  # fmt: skip
+
+
+def oracle_options(layer):
+    cell = layer.cell
+    return dict(num_layers=layer.num_layers, bidirectional=layer.bidirectional, cell_clip=cell.cell_clip,
+                gate_clip=cell.gate_clip, activations=cell.activations, reverse=cell.reverse)  # fmt: skip
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("variant", TOGETHER)
+def test_together_with_masks_and_first_states(isa, dtype, close, variant, given):
+    rng, variant = np.random.default_rng(20291), TOGETHER[variant]
+    for n, (T, B, *sizes) in enumerate(SIZES[1:]):  # a state of one number may be small beside what it is a sum of
+        (I, H, P), L, D = sizes, 1 + n % 3, 1 if variant.get("reverse") else 1 + n % 2
+        options = dict(lengths=rng.integers(0, T + 1, B) if n % 3 else None,
+                       resets=rng.random((B, T)) < 0.25 if n % 4 else None)  # fmt: skip
+        of_layers = {name: value for name, value in variant.items() if L > 1 or not name.startswith("dropout")}
+        layer, parameters = made(sizes, L, D, dtype, rng, **of_layers)
+        x, dy = rng.standard_normal((B, T, I)).astype(dtype), rng.standard_normal((B, T, D * P)).astype(dtype)
+        state, d_state = state_of(layer, B, rng) if given else None, state_of(layer, B, rng)
+        y, final, tape = layer.forward(x, state, **options)
+        masks = masks_of(tape)
+        if "weight_drop" in variant:
+            assert masks["recurrent_masks"].shape == (L * D, B, P) and masks["weight_masks"].shape == (L * D, 4 * H, P)
+        got = layer.backward(tape, dy, d_state)
+        wanted_y, wanted_state, oracle_tape = oracle.forward(
+            x.astype(float), parameters, exact(state) if given else None, **options, **masks, **oracle_options(layer)
+        )
+        dx, wanted_d_state, wanted = oracle.backward(oracle_tape, dy.astype(float), exact(d_state))
+        what = f"{T=} {B=} {sizes=} {L=} {D=}"
+        pairs = [(y, wanted_y), (got.x, dx), *zip(final, wanted_state, strict=True)]
+        for values, expected in [*pairs, *zip(got.state, wanted_d_state, strict=True)]:
+            close(values, expected, what)
+        assert got.parameters.keys() == wanted.keys()
+        for name, values in got.parameters.items():
+            close(values, wanted[name], f"{name} {what}")
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_the_oracles_gradients_by_differences(given):
+    """Of everything at once, each of its masks with some zeros."""
+    rng = np.random.default_rng(20292)
+    options = dict(bidirectional=True, activations=("sigmoid", "softsign", "softplus"), gate_clip=2.0)
+    layout = LSTM.layout(4, 5, 2, bidirectional=True, proj_size=3, first_state=True, peepholes=True)
+    parameters = {name: 0.6 * rng.standard_normal(shape) for name, shape in layout.items()}
+    options |= dict(num_layers=2, lengths=[6, 2, 4], resets=rng.random((3, 6)) < 0.3)
+    for name, shape in dict(recurrent_masks=(4, 3, 3), weight_masks=(4, 20, 3), input_mask=(3, 4)).items():
+        options[name] = 1.5 * (rng.permutation(np.arange(np.prod(shape)) % 3) > 0).reshape(shape)
+    x, dy, state = rng.standard_normal((3, 6, 4)), rng.standard_normal((3, 6, 6)), None
+    h, c, dh, dc = (rng.standard_normal((4, 3, width)) for width in (3, 5, 3, 5))
+    if given:
+        state = h, c
+
+    def loss():
+        y, (hn, cn), _ = oracle.forward(x, parameters, state, **options)
+        return (dy * y).sum() + (dh * hn).sum() + (dc * cn).sum()
+
+    _, _, tape = oracle.forward(x, parameters, state, **options)
+    dx, (dh0, dc0), gradients = oracle.backward(tape, dy, (dh, dc))
+    found = {"x": dx, **gradients} | ({"h": dh0, "c": dc0} if given else {})
+    check_gradients(loss, {"x": x, **parameters} | ({"h": h, "c": c} if given else {}), found)
+
+
+@pytest.mark.parametrize("variant", ["drops", "drops, first state, reverse", "all"])
+def test_masks_and_first_states_give_the_bits_of_one_thread(isa, dtype, variant):
+    rng, variant = np.random.default_rng(20293), TOGETHER[variant]
+    for B, H, P in ((1, 70, 20), (13, 151, 16), (40, 60, 59), (7, 300, 3)):
+        layer, _ = made((19, H, P), 2, 1 if variant.get("reverse") else 2, dtype, rng, **variant)
+        x = rng.standard_normal((B, 5, 19)).astype(dtype)
+        options, drawn = dict(lengths=rng.integers(1, 6, B), resets=rng.random((B, 5)) < 0.3), layer.rng.bit_generator
+        begin, found = drawn.state, []
+        try:
+            for threads in (1, 2, 3, 7):
+                set_num_threads(threads)
+                drawn.state = begin
+                y, state, tape = layer.forward(x, **options)
+                given = layer.backward(tape, y, state)
+                found.append([y, *state, given.x, *given.state, given.parameters.flat])
+        finally:
+            set_num_threads(2)
+        for other in found[1:]:
+            assert all(np.array_equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_run_with_masks_and_a_first_state_goes_on_to_the_same_bits(reverse, tmp_path):
+    rng = np.random.default_rng(20294)
+    x, y = rng.standard_normal((12, 7, 4)).astype("float32"), rng.standard_normal((12, 7, 2))
+    options = dict(num_layers=2, proj_size=3, loss="mse", first_state=True, reverse=reverse, dropout=0.2, **DROPS)
+    whole, half = (Model(4, 8, 2, seed=3, **options) for _ in range(2))
+    whole.fit(x, y, epochs=4, batch_size=5, progress=False)
+    half.fit(x, y, epochs=2, batch_size=5, checkpoint=tmp_path / "run", progress=False)
+    half = Model(4, 8, 2, seed=4, **options)
+    half.fit(x, y, epochs=4, batch_size=5, resume=tmp_path / "run", progress=False)
+    assert np.array_equal(whole.parameters.flat, half.parameters.flat)
+    first = whole.initial_state(2)
+    assert first.h.shape == (2, 2, 3) and first.c.shape == (2, 2, 8)
+    assert np.array_equal(first.h[1, 1], whole.parameters["lstm.h0_l1"]) and first.c[1].any()
+
+
 @pytest.mark.parametrize("ragged", [False, True])
 def test_steps_give_the_bits_of_the_whole_and_threads_those_of_one(isa, dtype, ragged):
     rng = np.random.default_rng(20283)

@@ -29,7 +29,9 @@ __all__ = [
 
 # The loss of a model whose outputs go through this, and back.
 LOSSES = {"linear": "mse", "softmax": "cross_entropy", "sigmoid": "binary_cross_entropy"}
-WEIGHTS = "weight_ih", "weight_hh", "bias", "peephole", "h0", "c0"  # of a direction
+# What a direction has, and what a layer's parameters call it.
+WEIGHTS = {"weight_ih": "weight_ih", "weight_hh": "weight_hh", "bias": "bias", "peephole": "peephole", "h0": "h0",
+           "c0": "c0", "projection": "weight_hr"}  # fmt: skip
 FINAL = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}
 
 
@@ -68,8 +70,9 @@ class Dense:
 
 @dataclass(frozen=True)
 class Direction:
-    """One direction's weight_ih (4H, I), weight_hh (4H, H), bias (4H,) or None, peephole (3, H) of i, f, o or None, and
-    the state h0, c0 (H,) that its sequences begin with, None for zeros."""
+    """One direction's weight_ih (4H, I), weight_hh (4H, H), bias (4H,) or None, peephole (3, H) of i, f, o or None, the
+    state h0, c0 (H,) that its sequences begin with, None for zeros, and a projection (P, H) of h or None: weight_hh is
+    (4H, P) with one, h0 (P,), and P are its outputs."""
 
     weight_ih: np.ndarray
     weight_hh: np.ndarray
@@ -77,13 +80,16 @@ class Direction:
     peephole: np.ndarray | None = None
     h0: np.ndarray | None = None
     c0: np.ndarray | None = None
+    projection: np.ndarray | None = None
 
     def __post_init__(self):
-        G, H = expect("weight_hh", self.weight_hh, (None, None))
-        if G != 4 * H:
-            raise ValueError(f"weight_hh: expected (4*H, H), got {self.weight_hh.shape}")
+        G, Y = expect("weight_hh", self.weight_hh, (None, None))
+        H = Y if self.projection is None else expect("projection", self.projection, (Y, None))[1]
+        if G != 4 * H or (self.projection is not None and Y >= H):
+            told = "(4*H, H)" if self.projection is None else f"(4*H, P), P < H, beside a projection ({Y}, {H})"
+            raise ValueError(f"weight_hh: expected {told}, got {self.weight_hh.shape}")
         expect("weight_ih", self.weight_ih, (G, None))
-        for name, shape in (("bias", (G,)), ("peephole", (3, H)), ("h0", (H,)), ("c0", (H,))):
+        for name, shape in (("bias", (G,)), ("peephole", (3, H)), ("h0", (Y,)), ("c0", (H,))):
             if getattr(self, name) is not None:
                 expect(name, getattr(self, name), shape)
 
@@ -112,11 +118,16 @@ class Recurrent:
 
     @property
     def width(self) -> int:
-        return len(self.directions) * self.hidden_size
+        return len(self.directions) * self.directions[0].weight_hh.shape[1]
 
     @property
     def hidden_size(self) -> int:
-        return self.directions[0].weight_hh.shape[1]
+        return self.directions[0].weight_hh.shape[0] // 4
+
+    @property
+    def proj_size(self) -> int:
+        """P of a projection, or 0."""
+        return 0 if self.directions[0].projection is None else len(self.directions[0].projection)
 
 
 @dataclass(frozen=True)
@@ -230,7 +241,7 @@ def model_of(network: Network) -> Model | LSTM:
     options = {"num_layers": len(recurrent), "bidirectional": len(first.directions) == 2, "coupled": first.coupled,
                "cell_clip": first.cell_clip, "activations": first.activations, "gate_clip": first.gate_clip,
                "peepholes": first.directions[0].peephole is not None, "reverse": first.reverse,
-               "first_state": any(map(begins_with_numbers, recurrent)),
+               "first_state": any(map(begins_with_numbers, recurrent)), "proj_size": first.proj_size,
                "dropout": dropout_of(recurrent, after), "dtype": network.dtype}  # fmt: skip
     if not (table or before or after):
         bias = any(one.bias is not None for layer in recurrent for one in layer.directions)
@@ -290,7 +301,7 @@ def check_like_the_first(n, layer, first, last):
     alike = {"hidden units": lambda one: one.hidden_size, "directions": lambda one: len(one.directions),
              "coupled gates": lambda one: one.coupled, "a clip of cells": lambda one: one.cell_clip,
              "activations": lambda one: one.activations, "a clip of gates": lambda one: one.gate_clip,
-             "a reverse direction alone": lambda one: one.reverse,
+             "a reverse direction alone": lambda one: one.reverse, "a projection": lambda one: one.proj_size,
              "peepholes": lambda one: [way.peephole is not None for way in one.directions]}  # fmt: skip
     for what, of in alike.items():
         if of(layer) != of(first):
@@ -334,10 +345,10 @@ def fill_layers(values, recurrent, prefix):
     """Weights of all LSTM layers; a bias or first state that a layer lacks is 0."""
     for n, layer in enumerate(recurrent):
         for one, suffix in zip(layer.directions, SUFFIXES, strict=False):
-            for name in WEIGHTS:
+            for part, name in WEIGHTS.items():
                 full = f"{prefix}{name}_l{n}{suffix}"
                 if full in values:
-                    weight = getattr(one, name)
+                    weight = getattr(one, part)
                     values.raw(full)[...] = 0 if weight is None else weight
     values.touch()
 
@@ -390,7 +401,7 @@ def layers_of(lstm, last):
     """The layers of an LSTM, with copies of their weights."""
 
     def direction(ending):
-        given = {name: f"{name}{ending}" for name in WEIGHTS}
+        given = {part: f"{name}{ending}" for part, name in WEIGHTS.items()}
         return Direction(**{name: lstm.parameters.raw(full).copy() for name, full in given.items()
                             if full in lstm.parameters})  # fmt: skip
 

@@ -304,9 +304,10 @@ def check(layers, recurrent, states, clip) -> None:
         for part in (layer, *getattr(layer, "directions", ())):
             for one in fields(part):
                 value = getattr(part, one.name)
-                if one.name not in said and value != one.default:
+                if one.name not in said and (isinstance(value, np.ndarray) or value != one.default):
                     told = f"{one.default} in layer {n}{WHY.get(one.name, '')}"
-                    raise ValueError(f"{one.name}: expected {told}, got {value}")
+                    got = describe(value) if isinstance(value, np.ndarray) else value
+                    raise ValueError(f"{one.name}: expected {told}, got {got}")
     for n, layer in enumerate(recurrent):
         if layer.last and n < len(recurrent) - 1:
             raise ValueError(f"LSTM layer {n}: expected the outputs of all steps for the layer behind it")

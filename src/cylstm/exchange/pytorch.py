@@ -20,7 +20,17 @@ import numpy as np
 from cylstm.activations import as_activation
 from cylstm.cell import SUFFIXES
 from cylstm.checks import describe, one_of, path_name, plain_array
-from cylstm.exchange.network import Dense, Direction, Embedding, Network, Recurrent, expect_plain, naming, parted
+from cylstm.exchange.network import (
+    WEIGHTS,
+    Dense,
+    Direction,
+    Embedding,
+    Network,
+    Recurrent,
+    expect_plain,
+    naming,
+    parted,
+)
 from cylstm.tensor_files import expect_file, open_safetensors, write_atomically
 
 __all__ = ["named_arrays", "read", "state_dict", "write"]
@@ -72,8 +82,8 @@ def read(
     last : whether only the final state goes on behind the LSTM, of both directions, as `h_n` has it.
 
     Weights of float16 and bfloat16 become float32, exactly. `notes["left_out"]` has the names that were not asked for.
-    Raises OSError, ImportError, TypeError, or ValueError: two LSTMs and no prefix, a name that is not there, a
-    projection (`weight_hr_l0`), weights that are no floating-point numbers or do not fit together.
+    Raises OSError, ImportError, TypeError, or ValueError: two LSTMs and no prefix, a name that is not there, weights
+    that are no floating-point numbers or do not fit together.
     """
     told = "state dict" if isinstance(source, Mapping) else path_name("source", source)
     one_of("final", final, ("linear", "softmax", "sigmoid"))
@@ -123,8 +133,6 @@ def lstm_layers(states, prefix):
         endings = list(takewhile(lambda end: f"{prefix}weight_ih{end}" in states.shapes, (f"_l{n}" for n in count())))
     if not endings:
         states.array(f"{prefix}weight_ih_l0")  # which says so
-    if f"{prefix}weight_hr_l0" in states.shapes:
-        raise ValueError(f"{prefix}weight_hr_l0: expected an LSTM without a projection (proj_size), got one")
     both = f"{prefix}weight_ih_l0_reverse" in states.shapes
     layers = [
         Recurrent(tuple(direction(states, prefix, end + suffix) for suffix in SUFFIXES[: 1 + both])) for end in endings
@@ -145,7 +153,8 @@ def direction(states, prefix, ending):
         if other.shape != bias.shape:
             raise ValueError(f"{prefix}bias_hh{ending}: expected shape {bias.shape}, got {other.shape}")
         bias = bias + other
-    return Direction(states.array(f"{prefix}weight_ih{ending}"), states.array(f"{prefix}weight_hh{ending}"), bias)
+    weights = (states.array(f"{prefix}{name}{ending}") for name in ("weight_ih", "weight_hh"))
+    return Direction(*weights, bias, projection=states.optional(f"{prefix}weight_hr{ending}"))
 
 
 def dense_layer(states, prefix, activation):
@@ -246,7 +255,7 @@ def of_bfloat16(path, name):
 # --- out --------------------------------------------------------------------------------------------------------------
 
 
-def named_arrays(network: Network, names=("weight_ih", "weight_hh", "bias")) -> dict[str, np.ndarray]:
+def named_arrays(network: Network, names=("weight_ih", "weight_hh", "bias", "projection")) -> dict[str, np.ndarray]:
     """All weights by the names that `Model.parameters` has for them; those of LSTM layers alone begin with no "lstm.".
 
     names : of a direction's weights. Where some LSTM layers have a bias, the others get one of zeros.
@@ -259,7 +268,7 @@ def named_arrays(network: Network, names=("weight_ih", "weight_hh", "bias")) -> 
         found |= {f"before.{n}.weight": layer.weight, f"before.{n}.bias": layer.bias}
     for n, layer in enumerate(recurrent):
         for one, suffix in zip(layer.directions, SUFFIXES, strict=False):
-            found |= {f"{start}{name}_l{n}{suffix}": getattr(one, name) for name in names}
+            found |= {f"{start}{WEIGHTS[name]}_l{n}{suffix}": getattr(one, name) for name in names}
             if biased and one.bias is None:
                 found[f"{start}bias_l{n}{suffix}"] = np.zeros(len(one.weight_hh), one.weight_hh.dtype)
     for n, layer in enumerate(after):
@@ -273,7 +282,7 @@ def state_dict(network: Network, prefix="") -> dict[str, np.ndarray]:
 
     Raises ValueError for a cell that `torch.nn.LSTM` has not, and for a state that its sequences begin with.
     """
-    expect_plain("torch.nn.LSTM", parted(network)[2], known=("directions", "last"))
+    expect_plain("torch.nn.LSTM", parted(network)[2], known=("directions", "last", "projection"))
     found = {}
     for name, array in named_arrays(network).items():
         bias = re.fullmatch(r"((?:lstm\.)?)bias(_l.*)", name)
