@@ -44,7 +44,8 @@ cdef void add_masked(const Steps* s, Py_ssize_t t, bint reverse, const Member* w
                      const real* copy, const real* mask, real* sums, real* rows) noexcept nogil
 cdef const void* carry(const Kernels* k, const Steps* s, Py_ssize_t t, bint reverse, bint cut, int form,
                        const Member* who, Py_ssize_t first, Py_ssize_t last, Py_ssize_t K, Py_ssize_t width,
-                       const real* rows, const real* mask, const real* anew, char* carried, real* scratch) noexcept nogil
+                       const real* rows, const real* mask, const real* anew, char* carried,
+                       real* scratch) noexcept nogil
 
 # Whether anything ends between step t and the step before it.
 cdef inline bint has_cut(const Steps* s, Py_ssize_t t, bint reverse) noexcept nogil:
