@@ -16,7 +16,7 @@ ACTIVATIONS = ["linear", "relu", "leaky_relu", "tanh", "sigmoid", "elu", "softpl
 NUMBERED = ["selu", "exponential", "hard_sigmoid", ("hard_sigmoid", 0.3, 0.25), "relu6", "hard_tanh",
             "thresholded_relu", ("thresholded_relu", 0.3), ("leaky_relu", 0.2), ("elu", 0.7), ("affine", 0.3, -0.7),
             ("scaled_tanh", 1.7, 0.6)]  # fmt: skip
-CAN = {name: options for name, options in MODELS.items() if name != "variants"} | {
+CAN = {name: options for name, options in MODELS.items() if name not in ("variants", "a projection")} | {
     "activations": dict(input_size=3, hidden_size=5, output_size=4, loss="mse",
                         before=[cylstm.Dense(3, name) for name in ACTIVATIONS + NUMBERED],
                         after=[cylstm.Dense(6, name, 0.125) for name in ACTIVATIONS + NUMBERED]),

@@ -35,7 +35,7 @@ class Weights:
 
 def setting(rng, dtype, T, B, I, H):
     L, D, bias = int(rng.integers(1, 4)), int(rng.integers(1, 3)), bool(rng.random() < 0.8)
-    module, weights = Module(I, H, L, D, bias, dtype), Weights(I, H, L, D, bias, dtype, rng)
+    module, weights = Module(I, H, L, D, bias, 0, dtype), Weights(I, H, L, D, bias, dtype, rng)
     x = rng.standard_normal((B, T, I)).astype(dtype)
     h, c = rng.standard_normal((2, L * D, B, H)).astype(dtype)
     return module, weights, x, h, c, dict(num_layers=L, bidirectional=D == 2)
@@ -175,7 +175,7 @@ def test_sizes_that_are_none_of_packed_rows(sizes, rows):
 def test_masks_from_outside(isa, dtype, close, keep):
     rng = np.random.default_rng(20268)
     T, B, I, H, L = 4, 3, 5, 17, 3
-    module, weights = Module(I, H, L, 2, True, dtype), Weights(I, H, L, 2, True, dtype, rng)
+    module, weights = Module(I, H, L, 2, True, 0, dtype), Weights(I, H, L, 2, True, dtype, rng)
     x, masks = rng.standard_normal((T, B, I)).astype(dtype), rng.random((L - 1, T, B, 2 * H)).astype(dtype)
     expected = oracle.forward(
         x.swapaxes(0, 1).astype(float), weights.parameters(), None, num_layers=L, bidirectional=True,
@@ -190,7 +190,7 @@ def test_what_is_not_finite_gives_what_the_layer_gives(isa, broken, packed):
     """Tiles leave such calls to the other kernels here as they do there."""
     rng = np.random.default_rng(20264)
     T, B, I, H = 5, 20, 40, 24
-    module, weights = Module(I, H, 2, 1, True, "float32"), Weights(I, H, 2, 1, True, "float32", rng)
+    module, weights = Module(I, H, 2, 1, True, 0, "float32"), Weights(I, H, 2, 1, True, "float32", rng)
     layer = LSTM(I, H, 2)
     for name, values in weights.parameters().items():
         layer.parameters[name][:] = values
