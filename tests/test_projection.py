@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gradcheck import check_gradients
 
-from cylstm import LSTM, Model, State, oracle, set_num_threads
+from cylstm import LSTM, Model, State, num_threads, oracle, set_num_threads
 
 # T, B, I, H, P: vectors that are full and not, more units than h is wide by little and by much.
 SIZES = [
@@ -15,6 +15,15 @@ SIZES = [
     (20, 33, 70, 50, 13), (6, 9, 5, 151, 70), (4, 2, 3, 150, 149),
 ]  # fmt: skip
 VARIANTS = {"plain": {}, "all": dict(peepholes=True, coupled=True, cell_clip=0.3)}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """A projection meets twice a step, and waits long where others compute; tests of threads say how many they want."""
+    before = num_threads()
+    set_num_threads(1)
+    yield
+    set_num_threads(before)
 
 
 def made(sizes, L, D, dtype, rng, **variant):
