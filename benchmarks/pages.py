@@ -11,7 +11,7 @@ from benchmarks.shapes import BY_NAME, SHAPES
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
-PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("ctc", "performance")))
+PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("ctc", "performance", "variants")))
 MARKED = re.compile(r"(<!-- compare: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 LEFT_OUT = {"avx2": ("onnxruntime", "jax")}  # they cannot be held to it
 

@@ -11,8 +11,9 @@ def torch_lstm(layer):
     import torch
 
     module = torch.nn.LSTM(
-        layer.input_size, layer.hidden_size, layer.num_layers, batch_first=True, bidirectional=layer.bidirectional
-    )
+        layer.input_size, layer.hidden_size, layer.num_layers, batch_first=True, bidirectional=layer.bidirectional,
+        proj_size=layer.cell.proj_size or 0,
+    )  # fmt: skip
     module.load_state_dict({name: torch.from_numpy(values) for name, values in layer.state_dict().items()})
     return module
 

@@ -3,6 +3,7 @@ has no kernel for most of them: a loop over steps there, as its users write it."
 
 import numpy as np
 
+from benchmarks import peers
 from benchmarks.inference import layer_and_input
 from benchmarks.timer import agree
 from benchmarks.training import pass_of
@@ -16,6 +17,7 @@ VARIANTS = {
     # Without corners, at which a last bit of difference is a slope of 0 or not.
     "softsign": dict(activations=("sigmoid", "softsign", "softsign")),
     "gate_clip": dict(gate_clip=5.0),
+    "proj_size": dict(proj_size=32),
     "first_state": dict(first_state=True),
     "weight_drop": dict(weight_drop=0.5),
     "recurrent_dropout": dict(recurrent_dropout=0.3),
@@ -101,13 +103,15 @@ def cases(shapes, threads):
         for name, options in VARIANTS.items():
             layer = LSTM(shape.I, shape.H, shape.L, seed=1, **options)
             ours = pass_of(layer, x)
-            contenders = {"cylstm": ours, "plain cell": pass_of(plain, x), "torch": torch_loop(layer, x, ours.dy)}
+            torch = peers.torch_training if layer.cell.proj_size else torch_loop  # torch has a kernel for those
+            contenders = {"cylstm": ours, "plain cell": pass_of(plain, x), "torch": torch(layer, x, ours.dy)}
             y, _, tape = layer.forward(x)
             gradients = layer.backward(tape, ours.dy)
-            y_torch, d_torch = torch_loop(layer, x, ours.dy, tape)()
+            y_torch, d_torch = contenders["torch"]() if layer.cell.proj_size else torch_loop(layer, x, ours.dy, tape)()
             agree("torch", y_torch, y)
             agree("torch dx", d_torch["x"], gradients.x)
             for key, d in gradients.parameters.items():
                 if not (layer.cell.coupled and key.startswith(("weight", "bias"))):  # those of f: None there, 0 here
-                    agree(f"torch d{key}", d_torch[key], np.asarray(d))
+                    theirs = key.replace("bias_", "bias_ih_") if layer.cell.proj_size else key
+                    agree(f"torch d{key}", d_torch[theirs], np.asarray(d))
             yield {"shape": shape.name, "variant": name}, contenders
