@@ -3,6 +3,7 @@
 import os
 import runpy
 import shutil
+import subprocess
 import sys
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
@@ -50,6 +51,8 @@ else:
     for pattern in ("*.so*", "*.dll", "*.lib"):
         for library in Path(openblas.get_lib_dir()).glob(pattern):
             shutil.copyfile(library, vendored / library.name)
+            if sys.platform == "linux" and shutil.which("strip"):  # names that nothing is linked by: 0.9 MB
+                subprocess.run(["strip", "--strip-unneeded", vendored / library.name], check=True)
     for file in metadata.files("scipy-openblas32"):
         if file.name == "LICENSE.txt":
             shutil.copyfile(file.locate(), vendored / file.name)
