@@ -33,6 +33,12 @@ def test_there_and_back(model, capsys):
     assert np.array_equal(again.parameters.flat, model.parameters.flat)
 
 
+def test_what_is_left_out_is_said_in_a_line(capsys):
+    cylstm.Model(3, 5, 2, loss="mse", weight_drop=0.5).save("model.safetensors")
+    assert main(["convert", "model.safetensors", "model.onnx"]) == 0
+    assert capsys.readouterr().err == "cylstm: weight_drop: of training alone, left out of the network\n"
+
+
 def test_formats_by_name_and_options(model, capsys):
     options = ["--to", "onnx", "--raw", "--writing", "states=false", "--writing", "dtype=float64"]
     assert main(["convert", "model.safetensors", "file", *options]) == 0

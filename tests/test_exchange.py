@@ -55,6 +55,12 @@ def test_a_tied_table_is_two(recwarn):
     assert "recurrent_dropout, weight_drop: of training alone" in str(recwarn.pop(UserWarning).message)
 
 
+def test_a_layer_has_no_word_for_its_last_output_alone(recwarn):
+    lstm = exchange.model_of(Network((dataclasses.replace(lstm_layer(), last=True),)))
+    assert isinstance(lstm, cylstm.LSTM)
+    assert "gives its last output alone" in str(recwarn.pop(UserWarning).message)
+
+
 def test_a_layer_comes_back_from_its_network():
     lstm = cylstm.LSTM(3, 5, 2, bidirectional=True, bias=False, dropout=0.5, seed=1)
     again = exchange.model_of(exchange.network_of(lstm))

@@ -110,7 +110,7 @@ WRONG = {
     "text": (at("weights", value="0.1, 0.2"), "weights: expected a list of numbers, got str"),
     "nested": (at("weights", 3, value=[0.5]), "weights: expected a list of numbers, got list"),
     "infinite": (at("weights", 3, value=float("inf")), "weights: expected numbers that float32 holds, got others"),
-    "truncated": (lambda file: json.dumps(file)[:300], "expected JSON, got a file that is truncated or none at all"),
+    "truncated": (lambda file: json.dumps(file)[:300], "expected JSON, got some that is truncated or none at all"),
 }  # fmt: skip
 
 

@@ -132,9 +132,9 @@ WRONG = {
     "far too much": (at(*LAYER, "weights", 2, 7, value=10**999), r"weights\[2\]: expected numbers that float32 holds"),
     "an object": (at("layers", value={}), "layers: expected a list, got dict"),
     "a list": (lambda file: [file], r"expected a JSON object, got list"),
-    "truncated": (lambda file: json.dumps(file)[:-9], "expected JSON, got a file that is truncated or none at all"),
+    "truncated": (lambda file: json.dumps(file)[:-9], "expected JSON, got some that is truncated or none at all"),
     "deep": (lambda file: "[" * 10**6, "expected JSON, got brackets within brackets without end"),
-    "bytes": (lambda file: "\x00\x01", "expected JSON, got a file that is truncated or none at all"),
+    "bytes": (lambda file: "\x00\x01", "expected JSON, got some that is truncated or none at all"),
 }  # fmt: skip
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import json
 import os
+import sys
+import warnings
 from pathlib import Path
 
 from cylstm import exchange
 from cylstm.checks import one_of
+from cylstm.exchange.network import naming
 from cylstm.model import Model
 
 __all__ = ["run_convert"]
@@ -25,6 +27,15 @@ def run_convert(args) -> None:
         raise ValueError(f"IN, OUT: expected different files, got {args.source} twice")
     reading = options_of(args.reading, source, "read", "--reading")
     writing = options_of(args.writing, target, "write", "--writing")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        convert(args, source, target, reading, writing)
+    for warning in told:
+        print(f"cylstm: {warning.message}", file=sys.stderr)
+    print(f"wrote {args.target} ({target}), from {args.source} ({source})")
+
+
+def convert(args, source, target, reading, writing) -> None:
     if source == OURS:
         model = Model.load(args.source)
         with naming(args.source):
@@ -39,16 +50,6 @@ def run_convert(args) -> None:
         model.save(args.target)
     else:
         exchange.write(network, args.target, format=target, **writing)
-    print(f"wrote {args.target} ({target}), from {args.source} ({source})")
-
-
-@contextlib.contextmanager
-def naming(path):
-    """What no model, or no network, can be is said with the name of the file before it."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
 
 
 def format_of(path, given, option) -> str:

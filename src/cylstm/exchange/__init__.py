@@ -11,7 +11,8 @@ from importlib import import_module
 from pathlib import Path
 
 from cylstm.checks import one_of, path_name
-from cylstm.exchange.network import Network, model_of, network_of
+from cylstm.exchange.models import model_of, network_of
+from cylstm.exchange.network import Network
 
 __all__ = ["FORMATS", "Network", "load", "model_of", "network_of", "read", "save", "write"]
 

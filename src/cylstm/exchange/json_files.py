@@ -1,4 +1,4 @@
-"""JSON of other systems: networks whose weights are lists of numbers."""
+"""JSON of other systems, and networks whose weights are lists of numbers in it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ import numpy as np
 from cylstm.checks import describe
 from cylstm.tensor_files import expect_file, write_atomically
 
-__all__ = ["array_of", "expect_keys", "read_object", "write_object"]
+__all__ = ["array_of", "expect_keys", "object_of", "read_object", "write_object"]
 
 
 def read_object(path) -> dict:
     """The object that a file is. Raises OSError, or ValueError for one that is none."""
     expect_file(path)
     with open(path, "rb") as file:
-        text = file.read()
+        return object_of(file.read())
+
+
+def object_of(text) -> dict:
+    """The object that a text or its bytes are. Raises ValueError."""
     try:
         value = json.loads(text)
     except RecursionError:
         raise ValueError("expected JSON, got brackets within brackets without end") from None
     except ValueError as error:
-        raise ValueError(f"expected JSON, got a file that is truncated or none at all ({error})") from None
+        raise ValueError(f"expected JSON, got some that is truncated or none at all ({error})") from None
     if not isinstance(value, dict):
         raise ValueError(f"expected a JSON object, got {describe(value)}")
     return value

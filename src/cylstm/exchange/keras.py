@@ -6,7 +6,6 @@ Keras's kernels are (I, 4H) and (H, 4H), of the order i, f, c, o, which is ours:
 from __future__ import annotations
 
 import io
-import json
 import os
 import stat
 import struct
@@ -17,12 +16,13 @@ import zlib
 import numpy as np
 
 from cylstm.checks import describe, path_name
+from cylstm.exchange.json_files import object_of
 from cylstm.exchange.keras_config import planned
 from cylstm.exchange.keras_inferred import inferred
 from cylstm.exchange.keras_layers import Told
 from cylstm.exchange.keras_weights import h5py_or_why, major_of, opened
 from cylstm.exchange.keras_written import CONFIG, METADATA, WEIGHTS, as_archive, as_weights, described
-from cylstm.exchange.network import Dense, Direction, Embedding, Network, Recurrent
+from cylstm.exchange.network import Dense, Direction, Embedding, Network, Recurrent, naming
 from cylstm.tensor_files import write_atomically
 
 __all__ = ["read", "write"]
@@ -97,13 +97,8 @@ def member(archive, info, file) -> bytes:
 
 
 def as_json(text, name) -> dict:
-    try:
-        value = json.loads(text)
-    except (RecursionError, ValueError) as error:
-        raise ValueError(f"{name}: expected JSON, got {describe(error)}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{name}: expected a JSON object, got {describe(value)}")
-    return value
+    with naming(name):
+        return object_of(text)
 
 
 def of_weights(file, config, told):

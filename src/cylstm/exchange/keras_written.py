@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from cylstm.activations import PLAIN
 from cylstm.checks import describe
 from cylstm.exchange.keras_activations import NAMES, keras_name, written_as
 from cylstm.exchange.keras_weights import h5py_or_why
-from cylstm.exchange.network import Dense, Embedding, Network, Recurrent
+from cylstm.exchange.network import Dense, Embedding, Network, Recurrent, unsaid
 from cylstm.version import __version__
 
 __all__ = ["CONFIG", "METADATA", "WEIGHTS", "as_archive", "as_weights", "described"]
@@ -66,13 +66,8 @@ def described(network: Network) -> list[Layer]:
 
 def expect_plain(what, part, known):
     """ValueError for a field that Keras's layer does not have and that is not as where it is left out."""
-    for one in fields(part):
-        value = getattr(part, one.name)
-        zeros = isinstance(value, np.ndarray) and not value.any() and one.name != "projection"
-        if one.name not in known and not zeros and (isinstance(value, np.ndarray) or value != one.default):
-            raise ValueError(
-                f"{what}: expected no {one.name}, which Keras's layer does not have, got {describe(value)}"
-            )
+    for one, value in unsaid(part, known):
+        raise ValueError(f"{what}: expected no {one.name}, which Keras's layer does not have, got {describe(value)}")
 
 
 def inputs_of(network):

@@ -1,38 +1,28 @@
 """A network as every format is read into and written from: layers with their weights, whatever they were called there.
 
 Orders are ours: gates i, f, g, o, weights (outputs, inputs), one bias per gate. A format's module turns its file into a
-`Network` or one into a file; `model_of` and `network_of` are the one way between networks and models.
+`Network` or one into a file; models.py has the one way between networks and models.
 """
 
 from __future__ import annotations
 
 import contextlib
-import warnings
 from dataclasses import dataclass, field, fields
 
 import numpy as np
 
-from cylstm import dense
 from cylstm.activations import ACTIVATIONS
-from cylstm.cell import SUFFIXES
 from cylstm.checks import describe
-from cylstm.init import LATER
-from cylstm.lstm import LSTM
-from cylstm.model import Model
-from cylstm.text.vocabulary import Vocabulary
 
 __all__ = [
-    "Dense", "Direction", "Embedding", "Network", "Recurrent", "expect_plain", "model_of", "naming", "network_of",
-    "numbered",
-    "parted", "short",
+    "WEIGHTS", "Dense", "Direction", "Embedding", "Network", "Recurrent", "expect_plain", "naming", "numbered",
+    "parted", "short", "unsaid",
 ]  # fmt: skip
 
-# The loss of a model whose outputs go through this, and back.
-LOSSES = {"linear": "mse", "softmax": "cross_entropy", "sigmoid": "binary_cross_entropy"}
+
 # What a direction has, and what a layer's parameters call it.
 WEIGHTS = {"weight_ih": "weight_ih", "weight_hh": "weight_hh", "bias": "bias", "peephole": "peephole", "h0": "h0",
            "c0": "c0", "projection": "weight_hr"}  # fmt: skip
-FINAL = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}
 
 
 @dataclass(frozen=True)
@@ -198,90 +188,31 @@ def naming(path):
         raise ValueError(start + str(error).removeprefix(start)) from None
 
 
+def unsaid(part, said):
+    """(field, value) of what a part of a network has beside the fields that are said: each that is not as by default. A
+    peephole or a first state of zeros is as none."""
+    for one in fields(part):
+        value = getattr(part, one.name)
+        absent = one.name in ("peephole", "h0", "c0") and value is not None and not value.any()
+        if one.name not in said and not absent and (isinstance(value, np.ndarray) or value != one.default):
+            yield one, value
+
+
 def expect_plain(format: str, recurrent, known=()) -> None:
     """ValueError for what LSTM layers have that a format cannot say.
 
-    That is each field that is not as it is by default. known : those that the format has; "directions" for both of
-    them. Sizes, biases and dropout, which is of training only, are left to the caller.
+    known : the fields that the format has; "directions" for both of them. Sizes, biases and dropout, which is of
+    training only, are left to the caller.
     """
+    said = {"directions", "weight_ih", "weight_hh", "bias", "dropout", *known}
     for n, layer in enumerate(recurrent):
         if len(layer.directions) != 1 and "directions" not in known:
             raise ValueError(f"LSTM layer {n}: expected one direction, as {format} has, got both")
         for part in (layer, *layer.directions):
-            for one in fields(part):
-                value = getattr(part, one.name)
-                if one.name in ("directions", "weight_ih", "weight_hh", "bias", "dropout", *known):
-                    continue
-                absent = one.name in ("peephole", "h0", "c0") and value is not None and not value.any()
-                if not absent and (isinstance(value, np.ndarray) or value != one.default):
-                    raise ValueError(f"LSTM layer {n}: expected no {one.name}, which {format} has not, "
-                                     f"got {describe(value)}")  # fmt: skip
-
-
-def arrays_of(layer):
-    """All weights of one layer."""
-    for part in layer.directions if isinstance(layer, Recurrent) else (layer,):
-        values = (getattr(part, one.name) for one in fields(part))
-        yield from (value for value in values if isinstance(value, np.ndarray))
-
-
-# --- to a model -------------------------------------------------------------------------------------------------------
-
-
-def model_of(network: Network) -> Model | LSTM:
-    """The model that computes what a network does, or the layer where it has LSTM layers alone.
-
-    Its loss follows from what stands last: softmax is "cross_entropy", sigmoid "binary_cross_entropy", nothing "mse";
-    `predict_proba` gives what comes out of the first two. Raises ValueError for what no model has, by its name.
-    """
-    table, before, recurrent, after = parted(network)
-    first = recurrent[0]
-    for n, layer in enumerate(recurrent):
-        check_like_the_first(n, layer, first, last=n == len(recurrent) - 1)
-    options = {"num_layers": len(recurrent), "bidirectional": len(first.directions) == 2, "coupled": first.coupled,
-               "cell_clip": first.cell_clip, "activations": first.activations, "gate_clip": first.gate_clip,
-               "peepholes": first.directions[0].peephole is not None, "reverse": first.reverse,
-               "first_state": any(map(begins_with_numbers, recurrent)), "proj_size": first.proj_size,
-               "dropout": dropout_of(recurrent, after), "dtype": network.dtype}  # fmt: skip
-    if not (table or before or after):
-        bias = any(one.bias is not None for layer in recurrent for one in layer.directions)
-        lstm = LSTM(first.directions[0].weight_ih.shape[1], first.hidden_size, bias=bias, seed=LATER, **options)
-        fill_layers(lstm.parameters, recurrent, "")
-        return lstm
-    if not after:
-        raise ValueError("network: expected a dense layer behind the LSTM, a model's head, got none")
-    *behind, head = after
-    if head.activation not in LOSSES:
-        raise ValueError(f"last layer: expected no activation, softmax or sigmoid, got {head.activation}")
-    inputs = (
-        table.weight.shape[0] if table else (before[0].weight if before else first.directions[0].weight_ih).shape[1]
-    )
-    model = Model(inputs, first.hidden_size, head.width, output="last" if recurrent[-1].last else "sequence",
-                  embedding_size=table.width if table else None, head_bias=head.bias is not None,
-                  loss=LOSSES[head.activation], before=as_dense(before), after=as_dense(behind), seed=LATER,
-                  **described(network.notes, head.activation), **options)  # fmt: skip
-    values = model.parameters
-    if table:
-        values.raw("embedding.weight")[...] = table.weight
-    for name, layers in (("before", before), ("after", behind)):
-        for n, layer in enumerate(layers):
-            fill_dense(values, f"{name}.{n}", layer)
-    fill_dense(values, "head", head)
-    fill_layers(values, recurrent, "lstm.")
-    values.touch()
-    return model
-
-
-def described(notes, activation):
-    """A model's labels and vocabulary from notes, which may come from a stranger. Raises ValueError."""
-    labels, vocabulary = notes.get("labels"), notes.get("vocabulary")
-    if labels is not None and (not isinstance(labels, list) or activation == "linear"):
-        raise ValueError(f"labels: expected a list of them, for outputs that are classes, got {describe(labels)}")
-    if any(not isinstance(label, (str, int, float)) for label in labels or ()):
-        raise ValueError(f"labels: expected strings, numbers or booleans, got {describe(labels)}")
-    if vocabulary is not None and not isinstance(vocabulary, str):
-        raise ValueError(f"vocabulary: expected JSON, got {describe(vocabulary)}")
-    return {"labels": labels, "vocabulary": None if vocabulary is None else Vocabulary.from_json(vocabulary)}
+            for one, value in unsaid(part, said):
+                raise ValueError(
+                    f"LSTM layer {n}: expected no {one.name}, which {format} has not, got {describe(value)}"
+                )
 
 
 def parted(network):
@@ -296,121 +227,8 @@ def parted(network):
     return table, layers[: places[0]], layers[places[0] : places[-1] + 1], layers[places[-1] + 1 :]
 
 
-def check_like_the_first(n, layer, first, last):
-    """ValueError where the layers of a stack differ in what one `LSTM` has only once."""
-    alike = {"hidden units": lambda one: one.hidden_size, "directions": lambda one: len(one.directions),
-             "coupled gates": lambda one: one.coupled, "a clip of cells": lambda one: one.cell_clip,
-             "activations": lambda one: one.activations, "a clip of gates": lambda one: one.gate_clip,
-             "a reverse direction alone": lambda one: one.reverse, "a projection": lambda one: one.proj_size,
-             "peepholes": lambda one: [way.peephole is not None for way in one.directions]}  # fmt: skip
-    for what, of in alike.items():
-        if of(layer) != of(first):
-            raise ValueError(f"LSTM layer {n}: expected {what} as in the first one, {of(first)}, got {of(layer)}")
-    if layer.last and not last:
-        raise ValueError(
-            f"LSTM layer {n}: expected the outputs of all steps for the layer behind it, got the last ones"
-        )
-
-
-def begins_with_numbers(layer):
-    """Whether sequences begin with another state than zeros."""
-    return any(state is not None and state.any() for one in layer.directions for state in (one.h0, one.c0))
-
-
-def dropout_of(recurrent, after) -> float:
-    """The one dropout between all LSTM layers; where a network has others, which a model cannot, a warning says so."""
-    between = {layer.dropout for layer in recurrent[:-1]}
-    if len(between) > 1 or any(layer.dropout for layer in (recurrent[-1], *after[-1:])):
-        places = {f"LSTM layer {n}": layer.dropout for n, layer in enumerate(recurrent)}
-        places["the last dense layer"] = after[-1].dropout if after else 0.0
-        shares = ", ".join(f"{share:g} behind {place}" for place, share in places.items() if share)
-        warnings.warn("network: expected one dropout between all LSTM layers, and none behind the last one or the last "
-                      f"dense layer, got {shares}: others are left out", stacklevel=5)  # fmt: skip
-    return between.pop() if len(between) == 1 else 0.0
-
-
-def as_dense(layers):
-    """Arguments of a model for dense layers with these weights."""
-    return [dense.Dense(layer.width, layer.activation, layer.dropout, layer.bias is not None) for layer in layers]
-
-
-def fill_dense(values, name, layer):
-    """Weights of a dense layer or a head into a model's parameters."""
-    values.raw(f"{name}.weight")[...] = layer.weight
-    if layer.bias is not None:
-        values.raw(f"{name}.bias")[...] = layer.bias
-
-
-def fill_layers(values, recurrent, prefix):
-    """Weights of all LSTM layers; a bias or first state that a layer lacks is 0."""
-    for n, layer in enumerate(recurrent):
-        for one, suffix in zip(layer.directions, SUFFIXES, strict=False):
-            for part, name in WEIGHTS.items():
-                full = f"{prefix}{name}_l{n}{suffix}"
-                if full in values:
-                    weight = getattr(one, part)
-                    values.raw(full)[...] = 0 if weight is None else weight
-    values.touch()
-
-
-# --- from a model -----------------------------------------------------------------------------------------------------
-
-
-def network_of(model: Model | LSTM, *, probabilities: bool = True) -> Network:
-    """The network of a model or a layer, whose weights it copies. probabilities: what comes out is what `predict_proba`
-    gives, for losses that have that, and not `model(x)`. Raises ValueError for what no network has, by its name."""
-    if isinstance(model, LSTM):
-        say_left_out(model)
-        return Network(tuple(layers_of(model, last=False)))
-    if not isinstance(model, Model):
-        raise TypeError(f"model: expected a cylstm.Model or LSTM, got {describe(model)}")
-    if model.only is None:
-        raise ValueError(f"model: expected one head, got {len(model.heads)}: {', '.join(model.heads)}")
-    if model.embeddings:
-        raise ValueError(f"embeddings: expected none of columns, got those of {', '.join(map(str, model.embeddings))}")
-    if model.horizon is not None:
-        raise ValueError(f"horizon: expected None, got {model.horizon}")
-    say_left_out(model.lstm, embedding_dropout=model.embedding_dropout)
-    values = {name: model.parameters.raw(name).copy() for name in model.parameters}
-
-    def dense_of(name, activation, dropout=0.0):
-        return Dense(values[f"{name}.weight"], values.get(f"{name}.bias"), activation, dropout)
-
-    before, after = (
-        [dense_of(f"{name}.{n}", layer.activation, layer.dropout) for n, layer in enumerate(layers)]
-        for name, layers in (("before", model.before), ("after", model.after))
-    )
-    table = [] if model.embedding_size is None else [Embedding(values["embedding.weight"])]
-    final = FINAL.get(model.loss.name, "linear") if probabilities else "linear"
-    notes = {"labels": list(model.labels)} if model.labels is not None else {}
-    if model.vocabulary is not None:
-        notes["vocabulary"] = model.vocabulary.to_json()
-    recurrent = layers_of(model.lstm, last=model.output == "last")
-    values.setdefault("head.weight", values.get("embedding.weight"))  # tied: each has a copy of the one table
-    return Network((*table, *before, *recurrent, *after, dense_of("head", final)), notes)
-
-
-def say_left_out(lstm, **shares):
-    """Warns of what training drops and a network has no word for; it is nothing that the outputs know of."""
-    names = [*lstm.drops.config, *(name for name, share in shares.items() if share)]
-    if names:
-        warnings.warn(f"{', '.join(names)}: of training alone, left out of the network", stacklevel=4)
-
-
-def layers_of(lstm, last):
-    """The layers of an LSTM, with copies of their weights."""
-
-    def direction(ending):
-        given = {part: f"{name}{ending}" for part, name in WEIGHTS.items()}
-        return Direction(**{name: lstm.parameters.raw(full).copy() for name, full in given.items()
-                            if full in lstm.parameters})  # fmt: skip
-
-    L = lstm.num_layers
-    return [
-        Recurrent(
-            tuple(direction(f"_l{n}{suffix}") for suffix in SUFFIXES[: lstm.num_directions]),
-            lstm.cell.coupled, lstm.cell.cell_clip, lstm.dropout if n < L - 1 else 0.0, last and n == L - 1,
-            lstm.cell.activations, lstm.cell.gate_clip, lstm.cell.reverse,
-        )
-        for n in range(L)
-    ]  # fmt: skip
+def arrays_of(layer):
+    """All weights of one layer."""
+    for part in layer.directions if isinstance(layer, Recurrent) else (layer,):
+        values = (getattr(part, one.name) for one in fields(part))
+        yield from (value for value in values if isinstance(value, np.ndarray))

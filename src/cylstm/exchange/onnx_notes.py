@@ -7,6 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from cylstm.exchange.json_files import object_of
+from cylstm.exchange.network import naming
+
 __all__ = ["KEY", "notes_from", "notes_to", "with_dropout"]
 
 KEY = "cylstm"
@@ -14,13 +17,8 @@ KEY = "cylstm"
 
 def notes_from(text) -> dict:
     """The notes of an entry. Raises ValueError."""
-    try:
-        notes = json.loads(text)
-    except (RecursionError, ValueError) as error:
-        raise ValueError(f"metadata {KEY}: expected JSON, got {text[:40]!r} ({error})") from None
-    if not isinstance(notes, dict):
-        raise ValueError(f"metadata {KEY}: expected an object, got {text[:40]!r}")
-    return notes
+    with naming(f"metadata {KEY}"):
+        return object_of(text)
 
 
 def notes_to(notes) -> str:

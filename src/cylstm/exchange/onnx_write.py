@@ -7,14 +7,13 @@ ones, since runtimes differ in what they make of those.
 from __future__ import annotations
 
 import math
-from dataclasses import fields
 
 import numpy as np
 
 from cylstm.activations import name_of
 from cylstm.checks import describe, one_of
 from cylstm.exchange import onnx_notes
-from cylstm.exchange.network import Dense, Embedding, Network, Recurrent, numbered
+from cylstm.exchange.network import Dense, Embedding, Network, Recurrent, numbered, unsaid
 from cylstm.exchange.onnx_file import DOUBLE, FLOAT, INT32, INT64
 from cylstm.exchange.onnx_functions import attributes_of
 from cylstm.exchange.onnx_nodes import gates_to
@@ -302,12 +301,10 @@ def check(layers, recurrent, states, clip) -> None:
     said = SAID | {"gate_clip"} if clip else SAID
     for n, layer in enumerate(layers):
         for part in (layer, *getattr(layer, "directions", ())):
-            for one in fields(part):
-                value = getattr(part, one.name)
-                if one.name not in said and (isinstance(value, np.ndarray) or value != one.default):
-                    told = f"{one.default} in layer {n}{WHY.get(one.name, '')}"
-                    got = describe(value) if isinstance(value, np.ndarray) else value
-                    raise ValueError(f"{one.name}: expected {told}, got {got}")
+            for one, value in unsaid(part, said):
+                told = f"{one.default} in layer {n}{WHY.get(one.name, '')}"
+                got = describe(value) if isinstance(value, np.ndarray) else value
+                raise ValueError(f"{one.name}: expected {told}, got {got}")
     for n, layer in enumerate(recurrent):
         if layer.last and n < len(recurrent) - 1:
             raise ValueError(f"LSTM layer {n}: expected the outputs of all steps for the layer behind it")
