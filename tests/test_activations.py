@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from against_oracle import agrees, oracle_options
 from gradcheck import check_gradients, gradient_error
 
 import cylstm
@@ -43,12 +44,6 @@ def made(I, H, L, D, dtype, cell, seed):
     return layer, {name: values.astype(float) for name, values in layer.parameters.items()}
 
 
-def options_of(layer):
-    cell = layer.cell
-    return dict(num_layers=layer.num_layers, bidirectional=layer.bidirectional, coupled=cell.coupled,
-                cell_clip=cell.cell_clip, activations=cell.activations, gate_clip=cell.gate_clip)  # fmt: skip
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_the_oracles_gradients_are_differences(name):
     """Differences across a corner or a step are none: of several draws, one is far from all of them."""
@@ -60,10 +55,10 @@ def test_the_oracles_gradients_are_differences(name):
         dy, dh, dc = (rng.standard_normal(shape) for shape in ((2, 3, 3), (1, 2, 3), (1, 2, 3)))
 
         def loss(x=x, h0=h0, c0=c0, dy=dy, dh=dh, dc=dc, params=params, layer=layer):
-            y, (h, c), _ = oracle.forward(x, params, (h0, c0), **options_of(layer))
+            y, (h, c), _ = oracle.forward(x, params, (h0, c0), **oracle_options(layer))
             return (dy * y).sum() + (dh * h).sum() + (dc * c).sum()
 
-        _, _, tape = oracle.forward(x, params, (h0, c0), **options_of(layer))
+        _, _, tape = oracle.forward(x, params, (h0, c0), **oracle_options(layer))
         dx, (dh0, dc0), dparams = oracle.backward(tape, dy, (dh, dc))
         pairs = [(params[key], dparams[key]) for key in dparams]
         errors.append(max(gradient_error(loss, *pair) for pair in [*pairs, (x, dx), (h0, dh0), (c0, dc0)]))
@@ -74,24 +69,9 @@ def test_the_oracles_gradients_are_differences(name):
 def test_agrees_with_the_oracle(isa, dtype, close, name):
     rng = np.random.default_rng(11)
     for n, (T, B, I, H) in enumerate([(7, 5, 3, 9), (3, 33, 4, 20)]):
-        L, D = 1 + n % 2, 1 + (n + 1) % 2
+        layer, _ = made(I, H, 1 + n % 2, 1 + (n + 1) % 2, dtype, CASES[name], n)
         lengths, resets = rng.integers(1, T + 1, B) if n % 2 == 0 else None, rng.random((B, T)) < 0.2
-        layer, parameters = made(I, H, L, D, dtype, CASES[name], n)
-        x, h0, c0 = (rng.standard_normal(shape).astype(dtype) for shape in ((B, T, I), (L * D, B, H), (L * D, B, H)))
-        dy, dh, dc = (rng.standard_normal(shape).astype(dtype) for shape in ((B, T, D * H), *[(L * D, B, H)] * 2))
-        y, state, tape = layer.forward(x, (h0, c0), lengths=lengths, resets=resets)
-        got = layer.backward(tape, dy, (dh, dc))
-        options = dict(lengths=lengths, resets=resets, **options_of(layer))
-        state0 = h0.astype(float), c0.astype(float)
-        wanted_y, wanted_state, record = oracle.forward(x.astype(float), parameters, state0, **options)
-        dx, dstate, wanted = oracle.backward(record, dy.astype(float), (dh.astype(float), dc.astype(float)))
-        what = f"{T=} {B=} {I=} {H=} {L=} {D=}"
-        close(y, wanted_y, what)
-        close(layer(x, (h0, c0), lengths=lengths, resets=resets)[0], wanted_y, f"without a tape {what}")
-        for values, expected in zip([*state, got.x, *got.state], [*wanted_state, dx, *dstate], strict=True):
-            close(values, expected, what)
-        for key, values in got.parameters.items():
-            close(values, wanted[key], f"{key} {what}")
+        agrees(layer, close, rng, B, T, lengths=lengths, resets=resets)
 
 
 @pytest.mark.parametrize("name", ["relu: g, output", "hard_sigmoid: all", "softplus: all", "clip alone"])

@@ -5,9 +5,10 @@ import pickle
 
 import numpy as np
 import pytest
+from against_oracle import agrees
 from gradcheck import check_gradients
 
-from cylstm import LSTM, Model, num_threads, oracle, set_num_threads
+from cylstm import LSTM, Model, num_threads, set_num_threads
 from cylstm.drops import DROPS as ARGUMENTS
 
 DROPS = {
@@ -22,20 +23,13 @@ SIZES = [(1, 1, 3, 5), (7, 1, 8, 33), (2, 6, 2, 16), (9, 3, 5, 17), (12, 17, 20,
 
 
 def made(sizes, L, D, dtype, drops, rng):
-    """A layer with weights of some size everywhere, and its weights for the oracle. rng: or a seed."""
+    """A layer with weights of some size everywhere. rng: or a seed."""
     rng = np.random.default_rng(rng)
     drops = {name: value for name, value in drops.items() if L > 1 or not name.startswith("dropout")}
     layer = LSTM(*sizes, L, bidirectional=D == 2, dtype=dtype, seed=rng, **drops)
     for values in layer.parameters.values():
         values[...] += 0.3 * rng.standard_normal(values.shape)
-    return layer, {name: values.astype(float) for name, values in layer.parameters.items()}
-
-
-def masks_of(tape):
-    """What the oracle takes."""
-    masks = dict(dropout_masks=tape.masks, input_mask=tape.input_mask, recurrent_masks=tape.recurrent_masks,
-                 weight_masks=tape.weight_masks)  # fmt: skip
-    return {name: values for name, values in masks.items() if values is not None}
+    return layer
 
 
 def same(got, expected):
@@ -48,37 +42,17 @@ def test_agrees_with_the_oracle(isa, dtype, close, drops, ids):
     rng = np.random.default_rng(20281)
     drops = {name: value for name, value in DROPS[drops].items() if not (ids and name == "input_dropout")}
     for n, (T, B, I, H) in enumerate(SIZES):
-        L, D = 1 + n % 3, 1 + n % 2
-        options = dict(lengths=rng.integers(0, T + 1, B) if n % 3 else None,
-                       resets=rng.random((B, T)) < 0.2 if n % 4 else None)  # fmt: skip
-        layer, parameters = made((I, H), L, D, dtype, drops, rng)
-        x = rng.integers(0, I, (B, T)) if ids else rng.standard_normal((B, T, I)).astype(dtype)
-        h0, c0, dh, dc = rng.standard_normal((4, L * D, B, H)).astype(dtype)
-        dy = rng.standard_normal((B, T, D * H)).astype(dtype)
-        y, (hn, cn), tape = layer.forward(x, (h0, c0), **options)
-        masks = masks_of(tape)
-        got = layer.backward(tape, dy, (dh, dc))
-        wanted_y, wanted_state, oracle_tape = oracle.forward(
-            np.eye(I)[x] if ids else x.astype(float), parameters, (h0.astype(float), c0.astype(float)), num_layers=L,
-            bidirectional=D == 2, **options, **masks)  # fmt: skip
-        dx, dstate, wanted = oracle.backward(oracle_tape, dy.astype(float), (dh.astype(float), dc.astype(float)))
-        what = f"{T=} {B=} {I=} {H=} {L=} {D=}"
-        close(y, wanted_y, what)
-        close(hn, wanted_state[0], what)
-        close(cn, wanted_state[1], what)
-        if not ids:
-            close(got.x, dx, what)
-        close(got.state.h, dstate[0], what)
-        close(got.state.c, dstate[1], what)
-        for name, values in got.parameters.items():
-            close(values, wanted[name], f"{name} {what}")
+        layer = made((I, H), 1 + n % 3, 1 + n % 2, dtype, drops, rng)
+        lengths = rng.integers(0, T + 1, B) if n % 3 else None
+        resets = rng.random((B, T)) < 0.2 if n % 4 else None
+        agrees(layer, close, rng, B, T, ids=ids, lengths=lengths, resets=resets)
 
 
 @pytest.mark.parametrize("drops", ["all", "all, per step"])
 def test_gradients_by_differences(drops):
     """The compiled layer itself, in float64, past the oracle: the same masks for the same place in the generator."""
     rng = np.random.default_rng(20282)
-    layer, _ = made((4, 5), 2, 2, "float64", DROPS[drops], rng)
+    layer = made((4, 5), 2, 2, "float64", DROPS[drops], rng)
     x, lengths, resets = rng.standard_normal((3, 6, 4)), np.array([6, 2, 4]), rng.random((3, 6)) < 0.2
     h0, c0, dh, dc = rng.standard_normal((4, 4, 3, 5))
     dy = rng.standard_normal((3, 6, 10))
@@ -102,7 +76,7 @@ def test_gradients_by_differences(drops):
 @pytest.mark.parametrize("B, H, D", [(57, 37, 1), (33, 65, 2), (13, 151, 1), (1, 301, 1)])
 def test_same_bits_for_any_number_of_threads(dtype, drops, B, H, D):
     rng = np.random.default_rng(20283)
-    layer, _ = made((19, H), 2, D, dtype, DROPS[drops], rng)
+    layer = made((19, H), 2, D, dtype, DROPS[drops], rng)
     x, lengths, resets = rng.standard_normal((B, 9, 19)).astype(dtype), rng.integers(4, 10, B), rng.random((B, 9)) < 0.1
     before, found = num_threads(), []
     try:
@@ -118,8 +92,8 @@ def test_same_bits_for_any_number_of_threads(dtype, drops, B, H, D):
 
 
 def test_only_forward_drops_and_the_weights_stay(isa, dtype, rng):
-    dropping, _ = made((5, 19), 2, 1, dtype, DROPS["all"], 1)
-    plain, _ = made((5, 19), 2, 1, dtype, {}, 1)
+    dropping = made((5, 19), 2, 1, dtype, DROPS["all"], 1)
+    plain = made((5, 19), 2, 1, dtype, {}, 1)
     x, before = rng.standard_normal((4, 8, 5)).astype(dtype), dropping.parameters.flat.copy()
     wanted = plain(x)[0]
     y, _, tape = dropping.forward(x)
@@ -136,7 +110,7 @@ def test_only_forward_drops_and_the_weights_stay(isa, dtype, rng):
 @pytest.mark.parametrize("drops", DROPS)
 def test_every_tape_has_masks_of_its_own(dtype, drops, rng):
     """Two at once, and plain calls in between, on a layer whose weights a view keeps from being packed once."""
-    layer, _ = made((6, 40), 2, 2, dtype, DROPS[drops], 1)
+    layer = made((6, 40), 2, 2, dtype, DROPS[drops], 1)
     held = layer.parameters["weight_hh_l0"]
     x, dy = rng.standard_normal((9, 7, 6)).astype(dtype), rng.standard_normal((9, 7, 80)).astype(dtype)
 
@@ -162,7 +136,7 @@ def test_every_tape_has_masks_of_its_own(dtype, drops, rng):
 
 
 def test_masks_are_of_the_shares_and_scaled(rng):
-    layer, _ = made((60, 70), 3, 2, "float64", DROPS["all"], 1)
+    layer = made((60, 70), 3, 2, "float64", DROPS["all"], 1)
     _, _, tape = layer.forward(rng.standard_normal((50, 4, 60)), lengths=rng.integers(1, 5, 50))
     shapes = {"weights": (6, 280, 70), "recurrent": (6, 50, 70), "input": (50, 60)}
     found = {"weights": tape.weight_masks, "recurrent": tape.recurrent_masks, "input": tape.input_mask}
@@ -179,7 +153,7 @@ def test_masks_are_of_the_shares_and_scaled(rng):
 
 def test_masks_are_drawn_in_one_order_whatever_the_lengths(rng):
     """inputs, outputs, weights, states: masks of rows are those of the caller's rows."""
-    layer, _ = made((3, 4), 2, 2, "float32", DROPS["all"], 1)
+    layer = made((3, 4), 2, 2, "float32", DROPS["all"], 1)
     draws = np.random.default_rng(11)
     wanted = [draws.random(shape, np.float32) >= p for shape, p in
               (((5, 3), 0.3), ((1, 5, 8), 0.5), ((4, 16, 4), 0.2), ((4, 5, 4), 0.4))]  # fmt: skip
@@ -188,7 +162,7 @@ def test_masks_are_drawn_in_one_order_whatever_the_lengths(rng):
         _, _, tape = layer.forward(rng.standard_normal((5, 6, 3)), lengths=lengths)
         found = tape.input_mask, np.stack(tape.masks)[:, :, 0], tape.weight_masks, tape.recurrent_masks
         assert same([mask > 0 for mask in found], wanted)
-    per_step, _ = made((3, 4), 2, 2, "float32", dict(dropout=0.5), 1)
+    per_step = made((3, 4), 2, 2, "float32", dict(dropout=0.5), 1)
     per_step.rng = np.random.default_rng(11)
     kept = np.stack(per_step.forward(rng.standard_normal((5, 6, 3)))[2].masks)[0] > 0
     assert np.array_equal(kept, (np.random.default_rng(11).random((6, 5, 8), np.float32) >= 0.5).swapaxes(0, 1))
@@ -203,7 +177,7 @@ def test_the_first_output_does_not_see_the_weights_that_are_dropped(rng):
 
 
 def test_an_unbatched_row_is_one_of_a_batch(rng):
-    layer, _ = made((5, 12), 2, 1, "float64", DROPS["all"], 1)
+    layer = made((5, 12), 2, 1, "float64", DROPS["all"], 1)
     x, found = rng.standard_normal((6, 5)), []
     for given in (x, x[None]):
         layer.rng = np.random.default_rng(3)

@@ -5,9 +5,10 @@ import pickle
 
 import numpy as np
 import pytest
+from against_oracle import agrees
 from gradcheck import check_gradients
 
-from cylstm import LSTM, Adam, Model, State, data, exchange, oracle, set_num_threads
+from cylstm import LSTM, Adam, Model, State, data, exchange, set_num_threads
 from cylstm._core import kernels
 
 SIZES = [(1, 1, 3, 5), (6, 3, 5, 17), (5, 12, 20, 33), (9, 8, 5, 70), (4, 40, 30, 64)]
@@ -23,41 +24,15 @@ def made(I, H, L=1, D=1, dtype="float64", seed=3, **variant):
     return layer
 
 
-def oracle_options(layer, **more):
-    sizes = dict(num_layers=layer.num_layers, bidirectional=layer.bidirectional)
-    return dict(**sizes, coupled=layer.cell.coupled, cell_clip=layer.cell.cell_clip, **more)
-
-
 @pytest.mark.parametrize("given", [False, True])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_agrees_with_the_oracle(isa, dtype, close, variant, given):
     rng = np.random.default_rng(20281)
     for n, (T, B, I, H) in enumerate(SIZES):
-        L, D = 1 + n % 3, 1 + (n + 1) % 2
+        layer = made(I, H, 1 + n % 3, 1 + (n + 1) % 2, dtype, seed=n, **VARIANTS[variant])
         lengths = rng.integers(0, T + 1, B) if n % 3 else None
         resets = rng.random((B, T)) < 0.3 if n != 2 else None
-        layer = made(I, H, L, D, dtype, seed=n, **VARIANTS[variant])
-        x, dy = rng.standard_normal((B, T, I)).astype(dtype), rng.standard_normal((B, T, D * H)).astype(dtype)
-        start, dh, dc = rng.standard_normal((2, L * D, B, H)).astype(dtype), *rng.standard_normal((2, L * D, B, H))
-        state = State(*start) if given else None
-        y, (hn, cn), tape = layer.forward(x, state, lengths=lengths, resets=resets)
-        got = layer.backward(tape, dy, (dh.astype(dtype), dc.astype(dtype)))
-        parameters = {name: values.astype(float) for name, values in layer.parameters.items()}
-        options = oracle_options(layer, lengths=lengths, resets=resets)
-        wanted_y, wanted_state, oracle_tape = oracle.forward(
-            x, parameters, start.astype(float) if given else None, **options)  # fmt: skip
-        dx, dstate, wanted = oracle.backward(oracle_tape, dy, (dh, dc))
-        what = f"{T=} {B=} {I=} {H=} {L=} {D=}"
-        close(y, wanted_y, what)
-        assert np.array_equal(layer(x, state, lengths=lengths, resets=resets)[0], y)
-        close(hn, wanted_state[0], what)
-        close(cn, wanted_state[1], what)
-        close(got.x, dx, what)
-        close(got.state.h, dstate[0], what)
-        close(got.state.c, dstate[1], what)
-        assert got.parameters.keys() == wanted.keys()
-        for name, values in got.parameters.items():
-            close(values, wanted[name], f"{name} {what}")
+        agrees(layer, close, rng, B, T, given=given, lengths=lengths, resets=resets)
 
 
 @pytest.mark.parametrize("given", [False, True])

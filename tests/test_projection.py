@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from against_oracle import agrees, random_state
 from gradcheck import check_gradients
 
 from cylstm import LSTM, Model, State, num_threads, oracle, set_num_threads
@@ -27,66 +28,33 @@ def one_thread():
 
 
 def made(sizes, L, D, dtype, rng, **variant):
-    """A layer with weights of some size everywhere, and its weights for the oracle."""
+    """A layer with weights of some size everywhere."""
     I, H, P = sizes
     layer = LSTM(I, H, L, bidirectional=D == 2, proj_size=P, dtype=dtype, seed=rng, **variant)
     for values in layer.parameters.values():
         values[...] += 0.5 / np.sqrt(values.shape[-1]) * rng.standard_normal(values.shape)
-    return layer, {name: values.astype(float) for name, values in layer.parameters.items()}
-
-
-def state_of(layer, B, rng):
-    n = layer.num_layers * layer.num_directions
-    return State(
-        *(rng.standard_normal((n, B, width)).astype(layer.dtype) for width in (layer.h_size, layer.hidden_size))
-    )
-
-
-def exact(state):
-    return tuple(part.astype(float) for part in state)
+    return layer
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("ids", [False, True])
 def test_agrees_with_the_oracle(isa, dtype, close, ids, variant):
     rng = np.random.default_rng(20281)
-    cell = VARIANTS[variant]
     for n, (T, B, *sizes) in enumerate(SIZES):
-        I, _, P = sizes
-        L, D = 1 + n % 3, 1 + n % 2
+        layer = made(sizes, 1 + n % 3, 1 + n % 2, dtype, rng, **VARIANTS[variant])
         lengths = rng.integers(0, T + 1, B) if n % 3 else None
         resets = rng.random((B, T)) < 0.2 if n % 4 else None
-        layer, parameters = made(sizes, L, D, dtype, rng, **cell)
-        x = rng.integers(0, I, (B, T)) if ids else rng.standard_normal((B, T, I)).astype(dtype)
-        state, d_state = state_of(layer, B, rng), state_of(layer, B, rng)
-        dy = rng.standard_normal((B, T, D * P)).astype(dtype)
-        y, final, tape = layer.forward(x, state, lengths=lengths, resets=resets)
-        got = layer.backward(tape, dy, d_state)
-        wanted_y, wanted_state, oracle_tape = oracle.forward(
-            np.eye(I)[x] if ids else x.astype(float), parameters, exact(state), num_layers=L, bidirectional=D == 2,
-            lengths=lengths, resets=resets, coupled=layer.cell.coupled, cell_clip=layer.cell.cell_clip)  # fmt: skip
-        dx, wanted_d_state, wanted = oracle.backward(oracle_tape, dy.astype(float), exact(d_state))
-        what = f"{T=} {B=} {sizes=} {L=} {D=}"
-        close(y, wanted_y, what)
-        without_tape = layer(x, state, lengths=lengths, resets=resets)
-        assert all(np.array_equal(a, b) for a, b in zip((without_tape[0], *without_tape[1]), (y, *final), strict=True))
-        pairs = [*zip(final, wanted_state, strict=True), *zip(got.state, wanted_d_state, strict=True)]
-        pairs += [(got.x, dx)] * (not ids)
-        for values, expected in pairs:
-            close(values, expected, what)
-        assert got.parameters.keys() == wanted.keys()
-        for name, values in got.parameters.items():
-            close(values, wanted[name], f"{name} {what}")
+        agrees(layer, close, rng, B, T, ids=ids, lengths=lengths, resets=resets)
 
 
 def test_gradients_by_differences():
     """The compiled layer itself, in float64, past the oracle."""
     rng = np.random.default_rng(20282)
-    layer, _ = made((4, 6, 3), 2, 2, "float64", rng)
+    layer = made((4, 6, 3), 2, 2, "float64", rng)
     x, lengths = rng.standard_normal((3, 6, 4)), np.array([6, 2, 4])
     resets = np.zeros((3, 6), bool)
     resets[[0, 0, 2], [2, 5, 1]] = True
-    state, d_state, dy = state_of(layer, 3, rng), state_of(layer, 3, rng), rng.standard_normal((3, 6, 6))
+    state, d_state, dy = random_state(layer, 3, rng), random_state(layer, 3, rng), rng.standard_normal((3, 6, 6))
 
     def loss():
         y, (h, c) = layer(x, state, lengths=lengths, resets=resets)
@@ -109,46 +77,17 @@ TOGETHER = {  # with what else a layer may have
 }  # fmt: skip
 
 
-def masks_of(tape):
-    """What the oracle takes."""
-    return dict(dropout_masks=tape.masks, input_mask=tape.input_mask, recurrent_masks=tape.recurrent_masks,
-                weight_masks=tape.weight_masks)  # fmt: skip
-
-
-def oracle_options(layer):
-    cell = layer.cell
-    return dict(num_layers=layer.num_layers, bidirectional=layer.bidirectional, cell_clip=cell.cell_clip,
-                gate_clip=cell.gate_clip, activations=cell.activations, reverse=cell.reverse)  # fmt: skip
-
-
 @pytest.mark.parametrize("given", [False, True])
 @pytest.mark.parametrize("variant", TOGETHER)
 def test_together_with_masks_and_first_states(isa, dtype, close, variant, given):
     rng, variant = np.random.default_rng(20291), TOGETHER[variant]
     for n, (T, B, *sizes) in enumerate(SIZES[1:]):  # a state of one number may be small beside what it is a sum of
-        (I, H, P), L, D = sizes, 1 + n % 3, 1 if variant.get("reverse") else 1 + n % 2
-        options = dict(lengths=rng.integers(0, T + 1, B) if n % 3 else None,
-                       resets=rng.random((B, T)) < 0.25 if n % 4 else None)  # fmt: skip
+        L, D = 1 + n % 3, 1 if variant.get("reverse") else 1 + n % 2
         of_layers = {name: value for name, value in variant.items() if L > 1 or not name.startswith("dropout")}
-        layer, parameters = made(sizes, L, D, dtype, rng, **of_layers)
-        x, dy = rng.standard_normal((B, T, I)).astype(dtype), rng.standard_normal((B, T, D * P)).astype(dtype)
-        state, d_state = state_of(layer, B, rng) if given else None, state_of(layer, B, rng)
-        y, final, tape = layer.forward(x, state, **options)
-        masks = masks_of(tape)
-        if "weight_drop" in variant:
-            assert masks["recurrent_masks"].shape == (L * D, B, P) and masks["weight_masks"].shape == (L * D, 4 * H, P)
-        got = layer.backward(tape, dy, d_state)
-        wanted_y, wanted_state, oracle_tape = oracle.forward(
-            x.astype(float), parameters, exact(state) if given else None, **options, **masks, **oracle_options(layer)
-        )
-        dx, wanted_d_state, wanted = oracle.backward(oracle_tape, dy.astype(float), exact(d_state))
-        what = f"{T=} {B=} {sizes=} {L=} {D=}"
-        pairs = [(y, wanted_y), (got.x, dx), *zip(final, wanted_state, strict=True)]
-        for values, expected in [*pairs, *zip(got.state, wanted_d_state, strict=True)]:
-            close(values, expected, what)
-        assert got.parameters.keys() == wanted.keys()
-        for name, values in got.parameters.items():
-            close(values, wanted[name], f"{name} {what}")
+        layer = made(sizes, L, D, dtype, rng, **of_layers)
+        lengths = rng.integers(0, T + 1, B) if n % 3 else None
+        resets = rng.random((B, T)) < 0.25 if n % 4 else None
+        agrees(layer, close, rng, B, T, given=given, lengths=lengths, resets=resets)
 
 
 @pytest.mark.parametrize("given", [False, True])
@@ -180,7 +119,7 @@ def test_the_oracles_gradients_by_differences(given):
 def test_masks_and_first_states_give_the_bits_of_one_thread(isa, dtype, variant):
     rng, variant = np.random.default_rng(20293), TOGETHER[variant]
     for B, H, P in ((1, 70, 20), (13, 151, 16), (40, 60, 59), (7, 300, 3)):
-        layer, _ = made((19, H, P), 2, 1 if variant.get("reverse") else 2, dtype, rng, **variant)
+        layer = made((19, H, P), 2, 1 if variant.get("reverse") else 2, dtype, rng, **variant)
         x = rng.standard_normal((B, 5, 19)).astype(dtype)
         options, drawn = dict(lengths=rng.integers(1, 6, B), resets=rng.random((B, 5)) < 0.3), layer.rng.bit_generator
         begin, found = drawn.state, []
@@ -218,7 +157,7 @@ def test_steps_give_the_bits_of_the_whole_and_threads_those_of_one(isa, dtype, r
     rng = np.random.default_rng(20283)
     # alone; shared out by rows; by units, also where h is too narrow for all members to have a part of it
     for B, H, P in ((1, 70, 20), (13, 151, 16), (40, 60, 59), (5, 301, 130), (7, 1201, 3)):
-        layer, _ = made((19, H, P), 2, 1 + ragged, dtype, rng)
+        layer = made((19, H, P), 2, 1 + ragged, dtype, rng)
         x = rng.standard_normal((B, 5, 19)).astype(dtype)
         options = {}
         if ragged:
@@ -243,7 +182,8 @@ def test_steps_give_the_bits_of_the_whole_and_threads_those_of_one(isa, dtype, r
 
 def test_dropout_masks_are_as_wide_as_outputs(close, dtype):
     rng = np.random.default_rng(20284)
-    layer, parameters = made((4, 9, 5), 3, 2, dtype, rng)
+    layer = made((4, 9, 5), 3, 2, dtype, rng)
+    parameters = {name: values.astype(float) for name, values in layer.parameters.items()}
     layer.dropout = 0.4
     x = rng.standard_normal((6, 7, 4)).astype(dtype)
     y, _, tape = layer.forward(x)
@@ -260,7 +200,7 @@ def test_dropout_masks_are_as_wide_as_outputs(close, dtype):
 
 def test_infinite_and_missing_numbers_stay_in_their_rows(isa, dtype):
     rng = np.random.default_rng(20285)
-    layer, _ = made((3, 21, 5), 2, 1, dtype, rng)
+    layer = made((3, 21, 5), 2, 1, dtype, rng)
     x = rng.standard_normal((5, 6, 3)).astype(dtype)
     clean, *_ = layer.forward(x)
     x[1, 2, 0], x[3, 4, 1] = np.inf, np.nan
@@ -336,7 +276,7 @@ def test_a_model_steps_and_generates():
 
 def test_layers_are_copied_with_their_projection():
     rng = np.random.default_rng(20290)
-    layer, _ = made((4, 6, 2), 2, 2, "float64", rng)
+    layer = made((4, 6, 2), 2, 2, "float64", rng)
     x = rng.standard_normal((3, 5, 4))
     weights = layer.state_dict()
     assert list(weights)[:5] == ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0", "weight_hr_l0"]

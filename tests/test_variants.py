@@ -6,9 +6,10 @@ import pickle
 
 import numpy as np
 import pytest
+from against_oracle import agrees
 from gradcheck import check_gradients
 
-from cylstm import LSTM, Model, oracle, set_num_threads
+from cylstm import LSTM, Model, set_num_threads
 
 VARIANTS = {
     "peepholes": dict(peepholes=True),
@@ -21,19 +22,13 @@ SIZES = [(1, 1, 3, 5), (7, 1, 8, 33), (1, 6, 2, 16), (9, 3, 5, 17), (12, 17, 20,
 
 
 def made(sizes, L, D, dtype, variant, rng):
-    """A layer with weights of some size everywhere, and its weights for the oracle."""
+    """A layer with weights of some size everywhere."""
     I, H = sizes
     layer = LSTM(I, H, L, bidirectional=D == 2, dtype=dtype, seed=rng, **variant)
     for name, values in layer.parameters.items():
         values[...] += 0.3 * rng.standard_normal(values.shape)
         assert (name.startswith("peephole") and "peepholes" in variant) or not name.startswith("peephole")
-    return layer, {name: values.astype(float) for name, values in layer.parameters.items()}
-
-
-def options_of(layer, **more):
-    cell = layer.cell
-    sizes = dict(num_layers=layer.num_layers, bidirectional=layer.bidirectional)
-    return dict(**sizes, coupled=cell.coupled, cell_clip=cell.cell_clip, **more)
+    return layer
 
 
 @pytest.mark.parametrize("ids", [False, True])
@@ -41,39 +36,17 @@ def options_of(layer, **more):
 def test_agrees_with_the_oracle(isa, dtype, close, variant, ids):
     rng = np.random.default_rng(20271)
     for n, (T, B, I, H) in enumerate(SIZES):
-        L, D = 1 + n % 3, 1 + n % 2
+        layer = made((I, H), 1 + n % 3, 1 + n % 2, dtype, VARIANTS[variant], rng)
         lengths = rng.integers(1, T + 1, B) if n % 3 else None
         resets = rng.random((B, T)) < 0.2 if n % 4 else None
-        layer, parameters = made((I, H), L, D, dtype, VARIANTS[variant], rng)
-        x = rng.integers(0, I, (B, T)) if ids else rng.standard_normal((B, T, I)).astype(dtype)
-        h0, c0, dh, dc = rng.standard_normal((4, L * D, B, H)).astype(dtype)
-        dy = rng.standard_normal((B, T, D * H)).astype(dtype)
-        y, (hn, cn), tape = layer.forward(x, (h0, c0), lengths=lengths, resets=resets)
-        got = layer.backward(tape, dy, (dh, dc))
-        features = np.eye(I)[x] if ids else x.astype(float)
-        wanted_y, wanted_state, oracle_tape = oracle.forward(
-            features, parameters, (h0.astype(float), c0.astype(float)),
-            **options_of(layer, lengths=lengths, resets=resets))  # fmt: skip
-        dx, dstate, wanted = oracle.backward(oracle_tape, dy.astype(float), (dh.astype(float), dc.astype(float)))
-        what = f"{T=} {B=} {I=} {H=} {L=} {D=}"
-        close(y, wanted_y, what)
-        close(layer(x, (h0, c0), lengths=lengths, resets=resets)[0], wanted_y, f"without a tape {what}")
-        close(hn, wanted_state[0], what)
-        close(cn, wanted_state[1], what)
-        if not ids:
-            close(got.x, dx, what)
-        close(got.state.h, dstate[0], what)
-        close(got.state.c, dstate[1], what)
-        assert got.parameters.keys() == wanted.keys()
-        for name, values in got.parameters.items():
-            close(values, wanted[name], f"{name} {what}")
+        agrees(layer, close, rng, B, T, ids=ids, lengths=lengths, resets=resets)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_gradients_by_differences(variant):
     """The compiled layer itself, in float64, past the oracle."""
     rng = np.random.default_rng(20272)
-    layer, _ = made((4, 5), 2, 2, "float64", VARIANTS[variant], rng)
+    layer = made((4, 5), 2, 2, "float64", VARIANTS[variant], rng)
     x, lengths = rng.standard_normal((3, 6, 4)), np.array([6, 2, 4])
     h0, c0, dh, dc = rng.standard_normal((4, 4, 3, 5))
     dy = rng.standard_normal((3, 6, 10))
@@ -94,7 +67,7 @@ def test_gradients_by_differences(variant):
 def test_steps_give_the_bits_of_the_whole_and_threads_those_of_one(isa, dtype, variant):
     rng = np.random.default_rng(20273)
     for B, H in ((1, 70), (13, 151)):
-        layer, _ = made((19, H), 2, 1, dtype, VARIANTS[variant], rng)
+        layer = made((19, H), 2, 1, dtype, VARIANTS[variant], rng)
         x = rng.standard_normal((B, 5, 19)).astype(dtype)
         try:
             found = []
@@ -146,7 +119,7 @@ def test_the_numbers_of_onnx(isa):
 def test_a_coupled_cell_needs_no_forget_gate(isa, dtype):
     """f's own weights count for nothing, whatever they are, and have no gradient."""
     rng = np.random.default_rng(20274)
-    layer, _ = made((5, 9), 1, 1, dtype, VARIANTS["all"], rng)
+    layer = made((5, 9), 1, 1, dtype, VARIANTS["all"], rng)
     x = rng.standard_normal((4, 6, 5)).astype(dtype)
     before = layer(x)[0]
     for name in ("weight_ih_l0", "weight_hh_l0", "bias_l0"):
@@ -182,7 +155,7 @@ def test_models_train_and_keep_their_variant(variant, tmp_path, rng):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_layers_are_copied_with_their_variant(variant, rng):
-    layer, _ = made((4, 6), 2, 2, "float64", VARIANTS[variant], rng)
+    layer = made((4, 6), 2, 2, "float64", VARIANTS[variant], rng)
     x = rng.standard_normal((3, 5, 4))
     other = LSTM(4, 6, 2, bidirectional=True, dtype="float64", **VARIANTS[variant])
     other.load_state_dict(layer.state_dict())
@@ -232,21 +205,7 @@ def test_all_variants_together_are_the_oracles(isa, dtype, close, D, reverse, gi
         cell = dict(peepholes=True, cell_clip=1.0, activations=("sigmoid", "softsign", "tanh"), gate_clip=2.0,
                     first_state=True, recurrent_dropout=0.4, weight_drop=0.3, input_dropout=0.3,
                     reverse=reverse)  # fmt: skip
-        layer, parameters = made((I, H), L, D, dtype, {**cell, **several}, rng)
+        layer = made((I, H), L, D, dtype, {**cell, **several}, rng)
         lengths, resets = rng.integers(0, T + 1, B), rng.random((B, T)) < 0.3
         lengths[0] = T
-        x, dy = (rng.standard_normal(shape).astype(dtype) for shape in ((B, T, I), (B, T, D * H)))
-        dh, dc, *start = (rng.standard_normal((L * D, B, H)).astype(dtype) for _ in range(4))
-        y, state, tape = layer.forward(x, start if given else None, lengths=lengths, resets=resets)
-        got = layer.backward(tape, dy, (dh, dc))
-        masks = dict(dropout_masks=tape.masks, input_mask=tape.input_mask, recurrent_masks=tape.recurrent_masks,
-                     weight_masks=tape.weight_masks)  # fmt: skip
-        wanted_y, wanted_state, record = oracle.forward(
-            x.astype(float), parameters, [part.astype(float) for part in start] if given else None,
-            **options_of(layer, lengths=lengths, resets=resets, activations=layer.cell.activations,
-                         gate_clip=layer.cell.gate_clip, reverse=layer.cell.reverse), **masks)  # fmt: skip
-        dx, dstate, wanted = oracle.backward(record, dy.astype(float), (dh.astype(float), dc.astype(float)))
-        what = f"{T=} {B=} {I=} {H=} {L=} {D=}"
-        found = [y, *state, got.x, *got.state, *got.parameters.values()]
-        for values, expected in zip(found, [wanted_y, *wanted_state, dx, *dstate, *wanted.values()], strict=True):
-            close(values, expected, what)
+        agrees(layer, close, rng, B, T, given=given, lengths=lengths, resets=resets)

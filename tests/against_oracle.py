@@ -1,0 +1,63 @@
+"""A layer of whatever variant, held against the oracle: outputs, final state and every gradient."""
+
+import numpy as np
+
+from cylstm import State, oracle
+
+
+def oracle_options(layer, **more):
+    """What the oracle is told of a layer beside its parameters."""
+    cell = layer.cell
+    told = ("coupled", "cell_clip", "activations", "gate_clip", "reverse")
+    return dict(num_layers=layer.num_layers, bidirectional=layer.bidirectional,
+                **{name: getattr(cell, name) for name in told}, **more)  # fmt: skip
+
+
+def masks_of(tape):
+    """What was dropped, as the oracle takes it."""
+    masks = dict(dropout_masks=tape.masks, input_mask=tape.input_mask, recurrent_masks=tape.recurrent_masks,
+                 weight_masks=tape.weight_masks)  # fmt: skip
+    return {name: values for name, values in masks.items() if values is not None}
+
+
+def exact(state):
+    return tuple(part.astype(float) for part in state)
+
+
+def random_state(layer, B, rng):
+    """h (L*D, B, Y) and c (L*D, B, H)."""
+    n, widths = layer.num_layers * layer.num_directions, (layer.h_size, layer.hidden_size)
+    return State(*(rng.standard_normal((n, B, width)).astype(layer.dtype) for width in widths))
+
+
+def agrees(layer, close, rng, B, T, *, ids=False, given=True, **options):
+    """AssertionError unless it computes what the oracle does of random inputs and gradients.
+
+    close : the fixture. given : whether the initial state is. options : lengths, resets. Where nothing is dropped, a
+    call without a tape has to give the same bits.
+    """
+    I, L, D = layer.input_size, layer.num_layers, layer.num_directions
+    what = f"{B=} {T=} {I=} H={layer.hidden_size} P={layer.h_size} {L=} {D=} {ids=} {given=}"
+    x = rng.integers(0, I, (B, T)) if ids else rng.standard_normal((B, T, I)).astype(layer.dtype)
+    dy = rng.standard_normal((B, T, layer.output_size)).astype(layer.dtype)
+    start, dfinal = (random_state(layer, B, rng) for _ in range(2))
+    state = start if given else None
+    y, final, tape = layer.forward(x, state, **options)
+    masks = masks_of(tape)
+    if not masks:
+        other, other_final = layer(x, state, **options)
+        assert all(np.array_equal(a, b) for a, b in zip((other, *other_final), (y, *final), strict=True)), what
+    got = layer.backward(tape, dy, dfinal)
+    parameters = {name: values.astype(float) for name, values in layer.parameters.items()}
+    wanted_y, wanted_final, record = oracle.forward(
+        np.eye(I)[x] if ids else x.astype(float), parameters, exact(start) if given else None,
+        **oracle_options(layer), **options, **masks)  # fmt: skip
+    dx, dstart, wanted = oracle.backward(record, dy.astype(float), exact(dfinal))
+    assert got.parameters.keys() == wanted.keys()
+    found = {"y": (y, wanted_y), "h": (final.h, wanted_final[0]), "c": (final.c, wanted_final[1]),
+             "dh0": (got.state.h, dstart[0]), "dc0": (got.state.c, dstart[1]),
+             **{f"d {name}": (values, wanted[name]) for name, values in got.parameters.items()}}  # fmt: skip
+    if not ids:
+        found["dx"] = got.x, dx
+    for name, (values, expected) in found.items():
+        close(values, expected, f"{name}, {what}")
