@@ -99,6 +99,7 @@ static __attribute__((noinline)) VECTOR NAME(slope_of_value)(const cylstm_activa
 {
     const VECTOR one = NAME(splat)(1), zero = NAME(splat)(0);
     const REAL alpha = (REAL)f->alpha, beta = (REAL)f->beta;
+    VECTOR scale, p;
     switch (f->kind) {
     case CYLSTM_RELU: return NAME(select)(v <= 0, zero, one);
     case CYLSTM_THRESHOLDED_RELU: return NAME(select)(v == 0, zero, one);
@@ -109,7 +110,10 @@ static __attribute__((noinline)) VECTOR NAME(slope_of_value)(const cylstm_activa
     case CYLSTM_TANH: return alpha * beta * NAME(subtract_product)(one, v / alpha, v / alpha);
     case CYLSTM_EXPONENTIAL: return v;
     case CYLSTM_ELU: return NAME(select)(v > 0, NAME(splat)(beta), v + alpha * beta);
-    case CYLSTM_SOFTPLUS: return one - NAME(vexp)(-v); /* v = log(1 + e^z) */
+    case CYLSTM_SOFTPLUS: /* v = log(1 + e^z), f' = 1 - e^-v, of which all digits are there where v is next to nothing */
+        v = -NAME(clamp)(v, 0, -EXP_LOW);
+        NAME(exp_parts)(1, &v, &scale, &p);
+        return -NAME(tanh_numerator)(scale, p);
     default: return v * (one - v); /* sigmoid */
     }
 }

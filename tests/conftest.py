@@ -6,6 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from cylstm import num_threads, set_num_threads
 from cylstm._core import kernels
 
 
@@ -23,6 +24,14 @@ def isa(request):
     yield request.param
     assert kernels.instruction_set() == request.param
     kernels.use(before)
+
+
+@pytest.fixture(autouse=True)
+def threads_as_they_were():
+    """Whatever a test sets."""
+    before = num_threads()
+    yield
+    set_num_threads(before)
 
 
 @pytest.fixture(params=["float32", "float64"])

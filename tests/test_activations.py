@@ -78,7 +78,7 @@ def test_agrees_with_the_oracle(isa, dtype, close, name):
 def test_steps_and_threads_give_the_same_bits(isa, dtype, name):
     layer, _ = made(6, 35, 2, 1, dtype, CASES[name], 4)
     rng = np.random.default_rng(4)
-    x, dy = rng.standard_normal((9, 12, 6)).astype(dtype), rng.standard_normal((9, 12, 35)).astype(dtype)
+    x, dy = (rng.standard_normal((64, 12, width)).astype(dtype) for width in (6, 35))  # enough for threads
 
     def everything():
         y, state, tape = layer.forward(x)
@@ -93,6 +93,25 @@ def test_steps_and_threads_give_the_same_bits(isa, dtype, name):
     one = everything()
     set_num_threads(3)
     assert everything() == one
+
+
+@pytest.mark.parametrize("cell", [
+    dict(activations=(("affine", 0.3, 1.5), "exponential", "tanh")),
+    dict(activations=(("affine", 0.3, -1.5), "exponential", "tanh"), coupled=True),
+])  # fmt: skip
+def test_units_that_are_none_have_no_part_in_it(isa, dtype, close, cell):
+    """What pads a vector of units has no weights: of these functions its cells would grow until they are infinite."""
+    layer, _ = made(3, 5, 2, 1, dtype, cell, 0)
+    for name, values in layer.parameters.items():
+        values[...] = 0.05 * values + name.startswith("bias") * (6 if "coupled" in cell else -3)
+    rng = np.random.default_rng(8)
+    agrees(layer, close, rng, 2, {"float32": 150, "float64": 1200}[dtype])
+
+
+def test_gates_of_softplus_that_are_nearly_shut_have_gradients(isa, dtype, close):
+    layer, _ = made(2, 5, 1, 1, dtype, dict(activations=("softplus", "tanh", "tanh")), 0)
+    layer.parameters["bias_l0"][:10] = -18
+    agrees(layer, close, np.random.default_rng(9), 2, 3)
 
 
 def test_the_plain_names_are_the_plain_cell():

@@ -96,6 +96,13 @@ INLINE void NAME(activations)(const int flags, const cylstm_step *step, ptrdiff_
 static __attribute__((noinline)) void NAME(activations_of_variant)(const cylstm_step *step, ptrdiff_t first, ptrdiff_t last, ptrdiff_t Hp)
 {
     NAME(activations)(step->flags, step, first, last, Hp);
+    /* Others than sigmoid and tanh need not make zeros of zeros, and a cell that nobody clips may grow without end. */
+    if (!(step->flags & CYLSTM_ACTIVATED) || last <= step->H) return;
+    for (ptrdiff_t b = 0; b < step->B; b++)
+        for (ptrdiff_t unit = b * Hp + step->H; unit < b * Hp + last; unit++) {
+            ((REAL *)step->c)[unit] = 0;
+            ((REAL *)step->h)[unit] = 0;
+        }
 }
 
 static void NAME(cell_forward)(const cylstm_step *step)

@@ -16,6 +16,7 @@ from cylstm._core import head
 from cylstm._core.updates import activate, activate_backward
 from cylstm.activations import as_activation, name_of
 from cylstm.checks import describe, positive_int, real_in
+from cylstm.drops import mask
 from cylstm.losses import GivenGradient
 
 __all__ = ["Dense", "Stack", "as_layers", "layout", "width_of"]
@@ -140,20 +141,20 @@ class Stack:
             if layer.activation != "linear":
                 y = np.empty_like(z)
                 activate(layer.activation, z.reshape(-1), y.reshape(-1))
-            mask = None
+            dropped = None
             if layer.dropout:
-                mask = self._mask(layer, len(h), rng, counted)
-                y = y * mask
-            tape.append((h, z, mask))
+                dropped = self._mask(layer, len(h), rng, counted)
+                y = y * dropped
+            tape.append((h, z, dropped))
             h = y
         return h, tape
 
     def backward(self, tape, dy, gradients) -> np.ndarray:
         """d loss / d h from dy = d loss / d outputs (N, size), which is overwritten; the weights' into `gradients`."""
         for n in reversed(range(len(self.layers))):
-            activation, (h, z, mask) = self.layers[n].activation, tape[n]
-            if mask is not None:
-                dy *= mask
+            activation, (h, z, dropped) = self.layers[n].activation, tape[n]
+            if dropped is not None:
+                dy *= dropped
             if activation != "linear":
                 activate_backward(activation, z.reshape(-1), dy.reshape(-1))
             dy = self._product_gradients(n, h, dy, gradients)
@@ -182,10 +183,9 @@ class Stack:
         """(rows, size): 1/(1-p) where an output is kept, else 0."""
         dtype = self.parameters.dtype
         drawn = rows if counted is None else int(counted.sum())
-        kept = rng.random((drawn, layer.size), np.float32) >= layer.dropout
-        scaled = kept.astype(dtype) / dtype.type(1 - layer.dropout)
+        scaled = mask(rng, (drawn, layer.size), layer.dropout, dtype)
         if counted is None:
             return scaled
-        mask = np.zeros((rows, layer.size), dtype)
-        mask[counted] = scaled
-        return mask
+        of_all = np.zeros((rows, layer.size), dtype)
+        of_all[counted] = scaled
+        return of_all

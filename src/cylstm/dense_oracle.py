@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["ACTIVATIONS", "activation", "dense", "dense_backward", "embedded", "embedded_backward"]
+__all__ = ["ACTIVATIONS", "activation", "dense", "dense_backward", "embedded", "embedded_backward", "sigmoid"]
 
 
 def sigmoid(z):
-    # s = 1 / (1 + exp(-z)) = (1 + tanh(z / 2)) / 2
-    return (1 + np.tanh(z / 2)) / 2
+    # s = 1 / (1 + exp(-z)), e = exp(-|z|): no overflow, and all digits of a gate that is nearly shut
+    e = np.exp(-abs(z))
+    return np.where(z < 0, e, 1) / (1 + e)
 
 
 def gelu(z):

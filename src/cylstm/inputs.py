@@ -11,6 +11,7 @@ import numpy as np
 from cylstm import dense
 from cylstm._core.gradients import embedding_gradient
 from cylstm.checks import as_ids, describe, described_with_way, plain_array, positive_int
+from cylstm.drops import mask
 
 __all__ = ["Inputs", "Taken", "as_embeddings", "config_of", "layout", "tail", "width_of"]
 
@@ -179,8 +180,7 @@ class Inputs:
         """The same with dropout, whose masks come from rng, and with what `backward` needs."""
         rows, taken = self._taken(x, "x", plan, kept=True)
         if self.dropout:
-            share = rng.random(self.input_size, np.float32) >= self.dropout
-            kept = (share.astype(rows.dtype) / rows.dtype.type(1 - self.dropout))[taken.ids.ravel(), None]
+            kept = mask(rng, self.input_size, self.dropout, rows.dtype)[taken.ids.ravel(), None]
             rows, taken = rows * kept, taken._replace(kept=kept)
         if self.before is not None:
             rows, kept = self.before.forward(rows, rng)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cylstm.ctc_oracle import ctc_loss
-from cylstm.dense_oracle import activation
+from cylstm.dense_oracle import activation, sigmoid
 from cylstm.loss_oracle import (
     binary_cross_entropy,
     gaussian,
@@ -26,7 +26,6 @@ from cylstm.loss_oracle import (
     mae,
     mse,
     quantiles,
-    sigmoid,
     softmax_cross_entropy,
 )
 from cylstm.optim_oracle import adam, adamw, clip_by_global_norm, sgd

@@ -14,7 +14,8 @@ __all__ = ["Gradients", "LearntState", "State"]
 class State(NamedTuple):
     """What an LSTM carries from one step to the next; h and c travel together so that they cannot be swapped.
 
-    h, c: arrays (L*D, B, H): layer by layer and, within a layer, forward then reverse (PyTorch's order).
+    h, c: arrays (L*D, B, H), with a projection h (L*D, B, P): layer by layer and, within a layer, forward then reverse
+    (PyTorch's order).
     """
 
     h: np.ndarray

@@ -6,6 +6,7 @@ Every function is called by all members of a team at once and does its member's 
 
 from libc.string cimport memset
 
+from cylstm._core.forward cimport project
 from cylstm._core.direction cimport SMALL_WEIGHTS, Direction, Scratch, step_beats, step_of
 from cylstm._core.interrupt cimport goes_on
 from cylstm._core.kernels cimport Kernels, Step, cell_backward, lanes_of, product, real
@@ -41,6 +42,7 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Direction* direct
     cdef const real* c_prev
     cdef const void* operand
     cdef real* dx_t
+    cdef real* du
     cdef real* dgates
     cdef real* kept = <real*>(scratch.rows if direction.at_proj >= 0 else scratch.states)
     cdef bint cut
@@ -64,7 +66,10 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Direction* direct
         step.B, step.c_prev, step.c, step.gates = rows, c_prev, <void*>(c + target * Hp), dgates
         step.dh, step.dc = dh + target * Yp, dc + row * Hp
         if direction.at_proj >= 0:
-            step.dh = by_units(k, direction, who, rows, dh + target * Yp, <real*>scratch.du + row * Hp)
+            du = <real*>scratch.du + row * Hp
+            project(k, &direction.proj_back, who, who.first, who.last, rows, direction.Y,
+                    <const real*>dh + target * Yp, Yp, Hp, du)
+            step.dh = du
         cell_backward(k, real is double, &step)
         if cut:
             if scratch.cut_c != NULL:
@@ -95,15 +100,3 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Direction* direct
                 memset(dx_t + b * direction.Ip + first, 0, (last - first) * sizeof(real))
             product(k, direction.W_back.form, rows, G, direction.Ip, first, last, operand, G, direction.W_back.packed,
                     <const real*>NULL, dx_t, direction.Ip)
-
-
-cdef const real* by_units(const Kernels* k, const Direction* direction, const Member* who, Py_ssize_t rows,
-                          const real* dh, real* du) noexcept nogil:
-    """du (rows, Hp) = dh (rows, Yp) R_p, this member's units."""
-    cdef Py_ssize_t Hp = direction.Hp, b
-    meet_by_units(who)  # dh is everybody's
-    for b in range(rows):
-        memset(du + b * Hp + who.first, 0, (who.last - who.first) * sizeof(real))
-    product(k, direction.proj_back.form, rows, direction.Y, Hp, who.first, who.last, dh, direction.Yp,
-            direction.proj_back.packed, <const real*>NULL, du, Hp)
-    return du

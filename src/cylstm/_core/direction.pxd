@@ -39,14 +39,14 @@ cdef struct Direction:
     Py_ssize_t at_c0
     Py_ssize_t at_proj  # weight_hr, -1 without
     int flags           # of the direction (cext/kernels.h)
-    double clip         # of c, of what the gates are of
-    double gate_clip
+    double clip         # of c
+    double gate_clip    # of what the gates and g are of
     Activation activations[3]  # of the gates, of g, of c
     Factor W            # forward: x W', h R' + b
     Factor R
     Factor b
     Factor P            # peepholes (3, Hp), where there are some
-    Factor h0           # (Hp,): what begins anew begins with, NULL for zeros
+    Factor h0           # (Yp,) and (Hp,): what begins anew begins with, NULL for zeros
     Factor c0
     Factor W_back       # backward: dgates W, dgates R
     Factor R_back

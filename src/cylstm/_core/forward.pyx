@@ -6,7 +6,7 @@ Every function is called by all members of a team at once and does its member's 
 
 from libc.string cimport memset
 
-from cylstm._core.direction cimport Direction, Inputs, Outputs, Scratch, step_beats, step_of
+from cylstm._core.direction cimport Direction, Factor, Inputs, Outputs, Scratch, step_beats, step_of
 from cylstm._core.interrupt cimport goes_on
 from cylstm._core.kernels cimport Kernels, Step, cell_forward, gather, left_bytes, left_operand, product, real
 from cylstm._core.ragged cimport Steps, offset, slot
@@ -73,21 +73,23 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
                 step.h = u + ((offset(s, t) if keep else 0) + row) * Hp
             cell_forward(k, real is double, &step)
             if projected:
-                project(k, direction, who, of_h, rows, <const real*>step.h, h + target * Yp)
+                project(k, &direction.proj, who, of_h.first, of_h.last, rows, direction.H, <const real*>step.h, Hp, Yp,
+                        h + target * Yp)
             if outputs.y != NULL:
                 copy_outputs(s, t, of_h, Y, Yp, h + target * Yp, outputs)
         done += t1 - t0
 
 
-cdef void project(const Kernels* k, const Direction* direction, const Member* who, const Member* of_h,
-                  Py_ssize_t rows, const real* u, real* h) noexcept nogil:
-    """h (rows, Yp) = u (rows, Hp) R_p', this member's columns."""
-    cdef Py_ssize_t Yp = direction.Yp, b
-    meet_by_units(who)  # u is everybody's
+cdef void project(const Kernels* k, const Factor* factor, const Member* who, Py_ssize_t first, Py_ssize_t last,
+                  Py_ssize_t rows, Py_ssize_t K, const real* left, Py_ssize_t ld, Py_ssize_t width,
+                  real* out) noexcept nogil:
+    """out (rows, width) = left (rows, K), `ld` apart, by a projection's factor: the columns first..last, once all
+    members have made their part of `left`. Forward h = u R_p', backward du = dh R_p."""
+    cdef Py_ssize_t b
+    meet_by_units(who)
     for b in range(rows):
-        memset(h + b * Yp + of_h.first, 0, (of_h.last - of_h.first) * sizeof(real))
-    product(k, direction.proj.form, rows, direction.H, Yp, of_h.first, of_h.last, u, direction.Hp,
-            direction.proj.packed, <const real*>NULL, h, Yp)
+        memset(out + b * width + first, 0, (last - first) * sizeof(real))
+    product(k, factor.form, rows, K, width, first, last, left, ld, factor.packed, <const real*>NULL, out, width)
 
 
 cdef void input_gates(const Kernels* k, const Steps* s, const Direction* direction, const Member* who,
