@@ -116,6 +116,7 @@ enum {
     CYLSTM_CLIPPED = 4,   /* c within -clip..clip, before anybody sees it */
     CYLSTM_ACTIVATED = 8, /* other functions than sigmoid for the gates and tanh for g and c: `activations` */
     CYLSTM_SQUEEZED = 16, /* what the gates are of within -gate_clip..gate_clip; with CYLSTM_ACTIVATED */
+    CYLSTM_NORMED = 32,   /* layer norms, by norm_forward and norm_backward; not with CYLSTM_PEEPHOLES */
 };
 
 /* One step of one direction of one layer, for cell_forward and cell_backward. Arrays hold numbers of the table's type, and
@@ -138,6 +139,22 @@ typedef struct {
     const void *dh;        /* (B, Hp), of that h; backward only, as dc is */
     void *dc;              /* (B, Hp) */
 } cylstm_step;
+
+/* Layer norms of a step, its rows in memory as the step's are: n = (z - mean(z)) / deviation(z) of rows z = x W' and z = h R', and
+ * of c. Gains and shifts are 0 in the padding. */
+typedef struct {
+    int carried;        /* whether the next step gets the normalised c, gain n + shift, or c itself */
+    double eps;         /* deviation = sqrt(variance + eps) */
+    const void *bias;   /* (4*Hp), beside x W' */
+    const void *x_gain; /* (4*Hp), of x W' */
+    const void *h_gain; /* (4*Hp), of h R' */
+    const void *c;      /* (2, Hp): gain and shift of c */
+    void *x, *h;        /* (B, 4*Hp): h R', then n; backward n, then d loss / d (x W') and (h R') */
+    void *moments;      /* (B, 4) */
+    void *sums;         /* backward: (B, 10*Hp), `sums_row` reals apart: += d loss / d x_gain, h_gain, and gain and shift of c */
+    ptrdiff_t sums_row;
+    void *row;          /* backward: (B, 2*Hp) of scratch */
+} cylstm_norm;
 
 /* Of CTC: the reals of a row of L labels, or L + 1 blanks, whole vectors of any instruction set, and those between two rows; and
  * the reals of scratch that ctc_loss takes, which may be more than an integer holds. */

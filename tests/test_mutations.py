@@ -10,8 +10,10 @@ import types
 import numpy as np
 import pytest
 from gradcheck import RTOL, gradient_error
+from test_layer_norm import written_out
 
-from cylstm import LSTM, loss_oracle, oracle
+from cylstm import LSTM, loss_oracle, norm_oracle, oracle
+from cylstm.cell import LAYER_NORMS
 
 # name -> (the line as it is, the line with the mistake)
 LAYER_MUTATIONS = {
@@ -19,15 +21,15 @@ LAYER_MUTATIONS = {
         "            outputs.append((run.alive * run.h[1:])[clock])\n",
         "            outputs.append((run.alive * run.h[:-1])[clock])\n",
     ),
-    "tanh(tanh(C)) going forward": ("        h_t = o[t] * np.tanh(c_t)\n",
-                                    "        h_t = o[t] * np.tanh(np.tanh(c_t))\n"),
-    "C[t] for C[t+1] in the output gate": ("        tanh_c = np.tanh(c[t + 1])\n", "        tanh_c = np.tanh(c[t])\n"),
+    "tanh(tanh(C)) going forward": ("        h_t = o[t] * np.tanh(seen)\n",
+                                    "        h_t = o[t] * np.tanh(np.tanh(seen))\n"),
+    "C[t] for C[t+1] in the output gate": ("        tanh_c = np.tanh(seen)\n", "        tanh_c = np.tanh(c[t])\n"),
     "C[t-1] for C[t], which is the previous one, in the forget gate": ("        df = dc_t * c_prev\n",
                                                                        "        df = dc_t * c[t - 1]\n"),
     "C[t+1] for C[t] in the forget gate": ("        df = dc_t * c_prev\n", "        df = dc_t * c[t + 1]\n"),
     "tanh(tanh(C))": ("        do = dh_t * tanh_c\n", "        do = dh_t * np.tanh(tanh_c)\n"),
-    "tanh(tanh(C)) in the derivative": ("        dc_t = dc_t + dh_t * o[t] * (1 - tanh_c**2)\n",
-                                        "        dc_t = dc_t + dh_t * o[t] * (1 - np.tanh(tanh_c) ** 2)\n"),
+    "tanh(tanh(C)) in the derivative": ("        dseen = dh_t * o[t] * (1 - tanh_c**2)\n",
+                                        "        dseen = dh_t * o[t] * (1 - np.tanh(tanh_c) ** 2)\n"),
     "f(1-f) missing": ("        dz_f = df * f[t] * (1 - f[t])\n", "        dz_f = df\n"),
     "i(1-i) missing": ("        dz_i = di * i[t] * (1 - i[t])\n", "        dz_i = di\n"),
     "sigmoid again instead of its derivative": ("        dz_o = do * o[t] * (1 - o[t])\n",
@@ -36,14 +38,14 @@ LAYER_MUTATIONS = {
                                              "        dz_g = dg * np.tanh(g[t])\n"),
     "a sigmoid's derivative for tanh's": ("        dz_g = dg * (1 - g[t] ** 2)\n",
                                           "        dz_g = dg * g[t] * (1 - g[t])\n"),
-    "h[t+1] for h[t]: R trained on the wrong step's state": ("        dR += dz.T @ h_prev\n",
-                                                             "        dR += dz.T @ h[t + 1]\n"),
-    "h[t-1] for h[t]: R trained on the wrong step's state": ("        dR += dz.T @ h_prev\n",
-                                                             "        dR += dz.T @ h[t - 1]\n"),
-    "W trained on the wrong step's input": ("        dW += dz.T @ x[t]\n", "        dW += dz.T @ x[t - 1]\n"),
+    "h[t+1] for h[t]: R trained on the wrong step's state": ("        dR += dz_h.T @ h_prev\n",
+                                                             "        dR += dz_h.T @ h[t + 1]\n"),
+    "h[t-1] for h[t]: R trained on the wrong step's state": ("        dR += dz_h.T @ h_prev\n",
+                                                             "        dR += dz_h.T @ h[t - 1]\n"),
+    "W trained on the wrong step's input": ("        dW += dz_x.T @ x[t]\n", "        dW += dz_x.T @ x[t - 1]\n"),
     "no gradient through the next step's c": ("        dc = keep[t] * dc_prev + (1 - alive[t]) * dc\n",
                                               "        dc = np.zeros_like(dc)\n"),
-    "no gradient through the next step's h": ("        dh = keep[t] * mask * (dz @ R) + (1 - alive[t]) * dh\n",
+    "no gradient through the next step's h": ("        dh = keep[t] * mask * (dz_h @ R) + (1 - alive[t]) * dh\n",
                                               "        dh = np.zeros_like(dh)\n"),
 }  # fmt: skip
 VARIANT_MUTATIONS = {  # of a cell with peepholes and clip, of one that is coupled as well, of one with other functions
@@ -70,8 +72,8 @@ VARIANT_MUTATIONS = {  # of a cell with peepholes and clip, of one that is coupl
     "a gradient through what was cut before it was squashed": ("(passes * variant.squashed(inside, n)[1] for",
                                                                "(variant.squashed(inside, n)[1] for"),
     "a slope at what was not cut": ("inside, passes = variant.cut(z[t])", "inside, passes = z[t], 1"),
-    "o's gradient from c in the place of f(c)": ("dz_o = dh_t * f_c * slope_o", "dz_o = dh_t * c[t + 1] * slope_o"),
-    "the value of f(c) for its slope": ("dc + dh_t * o[t] * slope_c", "dc + dh_t * o[t] * f_c"),
+    "o's gradient from c in the place of f(c)": ("dh_t * f_c * slope_o, dh_t", "dh_t * c[t + 1] * slope_o, dh_t"),
+    "the value of f(c) for its slope": ("slope_o, dh_t * o[t] * slope_c", "slope_o, dh_t * o[t] * f_c"),
     "another function's slope for g": ("dg * slope_g", "dg * np.split(slope, 4, axis=1)[2]"),
     "another gate's slope": ("df * slope_f, dg", "df * slope_i, dg"),
     "forward, o is of what was not cut": ("variant.squashed(variant.cut(z_o)[0], 0)[0]", "variant.squashed(z_o, 0)[0]"),
@@ -81,7 +83,7 @@ BEGUN = "        h_prev, c_prev = before(keep[t], mask, h[t], c[t], variant)\n"
 DROPPED = BEGUN + "        # h_t reaches"
 DROP_MUTATIONS = {  # of a cell whose inputs, states and weights are dropped
     "R trained on the state before it was masked": (DROPPED, DROPPED.replace("mask", "1.0")),
-    "no mask on the way back to h": ("keep[t] * mask * (dz @ R)", "keep[t] * (dz @ R)"),
+    "no mask on the way back to h": ("keep[t] * mask * (dz_h @ R)", "keep[t] * (dz_h @ R)"),
     "forward, no mask on h": (f"{BEGUN}        i[t]", f"{BEGUN}        i[t]".replace("mask", "1.0")),
     "forward, the cell is dropped as well": ("return mask * h, c\n", "return mask * h, mask * c\n"),
     "the gradient of weights that were dropped": (
@@ -92,7 +94,7 @@ DROP_MUTATIONS = {  # of a cell whose inputs, states and weights are dropped
         "    dlayer = dlayer if input_mask is None else dlayer * input_mask\n", ""),
     "forward, no input dropped": (" * (1.0 if input_mask is None else input_mask)", ""),
 }  # fmt: skip
-OF_R_P = "dR_p += dh_t.T @ (o[t] * variant.squashed(c[t + 1], 2)[0])"
+OF_R_P = "dR_p += dh_t.T @ (o[t] * variant.squashed(seen, 2)[0])"
 PROJECTION_MUTATIONS = {
     "a tanh behind the projection": ("h_t = h_t @ variant.R_p.T\n", "h_t = np.tanh(h_t @ variant.R_p.T)\n"),
     "forward, of c alone": ("h_t = h_t @ variant.R_p.T\n", "h_t = np.tanh(c_t) @ variant.R_p.T\n"),
@@ -104,6 +106,34 @@ PROJECTION_MUTATIONS = {
     "trained on what comes from above alone": ("dR_p += dh_t.T", "dR_p += dy[t].T"),
     "back through the first numbers of h": (
         "dh_t = dh_t @ variant.R_p\n", "dh_t = dh_t @ np.eye(*variant.R_p.shape)\n"),
+}  # fmt: skip
+NORM_MUTATIONS = {
+    "no mean taken off": ("centred = z - z.mean(axis=1, keepdims=True)", "centred = z", norm_oracle),
+    "eps beside the deviation": ("keepdims=True) + eps)", "keepdims=True)) + eps", norm_oracle),
+    "the variance of a sample": (
+        ".mean(axis=1, keepdims=True) + eps", ".sum(axis=1, keepdims=True) / 2 + eps", norm_oracle),
+    "deviation and mean taken for constants": (
+        "scale * (dn - dn.mean(axis=1, keepdims=True) - n * (dn * n).mean(axis=1, keepdims=True))", "scale * dn",
+        norm_oracle),
+    "no gradient through the deviation": (" - n * (dn * n).mean(axis=1, keepdims=True)", "", norm_oracle),
+    "no gradient through the mean": ("(dn - dn.mean(axis=1, keepdims=True) - ", "(dn - ", norm_oracle),
+    "what the next step gets is not normalised": (
+        "d = dseen + dc if self.carried else dseen", "d = dseen", norm_oracle),
+    "what the next step gets is": ("return by_c if self.carried else dc + by_c", "return by_c", norm_oracle),
+    "c's gain left out on the way back": ("d * self.c[0])", "d)", norm_oracle),
+    "c's shift left out": (" + self.c[1]\n", "\n", norm_oracle),
+    "c's gain trained on c": ("np.stack([(d * n).sum", "np.stack([(d * c).sum", norm_oracle),
+    "a gain left out on the way back": ("dz * gain), (dz", "dz), (dz", norm_oracle),
+    "a gain trained on what was not normalised": ("(dz * n).sum(axis=0)\n", "(dz * z).sum(axis=0)\n", norm_oracle),
+    "x's gain for h": ("(variant.norm.h, h_prev @ R.T)", "(variant.norm.x, h_prev @ R.T)"),
+    "the bias normalised as well": ("((variant.norm.x, x @ W.T),", "((variant.norm.x, x @ W.T + b),"),
+    "the sum normalised": ("(variant.norm.x, x @ W.T),", "(variant.norm.x, x @ W.T + h_prev @ R.T),"),
+    "W trained on the sum's gradient": ("dW += dz_x.T @ x[t]", "dW += dz.T @ x[t]"),
+    "R trained on the sum's gradient": ("dR += dz_h.T @ h_prev", "dR += dz.T @ h_prev"),
+    "dx of the sum's gradient": ("dx[t] = dz_x @ W", "dx[t] = dz @ W"),
+    "h of c as it is": ("return seen if self.norm is not None and self.norm.carried else c, seen",
+                        "return seen if self.norm is not None and self.norm.carried else c, c"),
+    "c's norm of the last step alone": ("dnorm[2] += dnorm_c", "dnorm[2] = dnorm_c"),
 }  # fmt: skip
 LOSS_MUTATIONS = {
     "log without the log-sum-exp": ("    log_p = logits - log_sum\n", "    log_p = np.log(np.abs(logits))\n"),
@@ -117,10 +147,10 @@ LOSS_MUTATIONS = {
 
 FIRST_STATE_MUTATIONS = {
     "h begins with zeros behind a reset": ("h, c = keep * h + (1 - keep) * variant.first[0], ", "h, c = keep * h, "),
-    "its gradient is not masked": ("(1 - keep[t]) * mask * (dz @ R)", "(1 - keep[t]) * (dz @ R)"),
+    "its gradient is not masked": ("(1 - keep[t]) * mask * (dz_h @ R)", "(1 - keep[t]) * (dz_h @ R)"),
     "c begins with zeros behind a reset": ("keep * c + (1 - keep) * variant.first[1]\n", "keep * c\n"),
-    "no gradient of h at resets": ("dh_first += ((1 - keep[t]) * mask * (dz @ R))", "dh_first += (0 * (dz @ R))"),
-    "that of what was kept": ("dh_first += ((1 - keep[t]) * mask * (dz @ R))", "dh_first += (keep[t] * (dz @ R))"),
+    "no gradient of h at resets": ("dh_first += ((1 - keep[t]) * mask * (dz_h @ R))", "dh_first += (0 * (dz_h @ R))"),
+    "that of what was kept": ("dh_first += ((1 - keep[t]) * mask * (dz_h @ R))", "dh_first += (keep[t] * (dz_h @ R))"),
     "no gradient of c at resets": ("((1 - keep[t]) * dc_prev)", "(0 * dc_prev)"),
     "c's from behind the step": ("((1 - keep[t]) * dc_prev)", "((1 - keep[t]) * dc_t)"),
     "no gradient where rows begin": ("(0 if given else begun.sum(axis=0))", "0"),
@@ -142,7 +172,8 @@ def mutated(line, mistake, original=oracle):
 def worst_gradient_error(module, peepholes=False, proj_size=0, **cell):
     """The largest relative error of any gradient of one layer, with every step and the final state in the loss."""
     rng = np.random.default_rng(5)
-    layout, Y = LSTM.layout(5, 3, peepholes=peepholes, proj_size=proj_size), proj_size or 3
+    layout = LSTM.layout(5, 3, peepholes=peepholes, proj_size=proj_size, layer_norm=cell.get("layer_norm"))
+    Y = proj_size or 3
     params = {name: rng.standard_normal(shape) * 0.6 for name, shape in layout.items()}
     x, h0, c0 = rng.standard_normal((2, 4, 5)), rng.standard_normal((1, 2, Y)), rng.standard_normal((1, 2, 3))
     dy, dh, dc = rng.standard_normal((2, 4, Y)), rng.standard_normal((1, 2, Y)), rng.standard_normal((1, 2, 3))
@@ -241,6 +272,36 @@ def test_the_unchanged_projection_passes():
 @pytest.mark.parametrize("mistake", PROJECTION_MUTATIONS)
 def test_a_mistake_in_a_projection_fails_the_gradient_check(mistake):
     assert worst_gradient_error(mutated(*PROJECTION_MUTATIONS[mistake]), proj_size=2) > 1000 * RTOL
+
+
+NORMS = "ba", ("torchscript", 1e-2)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_unchanged_norms_pass(norm):
+    assert worst_gradient_error(oracle, layer_norm=norm) <= RTOL
+
+
+@pytest.mark.parametrize("mistake", NORM_MUTATIONS)
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+def test_a_mistake_in_layer_norms_fails_a_check(mistake, monkeypatch):
+    """The gradient's or, where backward goes through the same mistake, that of the outputs against the equations."""
+    line, wrong, *original = NORM_MUTATIONS[mistake]
+    module = mutated(line, wrong, *original)
+    if original:
+        monkeypatch.setattr(oracle, "normed", module.normed)
+        monkeypatch.setattr(oracle, "Norm", module.Norm)
+        module = oracle
+    gradients = max(worst_gradient_error(module, layer_norm=norm) for norm in NORMS)
+    rng, x = np.random.default_rng(3), np.random.default_rng(4).standard_normal((1, 6, 5))
+    parameters = {name: rng.standard_normal(shape) for name, shape in LSTM.layout(5, 3, layer_norm="ba").items()}
+    outputs = max(
+        abs(
+            module.forward(x, parameters, layer_norm=(kind, 1e-2))[0][0] - written_out(x[0], parameters, carried, 1e-2)
+        ).max()
+        for kind, carried in LAYER_NORMS.items()
+    )
+    assert not (gradients <= 1000 * RTOL and outputs <= 1e-3)  # NaN is found as well
 
 
 def loss_check(module):

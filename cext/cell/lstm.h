@@ -150,8 +150,7 @@ INLINE VECTOR NAME(gate_slope)(const int flags, const cylstm_step *step, int whi
     return NAME(select)(v <= bounds[2 * which], zero, NAME(select)(v >= bounds[2 * which + 1], zero, slope));
 }
 
-/* One vector of units of row b, at n = b * Hp + unit. bounds: the least and the largest value of gates, and of g, that are of
- * numbers within bounds. */
+/* One vector of units of row b, at n = b * Hp + unit. bounds: of bounds_of_gates(). */
 INLINE void NAME(unit_gradients)(const int flags, const cylstm_step *step, ptrdiff_t n, ptrdiff_t unit, ptrdiff_t Hp,
                                  const VECTOR *bounds)
 {
@@ -163,7 +162,10 @@ INLINE void NAME(unit_gradients)(const int flags, const cylstm_step *step, ptrdi
     const VECTOR c = NAME(load)((const REAL *)step->c + n), dh_t = NAME(load)((const REAL *)step->dh + n);
     /* h = o tanh(c), sigmoid' = s (1 - s), tanh' = 1 - tanh^2 */
     VECTOR dz_o, d_c;
-    if (flags & CYLSTM_ACTIVATED) {
+    if (flags & CYLSTM_NORMED) { /* norm.h has been here */
+        dz_o = o;
+        d_c = NAME(load)(dc);
+    } else if (flags & CYLSTM_ACTIVATED) {
         const VECTOR f_c = NAME(activated)(step->activations + 2, c);
         dz_o = dh_t * f_c * NAME(gate_slope)(flags, step, 0, o, bounds);
         d_c = NAME(add_product)(NAME(load)(dc), dh_t * o, NAME(slope_of_value)(step->activations + 2, f_c));
@@ -205,13 +207,21 @@ INLINE void NAME(unit_gradients)(const int flags, const cylstm_step *step, ptrdi
     NAME(store)(gate + 3 * LANES, dz_o);
 }
 
+/* The least and the largest value of gates, and of g, that are of numbers within bounds; where there are none, nobody asks. */
+static void NAME(bounds_of_gates)(const cylstm_step *step, VECTOR *bounds)
+{
+    for (int n = 0; n < 4; n++) {
+        const VECTOR z = NAME(splat)((REAL)(n % 2 ? step->gate_clip : -step->gate_clip));
+        bounds[n] = step->flags & CYLSTM_SQUEEZED ? NAME(activated)(step->activations + n / 2, z) : z;
+    }
+}
+
 INLINE void NAME(gradients)(const int flags, const cylstm_step *step)
 {
     const ptrdiff_t H = step->H, Hp = (H + LANES - 1) / LANES * LANES;
     REAL *gates = step->gates, *dc = step->dc;
     VECTOR bounds[4];
-    for (int n = 0; n < 4 && flags & CYLSTM_SQUEEZED; n++)
-        bounds[n] = NAME(activated)(step->activations + n / 2, NAME(splat)((REAL)(n % 2 ? step->gate_clip : -step->gate_clip)));
+    if (flags) NAME(bounds_of_gates)(step, bounds);
     for (ptrdiff_t b = 0; b < step->B; b++) {
         for (ptrdiff_t unit = step->first; unit < step->last; unit += LANES)
             NAME(unit_gradients)(flags, step, b * Hp + unit, unit, Hp, bounds);

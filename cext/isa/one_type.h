@@ -22,6 +22,7 @@ typedef REAL NAME(real);
 #include "../functions.h"
 
 #include "../cell/lstm.h"
+#include "../cell/norm.h"
 
 #include "../loss.h"
 
@@ -62,3 +63,8 @@ typedef REAL NAME(real);
 #undef K_BLOCK
 #undef HAVE_TILES
 #undef SUM_BLOCK
+#undef NORM_X
+#undef NORM_H
+#undef NORM_MEAN
+#undef NORM_C
+#undef NORM_MOMENTS

@@ -14,12 +14,29 @@ from typing import NamedTuple
 import numpy as np
 
 from cylstm.activations import PLAIN, as_cell
-from cylstm.checks import positive_int, real_in
-from cylstm.init import forget_gate, orthogonal_gates, uniform, zeros
+from cylstm.checks import describe, positive_int, real_in
+from cylstm.init import forget_gate, gain_and_shift, ones, orthogonal_gates, uniform, zeros
 
 __all__ = ["PARAMETERS", "VARIANTS", "CellType", "initialise", "layout", "offsets", "parameters_of"]
 
 SUFFIXES = "", "_reverse"  # of the names of a layer's directions
+
+# Layer norms by name, and whether the next step gets the normalised c: Ba, Kiros & Hinton 2016, and PyTorch's
+# LayerNormLSTMCell (custom_lstms).
+LAYER_NORMS = {"ba": False, "torchscript": True}
+EPS = 1e-5  # beside a variance, where nothing else is said
+
+
+def as_layer_norm(argument: str, given):
+    """A name of LAYER_NORMS, a pair of it and eps where that is not EPS, or None. Raises TypeError or ValueError."""
+    if given is None:
+        return None
+    name, *eps = (given,) if isinstance(given, str) else given if isinstance(given, (tuple, list)) else (None,)
+    if name not in LAYER_NORMS or len(eps) > 1:
+        raise ValueError(f"{argument}: expected one of {', '.join(map(repr, LAYER_NORMS))}, a pair of it and eps, or "
+                         f"None, got {describe(given)}")  # fmt: skip
+    eps = real_in(f"{argument}[1]", eps[0] if eps else EPS, 1e-12, 1.0)
+    return name if eps == EPS else (name, eps)
 
 
 @dataclass(frozen=True)
@@ -32,7 +49,8 @@ class CellType:
     and of c in h, as cylstm.activations has them; None for sigmoid, tanh, tanh. gate_clip: what the gates and g are
     functions of stays within -gate_clip..gate_clip (ONNX). first_state: what begins, begins with a state that is
     learnt, not with zeros. reverse: the only direction runs from the end of each row to its start. proj_size: P, with
-    which h = R_p (o tanh c) has P numbers, 0 < P < H (Sak, Senior & Beaufays 2014); 0 for no projection.
+    which h = R_p (o tanh c) has P numbers, 0 < P < H (Sak, Senior & Beaufays 2014); 0 for no projection. layer_norm:
+    which of LAYER_NORMS, or a pair of it and eps; None for none.
     """
 
     bias: bool = True
@@ -44,9 +62,10 @@ class CellType:
     first_state: bool = False
     reverse: bool = False
     proj_size: int = 0
+    layer_norm: str | tuple | None = None
 
     @classmethod
-    def checked(cls, dtype, *, cell_clip, activations, gate_clip, proj_size, **switches) -> CellType:
+    def checked(cls, dtype, *, cell_clip, activations, gate_clip, proj_size, layer_norm, **switches) -> CellType:
         """Raises TypeError or ValueError that names the argument."""
         info = np.finfo(dtype)
         numbers = {
@@ -54,8 +73,11 @@ class CellType:
             for name, clip in (("cell_clip", cell_clip), ("gate_clip", gate_clip))
         }
         numbers["proj_size"] = positive_int("proj_size", proj_size, 0)
-        activations = as_cell("activations", activations)
-        return cls(**{name: bool(value) for name, value in switches.items()}, activations=activations, **numbers)
+        activations, layer_norm = as_cell("activations", activations), as_layer_norm("layer_norm", layer_norm)
+        if layer_norm is not None and switches["peepholes"]:
+            raise ValueError(f"layer_norm: expected None for a cell with peepholes, got {layer_norm!r}")
+        return cls(**{name: bool(value) for name, value in switches.items()}, activations=activations,
+                   layer_norm=layer_norm, **numbers)  # fmt: skip
 
     @property
     def all_activations(self) -> tuple:
@@ -71,6 +93,12 @@ class CellType:
         return P or H
 
     @property
+    def norm(self) -> tuple[bool, float]:
+        """Of layer norms: whether the next step gets the normalised c, and eps."""
+        kind, eps = (self.layer_norm, EPS) if isinstance(self.layer_norm, str) else self.layer_norm
+        return LAYER_NORMS[kind], eps
+
+    @property
     def variant(self) -> dict:
         """What VARIANTS are."""
         return {name: getattr(self, name) for name in VARIANTS}
@@ -80,7 +108,8 @@ class CellType:
         """The bits of cext/kernels.h."""
         squeezed = self.gate_clip is not None
         activated = squeezed or self.activations is not None
-        return self.peepholes | self.coupled << 1 | (self.cell_clip is not None) << 2 | activated << 3 | squeezed << 4
+        return (self.peepholes | self.coupled << 1 | (self.cell_clip is not None) << 2 | activated << 3 | squeezed << 4
+                | (self.layer_norm is not None) << 5)  # fmt: skip
 
 
 # The arguments of `LSTM` that say which cell it is.
@@ -107,6 +136,10 @@ PARAMETERS = (
     Row("bias", lambda I, H, Y: (4 * H,), forget_gate, ("bias_ih", "bias_hh"), lambda cell: cell.bias),
     Row("peephole", lambda I, H, Y: (3, H), zeros, ("peephole",), lambda cell: cell.peepholes),  # of i, f, o
     Row("weight_hr", lambda I, H, Y: (Y, H), uniform, ("weight_hr",), lambda cell: cell.proj_size > 0),
+    Row("norm_ih", lambda I, H, Y: (4 * H,), ones, ("norm_ih",), lambda cell: cell.layer_norm is not None),
+    Row("norm_hh", lambda I, H, Y: (4 * H,), ones, ("norm_hh",), lambda cell: cell.layer_norm is not None),
+    # gain and shift of c
+    Row("norm_c", lambda I, H, Y: (2, H), gain_and_shift, ("norm_c",), lambda cell: cell.layer_norm is not None),
     Row("h0", lambda I, H, Y: (Y,), zeros, ("h0",), lambda cell: cell.first_state),
     Row("c0", lambda I, H, Y: (H,), zeros, ("c0",), lambda cell: cell.first_state),
 )

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-__all__ = ["LATER", "forget_gate", "orthogonal_gates", "uniform", "zeros"]
+__all__ = ["LATER", "forget_gate", "gain_and_shift", "ones", "orthogonal_gates", "uniform", "zeros"]
 
 LATER = object()  # as a seed: the weights come from elsewhere, and drawing some would take longer than reading those
 
@@ -29,6 +29,16 @@ def forget_gate(values, forget_bias, rng) -> None:
     """0, but for the forget gate's."""
     values[...] = 0
     np.split(values, 4)[1][...] = forget_bias
+
+
+def ones(values, forget_bias, rng) -> None:
+    """Draws nothing."""
+    values[...] = 1
+
+
+def gain_and_shift(values, forget_bias, rng) -> None:
+    """1 and 0: draws nothing."""
+    values[0], values[1] = 1, 0
 
 
 def zeros(values, forget_bias, rng) -> None:

@@ -28,6 +28,7 @@ from cylstm.loss_oracle import (
     quantiles,
     softmax_cross_entropy,
 )
+from cylstm.norm_oracle import Norm, normed
 from cylstm.optim_oracle import adam, adamw, clip_by_global_norm, sgd
 
 __all__ = [
@@ -42,7 +43,7 @@ __all__ = [
 class Variant(NamedTuple):
     """What a cell has beside the plain one: peepholes P (3, H), of i, f and o; f = 1 - i; bounds of c; other functions
     of the gates, of g, and of c; bounds of what these are of; h and c that whatever begins anew begins with; a
-    projection R_p (P, H) to h (B, P)."""
+    projection R_p (P, H) to h (B, P); layer norms."""
 
     P: np.ndarray | None = None
     coupled: bool = False
@@ -51,6 +52,7 @@ class Variant(NamedTuple):
     gate_clip: float | None = None
     first: tuple = (0.0, 0.0)
     R_p: np.ndarray | None = None
+    norm: Norm | None = None
 
     @property
     def replaced(self):
@@ -66,8 +68,14 @@ class Variant(NamedTuple):
         bound = np.inf if self.gate_clip is None else self.gate_clip
         return np.clip(z, -bound, bound), abs(z) < bound
 
+    def carried_and_seen(self, c):
+        """What the next step gets of f c_prev + i g, and what h = o tanh(.) is of."""
+        seen = c if self.norm is None else self.norm.seen(c)
+        return seen if self.norm is not None and self.norm.carried else c, seen
+
 
 PLAIN = Variant()
+NORMS = "norm_ih", "norm_hh", "norm_c"  # the parameters of layer norms
 
 
 def gates(x, h_prev, c_prev, W, R, b, variant=PLAIN):
@@ -75,6 +83,10 @@ def gates(x, h_prev, c_prev, W, R, b, variant=PLAIN):
     h_prev and c_prev (B, H)."""
     # z = W x + R h + b
     z = x @ W.T + h_prev @ R.T + b
+    if variant.norm is not None:
+        # z = gain_x n(W x) + gain_h n(R h) + b
+        z = sum(gain * normed(part, variant.norm.eps)[0] for gain, part in
+                ((variant.norm.x, x @ W.T), (variant.norm.h, h_prev @ R.T))) + b  # fmt: skip
     z_i, z_f, z_g, z_o = np.split(z, 4, axis=1)
     if variant.P is not None:
         # z_i += p_i c_prev, z_f += p_f c_prev (Gers, Schraudolph & Schmidhuber 2002)
@@ -102,11 +114,12 @@ def gates(x, h_prev, c_prev, W, R, b, variant=PLAIN):
 def step(x, h_prev, c_prev, W, R, b, variant=PLAIN):
     """One step: x (B, I), h_prev and c_prev (B, H) -> h, c, each (B, H)."""
     _, _, _, o, c, _ = gates(x, h_prev, c_prev, W, R, b, variant)
-    # h = o tanh(c)
-    h = o * np.tanh(c)
+    c, seen = variant.carried_and_seen(c)
+    # h = o tanh(c), with layer norms of the normalised c
+    h = o * np.tanh(seen)
     if variant.replaced:
         # h = o f_3(c)
-        h = o * variant.squashed(c, 2)[0]
+        h = o * variant.squashed(seen, 2)[0]
     if variant.R_p is not None:
         # h = R_p (o tanh(c)) (Sak, Senior & Beaufays 2014)
         h = h @ variant.R_p.T
@@ -161,11 +174,12 @@ def run_forward(x, h0, c0, W, R, b, alive, keep, variant=PLAIN, mask=1.0):
     for t in range(T):
         h_prev, c_prev = before(keep[t], mask, h[t], c[t], variant)
         i[t], f[t], g[t], o[t], c_t, z[t] = gates(x[t], h_prev, c_prev, W, R, b, variant)
-        # h_t = o tanh(c_t)
-        h_t = o[t] * np.tanh(c_t)
+        c_t, seen = variant.carried_and_seen(c_t)
+        # h_t = o tanh(c_t), with layer norms of the normalised c_t
+        h_t = o[t] * np.tanh(seen)
         if variant.replaced:
             # h_t = o f_3(c_t)
-            h_t = o[t] * variant.squashed(c_t, 2)[0]
+            h_t = o[t] * variant.squashed(seen, 2)[0]
         if variant.R_p is not None:
             # h_t = R_p (o tanh(c_t))
             h_t = h_t @ variant.R_p.T
@@ -176,36 +190,44 @@ def run_forward(x, h0, c0, W, R, b, alive, keep, variant=PLAIN, mask=1.0):
 
 
 def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
-    """dy (T, B, H), dhn, dcn (B, H): d loss / d outputs and final state -> dx, dh0, dc0, dW, dR, db, dP, dR_p, and of
-    the first state dh_first and dc_first, where it stood in the place of what did not reach a step."""
+    """dy (T, B, H), dhn, dcn (B, H): d loss / d outputs and final state -> dx, dh0, dc0, dW, dR, db, dP, dR_p, of the
+    first state dh_first and dc_first, where it stood in the place of what did not reach a step, and of layer norms."""
     x, h, c, i, f, g, o, z, alive, keep, mask = run
     H, Y = len(W) // 4, R.shape[1]
     dx, dW, dR, db, dP, dR_p = (np.zeros(shape) for shape in (x.shape, W.shape, R.shape, len(W), (3, H), (Y, H)))
     dh_first, dc_first = np.zeros(Y), np.zeros(H)
+    dnorm = [np.zeros(4 * H), np.zeros(4 * H), np.zeros((2, H))]
     dh, dc = dhn, dcn
     for t in reversed(range(len(x))):
         h_prev, c_prev = before(keep[t], mask, h[t], c[t], variant)
         # h_t reaches the loss through y_t and through step t+1
         dh_t = alive[t] * (dh + dy[t])
         dc_t = alive[t] * dc
-        # h_t = o tanh(c_t)
-        tanh_c = np.tanh(c[t + 1])
+        # h_t = o tanh(c_t), with layer norms of the normalised c_t
+        seen = c[t + 1] if variant.norm is None or variant.norm.carried else variant.norm.seen(c[t + 1])
+        tanh_c = np.tanh(seen)
         if variant.R_p is not None:
             # h_t = R_p (o f_3(c_t))
-            dR_p += dh_t.T @ (o[t] * variant.squashed(c[t + 1], 2)[0])
+            dR_p += dh_t.T @ (o[t] * variant.squashed(seen, 2)[0])
             dh_t = dh_t @ variant.R_p
         do = dh_t * tanh_c
         dz_o = do * o[t] * (1 - o[t])
-        dc_t = dc_t + dh_t * o[t] * (1 - tanh_c**2)
+        dseen = dh_t * o[t] * (1 - tanh_c**2)
         if variant.replaced:
             # h_t = o f_3(c_t), o = f_1(z_o)
             inside, passes = variant.cut(z[t])
             slope, slope_g = (passes * variant.squashed(inside, n)[1] for n in (0, 1))
             slope_i, slope_f, _, slope_o = np.split(slope, 4, axis=1)
             slope_g = np.split(slope_g, 4, axis=1)[2]
-            f_c, slope_c = variant.squashed(c[t + 1], 2)
-            dz_o = dh_t * f_c * slope_o
-            dc_t = alive[t] * dc + dh_t * o[t] * slope_c
+            f_c, slope_c = variant.squashed(seen, 2)
+            dz_o, dseen = dh_t * f_c * slope_o, dh_t * o[t] * slope_c
+        if variant.norm is None:
+            dc_t = dc_t + dseen
+        else:
+            raw = f[t] * c_prev + i[t] * g[t]
+            raw = raw if variant.clip is None else np.clip(raw, -variant.clip, variant.clip)
+            dc_t, dnorm_c = variant.norm.backward(raw, dc_t, dseen)
+            dnorm[2] += dnorm_c
         if variant.P is not None:
             # z_o = ... + p_o c_t
             dc_t = dc_t + dz_o * variant.P[2]
@@ -227,23 +249,30 @@ def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
             # i, f = f_1(z), g = f_2(z)
             dz_i, dz_f, dz_g = di * slope_i, df * slope_f, dg * slope_g
         dz = np.concatenate([dz_i, dz_f, dz_g, dz_o], axis=1)
+        dz_x = dz_h = dz
+        if variant.norm is not None:
+            # z = gain_x n(W x_t) + gain_h n(R h_{t-1}) + b
+            dz_x, by_x = variant.norm.part_backward(x[t] @ W.T, variant.norm.x, dz)
+            dz_h, by_h = variant.norm.part_backward(h_prev @ R.T, variant.norm.h, dz)
+            dnorm[0] += by_x
+            dnorm[1] += by_h
         # z = W x_t + R h_{t-1} + b
-        dW += dz.T @ x[t]
-        dR += dz.T @ h_prev
+        dW += dz_x.T @ x[t]
+        dR += dz_h.T @ h_prev
         db += dz.sum(axis=0)
         dc_prev = dc_t * f[t]
         if variant.P is not None:
             # z_i = ... + p_i c_{t-1}, z_f = ... + p_f c_{t-1}, z_o = ... + p_o c_t
             dP += [(dz_i * c_prev).sum(axis=0), (dz_f * c_prev).sum(axis=0), (dz_o * c[t + 1]).sum(axis=0)]
             dc_prev = dc_prev + dz_i * variant.P[0] + dz_f * variant.P[1]
-        dx[t] = dz @ W
+        dx[t] = dz_x @ W
         # h_prev = keep h + (1 - keep) h_0, and so c
-        dh_first += ((1 - keep[t]) * mask * (dz @ R)).sum(axis=0)
+        dh_first += ((1 - keep[t]) * mask * (dz_h @ R)).sum(axis=0)
         dc_first += ((1 - keep[t]) * dc_prev).sum(axis=0)
         # what goes on to step t-1; a row that has ended passes on what it got
-        dh = keep[t] * mask * (dz @ R) + (1 - alive[t]) * dh
+        dh = keep[t] * mask * (dz_h @ R) + (1 - alive[t]) * dh
         dc = keep[t] * dc_prev + (1 - alive[t]) * dc
-    return dx, dh, dc, dW, dR, db, dP, dR_p, (dh_first, dc_first)
+    return dx, dh, dc, dW, dR, db, dP, dR_p, (dh_first, dc_first), dnorm
 
 
 # --- layers, directions, lengths, resets ------------------------------------------------------------------------------
@@ -251,8 +280,8 @@ def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
 
 class Tape(NamedTuple):
     """What backward needs: a Record per layer and direction, the dropout masks, the weights, the number of directions,
-    the cell: the fields of Variant but P, first and R_p; whether the caller gave the initial state, and whether the
-    only direction is the reverse one; and the masks of the inputs and of weight_hh."""
+    the cell: the fields of Variant that no parameter has, and which layer norm; whether the caller gave the initial
+    state, and whether the only direction is the reverse one; and the masks of the inputs and of weight_hh."""
 
     runs: list
     masks: list | None
@@ -272,8 +301,13 @@ def suffixes(layer, directions):
 
 def variant_of(params, suffix, cell):
     """The Variant of one layer and direction."""
+    *cell, layer_norm = cell
     first = params.get(f"h0_{suffix}", 0.0), params.get(f"c0_{suffix}", 0.0)
-    return Variant(params.get(f"peephole_{suffix}"), *cell, first, params.get(f"weight_hr_{suffix}"))
+    norm = None
+    if layer_norm is not None:
+        kind, eps = (layer_norm, 1e-5) if isinstance(layer_norm, str) else layer_norm
+        norm = Norm(kind == "torchscript", eps, *(params[f"{name}_{suffix}"] for name in NORMS))
+    return Variant(params.get(f"peephole_{suffix}"), *cell, first, params.get(f"weight_hr_{suffix}"), norm)
 
 
 def alive_and_keep(B, T, lengths, resets):
@@ -288,7 +322,7 @@ def alive_and_keep(B, T, lengths, resets):
 
 def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths=None, resets=None, dropout_masks=None,
             coupled=False, cell_clip=None, activations=None, gate_clip=None, reverse=False, input_mask=None,
-            recurrent_masks=None, weight_masks=None):  # fmt: skip
+            recurrent_masks=None, weight_masks=None, layer_norm=None):  # fmt: skip
     """x (B, T, I), state a pair of (L*D, B, H) or None for the first state -> y (B, T, D*H), (hn, cn), tape.
 
     lengths (B,): y is 0 past a row's end; its final state is the one at its own end, where the reverse one begins.
@@ -300,14 +334,14 @@ def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths
     coupled, cell_clip, activations, gate_clip: see Variant; peepholes where params has "peephole_l0" and so on. The
     first state is zeros or, where params has them, "h0_l0", "c0_l0" and so on. reverse: the only direction is the
     reverse one. A projection where params has "weight_hr_l0" (P, H): h, y, their masks and what stands between layers
-    have P in the place of H then.
+    have P in the place of H then. layer_norm: "ba" or "torchscript", or a pair of it and eps; with NORMS in params.
     """
     x = np.asarray(x, np.float64)
     B, T, _ = x.shape
     D = 1 + bidirectional
     alive, keep, keep_reverse = alive_and_keep(B, T, lengths, resets)
     # where, not a product: what stands past a row's end is ignored, whatever it is, NaN included
-    cell = coupled, cell_clip, activations, gate_clip
+    cell = coupled, cell_clip, activations, gate_clip, layer_norm
     runs, layer_input = [], np.where(alive, x.swapaxes(0, 1), 0) * (1.0 if input_mask is None else input_mask)
     for layer in range(num_layers):
         outputs = []
@@ -353,7 +387,7 @@ def backward(tape, dy, dstate=None):
             R = R if weight_masks is None else weight_masks[n] * R
             variant = variant_of(params, suffix, cell)
             slopes = run_backward(runs[n], dy_run, dhn[n], dcn[n], W, R, variant)
-            dx, dh0[n], dc0[n], dW, dR, db, dP, dR_p, dfirst = slopes
+            dx, dh0[n], dc0[n], dW, dR, db, dP, dR_p, dfirst, dnorm = slopes
             # R = M weight_hh
             dR = dR if weight_masks is None else weight_masks[n] * dR
             dparams[f"weight_ih_{suffix}"], dparams[f"weight_hh_{suffix}"] = dW, dR
@@ -363,6 +397,8 @@ def backward(tape, dy, dstate=None):
                 dparams[f"peephole_{suffix}"] = dP
             if variant.R_p is not None:
                 dparams[f"weight_hr_{suffix}"] = dR_p
+            if variant.norm is not None:
+                dparams.update({f"{name}_{suffix}": d for name, d in zip(NORMS, dnorm, strict=True)})
             if f"h0_{suffix}" in params:
                 # rows begin with it as well, each of them, unless the caller gave them another state
                 for name, first, begun in (("h0", dfirst[0], dh0[n]), ("c0", dfirst[1], dc0[n])):

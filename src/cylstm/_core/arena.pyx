@@ -17,8 +17,8 @@ from cylstm._core.forward cimport rows_at_once
 from cylstm._core.gradients cimport DX_ROWS, GRADIENT_ROWS, GRADIENT_UNITS
 from cylstm._core.ragged cimport Plan, Steps
 from cylstm._core.packed_weights cimport (
-    BIASES, FIRST_C, FIRST_H, PEEPHOLE, WEIGHT_HH, WEIGHT_HR, WEIGHT_IH, Choice, Weights, any_bounded, choose,
-    plain_forms,
+    BIASES, FIRST_C, FIRST_H, NORM_C, NORM_HH, NORM_IH, PEEPHOLE, WEIGHT_HH, WEIGHT_HR, WEIGHT_IH, Choice, Weights,
+    any_bounded, choose, plain_forms,
 )
 
 cdef enum:
@@ -147,6 +147,8 @@ cdef class Work:
         cdef Py_ssize_t states = place(&pieces, <double>cuts * B * Hp * item)
         cdef Py_ssize_t x_tiles = place(&pieces, left_room(self.choice.inputs, with_gaps(rows, B), widest))
         cdef Py_ssize_t u = place(&pieces, (Y < H) * (<double>L * D * N if keep else B) * Hp * item)
+        cdef Norms norms
+        place_norms(&norms, &pieces, weights.cell.layer_norm is not None, all_rows, Hp, item)
         self.memory = fitting(self.memory, pieces.end)
         self.nbytes = self.memory.nbytes + (0 if self.scratch is None else self.scratch.nbytes)
         cdef unsigned char[::1] view = self.memory
@@ -160,6 +162,8 @@ cdef class Work:
         call.record.last_h = NULL if keep else m + last_h
         call.record.gates, call.record.h, call.record.c, call.record.outputs = m + gates, m + h, m + c, m + outputs
         call.record.u = m + u
+        if weights.cell.layer_norm is not None:
+            point_norms(&norms, m, directions, L * D, N if keep else 0, item)
         call.record.inputs.packed, call.record.inputs.ld = m + x if packs else NULL, weights.I
         call.record.inputs.whole = keep
         call.scratch.carried[0], call.scratch.carried[1] = m + carried_0, m + carried_1
@@ -201,6 +205,9 @@ cdef class Work:
         cdef Py_ssize_t du = place(&pieces, <double>projected * B * Hp * item)
         cdef Py_ssize_t dh_cut = place(&pieces, <double>(projected and copies) * B * Yp * item)
         cdef Py_ssize_t dh_packed = place(&pieces, <double>(projected and reverse and s.sizes != NULL) * N * Yp * item)
+        cdef bint normed = weights.cell.layer_norm is not None
+        cdef Py_ssize_t norm_sums = place(&pieces, <double>normed * (B + 1) * 10 * Hp * item)
+        cdef Py_ssize_t norm_row = place(&pieces, <double>normed * B * 2 * Hp * item), n
         self.scratch = fitting(self.scratch, pieces.end)
         self.nbytes, self.members = self.memory.nbytes + self.scratch.nbytes, members
         cdef unsigned char[::1] view = self.scratch
@@ -219,7 +226,31 @@ cdef class Work:
         call.scratch.du, call.scratch.rows, call.scratch.dh_packed = m + du, m + dh_cut, m + dh_packed
         call.scratch.x_packed, call.scratch.h_packed = m + x_packed, m + h_packed
         call.scratch.own, call.scratch.own_bytes = m + own, own_bytes
+        for n in range(weights.L * D if normed else 0):
+            self.directions[n].norm.sums, self.directions[n].norm.sums_row = m + norm_sums, 10 * Hp
+            self.directions[n].norm.row = m + norm_row
         return 0
+
+
+# Where the memory of layer norms begins, in bytes: x and h (rows, 4Hp) and moments (rows, 4) of all directions in turn.
+cdef struct Norms:
+    Py_ssize_t x, h, moments, Hp
+
+
+cdef void place_norms(Norms* norms, Pieces* pieces, bint normed, double rows, Py_ssize_t Hp, Py_ssize_t item) noexcept:
+    norms.x, norms.h = place(pieces, normed * rows * 4 * Hp * item), place(pieces, normed * rows * 4 * Hp * item)
+    norms.moments, norms.Hp = place(pieces, normed * rows * 4 * item), Hp
+
+
+cdef void point_norms(const Norms* norms, char* memory, Direction* directions, Py_ssize_t count, Py_ssize_t rows,
+                      Py_ssize_t item) noexcept:
+    """rows: of each direction; 0 where they all use the same ones in turn."""
+    cdef Py_ssize_t n, start
+    for n in range(count):
+        start = n * rows * 4 * item
+        directions[n].norm.x = memory + norms.x + start * norms.Hp
+        directions[n].norm.h = memory + norms.h + start * norms.Hp
+        directions[n].norm.moments = memory + norms.moments + start
 
 
 cdef int describe_directions(const Kernels* k, Weights weights, Direction* directions) except -1:
@@ -239,6 +270,10 @@ cdef int describe_directions(const Kernels* k, Weights weights, Direction* direc
         directions[n].at_b, directions[n].at_P = weights.offsets[n, BIASES], weights.offsets[n, PEEPHOLE]
         directions[n].at_h0, directions[n].at_c0 = weights.offsets[n, FIRST_H], weights.offsets[n, FIRST_C]
         directions[n].at_proj = weights.offsets[n, WEIGHT_HR]
+        directions[n].at_norm_x, directions[n].at_norm_h = weights.offsets[n, NORM_IH], weights.offsets[n, NORM_HH]
+        directions[n].at_norm_c = weights.offsets[n, NORM_C]
+        if weights.cell.layer_norm is not None:
+            directions[n].norm.carried, directions[n].norm.eps = weights.cell.norm
         directions[n].flags, directions[n].clip, directions[n].gate_clip = flags, clip, gate_clip
         directions[n].activations, directions[n].mask = activations, NULL
     return 0

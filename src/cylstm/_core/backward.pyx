@@ -7,9 +7,9 @@ Every function is called by all members of a team at once and does its member's 
 from libc.string cimport memset
 
 from cylstm._core.forward cimport project
-from cylstm._core.direction cimport SMALL_WEIGHTS, Direction, Scratch, step_beats, step_of
+from cylstm._core.direction cimport SMALL_WEIGHTS, Direction, Scratch, norm_of, step_beats, step_of
 from cylstm._core.interrupt cimport goes_on
-from cylstm._core.kernels cimport Kernels, Step, cell_backward, lanes_of, product, real
+from cylstm._core.kernels cimport Kernels, Norm, Step, cell_backward, lanes_of, norm_backward, product, real
 from cylstm._core.ragged cimport Steps, offset, slot
 from cylstm._core.packed_rows cimport (
     add_cut, add_masked, carry, clear_cut, copy_cut, copy_uncut, has_cut, set_aside,
@@ -23,7 +23,7 @@ cdef enum:
 cdef bint inputs_by_steps(const Steps* s, const Direction* direction) noexcept nogil:
     """Whether dx is computed step by step, from the operand that dgates R has there already: where both weights stay in
     the second-level cache."""
-    return (s.B >= DX_BATCH and direction.W_back.form == direction.R_back.form
+    return (s.B >= DX_BATCH and direction.at_norm_x < 0 and direction.W_back.form == direction.R_back.form
             and 4 * direction.H * (direction.Y + direction.I) <= SMALL_WEIGHTS)
 
 
@@ -45,8 +45,12 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Direction* direct
     cdef real* du
     cdef real* dgates
     cdef real* kept = <real*>(scratch.rows if direction.at_proj >= 0 else scratch.states)
-    cdef bint cut
+    cdef bint cut, normed = direction.at_norm_x >= 0
+    cdef Norm norm
     cdef Step step = step_of(direction, who)
+    if normed:
+        norm = norm_of(direction, gates, 0, row)
+        memset(norm.sums, 0, (who.last_row - row) * norm.sums_row * sizeof(real))
     if not who.by_rows:
         first = part(direction.Ip // lanes, who.me, who.count) * lanes
         last = part(direction.Ip // lanes, who.me + 1, who.count) * lanes
@@ -70,7 +74,12 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Direction* direct
             project(k, &direction.proj_back, who, who.first, who.last, rows, direction.Y,
                     <const real*>dh + target * Yp, Yp, Hp, du)
             step.dh = du
-        cell_backward(k, real is double, &step)
+        if normed:
+            norm = norm_of(direction, gates, offset(s, t) + row, row)
+            norm_backward(k, real is double, &step, &norm)
+            dgates = <real*>norm.h
+        else:
+            cell_backward(k, real is double, &step)
         if cut:
             if scratch.cut_c != NULL:
                 add_cut(s, t, reverse, who, Hp, <const real*>dc, <real*>scratch.cut_c)

@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 from cylstm._core.interrupt cimport beats_between
-from cylstm._core.kernels cimport Activation, Step
+from cylstm._core.kernels cimport Activation, Norm, Step, real
 from cylstm._core.ragged cimport Steps
 from cylstm._core.team cimport Member, part
 
@@ -38,6 +38,9 @@ cdef struct Direction:
     Py_ssize_t at_h0    # h0 and c0, -1 without
     Py_ssize_t at_c0
     Py_ssize_t at_proj  # weight_hr, -1 without
+    Py_ssize_t at_norm_x  # norm_ih, -1 without
+    Py_ssize_t at_norm_h
+    Py_ssize_t at_norm_c
     int flags           # of the direction (cext/kernels.h)
     double clip         # of c
     double gate_clip    # of what the gates and g are of
@@ -53,6 +56,11 @@ cdef struct Direction:
     const void* mask    # (B, Y) in the caller's order, of h before R; or NULL
     Factor proj         # forward: u R_p', u = o tanh(c)
     Factor proj_back    # backward: dh R_p
+    Factor norm_bias    # of layer norms: (4Hp,), b being zeros then
+    Factor norm_x       # gains (4Hp,) of x W' and of h R', gain and shift (2, Hp) of c
+    Factor norm_h
+    Factor norm_c
+    Norm norm           # where they are, and the memory of all rows
 
 # The rows that a layer reads: packed, `ld` reals apart, or still the caller's (B, T, I), to be packed step by step into
 # `packed`, which has room for all N rows (`whole`) or for those of the steps whose gates one product makes.
@@ -106,6 +114,17 @@ cdef inline Step step_of(const Direction* direction, const Member* who) noexcept
     step.activations = &direction.activations[0]
     step.form, step.R, step.peepholes = direction.R.form, direction.R.packed, direction.P.packed
     return step
+
+
+# Layer norms of the rows from `row` on: among all that a call keeps; those of scratch are rows of the batch.
+cdef inline Norm norm_of(const Direction* direction, const real* type_tag, Py_ssize_t row,
+                         Py_ssize_t batch_row) noexcept nogil:
+    cdef Norm norm = direction.norm
+    cdef Py_ssize_t Hp = direction.Hp
+    norm.x, norm.h = <real*>norm.x + row * 4 * Hp, <real*>norm.h + row * 4 * Hp
+    norm.moments = <real*>norm.moments + row * 4
+    norm.sums, norm.row = <real*>norm.sums + batch_row * norm.sums_row, <real*>norm.row + batch_row * 2 * Hp
+    return norm
 
 
 # The same member's share of h: as its units, or, with a projection, of the P numbers that all units make.

@@ -6,9 +6,13 @@ Every function is called by all members of a team at once and does its member's 
 
 from libc.string cimport memset
 
-from cylstm._core.direction cimport Direction, Factor, Inputs, Outputs, Scratch, step_beats, step_of
+from cylstm._core.direction cimport (
+    Direction, Factor, Inputs, Outputs, Scratch, norm_of, step_beats, step_of,
+)
 from cylstm._core.interrupt cimport goes_on
-from cylstm._core.kernels cimport Kernels, Step, cell_forward, gather, left_bytes, left_operand, product, real
+from cylstm._core.kernels cimport (
+    Kernels, Norm, Step, cell_forward, gather, left_bytes, left_operand, norm_forward, norm_gates, product, real,
+)
 from cylstm._core.ragged cimport Steps, offset, slot
 from cylstm._core.packed_rows cimport carry, copy_outputs, copy_uncut, has_cut, pack_inputs
 from cylstm._core.team cimport Member, last_alive, meet_by_units, part, tiles_before
@@ -40,7 +44,8 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
     cdef Py_ssize_t row = who.first_row, every = step_beats(s, direction)
     cdef const real* c_prev
     cdef real* chunk
-    cdef bint cut, projected = direction.at_proj >= 0
+    cdef bint cut, projected = direction.at_proj >= 0, normed = direction.at_norm_x >= 0
+    cdef Norm norm
     cdef Step step = step_of(direction, who)
     if who.by_rows:
         steps = 1  # the rows of one member lie together only within a step
@@ -50,7 +55,13 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
         first = offset(s, t0) + row
         chunk = gates + first * G if keep else gates + row * G
         rows = last_alive(s, who, t0) - row if who.by_rows else offset(s, t1) - first
-        input_gates(k, s, direction, who, scratch, inputs, t0, t1, rows, chunk)
+        if normed:
+            norm = norm_of(direction, gates, first if keep else row, 0)
+            input_gates(k, s, direction, who, scratch, inputs, t0, t1, rows, <real*>norm.x)
+            norm_gates(k, rows, direction.H, norm.eps, <const real*>norm.x_gain, <const real*>norm.bias, <real*>norm.x,
+                       <real*>norm.moments, 0, chunk)
+        else:
+            input_gates(k, s, direction, who, scratch, inputs, t0, t1, rows, chunk)
         for n in range(t1 - t0):
             if not goes_on(who.interrupt, who.me, beat + done + n, every):
                 return
@@ -71,7 +82,12 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
             step.c, step.h = c + target * Hp if keep else c + row * Hp, h + target * Yp
             if projected:
                 step.h = u + ((offset(s, t) if keep else 0) + row) * Hp
-            cell_forward(k, real is double, &step)
+            if normed:
+                norm = norm_of(direction, gates, (offset(s, t) + row) if keep else offset(s, t) + row - first + row, 0)
+                recurrent_rows(k, &direction.R, rows, direction, &step, <real*>norm.h)
+                norm_forward(k, real is double, &step, &norm)
+            else:
+                cell_forward(k, real is double, &step)
             if projected:
                 project(k, &direction.proj, who, of_h.first, of_h.last, rows, direction.H, <const real*>step.h, Hp, Yp,
                         h + target * Yp)
@@ -90,6 +106,15 @@ cdef void project(const Kernels* k, const Factor* factor, const Member* who, Py_
     for b in range(rows):
         memset(out + b * width + first, 0, (last - first) * sizeof(real))
     product(k, factor.form, rows, K, width, first, last, left, ld, factor.packed, <const real*>NULL, out, width)
+
+
+cdef void recurrent_rows(const Kernels* k, const Factor* R, Py_ssize_t rows, const Direction* direction,
+                         const Step* step, real* out) noexcept nogil:
+    """out (rows, 4Hp) = h_prev R', where nothing else is to be added."""
+    cdef Py_ssize_t G = 4 * direction.Hp
+    memset(out, 0, rows * G * sizeof(real))
+    product(k, R.form, rows, direction.Y, R.columns, 0, G, step.h_prev, direction.Yp, R.packed, <const real*>NULL, out,
+            G)
 
 
 cdef void input_gates(const Kernels* k, const Steps* s, const Direction* direction, const Member* who,

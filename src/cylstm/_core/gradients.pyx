@@ -11,7 +11,7 @@ from cylstm._core.blas cimport gemm
 from cylstm._core.direction cimport Direction, Inputs, Scratch
 from cylstm._core.interrupt cimport goes_on, goes_on_alone
 from cylstm._core.kernels cimport (
-    Kernels, active, column_sums, is_cut, lanes_of, left_operand, pack_right, peephole_gradients, product, real,
+    Kernels, Norm, active, column_sums, is_cut, lanes_of, left_operand, pack_right, peephole_gradients, product, real,
     right_bytes, scatter_add, unpack_columns, unpack_rows, weight_gradients as packed_gradients,
 )
 from cylstm._core.ragged cimport Steps, alive, first_slot, offset, slot
@@ -27,7 +27,8 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* di
                            const Inputs* inputs, const real* u, const real* h, const real* c, const real* dh,
                            real* d) noexcept nogil:
     """dW = dgates' x, dR = dgates' h_prev, db = column sums, with a projection dR_p = dh' u, each over all N rows at
-    once, into the flat gradients d; h_prev is masked where it was.
+    once, into the flat gradients d; h_prev is masked where it was. With layer norms, dW and dR are of the gradients by
+    x W' and by h R'.
 
     `who` is a member by units. All members come with dgates, inputs, u, h and dh complete.
     """
@@ -38,6 +39,11 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* di
     cdef real* previous = <real*>scratch.previous
     cdef const real* x = <const real*>inputs.packed
     cdef const int64_t* ids = inputs.ids
+    cdef const real* by_x = dgates
+    cdef const real* by_h = dgates
+    if direction.at_norm_x >= 0:
+        by_x, by_h = <const real*>direction.norm.x, <const real*>direction.norm.h
+        norm_gradients(k, s.B, direction, who, d)
     if direction.at_P >= 0:
         sum_peephole_gradients(k, s, direction, reverse, who, scratch, dgates, c, d + direction.at_P)
     if direction.at_proj >= 0:
@@ -57,7 +63,7 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* di
     if ids != NULL:
         for t in range(direction.I):
             memset(wide + t * G + first, 0, columns * sizeof(real))
-        scatter_add(k, s.N, columns, ids, dgates + first, G, wide + first, G)
+        scatter_add(k, s.N, columns, ids, by_x + first, G, wide + first, G)
         unpack_columns(k, <const real*>wide, direction.H, direction.I, who.first, who.last, d + direction.at_W)
     if is_cut(form):
         gradients_of_packed(k, form, s.N, direction, who, scratch, beat, dgates, x if ids == NULL else NULL, inputs.ld,
@@ -65,11 +71,12 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* di
         return
     for n in range(part(2 * pieces, who.me, who.count), part(2 * pieces, who.me + 1, who.count)):
         if n < pieces and ids == NULL:
-            gradients_of_piece(k, s.N, direction, who, scratch, beat, n, pieces, dgates, direction.I, x, inputs.ld,
-                               d + direction.at_W, <real*>NULL)
+            gradients_of_piece(k, s.N, direction, who, scratch, beat, n, pieces, by_x, direction.I, x, inputs.ld,
+                               d + direction.at_W, dgates, <real*>NULL)
         elif n >= pieces:
-            gradients_of_piece(k, s.N, direction, who, scratch, beat, n - pieces, pieces, dgates, direction.Y, h, Yp,
-                               d + direction.at_R, d + direction.at_b if direction.at_b >= 0 else <real*>NULL)
+            gradients_of_piece(k, s.N, direction, who, scratch, beat, n - pieces, pieces, by_h, direction.Y, h, Yp,
+                               d + direction.at_R, dgates,
+                               d + direction.at_b if direction.at_b >= 0 else <real*>NULL)
 
 
 cdef void projection_gradients(const Kernels* k, const Steps* s, const Direction* direction, bint reverse,
@@ -99,6 +106,25 @@ cdef void projection_gradients(const Kernels* k, const Steps* s, const Direction
                 return
             gemm[real](True, False, Y, units, min(<Py_ssize_t>BLAS_ROWS, s.N - row), 1, dh + row * Yp, Yp,
                        u + row * Hp + unit, Hp, 0 if row == 0 else 1, d + unit, H)
+
+
+cdef void norm_gradients(const Kernels* k, Py_ssize_t B, const Direction* direction, const Member* who,
+                         real* d) noexcept nogil:
+    """Of layer norms' gains and shift, `who`'s units: sums over rows of what each has gathered at its steps, made in a
+    row of their own behind those."""
+    cdef const Norm* norm = &direction.norm
+    cdef Py_ssize_t H = direction.H, Hp = direction.Hp, first = who.first, last = who.last, n
+    cdef real* rows = <real*>norm.sums
+    cdef real* sums = rows + B * norm.sums_row
+    for n in range(2):
+        column_sums(k, B, 4 * (last - first), <const real*>rows + 4 * (n * Hp + first), norm.sums_row,
+                    sums + 4 * (n * Hp + first))
+        column_sums(k, B, last - first, <const real*>rows + (8 + n) * Hp + first, norm.sums_row,
+                    sums + (8 + n) * Hp + first)
+        unpack_rows(k, <const real*>sums + 4 * n * Hp, H, 1, first, last,
+                    d + (direction.at_norm_h if n else direction.at_norm_x))
+        memcpy(d + direction.at_norm_c + n * H + first, sums + (8 + n) * Hp + first,
+               (min(last, H) - first) * sizeof(real))
 
 
 cdef void sum_peephole_gradients(const Kernels* k, const Steps* s, const Direction* direction, bint reverse,
@@ -149,8 +175,8 @@ cdef inline void add_row(Py_ssize_t first, Py_ssize_t last, const real* row, rea
 cdef void gradients_of_piece(const Kernels* k, Py_ssize_t N, const Direction* direction, const Member* who,
                              const Scratch* scratch, Py_ssize_t beat, Py_ssize_t n, Py_ssize_t pieces,
                              const real* dgates, Py_ssize_t K, const real* P, Py_ssize_t ldp, real* dweights,
-                             real* dbias) noexcept nogil:
-    """dweights = dgates' P, P (N, K), for the nth of `pieces` pieces of the units, and their dbias, or NULL.
+                             const real* by_bias, real* dbias) noexcept nogil:
+    """dweights = dgates' P, P (N, K), for the nth of `pieces` pieces of the units, and dbias, sums of by_bias, or NULL.
 
     How BLAS adds depends on the size of the product, so the pieces are the same for any number of members.
     """
@@ -169,7 +195,7 @@ cdef void gradients_of_piece(const Kernels* k, Py_ssize_t N, const Direction* di
                    P + row * ldp, ldp, 0 if row == 0 else 1, sums, K)
     unpack_rows(k, <const real*>sums - 4 * unit * K, direction.H, K, unit, last, dweights)
     if dbias != NULL:
-        column_sums(k, N, 4 * (last - unit), dgates, G, sums)
+        column_sums(k, N, 4 * (last - unit), by_bias + 4 * unit, G, sums)
         unpack_rows(k, <const real*>sums - 4 * unit, direction.H, 1, unit, last, dbias)
 
 

@@ -26,6 +26,19 @@ cdef extern from "kernels.h" nogil:
         void* h
         const void* dh
         void* dc
+    ctypedef struct Norm "cylstm_norm":
+        bint carried
+        double eps
+        const void* bias
+        const void* x_gain
+        const void* h_gain
+        const void* c
+        void* x
+        void* h
+        void* moments
+        void* sums
+        Py_ssize_t sums_row
+        void* row
     enum:
         PANELS "CYLSTM_PANELS"
         TILES "CYLSTM_TILES"

@@ -81,6 +81,8 @@ cdef bint states_fit_tiles(const Kernels* k, Py_ssize_t size, const void* h, con
 cdef bint best_by_rows(const Steps* s, const Direction* directions, Py_ssize_t count, bint has_ids) noexcept nogil:
     """Whether members share out rows or units. Ids read no more of W than the rows they stand for."""
     cdef Py_ssize_t H = directions[0].H, Y = directions[0].Y, I = 0 if has_ids else directions[0].I
+    if directions[0].at_norm_x >= 0:
+        return True  # a row's norms are of all its units
     if count > 1:
         I = max(I, directions[count - 1].I)
     return s.B >= 2 * ROWS_EACH and 4 * H * (I + Y) <= min(<Py_ssize_t>SMALL_WEIGHTS, WEIGHTS_A_ROW * s.B)
@@ -245,7 +247,8 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
                              <const real*>gates, &inputs, u, h, c, <const real*>dh, <real*>call.dflat)
             beat += sums
             if dinputs != NULL and not by_steps:
-                input_gradients(call.k, s, direction, &summing, &call.scratch, beat - 1, <const real*>gates, dinputs)
+                input_gradients(call.k, s, direction, &summing, &call.scratch, beat - 1,
+                                <const real*>(gates if direction.at_norm_x < 0 else direction.norm.x), dinputs)
             meet(team)
         dabove, ld_above = dinputs, direction.Ip
     if call.dx != NULL:

@@ -36,7 +36,7 @@ cdef class Packed:
     cdef spare(self, Py_ssize_t n, int operand)
 
 # Columns of `offsets`.
-cdef Py_ssize_t WEIGHT_IH, WEIGHT_HH, BIASES, PEEPHOLE, FIRST_H, FIRST_C, WEIGHT_HR
+cdef Py_ssize_t WEIGHT_IH, WEIGHT_HH, BIASES, PEEPHOLE, FIRST_H, FIRST_C, WEIGHT_HR, NORM_IH, NORM_HH, NORM_C
 
 cdef class Weights:
     cdef readonly Py_ssize_t I, H, L, D, Y
@@ -56,6 +56,7 @@ cdef class Weights:
     cdef int fill_backward(self, Packed packed, Direction* directions, Choice choice, bint to_inputs) except -1
     cdef int take(self, Packed packed, const Direction* direction, Py_ssize_t n, int operand, int form,
                   Factor* factor) except -1
+    cdef int take_norms(self, Packed packed, Direction* direction, Py_ssize_t n) except -1
     cdef bint first_states_fit(self, const Kernels* k, const Direction* directions) noexcept
     cdef int _pad(self, Packed packed, Py_ssize_t slot, Py_ssize_t start, Py_ssize_t rows, Py_ssize_t width,
                   Py_ssize_t padded) except -1

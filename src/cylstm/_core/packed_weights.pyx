@@ -29,7 +29,7 @@ cdef enum:
 
 # What is packed of a direction.
 cdef enum Operand:
-    W, R, BIAS, W_BACK, R_BACK, PEEPHOLES, H0, C0, PROJ, PROJ_BACK, OPERANDS
+    W, R, BIAS, W_BACK, R_BACK, PEEPHOLES, H0, C0, PROJ, PROJ_BACK, NO_BIAS, X_GAIN, H_GAIN, C_GAIN, OPERANDS
 
 cdef enum:
     LINE = 64                  # bytes of a cache line
@@ -38,6 +38,7 @@ cdef enum:
 _names = [row.name for row in PARAMETERS]
 WEIGHT_IH, WEIGHT_HH = _names.index("weight_ih"), _names.index("weight_hh")
 BIASES, PEEPHOLE, WEIGHT_HR = _names.index("bias"), _names.index("peephole"), _names.index("weight_hr")
+NORM_IH, NORM_HH, NORM_C = map(_names.index, ("norm_ih", "norm_hh", "norm_c"))
 FIRST_H, FIRST_C = _names.index("h0"), _names.index("c0")
 
 cdef char too_much           # whose address stands for weights that tiles do not hold
@@ -129,7 +130,7 @@ cdef class Weights:
         self.I, self.H, self.L, self.D, self.cell, self.doubles = I, H, L, D, cell, doubles
         self.Y = cell.width(H)
         self.offsets = offsets(I, H, L, D, cell)
-        self.bounded = are_bounded(cell.all_activations)
+        self.bounded = are_bounded(cell.all_activations) and cell.layer_norm is None
         self.parameters, self.flat, self.lock = parameters, parameters.raw(), Lock()
         self.now, self.dropped, self.most = None, None, ALL_THREADS
 
@@ -187,7 +188,10 @@ cdef class Weights:
             form = choice.inputs if not gathered and directions[n].I >= TILED_INPUTS else PANELS
             self.take(packed, &directions[n], n, W, form, &directions[n].W)
             self.take(packed, &directions[n], n, R, choice.steps, &directions[n].R)
-            self.take(packed, &directions[n], n, BIAS, PANELS, &directions[n].b)
+            if directions[n].at_norm_x >= 0:
+                self.take_norms(packed, &directions[n], n)
+            else:
+                self.take(packed, &directions[n], n, BIAS, PANELS, &directions[n].b)
             if directions[n].at_P >= 0:
                 self.take(packed, &directions[n], n, PEEPHOLES, PANELS, &directions[n].P)
             if directions[n].at_h0 >= 0:
@@ -199,6 +203,18 @@ cdef class Weights:
         if directions[0].at_h0 >= 0 and any_bounded(choice):
             as_chosen = as_chosen and self.first_states_fit(packed.k, directions)
         return as_chosen
+
+    cdef int take_norms(self, Packed packed, Direction* direction, Py_ssize_t n) except -1:
+        """The bias goes beside the normalised x W', not beside x W'."""
+        self.take(packed, direction, n, NO_BIAS, PANELS, &direction.b)
+        self.take(packed, direction, n, BIAS, PANELS, &direction.norm_bias)
+        self.take(packed, direction, n, X_GAIN, PANELS, &direction.norm_x)
+        self.take(packed, direction, n, H_GAIN, PANELS, &direction.norm_h)
+        self.take(packed, direction, n, C_GAIN, PANELS, &direction.norm_c)
+        direction.norm.bias = direction.norm_bias.packed
+        direction.norm.x_gain, direction.norm.h_gain = direction.norm_x.packed, direction.norm_h.packed
+        direction.norm.c = direction.norm_c.packed
+        return 0
 
     cdef bint first_states_fit(self, const Kernels* k, const Direction* directions) noexcept:
         """Whether tiles hold them, as if a caller had given them; of float alone."""
@@ -246,16 +262,21 @@ cdef class Weights:
         cdef const unsigned char[::1] flat
         memset(&packing, 0, sizeof(Packing))
         packing.k, packing.H, packing.form = packed.k, direction.H, form
-        packing.K = 1 if operand == BIAS else direction.I if operand in (W, W_BACK) else direction.Y
+        packing.K = direction.I if operand in (W, W_BACK) else direction.Y if operand in (R, R_BACK) else 1
         packing.backward = operand in (W_BACK, R_BACK)
         packing.lanes = packed.k.f64.lanes if self.doubles else packed.k.f32.lanes
         packing.rows = 4 * direction.Hp if packing.backward else packing.K
         packing.columns = 4 * direction.Hp
         if packing.backward:
             packing.columns = direction.Ip if operand == W_BACK else direction.Yp
-        start = direction.at_W if operand in (W, W_BACK) else direction.at_b if operand == BIAS else direction.at_R
+        start = {
+            W: direction.at_W, W_BACK: direction.at_W, R: direction.at_R, R_BACK: direction.at_R, BIAS: direction.at_b,
+            X_GAIN: direction.at_norm_x, H_GAIN: direction.at_norm_h,
+        }.get(operand, -1)
         if operand == PEEPHOLES:
             return self._pad(packed, slot, direction.at_P, 3, direction.H, direction.Hp)
+        if operand == C_GAIN:
+            return self._pad(packed, slot, direction.at_norm_c, 2, direction.H, direction.Hp)
         if operand == H0:
             return self._pad(packed, slot, direction.at_h0, 1, direction.Y, direction.Yp)
         if operand == C0:
@@ -298,7 +319,7 @@ cdef class Weights:
 
     cdef int _pad(self, Packed packed, Py_ssize_t slot, Py_ssize_t start, Py_ssize_t rows, Py_ssize_t width,
                   Py_ssize_t padded) except -1:
-        """Peepholes or a first state (rows, width) -> (rows, padded)."""
+        """Peepholes, a first state or c's norm (rows, width) -> (rows, padded)."""
         cdef Py_ssize_t item = 8 if self.doubles else 4, row
         cdef const unsigned char[::1] flat = self.flat.view("u1")
         cdef unsigned char[::1] target
