@@ -21,6 +21,8 @@ VARIANTS = {
     "first_state": dict(first_state=True),
     "weight_drop": dict(weight_drop=0.5),
     "recurrent_dropout": dict(recurrent_dropout=0.3),
+    "layer_norm ba": dict(layer_norm="ba"),
+    "layer_norm torchscript": dict(layer_norm="torchscript"),
 }
 
 
@@ -57,6 +59,9 @@ def torch_loop(layer, x, dy, tape=None):
     def cut(z):
         return z if cell.gate_clip is None else z.clamp(-cell.gate_clip, cell.gate_clip)
 
+    def norm(z, gain, shift=None):
+        return torch.nn.functional.layer_norm(z, z.shape[-1:], gain, shift, cell.norm[1])
+
     def run(inputs, n):
         W, R, b = (values[f"{name}_l{n}"] for name in ("weight_ih", "weight_hh", "bias"))
         P = values[f"peephole_l{n}"] if cell.peepholes else None
@@ -66,9 +71,11 @@ def torch_loop(layer, x, dy, tape=None):
         if layer.weight_drop:
             R = R * mask("weight_masks", layer.weight_drop, n, R.shape)
         kept = mask("recurrent_masks", layer.recurrent_dropout, n, h.shape) if layer.recurrent_dropout else None
-        from_inputs, outputs = inputs @ W.T + b, []
+        by_x, by_h, by_c = (values.get(f"{name}_l{n}") for name in ("norm_ih", "norm_hh", "norm_c"))
+        from_inputs, outputs = inputs @ W.T + b if by_x is None else norm(inputs @ W.T, by_x) + b, []
         for z in from_inputs.unbind(1):
-            i, f, g, o = (z + (h if kept is None else h * kept) @ R.T).chunk(4, 1)
+            recurrent = (h if kept is None else h * kept) @ R.T
+            i, f, g, o = (z + (recurrent if by_h is None else norm(recurrent, by_h))).chunk(4, 1)
             if P is not None:
                 i, f = i + P[0] * c, f + P[1] * c
             i = f_gates(cut(i))
@@ -78,7 +85,9 @@ def torch_loop(layer, x, dy, tape=None):
                 c = c.clamp(-cell.cell_clip, cell.cell_clip)
             if P is not None:
                 o = o + P[2] * c
-            h = f_gates(cut(o)) * f_c(c)
+            seen = c if by_c is None else norm(c, by_c[0], by_c[1])
+            c = seen if by_c is not None and cell.norm[0] else c
+            h = f_gates(cut(o)) * f_c(seen)
             outputs.append(h)
         return torch.stack(outputs, 1)
 

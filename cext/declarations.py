@@ -9,8 +9,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 # The others have the same name in Cython.
-TYPES = {"ptrdiff_t": "Py_ssize_t", "cylstm_step": "Step", "cylstm_activation": "Activation",
-         "cylstm_norm": "Norm"}
+TYPES = {"ptrdiff_t": "Py_ssize_t", "cylstm_step": "Step", "cylstm_activation": "Activation", "cylstm_norm": "Norm"}
 ENTRY = re.compile(r"^(?:TILE_)?KERNEL\((\w+), (\w+), \((.*?)\)\)$", re.MULTILINE | re.DOTALL)
 ROW_LOSS = re.compile(r"^ROW_LOSS\((\w+)\)$", re.MULTILINE)
 DEFINITION = re.compile(r"^#define ROW_LOSS\(name\)\s+(KERNEL\(.*?\)\))$", re.MULTILINE | re.DOTALL)

@@ -8,6 +8,7 @@ from against_oracle import agrees
 from gradcheck import check_gradients
 
 from cylstm import LSTM, Model, oracle, set_num_threads
+from cylstm.exchange.models import network_of
 
 KINDS = ["ba", ("torchscript", 1e-3)]
 # T, B, I, H: vectors that are full and not. Of few units, little but signs is left, and gradients are rounding.
@@ -198,3 +199,8 @@ def test_states_of_torchscripts_are_normalised(isa, dtype):
     for kind, normed in (("torchscript", True), ("ba", False)):
         c = LSTM(4, 50, layer_norm=kind, dtype=dtype, seed=2)(x)[1].c[0]
         assert (abs(c.mean(axis=1)) < 1e-5).all() == normed and (abs(c.var(axis=1) - 1) < 1e-2).all() == normed
+
+
+def test_no_network_has_them():
+    with pytest.raises(ValueError, match="layer_norm: expected None for a network, got 'ba'"):
+        network_of(Model(3, 8, 2, loss="mse", layer_norm="ba", seed=0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import fields
 
 from cylstm import dense
 from cylstm.cell import SUFFIXES
@@ -180,8 +181,16 @@ def say_left_out(lstm, **shares):
         warnings.warn(f"{', '.join(names)}: of training alone, left out of the network", stacklevel=4)
 
 
+# What of a cell a network has words for.
+KNOWN = {"bias", "peepholes", "coupled", "cell_clip", "activations", "gate_clip", "first_state", "reverse", "proj_size"}
+
+
 def layers_of(lstm, last):
-    """The layers of an LSTM, with copies of their weights."""
+    """The layers of an LSTM, with copies of their weights. Raises ValueError for a cell that no network has."""
+    for field in fields(lstm.cell):
+        value = getattr(lstm.cell, field.name)
+        if field.name not in KNOWN and value != field.default:
+            raise ValueError(f"{field.name}: expected {field.default!r} for a network, got {value!r}")
 
     def direction(ending):
         given = {part: f"{name}{ending}" for part, name in WEIGHTS.items()}
