@@ -30,6 +30,16 @@ def random_state(layer, B, rng):
     return State(*(rng.standard_normal((n, B, width)).astype(layer.dtype) for width in widths))
 
 
+def of_every_step(states, record, D):
+    """h and c after each step, ours and the oracle's, in the order of time."""
+    found = {}
+    for n, run in enumerate(record.runs):
+        clock = slice(None, None, -1 if n % D or record.reverse else 1)
+        for name, got, theirs in zip("hc", states, (run.h, run.c), strict=True):
+            found[f"{name} of every step, {n}"] = got[n], (run.alive * theirs[1:])[clock].swapaxes(0, 1)
+    return found
+
+
 def agrees(layer, close, rng, B, T, *, ids=False, given=True, **options):
     """AssertionError unless it computes what the oracle does of random inputs and gradients.
 
@@ -43,7 +53,7 @@ def agrees(layer, close, rng, B, T, *, ids=False, given=True, **options):
     start, dfinal = (random_state(layer, B, rng) for _ in range(2))
     state = start if given else None
     y, final, tape = layer.forward(x, state, **options)
-    masks = masks_of(tape)
+    masks, states = masks_of(tape), (tape.h, tape.c)
     if not masks:
         other, other_final = layer(x, state, **options)
         assert all(np.array_equal(a, b) for a, b in zip((other, *other_final), (y, *final), strict=True)), what
@@ -56,6 +66,7 @@ def agrees(layer, close, rng, B, T, *, ids=False, given=True, **options):
     assert got.parameters.keys() == wanted.keys()
     found = {"y": (y, wanted_y), "h": (final.h, wanted_final[0]), "c": (final.c, wanted_final[1]),
              "dh0": (got.state.h, dstart[0]), "dc0": (got.state.c, dstart[1]),
+             **of_every_step(states, record, D),
              **{f"d {name}": (values, wanted[name]) for name, values in got.parameters.items()}}  # fmt: skip
     if not ids:
         found["dx"] = got.x, dx

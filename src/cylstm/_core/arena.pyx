@@ -8,6 +8,8 @@ cimport cython
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.string cimport memset
 
+import numpy
+
 from cylstm._core.kernels cimport Activation, Kernels, activation_of, active, left_bytes, right_bytes
 from cylstm._core.memory cimport TOO_MANY, fitting
 from cylstm._core.network cimport Backward, Forward, backward_fits_tiles, forward_fits_tiles
@@ -15,7 +17,7 @@ from cylstm._core.team cimport ALL_THREADS, ROWS_EACH
 from cylstm._core.direction cimport OUTPUTS, PER_ROW, STATES, WEIGHTS, Direction
 from cylstm._core.forward cimport rows_at_once
 from cylstm._core.gradients cimport DX_ROWS, GRADIENT_ROWS, GRADIENT_UNITS
-from cylstm._core.ragged cimport Plan, Steps
+from cylstm._core.ragged cimport Plan, Steps, alive, slot
 from cylstm._core.packed_weights cimport (
     BIASES, FIRST_C, FIRST_H, NORM_C, NORM_HH, NORM_IH, PEEPHOLE, WEIGHT_HH, WEIGHT_HR, WEIGHT_IH, Choice, Weights,
     any_bounded, choose, plain_forms,
@@ -104,6 +106,24 @@ cdef class Work:
             weights.fill_backward(self.packed, self.directions, choice, to_inputs)
         self.backward.form = choice.gradients
         return 0
+
+    def after_steps(self, bint of_c):
+        """h (L*D, B, T, Y) or c (L*D, B, T, H) after each step, in the caller's order, copied from what is kept for a
+        backward call; 0 past a row's end."""
+        cdef const Forward* call = &self.forward
+        cdef const Direction* direction = call.directions
+        cdef const unsigned char[::1] memory = self.memory
+        cdef Py_ssize_t block = call.s.B + call.s.N, n, D = call.D
+        cdef Py_ssize_t width = direction.H if of_c else direction.Y, padded = direction.Hp if of_c else direction.Yp
+        cdef Py_ssize_t start = (call.record.c if of_c else call.record.h) - <const char*>&memory[0]
+        kept = self.memory[start : start + call.L * D * block * padded * self.item]
+        states = kept.view(f"f{self.item}").reshape(call.L * D, block, padded)[..., :width]
+        found = numpy.empty((call.L * D, call.s.B, call.s.T, width), states.dtype)
+        behind = numpy.concatenate([numpy.arange(alive(call.s, n)) + slot(call.s, n) for n in range(call.s.T)])
+        for n in range(call.L * D):
+            reverse = n % D == 1 or call.reverse
+            found[n] = self.plan.unpack(states[n, behind] if reverse else states[n, call.s.B:])
+        return found
 
     cdef void give_back(self) noexcept:
         if self.packed is not None:

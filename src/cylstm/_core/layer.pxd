@@ -35,3 +35,4 @@ cdef class Tape:
     cdef object kept_masks   # cylstm.drops.Masks, or None
     cdef Plan plan
     cdef readonly Py_ssize_t nbytes
+    cdef _after_steps(self, bint of_c)

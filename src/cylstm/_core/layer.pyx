@@ -33,6 +33,24 @@ cdef class Tape:
     """What `forward` keeps for `backward`: inputs, gates, h and c of every step, and the dropout masks."""
 
     @property
+    def h(self):
+        """(L*D, B, T, Y), or (L*D, T, Y) of one row: h of each layer and direction after each step, in the order of
+        time; 0 past a row's end. A copy. Raises ValueError once backward has used the tape."""
+        return self._after_steps(False)
+
+    @property
+    def c(self):
+        """(L*D, B, T, H), or (L*D, T, H): c likewise."""
+        return self._after_steps(True)
+
+    cdef _after_steps(self, bint of_c):
+        with cython.critical_section(self):
+            if self.work is None:
+                raise ValueError("tape: expected a tape that no backward call has used, got one that was")
+            found = self.work.after_steps(of_c)
+        return found if self.batched else found[:, 0]
+
+    @property
     def masks(self):
         """List of the L-1 dropout masks (B, T, D*Y), Y numbers in h, scaled by 1/(1-p), or, where they are the same at
         all steps, (B, 1, D*Y); None without dropout."""
