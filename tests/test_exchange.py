@@ -7,7 +7,9 @@ import pytest
 
 import cylstm
 from cylstm import exchange
+from cylstm.exchange.models import FINAL
 from cylstm.exchange.network import Dense, Direction, Embedding, Network, Recurrent
+from cylstm.losses import by_name
 
 MODELS = {
     "plain": dict(input_size=3, hidden_size=5, output_size=2, loss="mse"),
@@ -80,6 +82,29 @@ def test_what_comes_out_last_is_asked_for():
     model = random_model("deep, both ways")
     assert exchange.network_of(model).layers[-1].activation == "softmax"
     assert exchange.network_of(model, probabilities=False).layers[-1].activation == "linear"
+
+
+def test_every_loss_with_probabilities_has_what_its_outputs_go_through():
+    assert set(FINAL) == {name for name, loss in by_name.items() if loss.probabilities is not None}
+    z = np.random.default_rng(2).standard_normal((6, 4))
+    e = np.exp(z)
+    formulas = {"softmax": e / e.sum(axis=1, keepdims=True), "sigmoid": 1 / (1 + np.exp(-z))}
+    for name, activation in FINAL.items():
+        np.testing.assert_allclose(by_name[name].probabilities(z), formulas[activation], rtol=1e-12)
+    model = cylstm.Model(3, 5, 4, loss="ctc", seed=1)
+    again = exchange.model_of(exchange.network_of(model))
+    x = z[None, :, :3].astype("f4")
+    assert np.array_equal(again.predict_proba(x), model.predict_proba(x))
+
+
+def test_arrays_of_float16_are_float32_in_every_part():
+    half = [array.astype("f2") for array in arrays((20, 3), (20, 2), (20,), (3, 5), (2,), (5,), (2, 5), (4, 3), (4,))]
+    direction = Direction(*half[:7])
+    for part, given in ((direction, half[:7]), (Dense(*half[7:]), half[7:]), (Embedding(half[0]), half[:1])):
+        found = [value for value in vars(part).values() if isinstance(value, np.ndarray)]
+        assert len(found) == len(given)
+        for one, other in zip(found, given, strict=True):
+            assert one.dtype == np.float32 and np.array_equal(one, other)
 
 
 def test_a_missing_bias_is_zero():

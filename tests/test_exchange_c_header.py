@@ -12,7 +12,7 @@ from test_exchange import arrays
 
 import cylstm
 from cylstm import exchange
-from cylstm.exchange.network import Direction, Network, Recurrent
+from cylstm.exchange.network import Dense, Direction, Network, Recurrent
 
 COMPILER = shutil.which(os.environ.get("CC", "cc"))
 
@@ -125,6 +125,21 @@ def test_constants_have_the_bits_of_the_weights(tmp_path, rng):
         body = re.search(rf"static const float model_{name}\[20 \* \d\] = \{{([^}}]*)\}}", text)[1]
         got = [np.float32(number.removesuffix("f")) for number in body.replace(",", " ").split()]
         assert np.array_equal(np.array(got, "f4").view("u4"), array.ravel().view("u4"))
+
+
+def numbers_of(text, name):
+    body = re.search(rf"{name}\[[^]]*\] = \{{([^}}]*)\}}", text)[1]
+    return [np.float64(number.removesuffix("f")) for number in body.replace(",", " ").split()]
+
+
+def test_constants_of_float16_are_its_numbers_and_not_its_digits(tmp_path):
+    W, U, b, V, c = (array.astype("f2") for array in arrays((20, 3), (20, 5), (20,), (2, 5), (2,)))
+    layers = Recurrent((Direction(W, U, b),)), Dense(V, c)
+    exchange.write(Network(layers), tmp_path / "half.h")
+    text = (tmp_path / "half.h").read_text()
+    for name, array in {"lstm_weight_ih_l0": W, "lstm_weight_hh_l0": U, "lstm_bias_l0": b, "head_weight": V,
+                        "head_bias": c}.items():  # fmt: skip
+        assert np.array_equal(np.float32(numbers_of(text, name)), array.ravel().astype("f4")), name
 
 
 @pytest.mark.parametrize("make, message", [

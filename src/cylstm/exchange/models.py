@@ -16,9 +16,10 @@ from cylstm.text.vocabulary import Vocabulary
 
 __all__ = ["model_of", "network_of"]
 
-# The loss of a model whose outputs go through this, and back.
+# The loss of a model whose outputs go through this; and what the outputs of a model with some loss go through, where
+# `predict_proba` has any.
 LOSSES = {"linear": "mse", "softmax": "cross_entropy", "sigmoid": "binary_cross_entropy"}
-FINAL = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}
+FINAL = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid", "ctc": "softmax"}
 
 
 def model_of(network: Network) -> Model | LSTM:

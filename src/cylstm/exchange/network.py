@@ -32,6 +32,7 @@ class Embedding:
     weight: np.ndarray
 
     def __post_init__(self):
+        promote(self)
         expect("embedding", self.weight, (None, None))
 
     @property
@@ -49,6 +50,7 @@ class Dense:
     dropout: float = 0.0
 
     def __post_init__(self):
+        promote(self)
         O, _ = expect("dense layer's weight", self.weight, (None, None))
         if self.bias is not None:
             expect("dense layer's bias", self.bias, (O,))
@@ -73,6 +75,7 @@ class Direction:
     projection: np.ndarray | None = None
 
     def __post_init__(self):
+        promote(self)
         G, Y = expect("weight_hh", self.weight_hh, (None, None))
         H = Y if self.projection is None else expect("projection", self.projection, (Y, None))[1]
         if G != 4 * H or (self.projection is not None and Y >= H):
@@ -149,9 +152,17 @@ class Network:
         return np.dtype(np.float64 if np.dtype(np.float64) in found else np.float32)
 
 
+def promote(part) -> None:
+    """Arrays of float16 become float32, exactly, as a part of a network is made: no format or model has that type."""
+    for one in fields(part):
+        value = getattr(part, one.name)
+        if isinstance(value, np.ndarray) and value.dtype == np.float16:
+            object.__setattr__(part, one.name, value.astype(np.float32))
+
+
 def expect(name, array, shape) -> tuple[int, ...]:
     """The shape of an array of real numbers. Raises ValueError where it is another one than expected; None: any."""
-    if not isinstance(array, np.ndarray) or array.dtype not in (np.float16, np.float32, np.float64):
+    if not isinstance(array, np.ndarray) or array.dtype not in (np.float32, np.float64):
         raise ValueError(f"{name}: expected an array of real numbers, got {describe(array)}")
     if (
         array.ndim != len(shape)
