@@ -1,6 +1,7 @@
 """`cylstm convert`: models of ours and of other systems, by their files' endings or by name."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,6 +50,63 @@ def test_formats_by_name_and_options(model, capsys):
     assert np.array_equal(exchange.load("model.onnx").parameters.flat, model.parameters.flat)
 
 
+def test_ours_into_ours_is_a_copy(capsys):
+    given = cylstm.Model(7, 5, 7, embedding_size=5, tied=True, embedding_dropout=0.5, labels=list("abcdefg"), seed=1,
+                         loss=cylstm.losses.CrossEntropy(smoothing=0.25))  # fmt: skip
+    given.save("model.safetensors")
+    assert main(["convert", "model.safetensors", "again.safetensors"]) == 0
+    again = cylstm.Model.load("again.safetensors")
+    assert again.config == given.config and again.tied and again.loss == given.loss and not capsys.readouterr().err
+    assert np.array_equal(again.parameters.flat, given.parameters.flat)
+
+
+def test_what_a_model_of_ours_has_no_place_for_is_told(capsys):
+    exchange.save(cylstm.Model(1, 5, 1, loss="mse", seed=1), "amp.nam", sample_rate=48000)
+    assert main(["convert", "amp.nam", "model.safetensors"]) == 0
+    assert capsys.readouterr().err == "cylstm: amp.nam: left out, as a model of ours has no place for it: nam\n"
+
+
+def test_weights_that_are_not_read_are_told(capsys):
+    exchange.save(cylstm.Model(3, 5, 2, after=[cylstm.Dense(4)], seed=1), "theirs.safetensors")
+    arguments = ["convert", "theirs.safetensors", "--from", "pytorch", "--reading", "head=after.0."]
+    for target in ("out.onnx", "out.safetensors", "out.h"):
+        assert main([*arguments, target]) == 0
+        told = "cylstm: theirs.safetensors: left out, as no option names it: head.bias, head.weight\n"
+        assert capsys.readouterr().err == told
+
+
+def test_a_state_dict_of_rtneural_takes_pytorchs_options(capsys):
+    model = cylstm.Model(3, 5, 2, before=[cylstm.Dense(4, "tanh")], dtype="float64", seed=1)
+    exchange.save(model, "m.json", state_dict=True)
+    given = {"head": "head.", "before": '{"before.0.": "tanh"}', "final": "softmax", "dtype": "float64"}
+    reading = [text for name, value in given.items() for text in ("--reading", f"{name}={value}")]
+    assert main(["convert", "m.json", "out.safetensors", *reading]) == 0
+    again = cylstm.Model.load("out.safetensors")
+    assert again.config == model.config and np.array_equal(again.parameters.flat, model.parameters.flat)
+    capsys.readouterr()
+    exchange.save(model, "m.json")  # its layers are named there
+    assert refused(capsys, "convert", "m.json", "out.onnx", "--reading", "head=head.") == (
+        "m.json: expected a state dict for head, got a file that names its layers")  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "states"), [("False", False), ("false", False), ("True", True), ("TRUE", True)])
+def test_flags_are_what_they_say(text, states, model):
+    assert main(["convert", "model.safetensors", "out.onnx", "--writing", f"states={text}"]) == 0
+    assert (b"h0" in Path("out.onnx").read_bytes()) == states
+
+
+def test_texts_are_texts_and_numbers_numbers(capsys):
+    amplifier = cylstm.Model(1, 5, 1, loss="mse", seed=1)
+    amplifier.save("model.safetensors")
+    writing = ["--writing", "sample_rate=44.1e3", "--writing", 'metadata={"name": "1"}']
+    assert main(["convert", "model.safetensors", "amp.nam", *writing]) == 0
+    assert exchange.read("amp.nam").notes["nam"] == {"version": "0.5.4", "metadata": {"name": "1"},
+                                                     "sample_rate": 44100}  # fmt: skip
+    exchange.save(amplifier, "m.onnx")
+    capsys.readouterr()
+    assert "'1'" in refused(capsys, "convert", "m.onnx", "out.h", "--reading", "output=1")  # as many are called
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (["absent.onnx", "out.safetensors"], "absent.onnx: No such file or directory"),
     (["absent.safetensors", "out.onnx"], "absent.safetensors: No such file or directory"),
@@ -64,6 +122,18 @@ def test_formats_by_name_and_options(model, capsys):
     (["model.safetensors", "out.onnx", "--reading", "output=y"],
      "--reading: expected nothing for cylstm, which has no options, got 'output=y'"),
     (["model.safetensors", "out.onnx", "--writing", "dtype=int8"], "dtype: expected"),
+    (["model.safetensors", "out.onnx", "--writing", "states=no"],
+     "--writing states: expected true or false, got 'no'"),
+    (["model.safetensors", "out.onnx", "--writing", "states=0"], "--writing states: expected true or false, got '0'"),
+    (["model.safetensors", "out.onnx", "--writing", "states=null"], "--writing states: expected true or false, got"),
+    (["model.safetensors", "out.onnx", "--writing", "clip=true", "--writing", "clip=false"],
+     "--writing: expected one clip, got 'clip=false' beside another"),
+    (["model.safetensors", "out.nam", "--writing", "sample_rate=48k"], "sample_rate: expected a number, got str '48k'"),
+    (["model.safetensors", "out.nam", "--writing", "metadata=5"], "metadata: expected a dict, got str '5'"),
+    (["theirs.onnx", "out.safetensors", "--raw"],
+     "--raw: expected a model of ours and a file of another system, got onnx and cylstm"),
+    (["theirs.onnx", "out.keras", "--raw"], "--raw: expected a model of ours and a file of another system, got onnx"),
+    (["model.safetensors", "out.safetensors", "--raw"], "--raw: expected a model of ours and a file of another system"),
     (["model.safetensors"], "the following arguments are required: OUT (see cylstm convert --help)"),
 ])  # fmt: skip
 def test_what_cannot_be_is_one_line(arguments, message, model, capsys):

@@ -135,7 +135,8 @@ def projected_layer(H):
 
 HEAD = Dense(*arrays((2, 5)))
 REFUSED = {
-    "no layers": (lambda: (), "expected at least one LSTM layer, got none"),
+    "no layers": (lambda: (), "network: expected layers, got none"),
+    "no LSTM": (lambda: (HEAD,), "expected at least one LSTM layer, got none"),
     "no head": (lambda: (Dense(*arrays((3, 4))), lstm_layer()), "expected a dense layer behind the LSTM"),
     "another width": (lambda: (lstm_layer(), lstm_layer(5, 6), Dense(*arrays((2, 6)))),
                       r"LSTM layer 1: expected hidden units as in the first one, 5, got 6"),
@@ -192,3 +193,61 @@ def test_formats_are_told_by_name():
         exchange.load("model.xyz")
     with pytest.raises(ValueError, match="format: expected"):
         exchange.load("model.xyz", format="xyz")
+
+
+LAYER = Direction(*arrays((20, 3), (20, 5)))
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: Network(5), "layers: expected a tuple of layers, got int 5"),
+    (lambda: Network((lstm_layer(), "x")), "layer 1: expected an Embedding, Dense or Recurrent, got str 'x'"),
+    (lambda: Network((LAYER,)), "layer 0: expected an Embedding, Dense or Recurrent, got Direction"),
+    (lambda: Network((lstm_layer(),), ["labels"]), "notes: expected a dict, got list"),
+    (lambda: exchange.model_of("x"), "network: expected a Network .*, got str 'x'"),
+])  # fmt: skip
+def test_what_is_no_network_is_said_so(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("ending", [".keras", ".weights.h5", ".onnx", ".nam", ".json", ".h", ".safetensors"])
+def test_only_networks_are_written(ending, tmp_path):
+    for wrong in (cylstm.LSTM(3, 5), (lstm_layer(),), None):
+        with pytest.raises(TypeError, match="network: expected a Network"):
+            exchange.write(wrong, tmp_path / f"model{ending}")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ending", [".h5", ".onnx", ".nam", ".json", ".safetensors", ".pt", ".h"])
+@pytest.mark.parametrize("name", ["a\0b", 5])
+def test_a_path_is_one(ending, name, tmp_path):
+    format, path = exchange.format_of(f"x{ending}"), name if name == 5 else f"{tmp_path}/{name}{ending}"
+    error, got = (TypeError, "int 5") if name == 5 else (ValueError, "str '.*")
+    if format != "c_header":
+        with pytest.raises(error, match=rf"^(path|source): expected a path, got {got}"):
+            exchange.read(path, format=format)
+    if ending not in (".h5", ".pt"):
+        with pytest.raises(error, match=f"^path: expected a path, got {got}"):
+            exchange.save(cylstm.LSTM(3, 5), path, format=format)
+
+
+NOTED = {".nam": "NAM", ".json": "RTNeural", ".h": "a C header", ".safetensors": "a state dict"}
+
+
+@pytest.mark.parametrize("ending", NOTED)
+def test_what_a_file_has_no_place_for_is_told(ending, tmp_path):
+    layers = (dataclasses.replace(lstm_layer(), dropout=0.5), Dense(*arrays((2, 5))))
+    notes = {"labels": ["a", "b"], "vocabulary": "{}", "left_out": ["x"], "nam": {"sample_rate": 48000}, "a\nb": 1}
+    with pytest.warns(UserWarning) as told:
+        exchange.write(Network(layers, notes), tmp_path / f"m{ending}")
+    (one,) = told
+    names = [name for name in ("labels", "vocabulary", "nam", "a\\nb", "dropout") if (name, ending) != ("nam", ".nam")]
+    expected = f"m{ending}: left out, as {NOTED[ending]} has no place for it: {', '.join(names)}"
+    assert str(one.message).endswith(expected) and one.filename == __file__
+
+
+def test_flags_are_true_or_false(tmp_path):
+    for call in (lambda: exchange.save(cylstm.LSTM(3, 5), tmp_path / "m.json", state_dict="False"),
+                 lambda: exchange.read({}, format="pytorch", last=0)):  # fmt: skip
+        with pytest.raises(TypeError, match=r"^(state_dict|last): expected True or False, got (str 'False'|int 0)"):
+            call()

@@ -68,7 +68,7 @@ MODELS = {
     "deep": dict(output_size=4, num_layers=3, head_bias=False),
     "double": dict(output_size=1, loss="binary_cross_entropy", dtype="float64", num_layers=2),
     "dense": dict(output_size=2, loss="mse", before=[cylstm.Dense(4 + n, name) for n, name in enumerate(ACTIVATIONS)],
-                  after=[cylstm.Dense(5, "tanh", bias=False, dropout=0.5)]),
+                  after=[cylstm.Dense(5, "tanh", bias=False)]),
 }  # fmt: skip
 
 

@@ -81,6 +81,23 @@ def test_a_model_comes_back_to_the_bit(tmp_path, rng):
     assert not again.parameters["head.bias"].any()
 
 
+def test_the_network_decides_what_it_says(rng, tmp_path):
+    """Notes may have come by another format, in which anything can stand."""
+    file, _ = file_of(rng)
+    network = exchange.read(written(tmp_path / "amp.nam", file))
+    network.notes["nam"] |= {"weights": [0.5], "config": {"hidden_size": 9}, "architecture": "WaveNet", "mine": [1]}
+    exchange.write(network, tmp_path / "again.nam")
+    assert json.loads((tmp_path / "again.nam").read_text()) == file | {"mine": [1]}
+    for version in ("0.8.0", 5, None):
+        network.notes["nam"]["version"] = version
+        with pytest.raises(ValueError, match=r"third.nam: version: expected 0.5.0 to 0.7, got"):
+            exchange.write(network, tmp_path / "third.nam")
+    network.notes["nam"] = ["0.5.4"]
+    with pytest.raises(ValueError, match=r"third.nam: notes: expected a dict of what a NAM file says, got list"):
+        exchange.write(network, tmp_path / "third.nam")
+    assert not (tmp_path / "third.nam").exists()
+
+
 def at(*place, value):
     def change(file):
         part = file
@@ -139,6 +156,8 @@ def test_what_nam_has_not_is_not_written(model, message, tmp_path):
 @pytest.mark.parametrize("options, error, message", [
     (dict(sample_rate=0), ValueError, r"sample_rate: expected a number in \(0, inf\), got 0"),
     (dict(sample_rate="48k"), TypeError, "sample_rate: expected a number, got str '48k'"),
+    (dict(metadata=5), TypeError, "metadata: expected a dict, got int 5"),
+    (dict(metadata=["name"]), TypeError, "metadata: expected a dict, got list"),
     (dict(metadata={"when": {1, 2}}), TypeError, r"amp.nam: expected what JSON has, got set"),
     (dict(metadata={"loudness": np.nan}), ValueError, "amp.nam: expected finite numbers, as JSON has no others"),
 ])  # fmt: skip

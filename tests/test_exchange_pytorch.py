@@ -1,5 +1,6 @@
 """PyTorch's state dicts, in memory and as safetensors; torch itself is in tests/others."""
 
+import contextlib
 import json
 import os
 import struct
@@ -77,7 +78,8 @@ def test_a_prefix_chooses(rng, tmp_path):
     path = saved(tmp_path / "two.safetensors", {**a, **b})
     with pytest.raises(ValueError, match=r"two.safetensors: prefix: expected one of 'a.lstm.', 'b.', .* got None"):
         exchange.load(path)
-    network = exchange.read(path, prefix="b.")
+    with pytest.warns(UserWarning, match=r"two.safetensors: left out, as no option names it: a.lstm.bias_hh_l0, .*l0$"):
+        network = exchange.read(path, prefix="b.")
     assert np.array_equal(network.layers[0].directions[0].weight_hh, b["b.weight_hh_l0"])
     assert sorted(network.notes["left_out"]) == sorted(a)
     both, x = exchange.load(path, prefix=["a.lstm.", "b."]), rng.standard_normal((9, 3)).astype("f4")
@@ -88,7 +90,9 @@ def test_a_prefix_chooses(rng, tmp_path):
 def test_the_only_lstm_is_found_deep_inside_and_a_gru_is_none(rng):
     state = lstm_of(rng, 3, 5, prefix="core.")
     gru = {f"gru.{name}_l0": np.ones((15, 5), "f4") for name in ("weight_ih", "weight_hh")}
-    network = exchange.read({"step": 3, "model": {**state, **gru}, "moments": {0: {"m": [1.0]}}}, format="pytorch")
+    file = {"step": 3, "model": {**state, **gru}, "moments": {0: {"m": [1.0]}}}
+    with pytest.warns(UserWarning, match="^state dict: left out, as no option names it: model.gru.weight_ih_l0, "):
+        network = exchange.read(file, format="pytorch")
     assert network.layers[0].hidden_size == 5
     assert network.notes["left_out"] == ["model.gru.weight_ih_l0", "model.gru.weight_hh_l0"]
 
@@ -138,7 +142,13 @@ def test_half_precision_becomes_float32_exactly(rng, tmp_path):
 def test_a_model_comes_back_to_the_bit(name, tmp_path):
     model = random_model(name)
     path = tmp_path / "m.safetensors"
-    exchange.save(model, path, prefix="net.")
+    dropout = any([model.dropout, *(layer.dropout for layer in model.after)])
+    with (
+        pytest.warns(UserWarning, match="as a state dict has no place for it: dropout$")
+        if dropout
+        else contextlib.nullcontext()
+    ):
+        exchange.save(model, path, prefix="net.")
     layers = {"before": {"net.before.0.": "tanh"}, "after": {"net.after.0.": "relu"}} if model.before else {}
     table = {} if model.embedding_size is None else {"embedding": "net.embedding."}
     final = exchange.network_of(model).layers[-1].activation
@@ -228,6 +238,8 @@ WRONG = {
     "shapes": (changed("weight_ih_l0", np.ones((19, 3), F4)), {}, r"weight_ih: expected shape \(20, any\), got \(19"),
     "no head": (dict, {"head": "out."}, "expected a tensor out.weight, got none"),
     "activation": (dict, {"after": {"weight": "swish"}}, r"after\['weight'\]: expected one of 'linear', "),
+    "no head for it": (dict, {"final": "softmax"}, "final: expected linear without a head, .*, got softmax"),
+    "twice": (dict, {"after": {"x.": "relu"}, "head": "x."}, "head: expected another layer than those of after, got"),
     "final": (dict, {"final": "relu"}, "final: expected one of 'linear', 'softmax', 'sigmoid', got str 'relu'"),
 }  # fmt: skip
 
@@ -242,6 +254,44 @@ def test_what_is_wrong_is_said_by_name(name, in_memory, tmp_path, rng):
             exchange.load(state, format="pytorch", **options)
         else:
             exchange.load(saved(tmp_path / "m.safetensors", state), **options)
+
+
+@pytest.mark.parametrize("options, message", [
+    (dict(prefix=5), "prefix: expected text that names begin with, or a list of such, got int 5"),
+    (dict(prefix=[]), "prefix: expected text that names begin with, or a list of such, got list"),
+    (dict(prefix=["a.", 5]), r"prefix\[1\]: expected text that names begin with, got int 5"),
+    (dict(embedding=5), "embedding: expected text that names begin with, got int 5"),
+    (dict(head=b"head."), "head: expected text that names begin with, got bytes"),
+    (dict(before={5: "relu"}), "before: expected text that names begin with, got int 5"),
+    (dict(after=["x."]), "after: expected {prefix: activation}, got list"),
+])  # fmt: skip
+def test_prefixes_are_text(options, message, rng):
+    with pytest.raises(TypeError, match=f"^{message}"):
+        exchange.read(lstm_of(rng, 3, 5), format="pytorch", **options)
+
+
+def test_what_names_begin_with_is_text_where_they_are_written_too(tmp_path):
+    with pytest.raises(TypeError, match=r"^prefix: expected text that names begin with, got int 5"):
+        exchange.save(cylstm.LSTM(3, 5), tmp_path / "l.safetensors", prefix=5)
+    assert not list(tmp_path.iterdir())
+
+
+def layer_of(I, H, ways=1):
+    return Recurrent(tuple(Direction(*arrays((4 * H, I), (4 * H, H), seed=n)) for n in range(ways)))
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".json"])
+@pytest.mark.parametrize("second, message", [
+    (lambda: layer_of(5, 6), "expected hidden units as in the first one, 5, got 6"),
+    (lambda: layer_of(5, 5, 2), "expected directions as in the first one, 1, got 2|expected one direction, as RTN"),
+    (lambda: Recurrent((Direction(*arrays((20, 5), (20, 2)), projection=arrays((2, 5))[0]),)),
+     "expected a projection as in the first one, 0, got 2|expected no projection"),
+])  # fmt: skip
+def test_a_stack_that_no_lstm_of_torch_is_is_not_written(second, message, ending, tmp_path):
+    options = {"state_dict": True} if ending == ".json" else {}
+    with pytest.raises(ValueError, match=f"l{ending}: LSTM layer [01]: {message}"):
+        exchange.write(Network((layer_of(3, 5), second())), tmp_path / f"l{ending}", **options)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("options, message", [

@@ -64,6 +64,27 @@ def test_a_state_dict_in_lists_is_a_model(rng, tmp_path):
     np.testing.assert_allclose(model(x)[0], lstm_layer(x, W, U, b1 + b2) @ V.T + c, rtol=0, atol=1e-6)
 
 
+def test_other_layers_of_a_state_dict_have_any_axes(rng, tmp_path):
+    file = state_file(rng) | {"conv.weight": rng.uniform(-1, 1, (2, 3, 4)).tolist(), "gain": 0.5}
+    with pytest.warns(UserWarning, match="state dict: left out, as no option names it: conv.weight, gain$"):
+        network = exchange.read(written(tmp_path / "m.json", file), head="dense.")
+    assert network.notes == {"left_out": ["conv.weight", "gain"]}
+    assert np.array_equal(network.layers[-1].weight, np.float32(file["dense.weight"]))
+    with pytest.raises(
+        ValueError, match=r"m.json: .*dense layer's weight: expected shape \(any, any\), got \(2, 3, 4\)"
+    ):
+        exchange.read(tmp_path / "m.json", head="conv.")
+
+
+@pytest.mark.parametrize(
+    "value", [[[[1.0], [2.0, 3.0]]], [[[1.0], 2.0]], [[[]]], [[[1.0, "2"]]], [[[[[[[[[1.0]]]]]]]]]]
+)
+def test_what_is_no_tensor_of_a_state_dict_is_refused(value, rng, tmp_path):
+    path = written(tmp_path / "m.json", state_file(rng) | {"conv.weight": value})
+    with pytest.raises(ValueError, match=r"m.json: conv.weight: expected (numbers in at most 8 axes|rows of numbers)"):
+        exchange.read(path)
+
+
 MODELS = {
     "plain": dict(output_size=2, loss="mse"),
     "dense layers": dict(output_size=1, loss="binary_cross_entropy", before=[cylstm.Dense(6, "tanh", bias=False)],

@@ -11,8 +11,8 @@ import numpy as np
 
 __all__ = [
     "as_float_array", "as_generator", "as_ids", "check_finite", "check_lengths", "check_mask", "check_range",
-    "check_resets", "check_state", "describe", "described_with_way", "file_to_write", "folder_to_write", "one_of",
-    "path_name", "plain_array", "positive_int", "real_in", "refuse",
+    "check_resets", "check_state", "describe", "described_with_way", "file_to_write", "flag", "folder_to_write",
+    "one_of", "path_name", "plain_array", "positive_int", "real_in", "refuse",
 ]  # fmt: skip
 
 
@@ -56,6 +56,13 @@ def real_in(name: str, value, low: float, high: float = np.inf, *, open_low=Fals
     return number
 
 
+def flag(name: str, value) -> bool:
+    """True or False. Raises TypeError for anything else: the text "False" would count as true."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False, got {describe(value)}")
+    return bool(value)
+
+
 def one_of(name: str, value, choices):
     """One of a few named choices. Raises ValueError that lists them."""
     if not isinstance(value, str) or value not in choices:
@@ -74,7 +81,16 @@ def as_generator(name: str, seed) -> np.random.Generator:
 
 
 def path_name(name: str, path) -> str:
-    """A path as text. Raises TypeError for anything else, a number of an open file included."""
+    """A path as text. Raises TypeError for anything else, a number of an open file included; ValueError for what no
+    path can have, NUL."""
+    text = path_text(name, path)
+    if "\0" in text:
+        raise ValueError(f"{name}: expected a path, got {describe(text)}")
+    return text
+
+
+def path_text(name, path) -> str:
+    """A path as text, whatever it has in it."""
     try:
         return os.fsdecode(path)
     except TypeError:
@@ -83,7 +99,7 @@ def path_name(name: str, path) -> str:
 
 def file_to_write(name: str, path) -> str:
     """The path, as text, of a file that can stand in a folder that is there. Raises TypeError or ValueError."""
-    path = path_name(name, path)
+    path = path_text(name, path)
     if os.path.isdir(path):
         raise ValueError(f"{name}: expected a file, got the folder {shown_path(path)}")
     try:
@@ -100,7 +116,7 @@ def file_to_write(name: str, path) -> str:
 
 def folder_to_write(name: str, path) -> str:
     """The path, as text, of a folder that is there or can be made. Raises TypeError or ValueError."""
-    path = path_name(name, path)
+    path = path_text(name, path)
     try:
         fits = stat.S_ISDIR(os.stat(path).st_mode)
     except FileNotFoundError:

@@ -11,13 +11,16 @@ from pathlib import Path
 
 from cylstm import exchange
 from cylstm.checks import one_of
-from cylstm.exchange.network import naming
+from cylstm.exchange.network import naming, tell_left_out
 from cylstm.model import Model
 
 __all__ = ["run_convert"]
 
 OURS = "cylstm"  # a model as `Model.save` writes it
 ENDING = ".safetensors"
+KEPT = ("labels", "vocabulary", "dropout")  # what a model of ours has, too
+NUMBERS = ("sample_rate",)  # options
+HANDED_ON = {("rtneural", "read"): ("pytorch", "read")}  # of a state dict in lists
 
 
 def run_convert(args) -> None:
@@ -25,6 +28,8 @@ def run_convert(args) -> None:
     source, target = format_of(args.source, args.read_as, "--from"), format_of(args.target, args.write_as, "--to")
     if os.path.realpath(args.source) == os.path.realpath(args.target):
         raise ValueError(f"IN, OUT: expected different files, got {args.source} twice")
+    if args.raw and (source != OURS or target == OURS):
+        raise ValueError(f"--raw: expected a model of ours and a file of another system, got {source} and {target}")
     reading = options_of(args.reading, source, "read", "--reading")
     writing = options_of(args.writing, target, "write", "--writing")
     with warnings.catch_warnings(record=True) as told:
@@ -38,6 +43,9 @@ def run_convert(args) -> None:
 def convert(args, source, target, reading, writing) -> None:
     if source == OURS:
         model = Model.load(args.source)
+        if target == OURS:  # as it is: no network has its loss, nor a table that is tied
+            model.save(args.target)
+            return
         with naming(args.source):
             network = exchange.network_of(model, probabilities=not args.raw)
     else:
@@ -47,6 +55,7 @@ def convert(args, source, target, reading, writing) -> None:
             model = exchange.model_of(network)
             if not isinstance(model, Model):
                 raise ValueError("expected a dense layer behind the LSTM, a model's head, got none")
+        tell_left_out(args.source, "as a model of ours has no place for it", network, KEPT)
         model.save(args.target)
     else:
         exchange.write(network, args.target, format=target, **writing)
@@ -67,19 +76,38 @@ def format_of(path, given, option) -> str:
 
 
 def options_of(given, format, way, option) -> dict:
-    """{name: value} of NAME=VALUE pairs: numbers, true, false and null as JSON has them, anything else as text."""
-    known = {} if format == OURS else inspect.signature(exchange.way(format, way)).parameters
-    given_already = 1 if way == "read" else 2  # the path; the network and the path
-    known = [name for name, one in known.items() if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD)]
-    known = known[given_already:]
+    """{name: value} of NAME=VALUE pairs, by `value_of`. Raises ValueError for names that a format does not have."""
+    known = {} if format == OURS else defaults_of(format, way)
     found = {}
     for pair in given:
         name, equals, text = pair.partition("=")
         if not equals or name not in known:
             told = f"NAME=VALUE of {', '.join(known)}" if known else f"nothing for {format}, which has no options"
             raise ValueError(f"{option}: expected {told}, got {pair!r}")
-        try:
-            found[name] = json.loads(text)
-        except (RecursionError, ValueError):
-            found[name] = text
+        if name in found:
+            raise ValueError(f"{option}: expected one {name}, got {pair!r} beside another")
+        found[name] = value_of(f"{option} {name}", name, known[name], text)
     return found
+
+
+def defaults_of(format, way) -> dict:
+    """The options of a format by name, each with its default; first those that it hands on to another's."""
+    parameters = inspect.signature(exchange.way(format, way)).parameters
+    known = [one for one in parameters.values() if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    own = {one.name: one.default for one in known[1 if way == "read" else 2 :]}  # behind path, or network and path
+    other = HANDED_ON.get((format, way))
+    return own if other is None else defaults_of(*other) | own
+
+
+def value_of(place, name, default, text):
+    """An option's value: a flag where its default is one, a number of those that are; else null, a list, an object or a
+    text in quotes as JSON has them, and any other text as it stands: an output may be called 1."""
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"{place}: expected true or false, got {text!r}")
+        return text.lower() == "true"
+    try:
+        value = json.loads(text)
+    except (RecursionError, ValueError):
+        return text
+    return text if isinstance(value, (bool, int, float)) and name not in NUMBERS else value

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from cylstm.checks import describe, path_name
-from cylstm.exchange.network import Dense, Network, Recurrent, expect_plain, naming, numbered, parted
+from cylstm.exchange.network import Dense, Network, Recurrent, expect_plain, naming, numbered, parted, tell_left_out
 from cylstm.exchange.pytorch import named_arrays
 from cylstm.tensor_files import write_atomically
 
@@ -120,6 +120,7 @@ def write(network: Network, path, *, name="model") -> None:
     F, REAL = ("f", "float") if network.dtype == np.float32 else ("", "double")
     text = re.sub(r"\b(tanh|exp|expm1|log1p|fabs)F\b", rf"\1{F}", text)
     write_atomically(path, text.replace("REAL", REAL).replace("NAME", name).encode())
+    tell_left_out(path, "as a C header has no place for it", network)
 
 
 def header_of(network, file) -> str:

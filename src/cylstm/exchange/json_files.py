@@ -11,6 +11,8 @@ from cylstm.tensor_files import expect_file, write_atomically
 
 __all__ = ["array_of", "expect_keys", "object_of", "read_object", "write_object"]
 
+MOST_AXES = 8  # of an array
+
 
 def read_object(path) -> dict:
     """The object that a file is. Raises OSError, or ValueError for one that is none."""
@@ -46,21 +48,24 @@ def expect_keys(name: str, value, needed, others=()) -> dict:
 
 
 def array_of(name: str, value, ndim: int, dtype) -> np.ndarray:
-    """Lists of numbers as an array of one or two axes. Raises ValueError for anything else.
+    """Lists of numbers as an array of so many axes. Raises ValueError for anything else.
 
     Each number is looked at before an array is made: a single text among them would make all of them as long.
     """
-    rows = value if ndim == 2 else [value]
-    if (
-        not (isinstance(rows, list) and rows)
-        or not all(isinstance(row, list) and row and len(row) == len(rows[0]) for row in rows)
-        or not all(type(number) in (float, int) for row in rows for number in row)
-    ):
-        told = "a list of numbers" if ndim == 1 else "rows of numbers, all of one length"
+    shape, level = [], [value]
+    for _ in range(ndim):
+        size = len(level[0]) if isinstance(level[0], list) else 0
+        if not size or not all(isinstance(row, list) and len(row) == size for row in level):
+            break
+        shape, level = [*shape, size], [one for row in level for one in row]
+    if len(shape) < ndim or ndim > MOST_AXES or not all(type(number) in (float, int) for number in level):
+        told = {0: "a number", 1: "a list of numbers", 2: "rows of numbers, all of one length"}.get(
+            ndim, f"numbers in at most {MOST_AXES} axes, all rows of one length"
+        )
         raise ValueError(f"{name}: expected {told}, got {describe(value)}")
     try:
         with np.errstate(over="ignore"):
-            array = np.array(value, np.float64).astype(dtype)
+            array = np.array(level, np.float64).astype(dtype).reshape(shape)
     except OverflowError:
         array = np.array([np.inf])
     if not np.isfinite(array).all():

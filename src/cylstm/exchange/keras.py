@@ -6,8 +6,6 @@ Keras's kernels are (I, 4H) and (H, 4H), of the order i, f, c, o, which is ours:
 from __future__ import annotations
 
 import io
-import os
-import stat
 import struct
 import warnings
 import zipfile
@@ -22,8 +20,17 @@ from cylstm.exchange.keras_inferred import inferred
 from cylstm.exchange.keras_layers import Told
 from cylstm.exchange.keras_weights import h5py_or_why, major_of, opened
 from cylstm.exchange.keras_written import CONFIG, METADATA, WEIGHTS, as_archive, as_weights, described
-from cylstm.exchange.network import Dense, Direction, Embedding, Network, Recurrent, naming
-from cylstm.tensor_files import write_atomically
+from cylstm.exchange.network import (
+    Dense,
+    Direction,
+    Embedding,
+    Network,
+    Recurrent,
+    naming,
+    tell_left_out,
+    transposed,
+)
+from cylstm.tensor_files import expect_file, write_atomically
 
 __all__ = ["read", "write"]
 
@@ -45,8 +52,7 @@ def read(path, *, config=None) -> Network:
     """
     path = path_name("path", path)
     h5py_or_why()
-    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
-        raise ValueError(f"{path}: expected a regular file, got a pipe or a device")
+    expect_file(path)
     told = Told()
     with open(path, "rb") as file:
         try:
@@ -147,10 +153,6 @@ def direction_of(layer, part):
     return Direction(*weights, None if bias is None else bias.reshape(2, -1).sum(0))
 
 
-def transposed(array):
-    return np.ascontiguousarray(array.T)
-
-
 def write(network: Network, path) -> None:
     """Write a network as a .keras, which `keras.models.load_model` opens, or as a .weights.h5, for the `load_weights`
     of the equal model. Atomically.
@@ -167,8 +169,7 @@ def write(network: Network, path) -> None:
         content = as_archive(layers, network)
     elif path.lower().endswith(".weights.h5"):
         content = as_weights(layers, network.dtype)
-        if network.notes:
-            warnings.warn(f"{path}: left out, as weights alone are kept: {', '.join(network.notes)}", stacklevel=3)
+        tell_left_out(path, "as weights alone are kept", network, ("dropout",))
     else:
         raise ValueError(f"{path}: expected a name that ends in .keras or .weights.h5, got another; .h5 is only read")
     write_atomically(path, content)

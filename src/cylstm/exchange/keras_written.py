@@ -13,7 +13,7 @@ from cylstm.activations import PLAIN
 from cylstm.checks import describe
 from cylstm.exchange.keras_activations import NAMES, keras_name, written_as
 from cylstm.exchange.keras_weights import h5py_or_why
-from cylstm.exchange.network import Dense, Embedding, Network, Recurrent, unsaid
+from cylstm.exchange.network import Dense, Embedding, Network, Recurrent, expect_network, unsaid
 from cylstm.version import __version__
 
 __all__ = ["CONFIG", "METADATA", "WEIGHTS", "as_archive", "as_weights", "described"]
@@ -46,6 +46,7 @@ class Layer:
 
 def described(network: Network) -> list[Layer]:
     """Keras's layers for a network's, with names as Keras gives them. Raises ValueError for what they do not do."""
+    expect_network(network)
     found = [inputs_of(network)]
     for n, layer in enumerate(network.layers):
         if isinstance(layer, Embedding):

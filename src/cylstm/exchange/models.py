@@ -8,7 +8,7 @@ from dataclasses import fields
 from cylstm import dense
 from cylstm.cell import SUFFIXES
 from cylstm.checks import describe
-from cylstm.exchange.network import WEIGHTS, Dense, Direction, Embedding, Network, Recurrent, parted
+from cylstm.exchange.network import WEIGHTS, Dense, Direction, Embedding, Network, Recurrent, expect_alike, parted
 from cylstm.init import LATER
 from cylstm.lstm import LSTM
 from cylstm.model import Model
@@ -30,8 +30,7 @@ def model_of(network: Network) -> Model | LSTM:
     """
     table, before, recurrent, after = parted(network)
     first = recurrent[0]
-    for n, layer in enumerate(recurrent):
-        check_like_the_first(n, layer, first, last=n == len(recurrent) - 1)
+    expect_alike(recurrent)
     options = {"num_layers": len(recurrent), "bidirectional": len(first.directions) == 2, "coupled": first.coupled,
                "cell_clip": first.cell_clip, "activations": first.activations, "gate_clip": first.gate_clip,
                "peepholes": first.directions[0].peephole is not None, "reverse": first.reverse,
@@ -79,22 +78,6 @@ def described(notes, activation):
     if vocabulary is not None and not isinstance(vocabulary, str):
         raise ValueError(f"vocabulary: expected JSON, got {describe(vocabulary)}")
     return {"labels": labels, "vocabulary": None if vocabulary is None else Vocabulary.from_json(vocabulary)}
-
-
-def check_like_the_first(n, layer, first, last):
-    """ValueError where the layers of a stack differ in what one `LSTM` has only once."""
-    alike = {"hidden units": lambda one: one.hidden_size, "directions": lambda one: len(one.directions),
-             "coupled gates": lambda one: one.coupled, "a clip of cells": lambda one: one.cell_clip,
-             "activations": lambda one: one.activations, "a clip of gates": lambda one: one.gate_clip,
-             "a reverse direction alone": lambda one: one.reverse, "a projection": lambda one: one.proj_size,
-             "peepholes": lambda one: [way.peephole is not None for way in one.directions]}  # fmt: skip
-    for what, of in alike.items():
-        if of(layer) != of(first):
-            raise ValueError(f"LSTM layer {n}: expected {what} as in the first one, {of(first)}, got {of(layer)}")
-    if layer.last and not last:
-        raise ValueError(
-            f"LSTM layer {n}: expected the outputs of all steps for the layer behind it, got the last ones"
-        )
 
 
 def begins_with_numbers(layer):

@@ -8,16 +8,28 @@ Source: NAM/lstm.cpp of github.com/sdatkinson/NeuralAmpModelerCore, nam/models/r
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import numpy as np
 
 from cylstm.checks import describe, one_of, path_name, positive_int, real_in
 from cylstm.exchange.json_files import array_of, expect_keys, read_object, write_object
-from cylstm.exchange.network import Dense, Direction, Network, Recurrent, expect_plain, naming, parted
+from cylstm.exchange.network import (
+    Dense,
+    Direction,
+    Network,
+    Recurrent,
+    expect_network,
+    expect_plain,
+    naming,
+    parted,
+    tell_left_out,
+)
 
 __all__ = ["read", "write"]
 
 NEEDED = "version", "architecture", "config", "weights"
+OF_NETWORK = "architecture", "config", "weights"  # what the network decides
 SIZES = "input_size", "hidden_size", "num_layers"
 CHANNELS = "in_channels", "out_channels"
 VERSION = "0.5.4"  # that of files written here; an LSTM's are the same in each since 0.5.0, in which it came
@@ -47,7 +59,7 @@ def read(path, *, dtype="float32") -> Network:
         needed = 4 * H * (I + H + 1) + 2 * H + (L - 1) * (4 * H * (2 * H + 1) + 2 * H) + O * (H + 1)
         if len(weights) != needed:
             raise ValueError(f"weights: expected {needed} numbers for {describe(file['config'])}, got {len(weights)}")
-        notes = {key: value for key, value in file.items() if key not in ("architecture", "config", "weights")}
+        notes = {key: value for key, value in file.items() if key not in OF_NETWORK}
         return Network(layers_of(weights, I, H, L, O), {"nam": notes})
 
 
@@ -94,18 +106,15 @@ def write(network: Network, path, *, sample_rate=None, metadata=None) -> None:
 
     sample_rate : of the sound, in Hz; None: that of `notes["nam"]`.
     metadata : {"name": ..., "gear_type": ..., ...}; None: that of `notes["nam"]`.
+    What else `notes["nam"]` has goes into the file beside what the network says.
 
     Raises OSError, TypeError, or ValueError for what NAM has not: an embedding, dense layers beside one linear head,
     both directions, variants of the cell, layers of unequal width, weights that are not finite.
     """
     path = path_name("path", path)
-    notes = {"version": VERSION, **network.notes.get("nam", {"metadata": {}})}
-    if sample_rate is not None:
-        rate = real_in("sample_rate", sample_rate, 0, open_low=True)
-        notes["sample_rate"] = int(rate) if rate.is_integer() else rate
-    if metadata is not None:
-        notes["metadata"] = dict(metadata)
+    expect_network(network)
     with naming(path):
+        notes = notes_of(network, sample_rate, metadata)
         recurrent, head = checked(network)
         O, H = head.weight.shape
         I = recurrent[0].directions[0].weight_ih.shape[1]
@@ -117,6 +126,24 @@ def write(network: Network, path, *, sample_rate=None, metadata=None) -> None:
         weights = [number for part in parts for number in part.tolist()]
     first = {key: notes.pop(key) for key in ("version", "metadata") if key in notes}
     write_object(path, {**first, "architecture": "LSTM", "config": config, "weights": weights, **notes})
+    tell_left_out(path, "as NAM has no place for it", network, ("nam",))
+
+
+def notes_of(network, sample_rate, metadata):
+    """What a file says beside the network: what was noted of another one, and what is given."""
+    noted = network.notes.get("nam", {"metadata": {}})
+    if not isinstance(noted, dict):
+        raise ValueError(f"notes: expected a dict of what a NAM file says, got {describe(noted)}")
+    notes = {"version": VERSION} | {key: value for key, value in noted.items() if key not in OF_NETWORK}
+    check_version(notes["version"])
+    if sample_rate is not None:
+        rate = real_in("sample_rate", sample_rate, 0, open_low=True)
+        notes["sample_rate"] = int(rate) if rate.is_integer() else rate
+    if metadata is not None:
+        if not isinstance(metadata, Mapping):
+            raise TypeError(f"metadata: expected a dict, got {describe(metadata)}")
+        notes["metadata"] = dict(metadata)
+    return notes
 
 
 def checked(network):

@@ -7,7 +7,9 @@ Orders are ours: gates i, f, g, o, weights (outputs, inputs), one bias per gate.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from dataclasses import dataclass, field, fields
+from itertools import islice
 
 import numpy as np
 
@@ -15,8 +17,8 @@ from cylstm.activations import ACTIVATIONS
 from cylstm.checks import describe
 
 __all__ = [
-    "WEIGHTS", "Dense", "Direction", "Embedding", "Network", "Recurrent", "expect_plain", "naming", "numbered",
-    "parted", "short", "unsaid",
+    "WEIGHTS", "Dense", "Direction", "Embedding", "Network", "Recurrent", "expect_alike", "expect_network",
+    "expect_plain", "naming", "numbered", "parted", "short", "shown", "tell_left_out", "transposed", "unsaid",
 ]  # fmt: skip
 
 
@@ -132,18 +134,31 @@ class Network:
     notes: dict = field(default_factory=dict)
 
     def __post_init__(self):
+        if not isinstance(self.notes, dict):
+            raise TypeError(f"notes: expected a dict, got {describe(self.notes)}")
+        if not isinstance(self.layers, (tuple, list)):
+            raise TypeError(f"layers: expected a tuple of layers, got {describe(self.layers)}")
+        if not self.layers:
+            raise ValueError("network: expected layers, got none")
+        object.__setattr__(self, "layers", tuple(self.layers))
         width = None
         for n, layer in enumerate(self.layers):
             if isinstance(layer, Embedding):
                 if n:
                     raise ValueError(f"layer {n}: expected an embedding first of all layers, got one behind others")
-            else:
+            elif isinstance(layer, (Dense, Recurrent)):
                 inputs = (layer.directions[0].weight_ih if isinstance(layer, Recurrent) else layer.weight).shape[1]
                 if width is not None and inputs != width:
                     raise ValueError(
                         f"layer {n}: expected {width} inputs, as many as the layer before it gives, got {inputs}"
                     )
+            else:
+                raise TypeError(f"layer {n}: expected an Embedding, Dense or Recurrent, got {describe(layer)}")
             width = layer.width
+        for n, layer in enumerate([one for one in self.layers if isinstance(one, Recurrent)][:-1]):
+            if layer.last:
+                told = "the outputs of all steps for the layer behind it, got the last ones"
+                raise ValueError(f"LSTM layer {n}: expected {told}")
 
     @property
     def dtype(self) -> np.dtype:
@@ -199,6 +214,23 @@ def naming(path):
         raise ValueError(start + str(error).removeprefix(start)) from None
 
 
+def tell_left_out(path, why: str, network, kept=()) -> None:
+    """Warns of notes, and of "dropout", that a file has no place for, unless they are kept. Weights that were not read,
+    `notes["left_out"]`, were told by who did not read them."""
+    dropout = any(getattr(layer, "dropout", 0) for layer in network.layers)
+    names = [*map(str, network.notes), *(["dropout"] if dropout else [])]
+    names = [name for name in names if name not in ("left_out", *kept)]
+    if names:
+        warnings.warn(f"{path}: left out, {why}: {shown(names)}", stacklevel=4)
+
+
+def shown(names) -> str:
+    """Some of several names, which may be a stranger's, in a line."""
+    text = ", ".join(islice(names, 8))
+    text = "".join(one if one.isprintable() else repr(one)[1:-1] for one in text[:300])
+    return text if len(names) <= 8 and len(text) < 300 else f"{text}, ..."
+
+
 def unsaid(part, said):
     """(field, value) of what a part of a network has beside the fields that are said: each that is not as by default. A
     peephole or a first state of zeros is as none."""
@@ -226,8 +258,29 @@ def expect_plain(format: str, recurrent, known=()) -> None:
                 )
 
 
+def expect_alike(recurrent) -> None:
+    """ValueError where the layers of a stack differ in what one `LSTM`, ours or torch's, has only once."""
+    alike = {"hidden units": lambda one: one.hidden_size, "directions": lambda one: len(one.directions),
+             "coupled gates": lambda one: one.coupled, "a clip of cells": lambda one: one.cell_clip,
+             "activations": lambda one: one.activations, "a clip of gates": lambda one: one.gate_clip,
+             "a reverse direction alone": lambda one: one.reverse, "a projection": lambda one: one.proj_size,
+             "peepholes": lambda one: [way.peephole is not None for way in one.directions]}  # fmt: skip
+    for n, layer in enumerate(recurrent):
+        for what, of in alike.items():
+            if of(layer) != of(recurrent[0]):
+                told = f"{what} as in the first one, {of(recurrent[0])}"
+                raise ValueError(f"LSTM layer {n}: expected {told}, got {of(layer)}")
+
+
+def expect_network(network) -> None:
+    if not isinstance(network, Network):
+        raise TypeError(f"network: expected a Network (network_of(model) is one), got {describe(network)}")
+
+
 def parted(network):
-    """The layers of a network by their place in a model: embedding or None, dense layers, LSTM layers, dense layers."""
+    """The layers of a network by their place in a model: embedding or None, dense layers, LSTM layers, dense layers.
+    Raises TypeError for what is no network, ValueError for one without an LSTM or with several stacks of them."""
+    expect_network(network)
     layers = list(network.layers)
     table = layers.pop(0) if layers and isinstance(layers[0], Embedding) else None
     places = [n for n, layer in enumerate(layers) if isinstance(layer, Recurrent)]
@@ -236,6 +289,11 @@ def parted(network):
     if places != list(range(places[0], places[-1] + 1)):
         raise ValueError("network: expected LSTM layers one behind the other, got a dense layer between two of them")
     return table, layers[: places[0]], layers[places[0] : places[-1] + 1], layers[places[-1] + 1 :]
+
+
+def transposed(array):
+    """As it lies in memory, too."""
+    return np.ascontiguousarray(array.T)
 
 
 def arrays_of(layer):

@@ -16,6 +16,7 @@ import numpy as np
 
 from cylstm.checks import path_name
 from cylstm.exchange.protobuf import FOUR, Truncated, fields, floats_of, integers_of, signed, text_of
+from cylstm.tensor_files import expect_file
 
 __all__ = ["DOUBLE", "FLOAT", "INT32", "INT64", "TYPES", "File", "Given", "Node", "Tensor", "read_file"]
 
@@ -132,8 +133,7 @@ class File:
 def read_file(path) -> File:
     """What a file says. Raises OSError, or ValueError for one that is truncated or none at all."""
     path = path_name("path", path)
-    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
-        raise ValueError(f"{path}: expected a regular file, got a pipe or a device")
+    expect_file(path)
     content = Path(path).read_bytes()
     file = File(path, len(content))
     graphs = 0

@@ -11,15 +11,16 @@ import contextlib
 import json
 import re
 import struct
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import count, islice, takewhile
+from itertools import count, takewhile
 
 import numpy as np
 
 from cylstm.activations import as_activation
 from cylstm.cell import SUFFIXES
-from cylstm.checks import describe, one_of, path_name, plain_array
+from cylstm.checks import describe, flag, one_of, path_name, plain_array
 from cylstm.exchange.network import (
     WEIGHTS,
     Dense,
@@ -27,9 +28,12 @@ from cylstm.exchange.network import (
     Embedding,
     Network,
     Recurrent,
+    expect_alike,
     expect_plain,
     naming,
     parted,
+    shown,
+    tell_left_out,
 )
 from cylstm.tensor_files import expect_file, open_safetensors, write_atomically
 
@@ -49,17 +53,12 @@ class States:
     def array(self, name: str) -> np.ndarray:
         """float32 or float64, of float16 and bfloat16 the same numbers. Raises ValueError where there is none."""
         if name not in self.shapes:
-            raise ValueError(f"expected a tensor {name}, got none among {self.names()}")
+            raise ValueError(f"expected a tensor {name}, got none among {shown(self.shapes)}")
         self.taken.add(name)
         return self.get(name)
 
     def optional(self, name: str) -> np.ndarray | None:
         return self.array(name) if name in self.shapes else None
-
-    def names(self) -> str:
-        """Some of them, to be shown."""
-        text = ", ".join(islice(self.shapes, 8))
-        return text if len(self.shapes) <= 8 and len(text) <= 300 else f"{text[:300]}, ..."
 
 
 # --- in ---------------------------------------------------------------------------------------------------------------
@@ -81,16 +80,26 @@ def read(
     final : what comes behind that, "linear", "softmax" or "sigmoid".
     last : whether only the final state goes on behind the LSTM, of both directions, as `h_n` has it.
 
-    Weights of float16 and bfloat16 become float32, exactly. `notes["left_out"]` has the names that were not asked for.
+    Weights of float16 and bfloat16 become float32, exactly. `notes["left_out"]` has the names that were not asked
+    for, which a warning tells, too.
     Raises OSError, ImportError, TypeError, or ValueError: two LSTMs and no prefix, a name that is not there, weights
     that are no floating-point numbers or do not fit together.
     """
     told = "state dict" if isinstance(source, Mapping) else path_name("source", source)
     one_of("final", final, ("linear", "softmax", "sigmoid"))
+    flag("last", last)
+    prefixes = prefixes_of(prefix)
     before, after = named_layers("before", before), named_layers("after", after)
-    after |= {} if head is None else {head: final}
+    if head is None and final != "linear":
+        raise ValueError(f"final: expected linear without a head, behind which it comes, got {final}")
+    if head is not None:
+        if as_prefix("head", head) in after:
+            raise ValueError(f"head: expected another layer than those of after, got {head!r}")
+        after[head] = final
+    if embedding is not None:
+        as_prefix("embedding", embedding)
     with naming(told), opened(source) as states:
-        prefixes = [prefix_of(states)] if prefix is None else [prefix] if isinstance(prefix, str) else list(prefix)
+        prefixes = prefixes or [prefix_of(states)]
         recurrent = [layer for start in prefixes for layer in lstm_layers(states, start)]
         if last and recurrent:
             recurrent[-1] = Recurrent(recurrent[-1].directions, last=True)
@@ -98,7 +107,25 @@ def read(
         layers += [dense_layer(states, *one) for one in before.items()]
         layers += recurrent + [dense_layer(states, *one) for one in after.items()]
         left_out = [name for name in states.shapes if name not in states.taken]
-        return Network(tuple(layers), {"left_out": left_out} if left_out else {})
+        network = Network(tuple(layers), {"left_out": left_out} if left_out else {})
+    if left_out:
+        warnings.warn(f"{told}: left out, as no option names it: {shown(left_out)}", stacklevel=3)
+    return network
+
+
+def as_prefix(name, value) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected text that names begin with, got {describe(value)}")
+    return value
+
+
+def prefixes_of(given) -> list[str]:
+    """Those of several LSTMs one behind the other, or of one; none where it is to be found."""
+    if given is None or isinstance(given, str):
+        return [] if given is None else [given]
+    if not isinstance(given, (list, tuple)) or not given:
+        raise TypeError(f"prefix: expected text that names begin with, or a list of such, got {describe(given)}")
+    return [as_prefix(f"prefix[{n}]", one) for n, one in enumerate(given)]
 
 
 def named_layers(name, given) -> dict:
@@ -106,7 +133,7 @@ def named_layers(name, given) -> dict:
     if given is not None and not isinstance(given, Mapping):
         raise TypeError(f"{name}: expected {{prefix: activation}}, got {describe(given)}")
     return {
-        start: value if value == "softmax" else as_activation(f"{name}[{start!r}]", value)
+        as_prefix(name, start): value if value == "softmax" else as_activation(f"{name}[{start!r}]", value)
         for start, value in (given or {}).items()
     }
 
@@ -119,7 +146,7 @@ def prefix_of(states) -> str:
         if match and len(shape) == 2 and (shape[0] == 4 * shape[1] or f"{match[1]}weight_hr_l0" in states.shapes):
             found.append(match[1])
     if not found:
-        raise ValueError(f"expected an LSTM's weight_hh_l0 (4*H, H), got none among {states.names()}")
+        raise ValueError(f"expected an LSTM's weight_hh_l0 (4*H, H), got none among {shown(states.shapes)}")
     if len(found) > 1:
         raise ValueError(f"prefix: expected one of {', '.join(map(repr, found))}, as there are several LSTMs, got None")
     return found[0]
@@ -280,9 +307,12 @@ def named_arrays(network: Network, names=("weight_ih", "weight_hh", "bias", "pro
 def state_dict(network: Network, prefix="") -> dict[str, np.ndarray]:
     """A network's weights as torch's modules have them: `bias_ih`, and zeros for `bias_hh`.
 
-    Raises ValueError for a cell that `torch.nn.LSTM` has not, and for a state that its sequences begin with.
+    Raises ValueError for a cell that `torch.nn.LSTM` has not, layers of different sizes, and a state that sequences
+    begin with.
     """
-    expect_plain("torch.nn.LSTM", parted(network)[2], known=("directions", "last", "projection"))
+    recurrent = parted(network)[2]
+    expect_plain("torch.nn.LSTM", recurrent, known=("directions", "last", "projection"))
+    expect_alike(recurrent)
     found = {}
     for name, array in named_arrays(network).items():
         bias = re.fullmatch(r"((?:lstm\.)?)bias(_l.*)", name)
@@ -306,6 +336,8 @@ def write(network: Network, path, prefix="") -> None:
     path = path_name("path", path)
     if path.lower().endswith((".pt", ".pth")):
         raise ValueError(f"{path}: expected a name that ends in .safetensors, got one of a file that torch.save writes")
+    as_prefix("prefix", prefix)
     with naming(path):
         arrays = {name: np.ascontiguousarray(array) for name, array in state_dict(network, prefix).items()}
     write_atomically(path, save(arrays, metadata={"format": "pt"}))
+    tell_left_out(path, "as a state dict has no place for it", network)

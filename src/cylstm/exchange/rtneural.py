@@ -12,10 +12,20 @@ from dataclasses import replace
 
 import numpy as np
 
-from cylstm.checks import describe, one_of, path_name
+from cylstm.checks import describe, flag, one_of, path_name
 from cylstm.exchange import pytorch
 from cylstm.exchange.json_files import array_of, expect_keys, read_object, write_object
-from cylstm.exchange.network import Dense, Direction, Network, Recurrent, expect_plain, naming, parted
+from cylstm.exchange.network import (
+    Dense,
+    Direction,
+    Network,
+    Recurrent,
+    expect_plain,
+    naming,
+    parted,
+    tell_left_out,
+    transposed,
+)
 
 __all__ = ["read", "write"]
 
@@ -51,12 +61,20 @@ def read(path, *, dtype="float32", **options) -> Network:
 
 
 def of_state_dict(file, dtype):
-    """Arrays by name, of what is lists of numbers."""
+    """Arrays by name, of what is numbers or lists of them, in lists or not: another layer's tensors have any axes."""
     return {
-        name: array_of(name, value, 2 if isinstance(value[0], list) else 1, dtype)
+        name: array_of(name, value, axes_of(value), dtype)
         for name, value in file.items()
-        if isinstance(value, list) and value
+        if type(value) in (float, int) or (isinstance(value, list) and value)
     }
+
+
+def axes_of(value) -> int:
+    """The depth of lists within lists."""
+    axes = 0
+    while isinstance(value, list) and value:
+        value, axes = value[0], axes + 1
+    return axes
 
 
 def listed(name, value):
@@ -111,10 +129,6 @@ def expect_number(weights, low, high):
         raise ValueError(f"weights: expected {low} or {high} arrays, got {len(weights)}")
 
 
-def transposed(array):
-    return np.ascontiguousarray(array.T)
-
-
 def write(network: Network, path, *, state_dict=False) -> None:
     """Write JSON that RTNeural reads, atomically; numbers are written in full.
 
@@ -125,6 +139,7 @@ def write(network: Network, path, *, state_dict=False) -> None:
     cell, a first state, a network that gives its last output only, other activations, weights that are not finite.
     """
     path = path_name("path", path)
+    flag("state_dict", state_dict)
     with naming(path):
         table, before, recurrent, _ = parted(network)
         if table is not None:
@@ -136,6 +151,7 @@ def write(network: Network, path, *, state_dict=False) -> None:
             first = (before[0].weight if before else recurrent[0].directions[0].weight_ih).shape[1]
             value = {"in_shape": [None, None, first], "layers": [layer_to_write(one) for one in network.layers]}
     write_object(path, value)
+    tell_left_out(path, "as RTNeural has no place for it", network)
 
 
 def layer_to_write(layer):
