@@ -2,6 +2,7 @@
 
 import io
 import json
+import struct
 import zipfile
 
 import h5py
@@ -52,6 +53,9 @@ CHANGES = {
                r"expected as many bytes as \(1073741824, 16\) takes, got 0"),
     "claims, of zeros": (lambda root: replaced(root, KERNEL, data=np.zeros((1 << 18, 16), "f4"), compression="gzip",
                                                chunks=(1 << 18, 16)), "expected as many bytes as"),
+    "a chunk claims": (lambda root: replaced(root, KERNEL, data=np.zeros((2, 16), "f4"), compression="gzip",
+                                             maxshape=(None, 16), chunks=(1 << 19, 16)),
+                       r"expected as many bytes as a chunk of \(524288, 16\) takes"),
     "never written": (lambda root: replaced(root, KERNEL, shape=(2, 16), dtype="f4"), "takes, got 0"),
     "whole numbers": (lambda root: replaced(root, KERNEL, data=np.ones((2, 16), "i8")), "real numbers, got int64"),
     "texts": (lambda root: replaced(root, KERNEL, data=["a", "b"]), "expected real numbers, got object"),
@@ -121,6 +125,42 @@ def old_file() -> bytes:
     return weights(content)
 
 
+def variable(rows, kind):
+    found = np.empty(len(rows), object)
+    found[:] = [np.array(row, kind) for row in rows]
+    return found.astype(h5py.vlen_dtype(np.dtype(kind)))
+
+
+def descriptors(content, length):
+    """Where texts of this length are spoken of: the length, an address of the global heap and a number in there."""
+    at = content.find(struct.pack("<I", length))
+    while at >= 0:
+        address = int.from_bytes(content[at + 4 : at + 12], "little")
+        if content[address : address + 4] == b"GCOL":
+            yield at
+        at = content.find(struct.pack("<I", length), at + 1)
+
+
+def claiming(name, length):
+    """A file with a text that is said to be longer than it is: libhdf5 allocates as much."""
+    value = "x" * 777 if name == "keras_version" else ["y" * 777, "lstm"]
+    content = bytearray(attribute(name, value))
+    (at,) = descriptors(content, 777)
+    content[at : at + 4] = struct.pack("<I", length)
+    return bytes(content)
+
+
+def one_text_often():
+    """Of 999 texts, each is said to be the configuration."""
+    content = bytearray(attribute("layer_names", np.array([f"{n:013}" for n in range(999)], object)))
+    (one,) = descriptors(content, len(json.dumps(CONFIG)))
+    places = list(descriptors(content, 13))
+    assert len(places) == 999
+    for at in places:
+        content[at : at + 16] = content[one : one + 16]
+    return bytes(content)
+
+
 def long_names() -> bytes:
     file = io.BytesIO()
     with h5py.File(file, "w", libver="latest") as root:
@@ -130,7 +170,13 @@ def long_names() -> bytes:
 
 OLD = {
     "roles": (old_file, "lstm: expected kernel, recurrent_kernel, bias, got x"),
-    "numbers": (lambda: attribute("layer_names", np.arange(3)), "layer_names: expected names, got list"),
+    "numbers": (lambda: attribute("layer_names", np.arange(3)), r"layer_names: expected names, got int64 \(3,\)"),
+    "lists": (lambda: attribute("layer_names", [["lstm"], ["dense"]]), "lstm: expected kernel, recurrent_kernel, bias"),
+    "variable numbers": (lambda: attribute("layer_names", variable([[1, 2], [3]], "i4")),
+                         "layer_names: expected names, got object"),
+    "a long text": (lambda: claiming("keras_version", 1 << 28), r"keras_version: expected one text, got object \(\)"),
+    "long texts": (lambda: claiming("layer_names", 1 << 28), "layer_names: expected at most 65536 bytes in one"),
+    "one text many times": (one_text_often, "layer_names: expected at most 65536 bytes in one attribute"),
     "other layers": (lambda: attribute("layer_names", np.array(["a", "b"], "S")), "lstm: expected weights of"),
     "too many": (long_names, "layer_names: expected at most 65536 bytes in one attribute"),
     "version": (lambda: attribute("keras_version", 3), "keras_version: expected text, got"),

@@ -13,6 +13,7 @@ import re
 import numpy as np
 
 from cylstm.checks import describe
+from cylstm.exchange.keras_attributes import text_lengths
 from cylstm.exchange.keras_layers import Planned
 
 __all__ = ["Weights", "h5py_or_why", "major_of", "opened"]
@@ -51,7 +52,7 @@ def opened(file):
         root = h5py.File(file, "r")
     try:
         with damage():
-            weights = Weights(h5py, root, size)
+            weights = Weights(h5py, root, file, size)
         yield weights
     finally:
         with contextlib.suppress(Exception):  # of a damaged file, which was told
@@ -61,8 +62,8 @@ def opened(file):
 class Weights:
     """An open file. `old`: whether layers are named, in attributes, else they are numbered by class."""
 
-    def __init__(self, h5py, root, size):
-        self.h5py, self.root, self.size = h5py, root, size
+    def __init__(self, h5py, root, file, size):
+        self.h5py, self.root, self.file, self.size = h5py, root, file, size
         self.left = size  # bytes that are not yet any layer's
         self.top = self.group(root, "model_weights") if "model_weights" in root else root
         self.old = "layer_names" in self.top.attrs or "layer_names0" in self.top.attrs
@@ -88,26 +89,34 @@ class Weights:
         if name not in group.attrs:
             return None
         claim = group.attrs.get_id(name)
-        if claim.shape != () or claimed_bytes(claim) > self.size:
+        if claim.shape != () or self.bytes_of_texts(group, name, claim, "text") > self.size:
             raise ValueError(f"{name}: expected one text, got {claim.dtype} {describe_shape(claim.shape)}")
         value = group.attrs[name]
-        value = value.decode("utf-8") if isinstance(value, bytes) else value
-        if not isinstance(value, str):
-            raise ValueError(f"{name}: expected text, got {describe(value)}")
-        return value
+        return value.decode("utf-8") if isinstance(value, bytes) else value
 
     def names(self, group, name) -> list[str]:
         """An attribute that lists names, in pieces where it was too long for one."""
         pieces = [name] if name in group.attrs else []
         while pieces[:1] != [name] and f"{name}{len(pieces)}" in group.attrs:
             pieces.append(f"{name}{len(pieces)}")
-        if any(claimed_bytes(group.attrs.get_id(piece)) > MOST_OF_A_LIST for piece in pieces):
-            raise ValueError(f"{name}: expected at most {MOST_OF_A_LIST} bytes in one attribute, got more")
-        found = [one for piece in pieces for one in np.atleast_1d(group.attrs[piece]).tolist()]
-        found = [one.decode("utf-8") if isinstance(one, bytes) else one for one in found]
-        if not all(isinstance(one, str) for one in found):
-            raise ValueError(f"{name}: expected names, got {describe(found)}")
-        return found
+        found = []
+        for piece in pieces:
+            claim = group.attrs.get_id(piece)
+            if claim.shape is not None and 0 in claim.shape:  # of any type
+                continue
+            if self.bytes_of_texts(group, piece, claim, "names") > MOST_OF_A_LIST:
+                raise ValueError(f"{name}: expected at most {MOST_OF_A_LIST} bytes in one attribute, got more")
+            found += np.ravel(group.attrs[piece]).tolist()
+        return [one.decode("utf-8") if isinstance(one, bytes) else one for one in found]
+
+    def bytes_of_texts(self, group, name, claim, expected) -> int:
+        """How many bytes reading an attribute takes. ValueError for one that is no texts."""
+        kind = None if claim.shape is None else self.h5py.check_string_dtype(claim.dtype)
+        if kind is None:
+            raise ValueError(f"{name}: expected {expected}, got {claim.dtype} {describe_shape(claim.shape)}")
+        if kind.length is not None:
+            return claimed_bytes(claim)
+        return sum(text_lengths(self.file, self.h5py, group, name, math.prod(claim.shape)))
 
     # --- what stands where --------------------------------------------------------------------------------------------
 
@@ -135,9 +144,10 @@ class Weights:
         if dataset.dtype not in (np.float16, np.float32, np.float64):
             raise ValueError(f"{name}: expected real numbers, got {dataset.dtype}")
         shape, stored = dataset.shape, dataset.id.get_storage_size()
-        claimed = claimed_bytes(dataset)
-        if not stored or not claimed or claimed > MOST_EXPANSION * stored + SMALL:
-            raise ValueError(f"{name}: expected as many bytes as {describe_shape(shape)} takes, got {stored}")
+        claimed, chunk = claimed_bytes(dataset), math.prod(dataset.chunks or ()) * dataset.dtype.itemsize
+        if not stored or not claimed or max(claimed, chunk) > MOST_EXPANSION * stored + SMALL:
+            told = f"a chunk of {describe_shape(dataset.chunks)}" if chunk > claimed else describe_shape(shape)
+            raise ValueError(f"{name}: expected as many bytes as {told} takes, got {stored}")
         return shape
 
     def read(self, dataset, expected) -> np.ndarray:
@@ -244,7 +254,7 @@ def major_of(version: str) -> int:
 
 
 def claimed_bytes(what) -> int:
-    """Bytes that a dataset or an attribute says it has, of texts those of pointers to them."""
+    """Bytes that a dataset, or an attribute of no variable length, says it has."""
     return 0 if what.shape is None else math.prod(what.shape) * what.dtype.itemsize
 
 
