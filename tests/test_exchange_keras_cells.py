@@ -1,8 +1,11 @@
 """Keras's files with other activations, of cells and of dense layers: each by the formula of the file's version."""
 
+import zipfile
+
+import h5py
 import numpy as np
 import pytest
-from keras_by_hand import archive, arrays, by_layers, dense, layer, lstm, old, sequential
+from keras_by_hand import archive, arrays, by_layers, dense, layer, lstm, old, sequential, weights
 
 import cylstm
 from cylstm import exchange
@@ -63,6 +66,67 @@ def test_both_directions(tmp_path):
                for way in ("forward", "backward") for name, array in arrays(lstm=(2, 4)).items()}  # fmt: skip
     path = archive(tmp_path / "m.keras", sequential(layer("Bidirectional", name="both", layer=one)), content)
     assert exchange.load(path).cell.activations == (("hard_sigmoid", 1 / 6, 0.5), "relu", "relu")
+
+
+def without_version(path, kind, config):
+    """A file that does not say by which version of Keras it was written, and what else reading it takes."""
+    if kind == "archive":
+        with zipfile.ZipFile(archive(path / "whole.keras", config, CONTENT)) as whole:
+            parts = {name: whole.read(name) for name in whole.namelist() if name != "metadata.json"}
+        with zipfile.ZipFile(path / "m.keras", "w") as less:
+            for name, part in parts.items():
+                less.writestr(name, part)
+        return path / "m.keras", {}
+    if kind == "weights":
+        (path / "m.weights.h5").write_bytes(weights(CONTENT))
+        return path / "m.weights.h5", {"config": config}
+    old(path / "m.h5", None if kind == "old, of another config" else config, by_layers(CONTENT))
+    with h5py.File(path / "m.h5", "r+") as root:
+        if kind == "old":
+            del root["model_weights"].attrs["keras_version"]
+        else:  # those of a model that may be another version's
+            root.move("model_weights", "x")
+            for name in list(root["x"]):
+                root.move(f"x/{name}", name)
+            for name, value in root["x"].attrs.items():
+                root.attrs[name] = value
+            del root["x"]
+    return path / "m.h5", {} if kind == "old" else {"config": config}
+
+
+@pytest.mark.parametrize("kind", ["archive", "old", "weights", "old, of another config"])
+def test_a_version_that_no_file_says_is_asked_for(kind, tmp_path):
+    plain = sequential(lstm(4), dense(3), dense(2, "dense_1"))
+    path, options = without_version(tmp_path, kind, plain)
+    assert len(exchange.read(path, **options).layers) == 3  # where it does not matter
+    config = sequential(lstm(4), dense(3, activation="hard_sigmoid"), dense(2, "dense_1"))
+    path, options = without_version(tmp_path, kind, config)
+    with pytest.raises(
+        ValueError, match="dense: expected version= 2 or 3, as hard_sigmoid is another function in each"
+    ):
+        exchange.read(path, **options)
+    for version, ours in ((2, "hard_sigmoid"), ("3", ("hard_sigmoid", 1 / 6, 0.5))):
+        assert exchange.read(path, version=version, **options).layers[1].activation == ours
+        if "config" in options:
+            told = {"config": config | {"keras_version": f"{version}.4.1-tf"}}
+            assert exchange.read(path, **told).layers[1].activation == ours
+
+
+@pytest.mark.parametrize("version", ["4.0.0", "30.1", "1.2.2", "", 3])
+def test_versions_that_nobody_knows_are_refused(version, tmp_path):
+    path = archive(tmp_path / "m.keras", sequential(lstm(4), dense(3)), CONTENT, version)
+    with pytest.raises(ValueError, match=r"m.keras: expected a file of Keras 2 or 3, got one of Keras"):
+        exchange.read(path)
+
+
+def test_a_version_beside_the_files_own_is_refused(tmp_path):
+    path = written(tmp_path, 3, lstm(4), dense(3), dense(2, "dense_1"))
+    assert len(exchange.read(path, version=3).layers) == 3
+    with pytest.raises(ValueError, match=r"m.keras: version: expected None, or 3 as the file says, got 2"):
+        exchange.read(path, version=2)
+    for version in (4, "3.5", True):
+        with pytest.raises(ValueError, match=r"^version: expected 2, 3 or None, got"):
+            exchange.read(path, version=version)
 
 
 BEHIND = [

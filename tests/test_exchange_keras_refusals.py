@@ -123,6 +123,19 @@ def functional(*calls, inputs=(["ids", 0, 0],), outputs=("dense", 0, 0)):
     return config
 
 
+HALVES = [("mixed_bfloat16", "mixed_bfloat16"), ("float16", "float16"), ("mixed_float16", "mixed_float16")]
+
+
+@pytest.mark.parametrize("policy, name", [*HALVES, ({"class_name": "DTypePolicy", "config": {"name": "mixed_bfloat16"}},
+                                                    "mixed_bfloat16")])  # fmt: skip
+def test_half_precision_is_told(policy, name, tmp_path):
+    layers = TABLE, lstm(4, dtype=policy), layer("Dropout", name="d", rate=0.5, dtype=policy), dense(3)
+    network, told = told_by(sequential(*layers), tmp_path)
+    assert told == [f"computed in half precision there ({name}), in float32 here"] and network.dtype == "float32"
+    _, told = told_by(sequential(TABLE, lstm(4, dtype="float32"), dense(3, dtype={"name": "float64"})), tmp_path)
+    assert not told
+
+
 CHAIN = [call("ids"), call("embedding", "ids"), call("lstm", "embedding"), call("dense", "lstm")]
 CHAINS = {
     "a branch": (dict(calls=[*CHAIN[:3], call("dense", "embedding")]), "embedding: expected one layer behind it"),

@@ -40,11 +40,12 @@ OF_ZIP = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, struct.error, EO
           RuntimeError, OSError, AttributeError, TypeError)  # fmt: skip
 
 
-def read(path, *, config=None) -> Network:
+def read(path, *, config=None, version=None) -> Network:
     """A Keras file as a network: a .keras, .weights.h5 or .h5 of Keras 2 or 3, by what is in it, not by its name.
 
     config : text or dict, what `model.to_json()` of Keras gives, for a file that has weights alone. Without it such a
         file is read where LSTM layers, with an embedding before and a dense layer behind them, are all that it holds.
+    version : of Keras, 2 or 3, for a file, or a config, that does not say its own; it matters for hard_sigmoid alone.
     Layers: Embedding, LSTM, CuDNNLSTM, Bidirectional (concat), Dense, TimeDistributed(Dense), activations behind dense
     layers, Dropout, Masking, in a Sequential model or a Functional one that is a chain. What training alone knows and a
     network does not have is left out, and one warning says what.
@@ -53,7 +54,9 @@ def read(path, *, config=None) -> Network:
     path = path_name("path", path)
     h5py_or_why()
     expect_file(path)
-    told = Told()
+    if version is not None and str(version) not in ("2", "3"):
+        raise ValueError(f"version: expected 2, 3 or None, got {describe(version)}")
+    told = Told(None if version is None else int(version))
     with open(path, "rb") as file:
         try:
             network = of_archive(file, config, told) if is_archive(file) else of_weights(file, config, told)
@@ -86,7 +89,7 @@ def of_archive(file, config, told):
         if members[name] is None:
             raise ValueError(f"expected {name} in it, as in Keras's files, got none")
     metadata = as_json(members[METADATA] or b"{}", METADATA)
-    told.major = major_of(str(metadata.get("keras_version", "3")))
+    tell_version(told, metadata.get("keras_version"))
     plan = planned(as_json(members[CONFIG], CONFIG), told)
     ours = metadata.get("cylstm")
     notes = ours.get("notes") if isinstance(ours, dict) else None
@@ -117,12 +120,18 @@ def of_weights(file, config, told):
         if config is not None and not isinstance(config, (dict, str)):
             raise ValueError(f"config: expected the text of model.to_json(), or a dict, got {describe(config)}")
         config = as_json(config, "config") if isinstance(config, str) else config
-        if weights.old:
-            told.major = weights.major()
-        elif config is not None:
-            told.major = major_of(str(config.get("keras_version", "3")))
+        own = weights.version() if weights.old else None  # that of another model, where the caller has a config
+        tell_version(told, own if config is None or text is not None else config.get("keras_version"))
         plan = planned(config, told) if config is not None else inferred(weights.inventory(), told, weights.old)
         return network_of(plan, weights.of(plan), {})
+
+
+def tell_version(told, version):
+    """The version that a file says is the one that counts. Raises ValueError where the caller says another."""
+    own = major_of(version)
+    if own is not None and told.major not in (None, own):
+        raise ValueError(f"version: expected None, or {own} as the file says, got {told.major}")
+    told.major = own or told.major
 
 
 def network_of(plan, arrays, notes) -> Network:

@@ -24,21 +24,26 @@ TRAINING_ALONE = (
     "activity_regularizer", "kernel_regularizer", "recurrent_regularizer", "bias_regularizer",
     "embeddings_regularizer", "kernel_constraint", "recurrent_constraint", "bias_constraint", "embeddings_constraint",
 )  # fmt: skip
-REAL_TYPES = ("float16", "bfloat16", "float32", "float64", "mixed_float16", "mixed_bfloat16")
+HALVES = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")  # what layers compute in; weights may be float32
+REAL_TYPES = (*HALVES, "float32", "float64")
 
 
 @dataclass
 class Told:
     """What is told once a file is read: options that a network does not have, and what is left to the caller. major:
-    of Keras's version, 2 or 3."""
+    of Keras's version, 2 or 3, or None where the file does not say. policies: by which layers compute in half
+    precision."""
 
-    major: int = 3
+    major: int | None = None
     left_out: list[str] = field(default_factory=list)
     masked: list[str] = field(default_factory=list)
     yours: list[str] = field(default_factory=list)
+    policies: set[str] = field(default_factory=set)
 
     def text(self) -> str:
         parts = list(self.yours)
+        if self.policies:
+            parts.append(f"computed in half precision there ({', '.join(sorted(self.policies))}), in float32 here")
         if self.masked:
             parts.append(f"masks ({', '.join(self.masked)}) are yours to give, by lengths= or mask=")
         if self.left_out:
@@ -138,6 +143,8 @@ class Options:
         policy = policy.get("name") if isinstance(policy, dict) else policy
         if policy is not None and policy not in REAL_TYPES:
             self.refuse(f"dtype one of {', '.join(REAL_TYPES)}", policy)
+        if policy in HALVES:
+            self.told.policies.add(policy)
         for key, value in self.left.items():
             if key not in HARMLESS and value is not None and value is not False:
                 self.refuse(f"no option {str(key)[:40]!r}, which is not known here", value)
@@ -161,6 +168,10 @@ def activation_of(options, given):
         options.refuse("an activation of Keras", f"{given.get('class_name')} {given.get('config')}")
     if not isinstance(given, str) or given not in NAMES:
         options.refuse(f"an activation of {', '.join(NAMES)}, or a layer of {', '.join(LAYERS_OF_ACTIVATIONS)}", given)
+    if given == "hard_sigmoid" and options.told.major is None:
+        options.refuse(
+            "version= 2 or 3, as hard_sigmoid is another function in each", "a file that does not say its own"
+        )
     return named(given, options.told.major)
 
 

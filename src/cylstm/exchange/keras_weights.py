@@ -15,6 +15,7 @@ import numpy as np
 from cylstm.checks import describe
 from cylstm.exchange.keras_attributes import text_lengths
 from cylstm.exchange.keras_layers import Planned
+from cylstm.exchange.network import shown
 
 __all__ = ["Weights", "h5py_or_why", "major_of", "opened"]
 
@@ -78,11 +79,10 @@ class Weights:
         with damage():
             return self.text(self.root, "model_config")
 
-    def major(self) -> int:
-        """Keras's version that an older file tells: 2 or 3."""
+    def version(self) -> str | None:
+        """Keras's version that an older file tells."""
         with damage():
-            version = self.text(self.top, "keras_version") or self.text(self.root, "keras_version") or "2"
-        return major_of(version)
+            return self.text(self.top, "keras_version") or self.text(self.root, "keras_version")
 
     def text(self, group, name):
         """An attribute that is one text, or None where there is none."""
@@ -246,11 +246,13 @@ class Weights:
         return [self.group(self.top, next(ordered[layer.group])) for layer in plan]
 
 
-def major_of(version: str) -> int:
-    """2 or 3, of the text of a version. Raises ValueError for Keras 1, whose weights are others."""
-    if version.startswith("1"):
-        raise ValueError(f"expected a file of Keras 2 or 3, got one of Keras {version[:20]}")
-    return 3 if version.startswith("3") else 2
+def major_of(version) -> int | None:
+    """2 or 3, of the text of a version; None where there is none. Raises ValueError for Keras 1, whose weights are
+    others, and for what nobody knows yet."""
+    found = re.match(r"([23])(?![0-9])", version) if isinstance(version, str) else None
+    if found is None and version is not None:
+        raise ValueError(f"expected a file of Keras 2 or 3, got one of Keras {shown([str(version)])}")
+    return None if found is None else int(found[1])
 
 
 def claimed_bytes(what) -> int:
