@@ -61,6 +61,8 @@ def test_a_layer_has_no_word_for_its_last_output_alone(recwarn):
     lstm = exchange.model_of(Network((dataclasses.replace(lstm_layer(), last=True),)))
     assert isinstance(lstm, cylstm.LSTM)
     assert "gives its last output alone" in str(recwarn.pop(UserWarning).message)
+    exchange.model_of(Network((lstm_layer(),), {"labels": ["a", "b"], "vocabulary": "{}", "nam": {}}))
+    assert str(recwarn.pop(UserWarning).message).endswith("as a layer has no place for it: labels, vocabulary")
 
 
 def test_a_layer_comes_back_from_its_network():
@@ -210,6 +212,36 @@ def test_what_is_no_network_is_said_so(make, message):
         make()
 
 
+@pytest.mark.parametrize("make, error, message", [
+    (lambda: Recurrent(5), TypeError, "LSTM layer: expected a tuple of Directions, got int 5"),
+    (lambda: Recurrent(arrays((20, 3), (20, 5))), TypeError, "LSTM layer: expected a tuple of Directions, got list"),
+    (lambda: Recurrent((LAYER,), last="no"), TypeError, "LSTM layer's last: expected True or False, got str 'no'"),
+    (lambda: Recurrent((LAYER,), activations="tanh"), TypeError, "LSTM layer's activations: expected three activ"),
+    (lambda: Recurrent((LAYER,), dropout=1.0), ValueError, "LSTM layer's dropout: expected a number in .*, got 1"),
+    (lambda: Dense(*arrays((2, 5)), activation=5), TypeError, "dense layer's activation: expected the name of"),
+    (lambda: Dense(*arrays((2, 5)), activation="swish"), ValueError, "dense layer's activation: expected one of"),
+    (lambda: Dense(*arrays((2, 5)), dropout="0.5"), TypeError, "dense layer's dropout: expected a number, got str"),
+    (lambda: Direction(None, LAYER.weight_hh), ValueError, "weight_ih: expected an array of real numbers, got None"),
+])  # fmt: skip
+def test_a_part_is_looked_at_as_it_is_made(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_what_is_plain_is_plain_however_it_is_spelled(tmp_path):
+    layers = [
+        Recurrent([LAYER], activations=["sigmoid", "tanh", ("tanh",)]),
+        Dense(*arrays((2, 5)), None, ("elu", 1.0)),
+    ]
+    network = Network(layers)
+    assert network.layers[0] == Recurrent((LAYER,)) and network.layers[1].activation == "elu"
+    exchange.write(network, tmp_path / "m.json")  # which has neither other cells nor numbers of an activation
+    again = exchange.read(tmp_path / "m.json")
+    assert again.layers[1].activation == "elu" and np.array_equal(
+        again.layers[0].directions[0].weight_hh, LAYER.weight_hh
+    )
+
+
 @pytest.mark.parametrize("ending", [".keras", ".weights.h5", ".onnx", ".nam", ".json", ".h", ".safetensors"])
 def test_only_networks_are_written(ending, tmp_path):
     for wrong in (cylstm.LSTM(3, 5), (lstm_layer(),), None):
@@ -248,6 +280,8 @@ def test_what_a_file_has_no_place_for_is_told(ending, tmp_path):
 
 def test_flags_are_true_or_false(tmp_path):
     for call in (lambda: exchange.save(cylstm.LSTM(3, 5), tmp_path / "m.json", state_dict="False"),
+                 lambda: exchange.save(cylstm.LSTM(3, 5), tmp_path / "m.json", probabilities="False"),
+                 lambda: exchange.network_of(cylstm.Model(3, 5, 2), probabilities=0),
                  lambda: exchange.read({}, format="pytorch", last=0)):  # fmt: skip
-        with pytest.raises(TypeError, match=r"^(state_dict|last): expected True or False, got (str 'False'|int 0)"):
+        with pytest.raises(TypeError, match=r"^\w+: expected True or False, got (str 'False'|int 0)"):
             call()

@@ -153,7 +153,7 @@ REFUSED = {
     "last too soon": (lambda: (Recurrent(lstm_layer().directions, last=True), lstm_layer(5)),
                       "LSTM layer 0: expected the outputs of all steps"),
     "an activation": (lambda: (lstm_layer(), Dense(*arrays((2, 5)), activation="sine")),
-                      "activation: expected one that"),
+                      "dense layer's activation: expected one of 'linear', .*, got 'sine'"),
 }  # fmt: skip
 
 

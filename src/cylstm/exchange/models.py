@@ -7,7 +7,7 @@ from dataclasses import fields
 
 from cylstm import dense
 from cylstm.cell import SUFFIXES
-from cylstm.checks import describe
+from cylstm.checks import describe, flag
 from cylstm.exchange.network import WEIGHTS, Dense, Direction, Embedding, Network, Recurrent, expect_alike, parted
 from cylstm.init import LATER
 from cylstm.lstm import LSTM
@@ -41,6 +41,8 @@ def model_of(network: Network) -> Model | LSTM:
         if recurrent[-1].last:
             warnings.warn("network: gives its last output alone; a layer gives all, and the last ones as its state",
                           stacklevel=4)  # fmt: skip
+        if names := [name for name in ("labels", "vocabulary") if name in network.notes]:
+            warnings.warn(f"network: left out, as a layer has no place for it: {', '.join(names)}", stacklevel=4)
         lstm = LSTM(first.directions[0].weight_ih.shape[1], first.hidden_size, bias=bias, seed=LATER, **options)
         fill_layers(lstm.parameters, recurrent, "")
         return lstm
@@ -127,6 +129,7 @@ def fill_layers(values, recurrent, prefix):
 def network_of(model: Model | LSTM, *, probabilities: bool = True) -> Network:
     """The network of a model or a layer, whose weights it copies. probabilities: what comes out is what `predict_proba`
     gives, for losses that have that, and not `model(x)`. Raises ValueError for what no network has, by its name."""
+    flag("probabilities", probabilities)
     if isinstance(model, LSTM):
         say_left_out(model)
         return Network(tuple(layers_of(model, last=False)))

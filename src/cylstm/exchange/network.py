@@ -13,8 +13,8 @@ from itertools import islice
 
 import numpy as np
 
-from cylstm.activations import ACTIVATIONS
-from cylstm.checks import describe
+from cylstm.activations import ACTIVATIONS, as_activation, as_cell
+from cylstm.checks import describe, flag, real_in
 
 __all__ = [
     "WEIGHTS", "Dense", "Direction", "Embedding", "Network", "Recurrent", "expect_alike", "expect_network",
@@ -56,6 +56,9 @@ class Dense:
         O, _ = expect("dense layer's weight", self.weight, (None, None))
         if self.bias is not None:
             expect("dense layer's bias", self.bias, (O,))
+        if self.activation != "softmax":
+            settle(self, activation=as_activation("dense layer's activation", self.activation))
+        settle(self, dropout=real_in("dense layer's dropout", self.dropout, 0, 1, open_high=True))
 
     @property
     def width(self) -> int:
@@ -105,6 +108,16 @@ class Recurrent:
     reverse: bool = False
 
     def __post_init__(self):
+        if not isinstance(self.directions, (tuple, list)) or not all(isinstance(w, Direction) for w in self.directions):
+            raise TypeError(f"LSTM layer: expected a tuple of Directions, got {describe(self.directions)}")
+        settle(
+            self,
+            directions=tuple(self.directions),
+            activations=as_cell("LSTM layer's activations", self.activations),
+            dropout=real_in("LSTM layer's dropout", self.dropout, 0, 1, open_high=True),
+        )
+        for name in ("coupled", "last", "reverse"):
+            flag(f"LSTM layer's {name}", getattr(self, name))
         if self.reverse and len(self.directions) == 2:
             raise ValueError("LSTM layer: expected both directions or a reverse one alone, got reverse and two")
         shapes = {(one.weight_ih.shape, one.weight_hh.shape) for one in self.directions}
@@ -140,7 +153,7 @@ class Network:
             raise TypeError(f"layers: expected a tuple of layers, got {describe(self.layers)}")
         if not self.layers:
             raise ValueError("network: expected layers, got none")
-        object.__setattr__(self, "layers", tuple(self.layers))
+        settle(self, layers=tuple(self.layers))
         width = None
         for n, layer in enumerate(self.layers):
             if isinstance(layer, Embedding):
@@ -167,12 +180,18 @@ class Network:
         return np.dtype(np.float64 if np.dtype(np.float64) in found else np.float32)
 
 
+def settle(part, **values) -> None:
+    """Fields of a part that is being made."""
+    for name, value in values.items():
+        object.__setattr__(part, name, value)
+
+
 def promote(part) -> None:
     """Arrays of float16 become float32, exactly, as a part of a network is made: no format or model has that type."""
     for one in fields(part):
         value = getattr(part, one.name)
         if isinstance(value, np.ndarray) and value.dtype == np.float16:
-            object.__setattr__(part, one.name, value.astype(np.float32))
+            settle(part, **{one.name: value.astype(np.float32)})
 
 
 def expect(name, array, shape) -> tuple[int, ...]:
