@@ -103,6 +103,13 @@ def test_a_cell_is_a_layer(rng):
     near(exchange.load(state, format="pytorch")(x)[0], lstm_layer(x, *arguments_of(state, "", "cell.")))
 
 
+def test_a_name_is_one_tensors(rng):
+    state = lstm_of(rng, 3, 5)
+    twice = {f"a.{name}": array for name, array in state.items()} | {"a": {"bias_ih_l0": state["bias_hh_l0"]}}
+    with pytest.raises(ValueError, match=r"^state dict: a.bias_ih_l0: expected one tensor of this name, got several"):
+        exchange.read(twice, format="pytorch")
+
+
 def test_a_missing_bias_is_none(rng):
     state = {name: array for name, array in lstm_of(rng, 3, 5).items() if "bias" not in name}
     assert "bias_l0" not in exchange.load(state, format="pytorch").parameters

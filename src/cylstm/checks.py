@@ -82,9 +82,13 @@ def as_generator(name: str, seed) -> np.random.Generator:
 
 def path_name(name: str, path) -> str:
     """A path as text. Raises TypeError for anything else, a number of an open file included; ValueError for what no
-    path can have, NUL."""
+    path can have, NUL and what the system has no bytes for."""
     text = path_text(name, path)
-    if "\0" in text:
+    try:
+        fits = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        fits = False
+    if not fits:
         raise ValueError(f"{name}: expected a path, got {describe(text)}")
     return text
 

@@ -256,8 +256,10 @@ def bidirectional(options, plan):
     kinds = {layer["class_name"] for layer in layers}
     if len({*found}) != 1 or kinds != {"LSTM"}:
         options.refuse("two LSTM layers of the same options", f"{', '.join(sorted(kinds))} with {found}")
-    for key in ("layer", "backward_layer", "return_sequences", "return_state", "stateful", "go_backwards"):
-        options.take(key)  # Keras repeats the forward layer's
+    for key in ("layer", "backward_layer"):
+        options.take(key)
+    for key in ("return_sequences", "return_state", "stateful", "go_backwards"):
+        options.must_be(key, inner := layers[0]["config"].get(key, False), inner)  # some repeat the forward layer's
     options.done()
     units, bias, sequences, activations = found[0]
     parts = ("forward_layer/cell", "backward_layer/cell")

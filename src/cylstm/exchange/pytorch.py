@@ -218,7 +218,11 @@ def loaded_by_torch(path):
 
 def of_mapping(mapping) -> States:
     """Arrays and tensors by name, those of inner mappings too."""
-    values = dict(flattened(mapping, "", DEPTH))
+    values = {}
+    for name, value in flattened(mapping, "", DEPTH):
+        if name in values:
+            raise ValueError(f"{name}: expected one tensor of this name, got several")
+        values[name] = value
     shapes = {name: tuple(value.shape) for name, value in values.items()}
     return States(shapes, lambda name: real(name, values[name]))
 
