@@ -73,8 +73,9 @@ training.optim training.checkpoint training.targets training.dataset training.ba
 training.finder training
 model_files summary model data
 exchange.network exchange.json_files exchange.pytorch exchange.rtneural exchange.nam exchange.c_header \
+exchange.keras_attributes \
 exchange.keras_activations exchange.keras_layers exchange.keras_config exchange.keras_inferred \
-exchange.keras_attributes exchange.keras_weights exchange.keras_written exchange.keras \
+exchange.keras_weights exchange.keras_written exchange.keras \
 exchange.protobuf exchange.onnx_file exchange.onnx_values exchange.onnx_functions \
 exchange.onnx_nodes exchange.onnx_notes exchange.onnx_dense exchange.onnx_shapes exchange.onnx_pieces \
 exchange.onnx_lstm exchange.onnx_graph exchange.onnx_write exchange.onnx exchange.models exchange

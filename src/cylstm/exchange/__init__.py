@@ -50,7 +50,8 @@ def way(name, which):
 
 
 def read(path, *, format=None, **options) -> Network:
-    """A file as a network, with its weights as they are there. Raises OSError, or ValueError by what it cannot say.
+    """A file as a network, with its weights as they are there. A warning tells what of the file is left out. Raises
+    OSError, or ValueError by what it cannot say.
 
     format : one of FORMATS; None goes by the file's ending. options: of that format's `read`.
     """
@@ -76,7 +77,8 @@ def save(model, path, *, format=None, probabilities=True, **options) -> None:
     """Write a `Model` or an `LSTM` into a file for another system, atomically.
 
     format, options : as for `read`, of that format's `write`. probabilities : whether the file's outputs are those of
-    `predict_proba`, where the model has them, or those of `model(x)`.
+    `predict_proba`, where the model has them, or those of `model(x)`. A warning tells what the format has no place for
+    and outputs do not need: labels and other notes, dropout.
     Raises OSError, TypeError, or ValueError for what the format cannot express, by its name.
     """
     write(network_of(model, probabilities=probabilities), path, format=format, **options)
