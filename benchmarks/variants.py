@@ -23,6 +23,7 @@ VARIANTS = {
     "recurrent_dropout": dict(recurrent_dropout=0.3),
     "layer_norm ba": dict(layer_norm="ba"),
     "layer_norm torchscript": dict(layer_norm="torchscript"),
+    "zoneout": dict(zoneout=(0.5, 0.05)),
 }
 
 
@@ -56,6 +57,14 @@ def torch_loop(layer, x, dy, tape=None):
             else torch.empty(shape).bernoulli_(1 - share) / (1 - share)
         )
 
+    def zoned(m, n, steps):
+        """Where c (m = 0) or h is not kept as it was."""
+        if not layer.zoneout[m]:
+            return None
+        if tape is not None:
+            return torch.from_numpy(tape.zoneout_masks[m][n])
+        return torch.empty((*steps, H)).bernoulli_(1 - layer.zoneout[m]).bool()
+
     def cut(z):
         return z if cell.gate_clip is None else z.clamp(-cell.gate_clip, cell.gate_clip)
 
@@ -73,7 +82,9 @@ def torch_loop(layer, x, dy, tape=None):
         kept = mask("recurrent_masks", layer.recurrent_dropout, n, h.shape) if layer.recurrent_dropout else None
         by_x, by_h, by_c = (values.get(f"{name}_l{n}") for name in ("norm_ih", "norm_hh", "norm_c"))
         from_inputs, outputs = inputs @ W.T + b if by_x is None else norm(inputs @ W.T, by_x) + b, []
-        for z in from_inputs.unbind(1):
+        new_c, new_h = (zoned(m, n, from_inputs.shape[:2]) for m in (0, 1))
+        for t, z in enumerate(from_inputs.unbind(1)):
+            old_c, old_h = c, h
             recurrent = (h if kept is None else h * kept) @ R.T
             i, f, g, o = (z + (recurrent if by_h is None else norm(recurrent, by_h))).chunk(4, 1)
             if P is not None:
@@ -88,6 +99,10 @@ def torch_loop(layer, x, dy, tape=None):
             seen = c if by_c is None else norm(c, by_c[0], by_c[1])
             c = seen if by_c is not None and cell.norm[0] else c
             h = f_gates(cut(o)) * f_c(seen)
+            if new_c is not None:
+                c = torch.where(new_c[:, t], c, old_c)
+            if new_h is not None:
+                h = torch.where(new_h[:, t], h, old_h)
             outputs.append(h)
         return torch.stack(outputs, 1)
 

@@ -61,7 +61,7 @@ TILED += [f"{THREADS[0]}[ISA-float32-{case}]" for case in ("rows all", "units al
 TILED += [
     f"{OPS}::test_losses_and_their_gradients[ISA-float32-{loss}-300-70-2203-True]" for loss in ("mse", "smoothed")
 ]
-CORE = ([*SMALL, VARIANTS, LAYER, "tests/test_ragged.py"], [MODULE, *LARGE, *THREADS])
+CORE = ([*SMALL, VARIANTS, LAYER, "tests/test_ragged.py"], [MODULE, *LARGE, *THREADS, "tests/test_zoneout.py"])
 TESTS = {
     "cext/cell/lstm.h": ([*SMALL, VARIANTS], [KERNELS, LAYER, MODULE, *LARGE, *CELLS]),
     "cext/product/panels.h": ([*SMALL, ROUNDING, OPS], [KERNELS, LAYER, MODULE, *LARGE, *THREADS]),

@@ -1,4 +1,5 @@
-"""What training drops beside `dropout`: elements of weight_hh, and units of whole rows, against the oracle."""
+"""What training drops beside `dropout`: elements of weight_hh, and units of whole rows, against the oracle; and what it
+keeps as it was."""
 
 import copy
 import pickle
@@ -17,6 +18,8 @@ DROPS = {
     "inputs": dict(input_dropout=0.25),
     "per sequence": dict(dropout=0.35, dropout_per="sequence"),
     "all": dict(weight_drop=0.2, recurrent_dropout=0.4, input_dropout=0.3, dropout=0.5, dropout_per="sequence"),
+    "zoneout": dict(zoneout=(0.4, 0.25)),
+    "all, zoneout": dict(weight_drop=0.2, recurrent_dropout=0.4, dropout=0.5, peepholes=True, zoneout=(0.3, 0.2)),
     "all, per step": dict(weight_drop=0.2, recurrent_dropout=0.4, input_dropout=0.3, dropout=0.5, peepholes=True),
 }
 SIZES = [(1, 1, 3, 5), (7, 1, 8, 33), (2, 6, 2, 16), (9, 3, 5, 17), (12, 17, 20, 64), (5, 40, 11, 7), (20, 33, 70, 50)]
@@ -48,7 +51,7 @@ def test_agrees_with_the_oracle(isa, dtype, close, drops, ids):
         agrees(layer, close, rng, B, T, ids=ids, lengths=lengths, resets=resets)
 
 
-@pytest.mark.parametrize("drops", ["all", "all, per step"])
+@pytest.mark.parametrize("drops", ["all", "all, zoneout", "all, per step"])
 def test_gradients_by_differences(drops):
     """The compiled layer itself, in float64, past the oracle: the same masks for the same place in the generator."""
     rng = np.random.default_rng(20282)
@@ -72,7 +75,7 @@ def test_gradients_by_differences(drops):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("drops", ["all", "all, per step"])
+@pytest.mark.parametrize("drops", ["all", "all, zoneout", "all, per step"])
 @pytest.mark.parametrize("B, H, D", [(57, 37, 1), (33, 65, 2), (13, 151, 1), (1, 301, 1)])
 def test_same_bits_for_any_number_of_threads(dtype, drops, B, H, D):
     rng = np.random.default_rng(20283)

@@ -78,14 +78,16 @@ def test_a_first_state(streams, rng, given):
     assert np.array_equal(got["dflat"], expected.parameters.flat) and np.array_equal(got["dh0"], expected.state.h)
 
 
-def test_what_is_not_wanted_is_left_out(streams, rng):
-    layer, x = LSTM(3, 21, 2, seed=1), rng.standard_normal((6, 5, 3)).astype("f4")
+@pytest.mark.parametrize("zoneout", [(0.0, 0.0), (0.4, 0.3)])
+def test_what_is_not_wanted_is_left_out(streams, rng, zoneout):
+    layer, x = LSTM(3, 21, 2, zoneout=zoneout, seed=1), rng.standard_normal((6, 5, 3)).astype("f4")
     expected, _ = layer(x)
     assert np.array_equal(streams.outputs(Call(layer, 6, 5), x, 21), expected)
 
 
-def test_a_stream_gives_the_bits_of_a_sequence(streams, rng):
-    layer, x = LSTM(3, 21, 2, dtype="float64", seed=1), rng.standard_normal((30, 4, 3))
+@pytest.mark.parametrize("zoneout", [(0.0, 0.0), (0.4, 0.3)])
+def test_a_stream_gives_the_bits_of_a_sequence(streams, rng, zoneout):
+    layer, x = LSTM(3, 21, 2, zoneout=zoneout, dtype="float64", seed=1), rng.standard_normal((30, 4, 3))
     h, c = rng.standard_normal((2, 2, 4, 21))
     expected, final = layer(x.swapaxes(0, 1), (h, c))
     y = streams.stream(Call(layer, 4, 1), x, h, c)

@@ -45,7 +45,7 @@ LAYER_MUTATIONS = {
     "W trained on the wrong step's input": ("        dW += dz_x.T @ x[t]\n", "        dW += dz_x.T @ x[t - 1]\n"),
     "no gradient through the next step's c": ("        dc = keep[t] * dc_prev + (1 - alive[t]) * dc\n",
                                               "        dc = np.zeros_like(dc)\n"),
-    "no gradient through the next step's h": ("        dh = keep[t] * mask * (dz_h @ R) + (1 - alive[t]) * dh\n",
+    "no gradient through the next step's h": ("        dh = keep[t] * dh_prev + (1 - alive[t]) * dh\n",
                                               "        dh = np.zeros_like(dh)\n"),
 }  # fmt: skip
 VARIANT_MUTATIONS = {  # of a cell with peepholes and clip, of one that is coupled as well, of one with other functions
@@ -80,10 +80,10 @@ VARIANT_MUTATIONS = {  # of a cell with peepholes and clip, of one that is coupl
     "forward, g by the gates' function": ("(z_f, 0), (z_g, 1))", "(z_f, 0), (z_g, 0))"),
 }  # fmt: skip
 BEGUN = "        h_prev, c_prev = before(keep[t], mask, h[t], c[t], variant)\n"
-DROPPED = BEGUN + "        # h_t reaches"
+DROPPED = BEGUN.replace("c[t]", "states[t]") + "        # h_t reaches"
 DROP_MUTATIONS = {  # of a cell whose inputs, states and weights are dropped
     "R trained on the state before it was masked": (DROPPED, DROPPED.replace("mask", "1.0")),
-    "no mask on the way back to h": ("keep[t] * mask * (dz_h @ R)", "keep[t] * (dz_h @ R)"),
+    "no mask on the way back to h": ("dh_prev, dc_prev = mask * (dz_h @ R)", "dh_prev, dc_prev = (dz_h @ R)"),
     "forward, no mask on h": (f"{BEGUN}        i[t]", f"{BEGUN}        i[t]".replace("mask", "1.0")),
     "forward, the cell is dropped as well": ("return mask * h, c\n", "return mask * h, mask * c\n"),
     "the gradient of weights that were dropped": (
@@ -93,6 +93,26 @@ DROP_MUTATIONS = {  # of a cell whose inputs, states and weights are dropped
     "dx of inputs that were dropped": (
         "    dlayer = dlayer if input_mask is None else dlayer * input_mask\n", ""),
     "forward, no input dropped": (" * (1.0 if input_mask is None else input_mask)", ""),
+}  # fmt: skip
+OLD_H = "before(keep[t], 1.0, h[t], c[t], variant)[0]"
+C_KEPT = "(1 - new_c[t]) * c_prev\n        # a row"
+ZONEOUT_MUTATIONS = {  # of a cell with zoneout, recurrent dropout and resets, and of one with other functions as well
+    "forward, h of the c that is kept": (
+        "o[t] * np.tanh(seen)\n", "o[t] * np.tanh(new_c[t] * c_t + (1 - new_c[t]) * c_prev)\n"),
+    "forward, h kept as dropout masked it": (OLD_H, "h_prev"),
+    "forward, h kept across a reset": (OLD_H, "h[t]"),
+    "forward, c kept across a reset": (C_KEPT, C_KEPT.replace("c_prev", "c[t]")),
+    "forward, what is kept is dropped": (f"h_t = new_h[t] * h_t + (1 - new_h[t]) * {OLD_H}", "h_t = new_h[t] * h_t"),
+    "forward, h by c's mask": ("h_t = new_h[t] * h_t", "h_t = new_c[t] * h_t"),
+    "forward, the mask of another step": ("c_t = new_c[t] * c_t + ", "c_t = new_c[t - 1] * c_t + "),
+    "backward through the state that is kept": ("alive, keep, mask, c, (new_c, new_h) = run\n",
+                                                "alive, keep, mask, _, (new_c, new_h) = run\n    c = states\n"),
+    "no gradient of h past a step": ("mask * (dz_h @ R) + dh_old, ", "mask * (dz_h @ R), "),
+    "that of h with the mask of dropout": ("mask * (dz_h @ R) + dh_old, ", "mask * (dz_h @ R + dh_old), "),
+    "no gradient of c past a step": (", dc_prev + dc_old\n", ", dc_prev\n"),
+    "all of h's gradient through the step": ("dh_t, dc_t = new_h[t] * dh_t, new_c", "dh_t, dc_t = dh_t, new_c"),
+    "all of c's gradient through the step": ("dh_t, new_c[t] * dc_t\n", "dh_t, dc_t\n"),
+    "all of c's gradient past the step": ("(1 - new_c[t]) * dc_t\n", "dc_t\n"),
 }  # fmt: skip
 OF_R_P = "dR_p += dh_t.T @ (o[t] * variant.squashed(seen, 2)[0])"
 PROJECTION_MUTATIONS = {
@@ -147,10 +167,10 @@ LOSS_MUTATIONS = {
 
 FIRST_STATE_MUTATIONS = {
     "h begins with zeros behind a reset": ("h, c = keep * h + (1 - keep) * variant.first[0], ", "h, c = keep * h, "),
-    "its gradient is not masked": ("(1 - keep[t]) * mask * (dz_h @ R)", "(1 - keep[t]) * (dz_h @ R)"),
+    "its gradient is not masked": ("dh_first += ((1 - keep[t]) * dh_prev)", "dh_first += ((1 - keep[t]) * (dz_h @ R))"),
     "c begins with zeros behind a reset": ("keep * c + (1 - keep) * variant.first[1]\n", "keep * c\n"),
-    "no gradient of h at resets": ("dh_first += ((1 - keep[t]) * mask * (dz_h @ R))", "dh_first += (0 * (dz_h @ R))"),
-    "that of what was kept": ("dh_first += ((1 - keep[t]) * mask * (dz_h @ R))", "dh_first += (keep[t] * (dz_h @ R))"),
+    "no gradient of h at resets": ("dh_first += ((1 - keep[t]) * dh_prev)", "dh_first += (0 * dh_prev)"),
+    "that of what was kept": ("dh_first += ((1 - keep[t]) * dh_prev)", "dh_first += (keep[t] * dh_prev)"),
     "no gradient of c at resets": ("((1 - keep[t]) * dc_prev)", "(0 * dc_prev)"),
     "c's from behind the step": ("((1 - keep[t]) * dc_prev)", "((1 - keep[t]) * dc_t)"),
     "no gradient where rows begin": ("(0 if given else begun.sum(axis=0))", "0"),
@@ -234,6 +254,31 @@ def test_the_unchanged_drops_pass(drops):
 @pytest.mark.parametrize("mistake", DROP_MUTATIONS)
 def test_a_mistake_in_what_is_dropped_fails_the_gradient_check(mistake, drops):
     assert worst_gradient_error(mutated(*DROP_MUTATIONS[mistake]), **drops) > 1000 * RTOL
+
+
+@pytest.fixture(scope="module")
+def zones():
+    """Masks of zoneout and of dropout, one layer of H = 3 on B = 2 rows of T = 4 steps, and a reset in each row."""
+    rng = np.random.default_rng(9)
+    masks = [rng.permutation(np.arange(24) % 3 > 0).reshape(1, 2, 4, 3) for _ in range(2)]
+    resets = np.array([[0, 0, 1, 0], [0, 1, 0, 0]])
+    return dict(zoneout_masks=masks, resets=resets, recurrent_masks=rng.uniform(0.5, 1.5, (1, 2, 3)))
+
+
+@pytest.fixture(params=[{}, dict(activations=("sigmoid", "softsign", "softplus"))], ids=["plain", "activations"])
+def zoned_cell(request):
+    return request.param
+
+
+def test_the_unchanged_zoneout_passes(zones, zoned_cell):
+    assert worst_gradient_error(oracle, **zones, **zoned_cell) <= RTOL
+
+
+@pytest.mark.parametrize("mistake", ZONEOUT_MUTATIONS)
+def test_a_mistake_in_zoneout_fails_the_gradient_check(mistake, zones):
+    module = mutated(*ZONEOUT_MUTATIONS[mistake])
+    cells = {}, dict(activations=("sigmoid", "softsign", "softplus"))
+    assert max(worst_gradient_error(module, **zones, **cell) for cell in cells) > 1000 * RTOL
 
 
 def first_state_error(module):

@@ -23,6 +23,7 @@ from cylstm._core.arena cimport Work
 
 from cylstm._core.layer import Layer
 from cylstm.checks import describe, positive_int
+from cylstm.drops import ZONED
 from cylstm._core.memory import aligned_empty
 
 
@@ -45,7 +46,7 @@ cdef class Call:
             raise ValueError(f"batch_size, steps: expected at most {LARGEST} steps in all, got {B} x {T}")
         if training and layer.drops.drawn:
             drops = {"dropout": layer.dropout, **layer.drops.config}
-            told = ", ".join(f"{name}={value:g}" for name, value in drops.items() if name != "dropout_per" and value)
+            told = ", ".join(f"{name}={value}" for name, value in drops.items() if name != "dropout_per" and value)
             raise ValueError(f"layer: expected one without dropout, got {told}")
         self.layer, self.batch_size, self.steps, self.training = layer, B, T, training
         cdef Plan plan = planned(B, T, lengths, resets, True)
@@ -55,7 +56,8 @@ cdef class Call:
         cdef Work work = Work(weights)
         # Where the rows lie one after the other in time-major order, they are read there; a tape needs its own.
         self.packs = self.training or lengths is not None or (B > 1 and T > 1)
-        work.lay_out(weights, Plan(B, T) if plan is None else plan, False, self.training, 0, self.packs)
+        work.lay_out(weights, Plan(B, T) if plan is None else plan, False, self.training, layer.drops.drawn & ZONED,
+                      self.packs)
         self.members = team_size(&work.plan.steps, work.directions, weights.L * weights.D, weights.D,
                                  work.k.f64.lanes if work.doubles else work.k.f32.lanes, False, ALL_THREADS)
         if self.training:
@@ -75,6 +77,10 @@ cdef class Call:
         work.give_back()
         if active() != work.k:  # panels of other widths
             raise ValueError("refresh: expected the instruction set that the call was made for, but another is in use")
+        if self.layer.drops.drawn & ZONED != work.masked & ZONED:
+            raise ValueError("refresh: expected a layer with zoneout, or without, as the call was made for, "
+                             f"got zoneout={self.layer.zoneout}")
+        work.zone_out(self.layer.drops["zoneout"])
         work.lend(weights, True)
         take_forms(self, True, True)
         self.bounded = any_bounded(work.choice)

@@ -1,20 +1,26 @@
-"""What training drops: the shares that a layer has of it, and the masks that each `forward` draws."""
+"""What training drops, or keeps as it was: the shares that a layer has of it, and the masks that `forward` draws."""
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from cylstm.checks import one_of, real_in
+from cylstm.checks import describe, one_of, real_in
 
-__all__ = ["DROPS", "INPUTS", "OUTPUTS", "PER_ROW", "STATES", "WEIGHTS", "Drops", "Masks", "OfDrops", "OfLayer"]
+__all__ = [
+    "DROPS", "INPUTS", "OUTPUTS", "PER_ROW", "STATES", "WEIGHTS", "ZONED", "ZONED_C", "ZONED_H", "Drops", "Masks",
+    "OfDrops", "OfLayer",
+]  # fmt: skip
 
 # The arguments of `LSTM` and `Model` beside `dropout`, and what they are unless somebody says so.
-DROPS = {"dropout_per": "step", "input_dropout": 0.0, "recurrent_dropout": 0.0, "weight_drop": 0.0}
+DROPS = {"dropout_per": "step", "input_dropout": 0.0, "recurrent_dropout": 0.0, "weight_drop": 0.0,
+         "zoneout": (0.0, 0.0)}  # fmt: skip
 
-# The masks that a call has, in bits; as in _core/direction.pxd.
-OUTPUTS, PER_ROW, INPUTS, STATES, WEIGHTS = (1 << n for n in range(5))
+# The masks that a call has, in bits; as in _core/direction.pxd. Zoneout has no masks where nothing is trained, but is.
+OUTPUTS, PER_ROW, INPUTS, STATES, WEIGHTS, ZONED_C, ZONED_H = (1 << n for n in range(7))
+ZONED = ZONED_C | ZONED_H
 
 
 class Masks(NamedTuple):
@@ -22,12 +28,15 @@ class Masks(NamedTuple):
 
     inputs (B, I); outputs of all layers but the last, (L-1, N, D*Y) in packed order or, the same at all steps, (L-1, B,
     D*Y); weights (L*D, 4H, Y), of weight_hh; states (L*D, B, Y), of what weight_hh is multiplied by. Y numbers in h.
+    Of zoneout, in packed order, new_c bool (L*D, N, H) and new_h (L*D, N, Y): where c and h are not as they were.
     """
 
     inputs: np.ndarray | None = None
     outputs: np.ndarray | None = None
     weights: np.ndarray | None = None
     states: np.ndarray | None = None
+    new_c: np.ndarray | None = None
+    new_h: np.ndarray | None = None
 
 
 class Drops:
@@ -45,6 +54,8 @@ class Drops:
             one_of(name, value, ("step", "sequence"))
             if value != "step" and self.layers == 1:
                 raise ValueError(f"dropout_per: expected 'step' with one layer, without dropout, got {value!r}")
+        elif name == "zoneout":
+            value = pair_of_shares(name, value)
         else:
             value = real_in(name, value, 0, 1, open_high=True)
             if name == "dropout" and value > 0 and self.layers == 1:
@@ -62,7 +73,9 @@ class Drops:
         shares = self.shares
         outputs = OUTPUTS | PER_ROW * (shares["dropout_per"] == "sequence") if shares["dropout"] else 0
         of = {INPUTS: "input_dropout", STATES: "recurrent_dropout", WEIGHTS: "weight_drop"}
-        return outputs | sum(bit for bit, name in of.items() if shares[name])
+        of_c, of_h = shares["zoneout"]
+        zoned = ZONED_C * (of_c > 0) | ZONED_H * (of_h > 0)
+        return zoned | outputs | sum(bit for bit, name in of.items() if shares[name])
 
     def masks(self, kinds, rng, B, N, I, H, Y, D, dtype) -> Masks:
         """Masks of these kinds, drawn in the order of their names in `Masks`, for B rows of N steps in all."""
@@ -73,8 +86,12 @@ class Drops:
             "weights": (WEIGHTS, "weight_drop", (L * D, 4 * H, Y)),
             "states": (STATES, "recurrent_dropout", (L * D, B, Y)),
         }
-        return Masks(**{name: mask(rng, shape, shares[share], dtype) for name, (bit, share, shape) in shapes.items()
-                        if kinds & bit})  # fmt: skip
+        drawn = {name: mask(rng, shape, shares[share], dtype) for name, (bit, share, shape) in shapes.items()
+                 if kinds & bit}  # fmt: skip
+        for name, bit, n, width in (("new_c", ZONED_C, 0, H), ("new_h", ZONED_H, 1, Y)):
+            if kinds & bit:
+                drawn[name] = kept(rng, (L * D, N, width), shares["zoneout"][n])
+        return Masks(**drawn)
 
 
 def mask(rng, shape, p, dtype):
@@ -84,6 +101,28 @@ def mask(rng, shape, p, dtype):
     values = kept.astype(dtype) / dtype.type(1 - p)
     values.flags.writeable = False
     return values
+
+
+def kept(rng, shape, p):
+    """False in a share p of all places, True elsewhere; read-only. A number costs 8 bits of chance: those that lie
+    where p does draw more."""
+    whole, rest = divmod(256 * p, 1)
+    size = math.prod(shape)
+    drawn = rng.integers(0, 1 << 64, (size + 7) // 8, np.uint64).view(np.uint8)[:size]
+    values = drawn > whole
+    if whole < 256:
+        undecided = np.flatnonzero(drawn == np.uint8(whole))
+        values[undecided] = rng.random(len(undecided)) >= rest
+    values = values.reshape(shape)
+    values.flags.writeable = False
+    return values
+
+
+def pair_of_shares(name, value) -> tuple[float, float]:
+    """Two numbers in [0, 1]. Raises TypeError or ValueError that names it."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"{name}: expected a pair of shares, of c and of h, got {describe(value)}")
+    return tuple(real_in(f"{name}[{n}]", share, 0, 1) for n, share in enumerate(value))
 
 
 class OfDrops:

@@ -49,6 +49,9 @@ class LSTM(layer.Layer):
     weight_drop : float in [0, 1)
         Share of the elements of weight_hh that `forward` takes as 0, for all rows and steps of a call (DropConnect: Wan
         et al. 2013; Merity, Keskar & Socher 2018). The weights themselves stay; what is dropped has no gradient.
+    zoneout : two floats in [0, 1]
+        z_c and z_h: shares of c and of h that in `forward` stay what they were before a step, drawn anew for each row,
+        step and unit. Everything else takes the mean, z old + (1 - z) new (Krueger et al. 2017).
     bias : bool
         Whether the gates have a bias.
     peepholes : bool
@@ -98,7 +101,7 @@ class LSTM(layer.Layer):
                  peepholes=False, coupled=False, cell_clip=None, activations=None, gate_clip=None, first_state=False,
                  reverse=False, proj_size=0, layer_norm=None, forget_bias=1.0, dtype="float32", seed=None,
                  parameters=None, dropout_per="step", input_dropout=0.0, recurrent_dropout=0.0,
-                 weight_drop=0.0):  # fmt: skip
+                 weight_drop=0.0, zoneout=(0.0, 0.0)):  # fmt: skip
         I, H = positive_int("input_size", input_size), positive_int("hidden_size", hidden_size)
         L = positive_int("num_layers", num_layers)
         if L > MOST_LAYERS:
@@ -123,7 +126,7 @@ class LSTM(layer.Layer):
         parameters.watch()
         super().__init__(I, H, L, D, cell, dropout, dtype, parameters, rng)
         self.dropout_per, self.input_dropout = dropout_per, input_dropout
-        self.recurrent_dropout, self.weight_drop = recurrent_dropout, weight_drop
+        self.recurrent_dropout, self.weight_drop, self.zoneout = recurrent_dropout, weight_drop, zoneout
         if seed is not LATER:
             initialise(parameters, I, H, L, D, cell, self.forget_bias, rng)
 
@@ -131,6 +134,7 @@ class LSTM(layer.Layer):
     input_dropout = OfDrops("Share of x that `forward` sets to 0, at all steps of a row alike.")
     recurrent_dropout = OfDrops("Share of h that `forward` sets to 0 before weight_hh, at all steps of a row alike.")
     weight_drop = OfDrops("Share of the elements of weight_hh that `forward` takes as 0.")
+    zoneout = OfDrops("Shares of c and of h that stay what they were before a step; in the mean outside of `forward`.")
 
     @staticmethod
     def check_dtype(dtype) -> np.dtype:

@@ -153,6 +153,8 @@ class Record(NamedTuple):
     alive: np.ndarray  # (T, B, 1): 1 where step t belongs to the row, 0 past its end
     keep: np.ndarray  # (T, B, 1): 0 where nothing reaches step t from the step before it, 1 elsewhere
     mask: np.ndarray | float  # (B, H): of recurrent dropout; 1 without
+    fresh: np.ndarray  # (T+1, B, H): c as the gates make it, which zoneout has not kept as it was
+    zone: tuple  # of zoneout, shares of what is new in c and h: each (T, B, H), or 1 without
 
 
 def before(keep, mask, h, c, variant):
@@ -163,7 +165,7 @@ def before(keep, mask, h, c, variant):
     return mask * h, c
 
 
-def run_forward(x, h0, c0, W, R, b, alive, keep, variant=PLAIN, mask=1.0):
+def run_forward(x, h0, c0, W, R, b, alive, keep, variant=PLAIN, mask=1.0, zone=(1.0, 1.0)):
     """x (T, B, I) -> Record; its h[t+1] is the output of step t."""
     T, B, _ = x.shape
     H = len(R) // 4
@@ -171,6 +173,7 @@ def run_forward(x, h0, c0, W, R, b, alive, keep, variant=PLAIN, mask=1.0):
     i, f, g, o = (np.empty((T, B, H)) for _ in range(4))
     z = np.empty((T, B, 4 * H))
     h[0], c[0] = h0, c0
+    fresh, new_c, new_h = c.copy(), *map(np.broadcast_to, zone, (o.shape, (T, *h.shape[1:])))
     for t in range(T):
         h_prev, c_prev = before(keep[t], mask, h[t], c[t], variant)
         i[t], f[t], g[t], o[t], c_t, z[t] = gates(x[t], h_prev, c_prev, W, R, b, variant)
@@ -183,26 +186,33 @@ def run_forward(x, h0, c0, W, R, b, alive, keep, variant=PLAIN, mask=1.0):
         if variant.R_p is not None:
             # h_t = R_p (o tanh(c_t))
             h_t = h_t @ variant.R_p.T
+        fresh[t + 1] = c_t
+        # c_t = m_c c_t + (1 - m_c) c_{t-1}, and so h_t, which is of the c_t that the gates make (Krueger et al. 2017)
+        h_t = new_h[t] * h_t + (1 - new_h[t]) * before(keep[t], 1.0, h[t], c[t], variant)[0]
+        c_t = new_c[t] * c_t + (1 - new_c[t]) * c_prev
         # a row that has ended, or not yet begun, keeps its state
         c[t + 1] = np.where(alive[t], c_t, c[t])
         h[t + 1] = np.where(alive[t], h_t, h[t])
-    return Record(x, h, c, i, f, g, o, z, alive, keep, mask)
+    return Record(x, h, c, i, f, g, o, z, alive, keep, mask, fresh, (new_c, new_h))
 
 
 def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
     """dy (T, B, H), dhn, dcn (B, H): d loss / d outputs and final state -> dx, dh0, dc0, dW, dR, db, dP, dR_p, of the
     first state dh_first and dc_first, where it stood in the place of what did not reach a step, and of layer norms."""
-    x, h, c, i, f, g, o, z, alive, keep, mask = run
+    x, h, states, i, f, g, o, z, alive, keep, mask, c, (new_c, new_h) = run
     H, Y = len(W) // 4, R.shape[1]
     dx, dW, dR, db, dP, dR_p = (np.zeros(shape) for shape in (x.shape, W.shape, R.shape, len(W), (3, H), (Y, H)))
     dh_first, dc_first = np.zeros(Y), np.zeros(H)
     dnorm = [np.zeros(4 * H), np.zeros(4 * H), np.zeros((2, H))]
     dh, dc = dhn, dcn
     for t in reversed(range(len(x))):
-        h_prev, c_prev = before(keep[t], mask, h[t], c[t], variant)
+        h_prev, c_prev = before(keep[t], mask, h[t], states[t], variant)
         # h_t reaches the loss through y_t and through step t+1
         dh_t = alive[t] * (dh + dy[t])
         dc_t = alive[t] * dc
+        # h_t = m_h h_t + (1 - m_h) h_{t-1}, and so c_t
+        dh_old, dc_old = (1 - new_h[t]) * dh_t, (1 - new_c[t]) * dc_t
+        dh_t, dc_t = new_h[t] * dh_t, new_c[t] * dc_t
         # h_t = o tanh(c_t), with layer norms of the normalised c_t
         seen = c[t + 1] if variant.norm is None or variant.norm.carried else variant.norm.seen(c[t + 1])
         tanh_c = np.tanh(seen)
@@ -266,11 +276,12 @@ def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
             dP += [(dz_i * c_prev).sum(axis=0), (dz_f * c_prev).sum(axis=0), (dz_o * c[t + 1]).sum(axis=0)]
             dc_prev = dc_prev + dz_i * variant.P[0] + dz_f * variant.P[1]
         dx[t] = dz_x @ W
+        dh_prev, dc_prev = mask * (dz_h @ R) + dh_old, dc_prev + dc_old
         # h_prev = keep h + (1 - keep) h_0, and so c
-        dh_first += ((1 - keep[t]) * mask * (dz_h @ R)).sum(axis=0)
+        dh_first += ((1 - keep[t]) * dh_prev).sum(axis=0)
         dc_first += ((1 - keep[t]) * dc_prev).sum(axis=0)
         # what goes on to step t-1; a row that has ended passes on what it got
-        dh = keep[t] * mask * (dz_h @ R) + (1 - alive[t]) * dh
+        dh = keep[t] * dh_prev + (1 - alive[t]) * dh
         dc = keep[t] * dc_prev + (1 - alive[t]) * dc
     return dx, dh, dc, dW, dR, db, dP, dR_p, (dh_first, dc_first), dnorm
 
@@ -322,7 +333,7 @@ def alive_and_keep(B, T, lengths, resets):
 
 def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths=None, resets=None, dropout_masks=None,
             coupled=False, cell_clip=None, activations=None, gate_clip=None, reverse=False, input_mask=None,
-            recurrent_masks=None, weight_masks=None, layer_norm=None):  # fmt: skip
+            recurrent_masks=None, weight_masks=None, layer_norm=None, zoneout_masks=(1.0, 1.0)):  # fmt: skip
     """x (B, T, I), state a pair of (L*D, B, H) or None for the first state -> y (B, T, D*H), (hn, cn), tape.
 
     lengths (B,): y is 0 past a row's end; its final state is the one at its own end, where the reverse one begins.
@@ -330,7 +341,8 @@ def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths
     direction's initial state is discarded, past a row's end it means nothing.
     dropout_masks: L-1 arrays (B, T, D*H), which multiply the outputs of all layers but the last; or (B, 1, D*H), the
     same at all steps. input_mask (B, I) multiplies x, recurrent_masks (L*D, B, H) what R is multiplied by, and
-    weight_masks (L*D, 4H, H) weight_hh, which is not written to.
+    weight_masks (L*D, 4H, H) weight_hh, which is not written to. zoneout_masks: the shares of what is new in c and in h
+    after each step, of L*D layers and directions, (L*D, B, T, H) each; or a number, the same everywhere.
     coupled, cell_clip, activations, gate_clip: see Variant; peepholes where params has "peephole_l0" and so on. The
     first state is zeros or, where params has them, "h0_l0", "c0_l0" and so on. reverse: the only direction is the
     reverse one. A projection where params has "weight_hr_l0" (P, H): h, y, their masks and what stands between layers
@@ -358,7 +370,8 @@ def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths
             # the reverse direction is the forward one on a reversed clock
             clock = slice(None, None, -1 if direction or reverse else 1)
             reached = keep_reverse if direction or reverse else keep
-            run = run_forward(layer_input[clock], h0, c0, W, R, b, alive[clock], reached[clock], variant, mask)
+            zone = [m if np.isscalar(m) else m[n].swapaxes(0, 1)[clock] * 1.0 for m in zoneout_masks]
+            run = run_forward(layer_input[clock], h0, c0, W, R, b, alive[clock], reached[clock], variant, mask, zone)
             runs.append(run)
             outputs.append((run.alive * run.h[1:])[clock])
         layer_input = np.concatenate(outputs, axis=2)

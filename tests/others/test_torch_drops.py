@@ -70,3 +70,29 @@ def test_recurrent_dropout_is_that_of_cells_whose_state_is_masked(rng):
     np.testing.assert_allclose(y, outputs.detach().numpy(), rtol=1e-10, atol=1e-13)
     (outputs * torch.tensor(dy)).sum().backward()
     compare(layer, layer.backward(tape, dy), weights, inputs)
+
+
+@pytest.mark.parametrize("zoneout", [(0.5, 0.05), (0.3, 0.4)])
+def test_zoneout_is_that_of_cells_whose_states_are_kept(rng, zoneout):
+    """As the authors' wrapper for TensorFlow has it, (new - old) m + old, but for the output, which is h after that."""
+    layer = LSTM(5, 7, zoneout=zoneout, dtype="float64", seed=1)
+    x, dy, start = rng.standard_normal((4, 6, 5)), rng.standard_normal((4, 6, 7)), rng.standard_normal((2, 1, 4, 7))
+    y, _, tape = layer.forward(x, tuple(start))
+    weights, inputs = leaves(layer), torch.tensor(x, requires_grad=True)
+    cell = torch.nn.LSTMCell(5, 7, dtype=torch.float64)
+    own = {name.removesuffix("_l0"): weight for name, weight in weights.items()}
+
+    def run(new_c, new_h):
+        (h, c), outputs = torch.tensor(start[:, 0]), []
+        for t in range(6):
+            one, other = torch.func.functional_call(cell, own, (inputs[:, t], (h, c)))
+            h, c = (one - h) * new_h[:, t] + h, (other - c) * new_c[:, t] + c
+            outputs.append(h)
+        return torch.stack(outputs, 1)
+
+    outputs = run(*(torch.tensor(new[0] * 1.0) for new in tape.zoneout_masks))
+    np.testing.assert_allclose(y, outputs.detach().numpy(), rtol=1e-10, atol=1e-13)
+    (outputs * torch.tensor(dy)).sum().backward()
+    compare(layer, layer.backward(tape, dy), weights, inputs)
+    mean = run(*(torch.full((4, 6, 7), 1 - z, dtype=torch.float64) for z in zoneout)).detach().numpy()
+    np.testing.assert_allclose(layer(x, tuple(start))[0], mean, rtol=1e-10, atol=1e-13)

@@ -28,6 +28,7 @@ cdef class Work:
                    bint packs) noexcept
     cdef int lay_out(self, Weights weights, Plan plan, bint has_ids, bint keep, int masked, bint packs) except -1
     cdef int lay_out_backward(self, Weights weights, int members) except -1
+    cdef int zone_out(self, shares) except -1
     cdef int lend(self, Weights weights, bint fits_tiles) except -1
     cdef bint forward_fits(self) noexcept
     cdef bint backward_fits(self) noexcept

@@ -14,7 +14,7 @@ from cylstm._core.kernels cimport Activation, Kernels, activation_of, active, le
 from cylstm._core.memory cimport TOO_MANY, fitting
 from cylstm._core.network cimport Backward, Forward, backward_fits_tiles, forward_fits_tiles
 from cylstm._core.team cimport ALL_THREADS, ROWS_EACH
-from cylstm._core.direction cimport OUTPUTS, PER_ROW, STATES, WEIGHTS, Direction
+from cylstm._core.direction cimport OUTPUTS, PER_ROW, STATES, WEIGHTS, ZONED_C, ZONED_H, Direction
 from cylstm._core.forward cimport rows_at_once
 from cylstm._core.gradients cimport DX_ROWS, GRADIENT_ROWS, GRADIENT_UNITS
 from cylstm._core.ragged cimport Plan, Steps, alive, slot
@@ -63,6 +63,14 @@ cdef class Work:
     def __dealloc__(self):
         self.give_back()
         PyMem_Free(self.directions)
+
+    cdef int zone_out(self, shares) except -1:
+        """Tell the directions the two shares of zoneout, for which there is room."""
+        cdef double of_c = shares[0] if self.masked & ZONED_C else 0, of_h = shares[1] if self.masked & ZONED_H else 0
+        cdef Py_ssize_t n
+        for n in range(self.forward.L * self.forward.D):
+            self.directions[n].zone_c, self.directions[n].zone_h = of_c, of_h
+        return 0
 
     cdef int lend(self, Weights weights, bint fits_tiles) except -1:
         """Borrow the weights as they are now and point the directions at what a forward call needs of them."""
@@ -167,6 +175,8 @@ cdef class Work:
         cdef Py_ssize_t states = place(&pieces, <double>cuts * B * Hp * item)
         cdef Py_ssize_t x_tiles = place(&pieces, left_room(self.choice.inputs, with_gaps(rows, B), widest))
         cdef Py_ssize_t u = place(&pieces, (Y < H) * (<double>L * D * N if keep else B) * Hp * item)
+        cdef bint zoned = masked & ZONED_C != 0
+        cdef Py_ssize_t fresh = place(&pieces, zoned * (<double>L * D * N if keep else B) * Hp * item)
         cdef Norms norms
         place_norms(&norms, &pieces, weights.cell.layer_norm is not None, all_rows, Hp, item)
         self.memory = fitting(self.memory, pieces.end)
@@ -181,7 +191,7 @@ cdef class Work:
         call.record.keep, call.record.joined, call.record.per_row = keep, joined, masked & PER_ROW != 0
         call.record.last_h = NULL if keep else m + last_h
         call.record.gates, call.record.h, call.record.c, call.record.outputs = m + gates, m + h, m + c, m + outputs
-        call.record.u = m + u
+        call.record.u, call.record.fresh = m + u, m + fresh
         if weights.cell.layer_norm is not None:
             point_norms(&norms, m, directions, L * D, N if keep else 0, item)
         call.record.inputs.packed, call.record.inputs.ld = m + x if packs else NULL, weights.I
@@ -228,6 +238,8 @@ cdef class Work:
         cdef bint normed = weights.cell.layer_norm is not None
         cdef Py_ssize_t norm_sums = place(&pieces, <double>normed * (B + 1) * 10 * Hp * item)
         cdef Py_ssize_t norm_row = place(&pieces, <double>normed * B * 2 * Hp * item), n
+        cdef bint zones = self.masked & ZONED_C != 0
+        cdef Py_ssize_t zoned = place(&pieces, <double>zones * B * Hp * item)
         self.scratch = fitting(self.scratch, pieces.end)
         self.nbytes, self.members = self.memory.nbytes + self.scratch.nbytes, members
         cdef unsigned char[::1] view = self.scratch
@@ -245,6 +257,7 @@ cdef class Work:
         call.scratch.columns = m + columns
         call.scratch.du, call.scratch.rows, call.scratch.dh_packed = m + du, m + dh_cut, m + dh_packed
         call.scratch.x_packed, call.scratch.h_packed = m + x_packed, m + h_packed
+        call.scratch.zoned = m + zoned
         call.scratch.own, call.scratch.own_bytes = m + own, own_bytes
         for n in range(weights.L * D if normed else 0):
             self.directions[n].norm.sums, self.directions[n].norm.sums_row = m + norm_sums, 10 * Hp
@@ -296,6 +309,8 @@ cdef int describe_directions(const Kernels* k, Weights weights, Direction* direc
             directions[n].norm.carried, directions[n].norm.eps = weights.cell.norm
         directions[n].flags, directions[n].clip, directions[n].gate_clip = flags, clip, gate_clip
         directions[n].activations, directions[n].mask = activations, NULL
+        directions[n].zone_c = directions[n].zone_h = 0
+        directions[n].new_c = directions[n].new_h = NULL
     return 0
 
 

@@ -12,7 +12,7 @@ from cylstm._core.interrupt cimport goes_on
 from cylstm._core.kernels cimport Kernels, Norm, Step, cell_backward, lanes_of, norm_backward, product, real
 from cylstm._core.ragged cimport Steps, offset, slot
 from cylstm._core.packed_rows cimport (
-    add_cut, add_masked, carry, clear_cut, copy_cut, copy_uncut, has_cut, set_aside,
+    add_cut, add_masked, carry, clear_cut, come_back, copy_cut, copy_uncut, has_cut, pass_by, set_aside,
 )
 from cylstm._core.team cimport Member, last_alive, meet_by_units, part
 
@@ -28,8 +28,8 @@ cdef bint inputs_by_steps(const Steps* s, const Direction* direction) noexcept n
 
 
 cdef void run_backward(const Kernels* k, const Steps* s, const Direction* direction, bint reverse, const Member* who,
-                       const Member* of_h, const Scratch* scratch, Py_ssize_t beat, real* gates, const real* c,
-                       real* dh, real* dc, real* dx, bint add) noexcept nogil:
+                       const Member* of_h, const Scratch* scratch, Py_ssize_t beat, real* gates,
+                       const real* fresh, const real* c, real* dh, real* dc, real* dx, bint add) noexcept nogil:
     """Gate values -> gate gradients. dh (B+N, Yp) comes with d loss / d h from above at each boundary and zero
     elsewhere; dc (B, Hp) with d loss / d (final c). Both end as the gradients of the initial state, at its boundary;
     at the others, dh ends as what each step's h has of gradient. of_h: the same member's share of h.
@@ -69,6 +69,13 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Direction* direct
             c_prev = <real*>scratch.states + row * Hp
         step.B, step.c_prev, step.c, step.gates = rows, c_prev, <void*>(c + target * Hp), dgates
         step.dh, step.dc = dh + target * Yp, dc + row * Hp
+        if direction.zone_h > 0:
+            pass_by(s, t, reverse, of_h, direction.Y, Yp, direction.new_h, dh + (target - row) * Yp,
+                    dh + (source - row) * Yp, <real*>scratch.cut_h)
+        if direction.zone_c > 0:
+            pass_by(s, t, reverse, who, direction.H, Hp, direction.new_c, dc, <real*>scratch.zoned,
+                    <real*>scratch.zoned)
+            step.c = <void*>(fresh + (offset(s, t) + row) * Hp)
         if direction.at_proj >= 0:
             du = <real*>scratch.du + row * Hp
             project(k, &direction.proj_back, who, who.first, who.last, rows, direction.Y,
@@ -80,6 +87,8 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Direction* direct
             dgates = <real*>norm.h
         else:
             cell_backward(k, real is double, &step)
+        if direction.zone_c > 0:
+            come_back(s, t, who, Hp, <real*>scratch.zoned, dc)
         if cut:
             if scratch.cut_c != NULL:
                 add_cut(s, t, reverse, who, Hp, <const real*>dc, <real*>scratch.cut_c)

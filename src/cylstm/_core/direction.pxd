@@ -1,6 +1,6 @@
 """One direction of one layer: its sizes and weights, what goes into its steps, and where what comes out goes."""
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memset
 
 from cylstm._core.interrupt cimport beats_between
@@ -15,6 +15,8 @@ cdef enum Masked:
     INPUTS = 4
     STATES = 8       # what R is multiplied by
     WEIGHTS = 16     # weight_hh
+    ZONED_C = 32     # where zoneout, of c and of h, takes the new one; shares alone where nothing is trained
+    ZONED_H = 64
 
 # The right operand of a product in one of the forms of cext/kernels.h: PANELS (or column blocks) and TILES are packed,
 # UNPACKED are the weights themselves, as only forward calls read them.
@@ -54,6 +56,10 @@ cdef struct Direction:
     Factor W_back       # backward: dgates W, dgates R
     Factor R_back
     const void* mask    # (B, Y) in the caller's order, of h before R; or NULL
+    double zone_c       # shares of zoneout: of c and h that stay as they were, 0 without
+    double zone_h
+    const uint8_t* new_c  # (N, H) and (N, Y), packed: where c and h do not; NULL for the mean of both, where nothing
+    const uint8_t* new_h  # is trained
     Factor proj         # forward: u R_p', u = o tanh(c)
     Factor proj_back    # backward: dh R_p
     Factor norm_bias    # of layer norms: (4Hp,), b being zeros then
@@ -90,6 +96,7 @@ cdef struct Scratch:
     void* states        # (B, Hp): c of the step before, some zero, or dh where nothing may be added
     void* inputs        # x of some steps, as tiles
     Py_ssize_t input_bytes  # of a row of them in the widest layer: members that share out rows may be in different ones
+    void* zoned         # (B, Hp): gradients of c that go past a step
     void* cut_h         # (B, Yp) and (B, Hp): of each row, gradients of the first state at its cuts; NULL where nobody
     void* cut_c         # wants them
     void* previous      # (N, Yp): h before each step, packed

@@ -14,7 +14,7 @@ from cylstm._core.kernels cimport (
     Kernels, Norm, Step, cell_forward, gather, left_bytes, left_operand, norm_forward, norm_gates, product, real,
 )
 from cylstm._core.ragged cimport Steps, offset, slot
-from cylstm._core.packed_rows cimport carry, copy_outputs, copy_uncut, has_cut, pack_inputs
+from cylstm._core.packed_rows cimport carry, copy_outputs, copy_uncut, has_cut, pack_inputs, zone_out
 from cylstm._core.team cimport Member, last_alive, meet_by_units, part, tiles_before
 
 # The gates' share of x is computed for several steps by one product, before these steps run: as many as fit into so
@@ -31,12 +31,13 @@ cdef Py_ssize_t rows_at_once(const Steps* s, Py_ssize_t row_bytes) noexcept nogi
 
 cdef void run_forward(const Kernels* k, const Steps* s, const Direction* direction, bint reverse, bint keep,
                       const Member* who, const Member* of_h, const Scratch* scratch, const Inputs* inputs,
-                      const Outputs* outputs, Py_ssize_t beat, real* gates, real* u, real* h, real* c) noexcept nogil:
-    """Gates, h and c of every step; with a projection, u = o tanh(c) of every step as well. Boundary 0 (or each row's
+                      const Outputs* outputs, Py_ssize_t beat, real* gates, real* u, real* fresh, real* h,
+                      real* c) noexcept nogil:
+    """Gates, h and c of every step; with a projection u = o tanh(c), with zoneout the fresh c as well. Boundary 0 (or each row's
     last one, in reverse) of h and c holds the initial state.
     beat: of the first step (interrupt.pxd). of_h: the same member's share of h.
 
-    Without `keep`, gates holds one chunk and c one boundary, both used again and again, as u one step.
+    Without `keep`, gates holds one chunk and c one boundary, both used again and again, as u and fresh one step.
     """
     cdef Py_ssize_t Hp = direction.Hp, G = 4 * direction.Hp, T = s.T, t0, t1, t, n, first, source, target, rows
     cdef Py_ssize_t Y = direction.Y, Yp = direction.Yp, done = 0
@@ -82,6 +83,8 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
             step.c, step.h = c + target * Hp if keep else c + row * Hp, h + target * Yp
             if projected:
                 step.h = u + ((offset(s, t) if keep else 0) + row) * Hp
+            if direction.zone_c > 0:
+                step.c = fresh + ((offset(s, t) if keep else 0) + row) * Hp
             if normed:
                 norm = norm_of(direction, gates, (offset(s, t) + row) if keep else offset(s, t) + row - first + row, 0)
                 recurrent_rows(k, &direction.R, rows, direction, &step, <real*>norm.h)
@@ -91,6 +94,13 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
             if projected:
                 project(k, &direction.proj, who, of_h.first, of_h.last, rows, direction.H, <const real*>step.h, Hp, Yp,
                         h + target * Yp)
+            if direction.zone_c > 0:
+                zone_out(s, t, reverse, who, direction.H, Hp, direction.zone_c, direction.new_c,
+                         c + (source - row) * Hp if keep else c, <const real*>direction.c0.packed,
+                         fresh + (offset(s, t) * Hp if keep else 0), c + (target - row) * Hp if keep else c)
+            if direction.zone_h > 0:
+                zone_out(s, t, reverse, of_h, Y, Yp, direction.zone_h, direction.new_h, h + (source - row) * Yp,
+                         <const real*>direction.h0.packed, h + (target - row) * Yp, h + (target - row) * Yp)
             if outputs.y != NULL:
                 copy_outputs(s, t, of_h, Y, Yp, h + target * Yp, outputs)
         done += t1 - t0

@@ -12,8 +12,8 @@ cdef enum:
 
 cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* direction, bint reverse,
                            const Member* who, const Scratch* scratch, int form, Py_ssize_t beat, const real* dgates,
-                           const Inputs* inputs, const real* u, const real* h, const real* c, const real* dh,
-                           real* d) noexcept nogil
+                           const Inputs* inputs, const real* u, const real* fresh, const real* h, const real* c,
+                           const real* dh, real* d) noexcept nogil
 cdef void first_state_gradients(const Steps* s, const Direction* direction, bint reverse, const Member* who,
                                 const Member* of_h, const Scratch* scratch, const real* dh, const real* dc,
                                 real* d) noexcept nogil

@@ -24,8 +24,8 @@ cdef enum:
 
 cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* direction, bint reverse,
                            const Member* who, const Scratch* scratch, int form, Py_ssize_t beat, const real* dgates,
-                           const Inputs* inputs, const real* u, const real* h, const real* c, const real* dh,
-                           real* d) noexcept nogil:
+                           const Inputs* inputs, const real* u, const real* fresh, const real* h, const real* c,
+                           const real* dh, real* d) noexcept nogil:
     """dW = dgates' x, dR = dgates' h_prev, db = column sums, with a projection dR_p = dh' u, each over all N rows at
     once, into the flat gradients d; h_prev is masked where it was. With layer norms, dW and dR are of the gradients by
     x W' and by h R'.
@@ -45,7 +45,7 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* di
         by_x, by_h = <const real*>direction.norm.x, <const real*>direction.norm.h
         norm_gradients(k, s.B, direction, who, d)
     if direction.at_P >= 0:
-        sum_peephole_gradients(k, s, direction, reverse, who, scratch, dgates, c, d + direction.at_P)
+        sum_peephole_gradients(k, s, direction, reverse, who, scratch, dgates, fresh, c, d + direction.at_P)
     if direction.at_proj >= 0:
         projection_gradients(k, s, direction, reverse, who, scratch, beat, u, dh, d + direction.at_proj)
     if direction.mask == NULL and s.cut == NULL and (reverse or s.sizes == NULL):
@@ -128,11 +128,12 @@ cdef void norm_gradients(const Kernels* k, Py_ssize_t B, const Direction* direct
 
 
 cdef void sum_peephole_gradients(const Kernels* k, const Steps* s, const Direction* direction, bint reverse,
-                                 const Member* who, const Scratch* scratch, const real* dgates, const real* c,
-                                 real* d) noexcept nogil:
+                                 const Member* who, const Scratch* scratch, const real* dgates, const real* fresh,
+                                 const real* c, real* d) noexcept nogil:
     """Of `who`'s units, step by step, into d (3, H)."""
     cdef Py_ssize_t Hp = direction.Hp, t, gate
     cdef const real* c_prev
+    cdef const real* c_seen
     for gate in range(3):
         memset(d + gate * direction.H + who.first, 0, (min(who.last, direction.H) - who.first) * sizeof(real))
     for t in range(s.T):
@@ -141,8 +142,9 @@ cdef void sum_peephole_gradients(const Kernels* k, const Steps* s, const Directi
             copy_uncut(s, t, reverse, who, who.first, who.last, Hp, c_prev, <const real*>direction.c0.packed,
                        <real*>scratch.states)
             c_prev = <const real*>scratch.states
+        c_seen = fresh + offset(s, t) * Hp if direction.zone_c > 0 else c + slot(s, t if reverse else t + 1) * Hp
         peephole_gradients(k, alive(s, t), direction.H, who.first, who.last, dgates + offset(s, t) * 4 * Hp, c_prev,
-                           c + slot(s, t if reverse else t + 1) * Hp, d)
+                           c_seen, d)
 
 
 cdef void first_state_gradients(const Steps* s, const Direction* direction, bint reverse, const Member* who,

@@ -2,7 +2,7 @@
 
 cimport cython
 cimport numpy as np
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint8_t
 
 import numpy
 
@@ -11,7 +11,7 @@ from cylstm._core.interrupt cimport Interrupt, begin, finish
 from cylstm._core.memory cimport LARGEST
 from cylstm._core.network cimport Backward, run_network_backward, run_network_forward, team_size
 from cylstm._core.team cimport ALL_THREADS
-from cylstm._core.direction cimport INPUTS, PER_ROW, WEIGHTS, Inputs
+from cylstm._core.direction cimport INPUTS, PER_ROW, WEIGHTS, ZONED_C, ZONED_H, Inputs
 from cylstm._core.ragged cimport Plan, Steps, packed_ids, planned
 from cylstm._core.packed_weights cimport FIRST_C, FIRST_H, Weights
 from cylstm._core.arena cimport Shelf, Work
@@ -72,6 +72,15 @@ cdef class Tape:
     def weight_masks(self):
         """(L*D, 4H, Y) of weight_drop, scaled; None without."""
         return None if self.kept_masks is None else self.kept_masks.weights
+
+    @property
+    def zoneout_masks(self):
+        """Of zoneout, where c and where h is not as it was before the step, (L*D, B, T, H) and (L*D, B, T, Y) booleans, False
+        past a row's end; None for the one of which nothing is kept, and without both."""
+        if self.kept_masks is None or (self.kept_masks.new_c is None and self.kept_masks.new_h is None):
+            return None
+        return tuple(None if new is None else numpy.stack([self.plan.unpack(one) for one in new])
+                     for new in (self.kept_masks.new_c, self.kept_masks.new_h))
 
 
 cdef class Layer(Arguments):
@@ -142,7 +151,7 @@ cdef class Layer(Arguments):
 
     cdef _run(self, x, state, lengths, resets, bint keep):
         cdef bint has_ids = False
-        cdef int masked = self.drawn if keep else 0
+        cdef int masked = self.drawn if keep else self.drawn & (ZONED_C | ZONED_H)
         cdef np.ndarray array = self.features("x", x, &has_ids), y, h, c
         cdef Py_ssize_t B, T, row, step
         cdef bint batched = np.PyArray_NDIM(array) == (2 if has_ids else 3)
@@ -167,7 +176,9 @@ cdef class Layer(Arguments):
         cdef Work work = self.shelf.take(self._weights, B, T, plan, has_ids, keep, masked, not has_ids and not in_order)
         self._point_at(work, "x", array, has_ids, in_order, row, step)
         _initial = self._point_at_state(work, "state", state, B)
-        if masked:
+        if masked & (ZONED_C | ZONED_H):
+            work.zone_out(self.drops["zoneout"])
+        if masked and keep:
             self._point_at_masks(work, self.drops.masks(masked, self.rng, B, work.plan.rows, self.input_size,
                                                         self.hidden_size, self.h_size, self.num_directions, self.dtype))
         y = self.empty(B, T, self.num_directions * self.h_size)
@@ -219,7 +230,10 @@ cdef class Layer(Arguments):
             raise ValueError(f"x_t: expected at least one row, got {(<object>array).shape}")
         row = np.PyArray_STRIDE(array, 0) // self.item if batched else 0
         cdef bint in_order = B == 1 or row == self.input_size
-        cdef Work work = self.shelf.take(self._weights, B, 1, None, has_ids, False, False, not has_ids and not in_order)
+        cdef int masked = self.drawn & (ZONED_C | ZONED_H)
+        cdef Work work = self.shelf.take(self._weights, B, 1, None, has_ids, False, masked, not has_ids and not in_order)
+        if masked:
+            work.zone_out(self.drops["zoneout"])
         self._point_at(work, "x_t", array, has_ids, in_order, row, 0)
         _initial = self._point_at_state(work, "state", state, B)
         if out is None:
@@ -378,6 +392,10 @@ cdef class Layer(Arguments):
             work.forward.record.inputs.mask = np.PyArray_DATA(<np.ndarray>masks.inputs)
         for n in range(self.num_layers * self.num_directions if masks.states is not None else 0):
             work.directions[n].mask = np.PyArray_DATA(<np.ndarray>masks.states[n])
+        for n in range(self.num_layers * self.num_directions if masks.new_c is not None else 0):
+            work.directions[n].new_c = <const uint8_t*>np.PyArray_DATA(<np.ndarray>masks.new_c[n])
+        for n in range(self.num_layers * self.num_directions if masks.new_h is not None else 0):
+            work.directions[n].new_h = <const uint8_t*>np.PyArray_DATA(<np.ndarray>masks.new_h[n])
         return 0
 
     cdef int _mask_gradients(self, Work work, np.ndarray flat) except -1:

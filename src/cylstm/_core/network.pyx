@@ -135,6 +135,7 @@ cdef void forward_member(const Forward* call, int me, int count, Team* team, rea
     cdef real* c
     cdef real* gates
     cdef real* u
+    cdef real* fresh
     last.two_boundaries = record.last_h != NULL
     for l in range(L):
         memset(&outputs, 0, sizeof(Outputs))
@@ -151,6 +152,7 @@ cdef void forward_member(const Forward* call, int me, int count, Team* team, rea
             n, reverse = l * D + d, d == 1 or call.reverse
             gates = <real*>record.gates + (n * s.N * 4 * Hp if keep else 0)
             u = <real*>record.u + (n * s.N * Hp if keep else 0)
+            fresh = <real*>record.fresh + (n * s.N * Hp if keep else 0)
             h = <real*>record.h + (n if keep else n % (2 * D)) * block * Yp
             if s.two_boundaries:
                 h = <real*>record.last_h + d * 2 * s.B * Yp
@@ -160,7 +162,7 @@ cdef void forward_member(const Forward* call, int me, int count, Team* team, rea
             place_states(s, reverse, FIRST if keep else ONLY, &who, H, Hp, c0 + n * state if c0 != NULL else NULL,
                          <const real*>call.directions[n].c0.packed, c)
             run_forward(call.k, s, &call.directions[n], reverse, keep, &who, &of_h, &call.scratch, &inputs, &outputs,
-                        n * s.T, gates, u, h, c)
+                        n * s.T, gates, u, fresh, h, c)
             fetch_states(s, reverse, LAST, &of_h, Y, Yp, <const real*>h, <real*>call.hn + n * s.B * Y)
             fetch_states(s, reverse, LAST if keep else ONLY, &who, H, Hp, <const real*>c, <real*>call.cn + n * state)
             if outputs.y != NULL:
@@ -214,6 +216,7 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
     cdef const real* h
     cdef const real* c
     cdef const real* u
+    cdef const real* fresh
     cdef const Direction* direction = call.directions
     cdef bint by_steps, reverse
     for l in range(call.L - 1, -1, -1):
@@ -227,13 +230,15 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
             n, reverse = l * D + d, d == 1 or call.reverse
             direction = &call.directions[n]
             gates = <real*>record.gates + n * s.N * 4 * Hp
-            u = <const real*>record.u + n * s.N * Hp
+            u, fresh = <const real*>record.u + n * s.N * Hp, <const real*>record.fresh + n * s.N * Hp
             h, c = <const real*>record.h + n * block * Yp, <const real*>record.c + n * block * Hp
             place_gradients(call, &who, &of_h, l, d, <const real*>dabove, ld_above, dh, dc)
+            if direction.zone_c > 0:
+                place_states(s, reverse, ONLY, &who, H, Hp, none, none, <real*>call.scratch.zoned)
             if call.scratch.cut_h != NULL:
                 place_states(s, reverse, ONLY, &of_h, Y, Yp, none, none, <real*>call.scratch.cut_h)
                 place_states(s, reverse, ONLY, &who, H, Hp, none, none, <real*>call.scratch.cut_c)
-            run_backward(call.k, s, direction, reverse, &who, &of_h, &call.scratch, beat, gates, c, dh, dc,
+            run_backward(call.k, s, direction, reverse, &who, &of_h, &call.scratch, beat, gates, fresh, c, dh, dc,
                          dinputs if by_steps else <real*>NULL, d > 0)
             beat += s.T
             fetch_states(s, reverse, FIRST, &of_h, Y, Yp, <const real*>dh, <real*>call.dh0 + n * s.B * Y)
@@ -244,7 +249,7 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
                                       <const real*>NULL if call.given_h else <const real*>dh,
                                       <const real*>NULL if call.given_c else <const real*>dc, <real*>call.dflat)
             weight_gradients(call.k, s, direction, reverse, &summing, &call.scratch, call.form, beat,
-                             <const real*>gates, &inputs, u, h, c, <const real*>dh, <real*>call.dflat)
+                             <const real*>gates, &inputs, u, fresh, h, c, <const real*>dh, <real*>call.dflat)
             beat += sums
             if dinputs != NULL and not by_steps:
                 input_gradients(call.k, s, direction, &summing, &call.scratch, beat - 1,

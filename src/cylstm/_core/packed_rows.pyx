@@ -5,6 +5,7 @@ what `resets` cut off.
 Every function is called by all members of a team at once and does its member's part.
 """
 
+from libc.stdint cimport uint8_t
 from libc.string cimport memcpy, memset
 
 from cylstm._core.direction cimport Direction, Inputs, Outputs
@@ -230,6 +231,53 @@ cdef void add_masked(const Steps* s, Py_ssize_t t, bint reverse, const Member* w
             continue
         for j in range(who.first, min(who.last, H)):
             rows[b * width + j] = copy[b * width + j] + kept[j] * rows[b * width + j]
+
+
+cdef void zone_out(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t H, Py_ssize_t width,
+                   double share, const uint8_t* new, const real* before, const real* anew, const real* fresh,
+                   real* after) noexcept nogil:
+    """after = what step t has made, `fresh`, where `new` (N, H) says so, and elsewhere what it began with; for NULL, the
+    mean of both, with this share of the latter. 0 in the padding."""
+    cdef Py_ssize_t b, j, last = min(who.last, H)
+    cdef const uint8_t* taken = NULL
+    cdef const real* old
+    cdef real stays = <real>share, goes = <real>(1 - share), was = 0, now
+    for b in range(who.first_row, last_alive(s, who, t)):
+        old = anew if is_cut(s, t + 1 if reverse else t, b) else before + b * width
+        if new != NULL:
+            taken = new + (offset(s, t) + b) * H
+        for j in range(who.first, last):
+            now, was = fresh[b * width + j], old[j] if old != NULL else <real>0
+            after[b * width + j] = (now if taken[j] else was) if taken != NULL else goes * now + stays * was
+        memset(after + b * width + last, 0, (who.last - last) * sizeof(real))
+
+
+cdef void pass_by(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t H, Py_ssize_t width,
+                  const uint8_t* new, real* rows, real* before, real* anew) noexcept nogil:
+    """The reverse of zone_out(): gradients by what was kept go from `rows` to those `before` the step or, where that
+    does not reach it, to those of what began `anew`, or nowhere for NULL."""
+    cdef Py_ssize_t b, j
+    cdef const uint8_t* taken
+    cdef real* past
+    cdef real zero = 0, d
+    for b in range(who.first_row, last_alive(s, who, t)):
+        taken = new + (offset(s, t) + b) * H
+        past = anew if is_cut(s, t + 1 if reverse else t, b) else before
+        for j in range(who.first, min(who.last, H)):
+            d = rows[b * width + j]
+            rows[b * width + j] = d if taken[j] else zero
+            if past != NULL:
+                past[b * width + j] += zero if taken[j] else d
+
+
+cdef void come_back(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t width, real* past,
+                    real* rows) noexcept nogil:
+    """rows += what was set aside, which is 0 then."""
+    cdef Py_ssize_t b, j
+    for b in range(who.first_row, last_alive(s, who, t)):
+        for j in range(b * width + who.first, b * width + who.last):
+            rows[j] += past[j]
+            past[j] = 0
 
 
 cdef const void* carry(const Kernels* k, const Steps* s, Py_ssize_t t, bint reverse, bint cut, int form,

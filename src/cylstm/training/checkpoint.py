@@ -93,7 +93,7 @@ class SavedRun:
         """ValueError unless it was written by a run of the same model and options."""
         try:
             config = json.loads(json.dumps({**UNSAID, **config}))  # as in a file, where tuples are lists
-            written = {**UNSAID, **self.header["config"]}
+            written = json.loads(json.dumps({**UNSAID, **self.header["config"]}))
             if written["num_layers"] == 1:  # once, dropout could be anything then
                 written["dropout"] = config["dropout"]
             pairs = [(written, config, "model"), ({**ADDED, **self.header["options"]}, options, "run")]
