@@ -18,6 +18,7 @@ VARIANTS = {
     "softsign": dict(activations=("sigmoid", "softsign", "softsign")),
     "gate_clip": dict(gate_clip=5.0),
     "proj_size": dict(proj_size=32),
+    "proj_clip": dict(proj_size=32, proj_clip=0.5),
     "first_state": dict(first_state=True),
     "weight_drop": dict(weight_drop=0.5),
     "recurrent_dropout": dict(recurrent_dropout=0.3),
@@ -74,7 +75,7 @@ def torch_loop(layer, x, dy, tape=None):
     def run(inputs, n):
         W, R, b = (values[f"{name}_l{n}"] for name in ("weight_ih", "weight_hh", "bias"))
         P = values[f"peephole_l{n}"] if cell.peepholes else None
-        h = c = torch.zeros(inputs.shape[0], H)
+        h, c = (torch.zeros(inputs.shape[0], width) for width in (layer.h_size, H))
         if cell.first_state:
             h, c = (values[f"{name}_l{n}"].expand(len(inputs), H) for name in ("h0", "c0"))
         if layer.weight_drop:
@@ -99,6 +100,10 @@ def torch_loop(layer, x, dy, tape=None):
             seen = c if by_c is None else norm(c, by_c[0], by_c[1])
             c = seen if by_c is not None and cell.norm[0] else c
             h = f_gates(cut(o)) * f_c(seen)
+            if cell.proj_size:
+                h = h @ values[f"weight_hr_l{n}"].T
+            if cell.proj_clip is not None:
+                h = h.clamp(-cell.proj_clip, cell.proj_clip)
             if new_c is not None:
                 c = torch.where(new_c[:, t], c, old_c)
             if new_h is not None:
@@ -127,15 +132,16 @@ def cases(shapes, threads):
         for name, options in VARIANTS.items():
             layer = LSTM(shape.I, shape.H, shape.L, seed=1, **options)
             ours = pass_of(layer, x)
-            torch = peers.torch_training if layer.cell.proj_size else torch_loop  # torch has a kernel for those
+            fused = layer.cell.proj_size and layer.cell.proj_clip is None  # torch has a kernel for those
+            torch = peers.torch_training if fused else torch_loop
             contenders = {"cylstm": ours, "plain cell": pass_of(plain, x), "torch": torch(layer, x, ours.dy)}
             y, _, tape = layer.forward(x)
             gradients = layer.backward(tape, ours.dy)
-            y_torch, d_torch = contenders["torch"]() if layer.cell.proj_size else torch_loop(layer, x, ours.dy, tape)()
+            y_torch, d_torch = contenders["torch"]() if fused else torch_loop(layer, x, ours.dy, tape)()
             agree("torch", y_torch, y)
             agree("torch dx", d_torch["x"], gradients.x)
             for key, d in gradients.parameters.items():
                 if not (layer.cell.coupled and key.startswith(("weight", "bias"))):  # those of f: None there, 0 here
-                    theirs = key.replace("bias_", "bias_ih_") if layer.cell.proj_size else key
+                    theirs = key.replace("bias_", "bias_ih_") if fused else key
                     agree(f"torch d{key}", d_torch[theirs], np.asarray(d))
             yield {"shape": shape.name, "variant": name}, contenders

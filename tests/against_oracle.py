@@ -8,7 +8,7 @@ from cylstm import State, oracle
 def oracle_options(layer, **more):
     """What the oracle is told of a layer beside its parameters."""
     cell = layer.cell
-    told = ("coupled", "cell_clip", "activations", "gate_clip", "reverse", "layer_norm")
+    told = ("coupled", "cell_clip", "activations", "gate_clip", "proj_clip", "reverse", "layer_norm")
     return dict(num_layers=layer.num_layers, bidirectional=layer.bidirectional,
                 **{name: getattr(cell, name) for name in told}, **more)  # fmt: skip
 

@@ -124,6 +124,14 @@ PROJECTION_MUTATIONS = {
         OF_R_P, "dR_p += dh_t.T @ (o[t] * np.tanh(c[t]))"),
     "the last step's alone": ("dR_p += dh_t.T", "dR_p = dh_t.T"),
     "trained on what comes from above alone": ("dR_p += dh_t.T", "dR_p += dy[t].T"),
+    "a gradient through what was cut": ("< variant.proj_clip)\n", "< np.inf)\n"),
+    "none through what was not": ("< variant.proj_clip)\n", ">= variant.proj_clip)\n"),
+    "cut by what comes out of the gates": ("2)[0]) @ variant.R_p.T) < ", "2)[0])[:, :2]) < "),
+    "forward, cut before the projection": (
+        "h_t = h_t @ variant.R_p.T\n",
+        "h_t = np.clip(h_t, -variant.proj_clip, variant.proj_clip) @ variant.R_p.T\n"),
+    "forward, cut above only": (
+        "h_t = np.clip(h_t, -variant.proj_clip, variant.proj_clip)", "h_t = np.minimum(h_t, variant.proj_clip)"),
     "back through the first numbers of h": (
         "dh_t = dh_t @ variant.R_p\n", "dh_t = dh_t @ np.eye(*variant.R_p.shape)\n"),
 }  # fmt: skip
@@ -310,13 +318,15 @@ def test_a_mistake_in_the_first_state_fails_the_gradient_check(mistake):
     assert first_state_error(mutated(*FIRST_STATE_MUTATIONS[mistake])) > 1000 * RTOL
 
 
-def test_the_unchanged_projection_passes():
-    assert worst_gradient_error(oracle, proj_size=2) <= RTOL
+@pytest.mark.parametrize("cell", [{}, dict(proj_clip=0.2)])
+def test_the_unchanged_projection_passes(cell):
+    assert worst_gradient_error(oracle, proj_size=2, **cell) <= RTOL
 
 
 @pytest.mark.parametrize("mistake", PROJECTION_MUTATIONS)
 def test_a_mistake_in_a_projection_fails_the_gradient_check(mistake):
-    assert worst_gradient_error(mutated(*PROJECTION_MUTATIONS[mistake]), proj_size=2) > 1000 * RTOL
+    module = mutated(*PROJECTION_MUTATIONS[mistake])
+    assert worst_gradient_error(module, proj_size=2, proj_clip=0.2) > 1000 * RTOL
 
 
 NORMS = "ba", ("torchscript", 1e-2)

@@ -22,6 +22,12 @@ CELLS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def one_thread(threads_as_they_were):
+    """A projection meets twice a step, and waits long where others compute."""
+    set_num_threads(1)
+
+
 def made(sizes, L, D, dtype, rng, **options):
     layer = LSTM(*sizes, L, bidirectional=D == 2, dtype=dtype, seed=rng, **options)
     for values in layer.parameters.values():
@@ -159,11 +165,11 @@ def test_shares_are_those_that_were_asked_for(p):
 
 
 @pytest.mark.parametrize("B, H, P, D", [(57, 37, 0, 1), (33, 65, 20, 2), (13, 151, 0, 1), (1, 301, 130, 1)])
-def test_same_bits_for_any_number_of_threads(isa, dtype, B, H, P, D):
+def test_same_bits_for_any_number_of_threads(dtype, B, H, P, D):
     rng = np.random.default_rng(20307)
     layer = made((19, H), 2, D, dtype, rng, zoneout=(0.4, 0.3), proj_size=P, first_state=True)
-    x, found = rng.standard_normal((B, 6, 19)).astype(dtype), []
-    options = dict(lengths=rng.integers(2, 7, B), resets=rng.random((B, 6)) < 0.2)
+    x, found = rng.standard_normal((B, 4, 19)).astype(dtype), []
+    options = dict(lengths=rng.integers(2, 5, B), resets=rng.random((B, 4)) < 0.2)
     for threads in (1, 2, 7):
         set_num_threads(threads)
         layer.rng = np.random.default_rng(5)

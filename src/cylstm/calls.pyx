@@ -57,7 +57,7 @@ cdef class Call:
         # Where the rows lie one after the other in time-major order, they are read there; a tape needs its own.
         self.packs = self.training or lengths is not None or (B > 1 and T > 1)
         work.lay_out(weights, Plan(B, T) if plan is None else plan, False, self.training, layer.drops.drawn & ZONED,
-                      self.packs)
+                     self.packs)
         self.members = team_size(&work.plan.steps, work.directions, weights.L * weights.D, weights.D,
                                  work.k.f64.lanes if work.doubles else work.k.f32.lanes, False, ALL_THREADS)
         if self.training:

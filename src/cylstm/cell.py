@@ -49,8 +49,9 @@ class CellType:
     and of c in h, as cylstm.activations has them; None for sigmoid, tanh, tanh. gate_clip: what the gates and g are
     functions of stays within -gate_clip..gate_clip (ONNX). first_state: what begins, begins with a state that is
     learnt, not with zeros. reverse: the only direction runs from the end of each row to its start. proj_size: P, with
-    which h = R_p (o tanh c) has P numbers, 0 < P < H (Sak, Senior & Beaufays 2014); 0 for no projection. layer_norm:
-    which of LAYER_NORMS, or a pair of it and eps; None for none.
+    which h = R_p (o tanh c) has P numbers, 0 < P < H (Sak, Senior & Beaufays 2014); 0 for no projection. proj_clip:
+    these stay within -proj_clip..proj_clip (TensorFlow's LSTMCell). layer_norm: which of LAYER_NORMS, or a pair of it
+    and eps; None for none.
     """
 
     bias: bool = True
@@ -62,17 +63,21 @@ class CellType:
     first_state: bool = False
     reverse: bool = False
     proj_size: int = 0
+    proj_clip: float | None = None
     layer_norm: str | tuple | None = None
 
     @classmethod
-    def checked(cls, dtype, *, cell_clip, activations, gate_clip, proj_size, layer_norm, **switches) -> CellType:
+    def checked(cls, dtype, *, cell_clip, activations, gate_clip, proj_size, proj_clip, layer_norm,
+                **switches) -> CellType:  # fmt: skip
         """Raises TypeError or ValueError that names the argument."""
         info = np.finfo(dtype)
         numbers = {
             name: None if clip is None else real_in(name, clip, float(info.tiny), float(info.max))
-            for name, clip in (("cell_clip", cell_clip), ("gate_clip", gate_clip))
+            for name, clip in (("cell_clip", cell_clip), ("gate_clip", gate_clip), ("proj_clip", proj_clip))
         }
         numbers["proj_size"] = positive_int("proj_size", proj_size, 0)
+        if proj_clip is not None and not numbers["proj_size"]:
+            raise ValueError(f"proj_clip: expected None without proj_size, got {proj_clip:g}")
         activations, layer_norm = as_cell("activations", activations), as_layer_norm("layer_norm", layer_norm)
         if layer_norm is not None and switches["peepholes"]:
             raise ValueError(f"layer_norm: expected None for a cell with peepholes, got {layer_norm!r}")

@@ -78,6 +78,9 @@ class LSTM(layer.Layer):
         P: h = R_p (o tanh(c)) has P numbers (Sak, Senior & Beaufays 2014), as torch.nn.LSTM has it: so wide are the
         recurrent weights (4H, P), the state's h, each direction's output, and half or all of the next layer's input.
         R_p (P, H) is weight_hr. 0 for no projection, h = o tanh(c).
+    proj_clip : float, optional
+        With a projection, h stays within -proj_clip..proj_clip (TensorFlow's LSTMCell). Where it is cut, no gradient
+        flows.
     layer_norm : "ba" or "torchscript", or a pair of it and eps, optional
         Rows normalised to mean 0 and variance 1, eps (1e-5) being added to the variance: W x and R h, each with a gain
         of its own (norm_ih, norm_hh (4H,)), and c, with gain and shift (norm_c (2, H)), so that h = o tanh(LN(c)).
@@ -99,8 +102,8 @@ class LSTM(layer.Layer):
 
     def __init__(self, input_size, hidden_size, num_layers=1, *, bidirectional=False, dropout=0.0, bias=True,
                  peepholes=False, coupled=False, cell_clip=None, activations=None, gate_clip=None, first_state=False,
-                 reverse=False, proj_size=0, layer_norm=None, forget_bias=1.0, dtype="float32", seed=None,
-                 parameters=None, dropout_per="step", input_dropout=0.0, recurrent_dropout=0.0,
+                 reverse=False, proj_size=0, proj_clip=None, layer_norm=None, forget_bias=1.0, dtype="float32",
+                 seed=None, parameters=None, dropout_per="step", input_dropout=0.0, recurrent_dropout=0.0,
                  weight_drop=0.0, zoneout=(0.0, 0.0)):  # fmt: skip
         I, H = positive_int("input_size", input_size), positive_int("hidden_size", hidden_size)
         L = positive_int("num_layers", num_layers)
@@ -110,7 +113,8 @@ class LSTM(layer.Layer):
         dtype = self.check_dtype(dtype)
         self.cell = cell = CellType.checked(dtype, bias=bias, peepholes=peepholes, coupled=coupled, cell_clip=cell_clip,
                                             activations=activations, gate_clip=gate_clip, first_state=first_state,
-                                            reverse=reverse, proj_size=proj_size, layer_norm=layer_norm)  # fmt: skip
+                                            reverse=reverse, proj_size=proj_size, proj_clip=proj_clip,
+                                            layer_norm=layer_norm)  # fmt: skip
         if cell.reverse and self.bidirectional:
             raise ValueError("reverse: expected False for a bidirectional layer, which has such a direction, got True")
         largest = float(np.finfo(dtype).max)

@@ -59,8 +59,8 @@ class Model:
         those of the one head.
     num_layers, bidirectional, dropout, forget_bias, dtype
         As for `LSTM`; and so its variants (peepholes, coupled, cell_clip, activations, gate_clip, first_state, reverse,
-        proj_size) and what else training drops (dropout_per, input_dropout, recurrent_dropout, weight_drop) or keeps
-        as it was (zoneout).
+        proj_size, proj_clip), what else training drops (dropout_per, input_dropout, recurrent_dropout, weight_drop) and
+        what it keeps as it was (zoneout).
     embedding_size : int or None
         E: ids go through a learned table (V, E) first. Without one, ids stand for one-hot rows.
     embedding_dropout : float in [0, 1)

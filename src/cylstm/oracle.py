@@ -42,14 +42,15 @@ __all__ = [
 
 class Variant(NamedTuple):
     """What a cell has beside the plain one: peepholes P (3, H), of i, f and o; f = 1 - i; bounds of c; other functions
-    of the gates, of g, and of c; bounds of what these are of; h and c that whatever begins anew begins with; a
-    projection R_p (P, H) to h (B, P); layer norms."""
+    of the gates, of g, and of c; bounds of what these are of, and of h behind a projection; h and c that whatever
+    begins anew begins with; a projection R_p (P, H) to h (B, P); layer norms."""
 
     P: np.ndarray | None = None
     coupled: bool = False
     clip: float | None = None
     activations: tuple | None = None
     gate_clip: float | None = None
+    proj_clip: float | None = None
     first: tuple = (0.0, 0.0)
     R_p: np.ndarray | None = None
     norm: Norm | None = None
@@ -123,6 +124,9 @@ def step(x, h_prev, c_prev, W, R, b, variant=PLAIN):
     if variant.R_p is not None:
         # h = R_p (o tanh(c)) (Sak, Senior & Beaufays 2014)
         h = h @ variant.R_p.T
+    if variant.proj_clip is not None:
+        # -proj_clip <= h <= proj_clip (TensorFlow's LSTMCell)
+        h = np.clip(h, -variant.proj_clip, variant.proj_clip)
     return h, c
 
 
@@ -186,6 +190,9 @@ def run_forward(x, h0, c0, W, R, b, alive, keep, variant=PLAIN, mask=1.0, zone=(
         if variant.R_p is not None:
             # h_t = R_p (o tanh(c_t))
             h_t = h_t @ variant.R_p.T
+        if variant.proj_clip is not None:
+            # -proj_clip <= h_t <= proj_clip
+            h_t = np.clip(h_t, -variant.proj_clip, variant.proj_clip)
         fresh[t + 1] = c_t
         # c_t = m_c c_t + (1 - m_c) c_{t-1}, and so h_t, which is of the c_t that the gates make (Krueger et al. 2017)
         h_t = new_h[t] * h_t + (1 - new_h[t]) * before(keep[t], 1.0, h[t], c[t], variant)[0]
@@ -216,6 +223,9 @@ def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
         # h_t = o tanh(c_t), with layer norms of the normalised c_t
         seen = c[t + 1] if variant.norm is None or variant.norm.carried else variant.norm.seen(c[t + 1])
         tanh_c = np.tanh(seen)
+        if variant.proj_clip is not None:
+            # a constant where it was cut
+            dh_t = dh_t * (abs((o[t] * variant.squashed(seen, 2)[0]) @ variant.R_p.T) < variant.proj_clip)
         if variant.R_p is not None:
             # h_t = R_p (o f_3(c_t))
             dR_p += dh_t.T @ (o[t] * variant.squashed(seen, 2)[0])
@@ -332,8 +342,9 @@ def alive_and_keep(B, T, lengths, resets):
 
 
 def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths=None, resets=None, dropout_masks=None,
-            coupled=False, cell_clip=None, activations=None, gate_clip=None, reverse=False, input_mask=None,
-            recurrent_masks=None, weight_masks=None, layer_norm=None, zoneout_masks=(1.0, 1.0)):  # fmt: skip
+            coupled=False, cell_clip=None, activations=None, gate_clip=None, proj_clip=None, reverse=False,
+            input_mask=None, recurrent_masks=None, weight_masks=None, layer_norm=None,
+            zoneout_masks=(1.0, 1.0)):  # fmt: skip
     """x (B, T, I), state a pair of (L*D, B, H) or None for the first state -> y (B, T, D*H), (hn, cn), tape.
 
     lengths (B,): y is 0 past a row's end; its final state is the one at its own end, where the reverse one begins.
@@ -343,7 +354,7 @@ def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths
     same at all steps. input_mask (B, I) multiplies x, recurrent_masks (L*D, B, H) what R is multiplied by, and
     weight_masks (L*D, 4H, H) weight_hh, which is not written to. zoneout_masks: the shares of what is new in c and in h
     after each step, of L*D layers and directions, (L*D, B, T, H) each; or a number, the same everywhere.
-    coupled, cell_clip, activations, gate_clip: see Variant; peepholes where params has "peephole_l0" and so on. The
+    coupled, cell_clip, activations, gate_clip, proj_clip: see Variant; peepholes where params has "peephole_l0". The
     first state is zeros or, where params has them, "h0_l0", "c0_l0" and so on. reverse: the only direction is the
     reverse one. A projection where params has "weight_hr_l0" (P, H): h, y, their masks and what stands between layers
     have P in the place of H then. layer_norm: "ba" or "torchscript", or a pair of it and eps; with NORMS in params.
@@ -353,7 +364,7 @@ def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths
     D = 1 + bidirectional
     alive, keep, keep_reverse = alive_and_keep(B, T, lengths, resets)
     # where, not a product: what stands past a row's end is ignored, whatever it is, NaN included
-    cell = coupled, cell_clip, activations, gate_clip, layer_norm
+    cell = coupled, cell_clip, activations, gate_clip, proj_clip, layer_norm
     runs, layer_input = [], np.where(alive, x.swapaxes(0, 1), 0) * (1.0 if input_mask is None else input_mask)
     for layer in range(num_layers):
         outputs = []

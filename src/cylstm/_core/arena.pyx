@@ -291,6 +291,7 @@ cdef int describe_directions(const Kernels* k, Weights weights, Direction* direc
     cdef Py_ssize_t lanes = k.f64.lanes if weights.doubles else k.f32.lanes, H = weights.H, Y = weights.Y, n
     cdef int flags = weights.cell.flags
     cdef double clip = weights.cell.cell_clip or 0, gate_clip = weights.cell.gate_clip or 0
+    cdef double proj_clip = weights.cell.proj_clip or 0
     cdef Activation activations[3]
     for n in range(3):
         activations[n] = activation_of(weights.cell.all_activations[n])
@@ -308,6 +309,7 @@ cdef int describe_directions(const Kernels* k, Weights weights, Direction* direc
         if weights.cell.layer_norm is not None:
             directions[n].norm.carried, directions[n].norm.eps = weights.cell.norm
         directions[n].flags, directions[n].clip, directions[n].gate_clip = flags, clip, gate_clip
+        directions[n].proj_clip = proj_clip
         directions[n].activations, directions[n].mask = activations, NULL
         directions[n].zone_c = directions[n].zone_h = 0
         directions[n].new_c = directions[n].new_h = NULL

@@ -12,7 +12,7 @@ from cylstm._core.interrupt cimport goes_on
 from cylstm._core.kernels cimport Kernels, Norm, Step, cell_backward, lanes_of, norm_backward, product, real
 from cylstm._core.ragged cimport Steps, offset, slot
 from cylstm._core.packed_rows cimport (
-    add_cut, add_masked, carry, clear_cut, come_back, copy_cut, copy_uncut, has_cut, pass_by, set_aside,
+    add_cut, add_masked, carry, clear_clipped, clear_cut, come_back, copy_cut, copy_uncut, has_cut, pass_by, set_aside,
 )
 from cylstm._core.team cimport Member, last_alive, meet_by_units, part
 
@@ -29,7 +29,8 @@ cdef bint inputs_by_steps(const Steps* s, const Direction* direction) noexcept n
 
 cdef void run_backward(const Kernels* k, const Steps* s, const Direction* direction, bint reverse, const Member* who,
                        const Member* of_h, const Scratch* scratch, Py_ssize_t beat, real* gates,
-                       const real* fresh, const real* c, real* dh, real* dc, real* dx, bint add) noexcept nogil:
+                       const real* fresh, const real* h, const real* c, real* dh, real* dc, real* dx,
+                       bint add) noexcept nogil:
     """Gate values -> gate gradients. dh (B+N, Yp) comes with d loss / d h from above at each boundary and zero
     elsewhere; dc (B, Hp) with d loss / d (final c). Both end as the gradients of the initial state, at its boundary;
     at the others, dh ends as what each step's h has of gradient. of_h: the same member's share of h.
@@ -72,6 +73,8 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Direction* direct
         if direction.zone_h > 0:
             pass_by(s, t, reverse, of_h, direction.Y, Yp, direction.new_h, dh + (target - row) * Yp,
                     dh + (source - row) * Yp, <real*>scratch.cut_h)
+        if direction.proj_clip > 0:  # where zoneout has kept another h, there is no gradient of this one
+            clear_clipped(s, t, of_h, Yp, direction.proj_clip, h + (target - row) * Yp, dh + (target - row) * Yp)
         if direction.zone_c > 0:
             pass_by(s, t, reverse, who, direction.H, Hp, direction.new_c, dc, <real*>scratch.zoned,
                     <real*>scratch.zoned)

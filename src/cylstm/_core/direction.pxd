@@ -46,6 +46,7 @@ cdef struct Direction:
     int flags           # of the direction (cext/kernels.h)
     double clip         # of c
     double gate_clip    # of what the gates and g are of
+    double proj_clip    # of h behind a projection, 0 without
     Activation activations[3]  # of the gates, of g, of c
     Factor W            # forward: x W', h R' + b
     Factor R

@@ -14,7 +14,7 @@ from cylstm._core.kernels cimport (
     Kernels, Norm, Step, cell_forward, gather, left_bytes, left_operand, norm_forward, norm_gates, product, real,
 )
 from cylstm._core.ragged cimport Steps, offset, slot
-from cylstm._core.packed_rows cimport carry, copy_outputs, copy_uncut, has_cut, pack_inputs, zone_out
+from cylstm._core.packed_rows cimport carry, clip_rows, copy_outputs, copy_uncut, has_cut, pack_inputs, zone_out
 from cylstm._core.team cimport Member, last_alive, meet_by_units, part, tiles_before
 
 # The gates' share of x is computed for several steps by one product, before these steps run: as many as fit into so
@@ -33,8 +33,8 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
                       const Member* who, const Member* of_h, const Scratch* scratch, const Inputs* inputs,
                       const Outputs* outputs, Py_ssize_t beat, real* gates, real* u, real* fresh, real* h,
                       real* c) noexcept nogil:
-    """Gates, h and c of every step; with a projection u = o tanh(c), with zoneout the fresh c as well. Boundary 0 (or each row's
-    last one, in reverse) of h and c holds the initial state.
+    """Gates, h and c of every step; with a projection u = o tanh(c), with zoneout the fresh c as well. Boundary 0 (or
+    each row's last one, in reverse) of h and c holds the initial state.
     beat: of the first step (interrupt.pxd). of_h: the same member's share of h.
 
     Without `keep`, gates holds one chunk and c one boundary, both used again and again, as u and fresh one step.
@@ -94,6 +94,8 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
             if projected:
                 project(k, &direction.proj, who, of_h.first, of_h.last, rows, direction.H, <const real*>step.h, Hp, Yp,
                         h + target * Yp)
+            if direction.proj_clip > 0:
+                clip_rows(s, t, of_h, Yp, direction.proj_clip, h + (target - row) * Yp)
             if direction.zone_c > 0:
                 zone_out(s, t, reverse, who, direction.H, Hp, direction.zone_c, direction.new_c,
                          c + (source - row) * Hp if keep else c, <const real*>direction.c0.packed,

@@ -75,8 +75,8 @@ cdef class Tape:
 
     @property
     def zoneout_masks(self):
-        """Of zoneout, where c and where h is not as it was before the step, (L*D, B, T, H) and (L*D, B, T, Y) booleans, False
-        past a row's end; None for the one of which nothing is kept, and without both."""
+        """Of zoneout, where c and where h is not as it was before the step: booleans (L*D, B, T, H) and (L*D, B, T, Y),
+        False past a row's end; None for the one of which nothing is kept, and without both."""
         if self.kept_masks is None or (self.kept_masks.new_c is None and self.kept_masks.new_h is None):
             return None
         return tuple(None if new is None else numpy.stack([self.plan.unpack(one) for one in new])
@@ -231,7 +231,8 @@ cdef class Layer(Arguments):
         row = np.PyArray_STRIDE(array, 0) // self.item if batched else 0
         cdef bint in_order = B == 1 or row == self.input_size
         cdef int masked = self.drawn & (ZONED_C | ZONED_H)
-        cdef Work work = self.shelf.take(self._weights, B, 1, None, has_ids, False, masked, not has_ids and not in_order)
+        cdef bint packs = not has_ids and not in_order
+        cdef Work work = self.shelf.take(self._weights, B, 1, None, has_ids, False, masked, packs)
         if masked:
             work.zone_out(self.drops["zoneout"])
         self._point_at(work, "x_t", array, has_ids, in_order, row, 0)

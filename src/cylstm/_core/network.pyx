@@ -238,8 +238,8 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
             if call.scratch.cut_h != NULL:
                 place_states(s, reverse, ONLY, &of_h, Y, Yp, none, none, <real*>call.scratch.cut_h)
                 place_states(s, reverse, ONLY, &who, H, Hp, none, none, <real*>call.scratch.cut_c)
-            run_backward(call.k, s, direction, reverse, &who, &of_h, &call.scratch, beat, gates, fresh, c, dh, dc,
-                         dinputs if by_steps else <real*>NULL, d > 0)
+            run_backward(call.k, s, direction, reverse, &who, &of_h, &call.scratch, beat, gates, fresh, h, c, dh,
+                         dc, dinputs if by_steps else <real*>NULL, d > 0)
             beat += s.T
             fetch_states(s, reverse, FIRST, &of_h, Y, Yp, <const real*>dh, <real*>call.dh0 + n * s.B * Y)
             fetch_states(s, reverse, ONLY, &who, H, Hp, <const real*>dc, <real*>call.dc0 + n * state)

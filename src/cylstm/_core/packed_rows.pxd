@@ -51,6 +51,10 @@ cdef void pass_by(const Steps* s, Py_ssize_t t, bint reverse, const Member* who,
                   const uint8_t* new, real* rows, real* before, real* anew) noexcept nogil
 cdef void come_back(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t width, real* past,
                     real* rows) noexcept nogil
+cdef void clip_rows(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t width, double most,
+                    real* rows) noexcept nogil
+cdef void clear_clipped(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t width, double most,
+                        const real* rows, real* d) noexcept nogil
 cdef const void* carry(const Kernels* k, const Steps* s, Py_ssize_t t, bint reverse, bint cut, int form,
                        const Member* who, Py_ssize_t first, Py_ssize_t last, Py_ssize_t K, Py_ssize_t width,
                        const real* rows, const real* mask, const real* anew, char* carried,

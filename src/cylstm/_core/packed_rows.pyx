@@ -236,8 +236,8 @@ cdef void add_masked(const Steps* s, Py_ssize_t t, bint reverse, const Member* w
 cdef void zone_out(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t H, Py_ssize_t width,
                    double share, const uint8_t* new, const real* before, const real* anew, const real* fresh,
                    real* after) noexcept nogil:
-    """after = what step t has made, `fresh`, where `new` (N, H) says so, and elsewhere what it began with; for NULL, the
-    mean of both, with this share of the latter. 0 in the padding."""
+    """after = what step t has made, `fresh`, where `new` (N, H) says so, and elsewhere what it began with; for NULL,
+    the mean of both, with this share of the latter. 0 in the padding."""
     cdef Py_ssize_t b, j, last = min(who.last, H)
     cdef const uint8_t* taken = NULL
     cdef const real* old
@@ -278,6 +278,26 @@ cdef void come_back(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t 
         for j in range(b * width + who.first, b * width + who.last):
             rows[j] += past[j]
             past[j] = 0
+
+
+cdef void clip_rows(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t width, double most,
+                    real* rows) noexcept nogil:
+    """-most <= rows <= most, this member's units of its rows alive at step t; what is no number stays so."""
+    cdef Py_ssize_t b, j
+    cdef real high = <real>most, low = -high
+    for b in range(who.first_row, last_alive(s, who, t)):
+        for j in range(b * width + who.first, b * width + who.last):
+            rows[j] = high if rows[j] > high else low if rows[j] < low else rows[j]
+
+
+cdef void clear_clipped(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t width, double most,
+                        const real* rows, real* d) noexcept nogil:
+    """d = 0 where clip_rows() has cut: where rows reach its bounds."""
+    cdef Py_ssize_t b, j
+    cdef real high = <real>most, zero = 0
+    for b in range(who.first_row, last_alive(s, who, t)):
+        for j in range(b * width + who.first, b * width + who.last):
+            d[j] = d[j] if -high < rows[j] < high else zero
 
 
 cdef const void* carry(const Kernels* k, const Steps* s, Py_ssize_t t, bint reverse, bint cut, int form,

@@ -163,9 +163,11 @@ def network_of(model: Model | LSTM, *, probabilities: bool = True) -> Network:
 
 def say_left_out(lstm, **shares):
     """Warns of what training drops and a network has no word for; it is nothing that the outputs know of. Raises
-    ValueError for zoneout, which they do."""
+    ValueError for what they do know of."""
     if any(lstm.zoneout):
         raise ValueError(f"zoneout: expected (0, 0), since networks have none, got {lstm.zoneout}")
+    if lstm.cell.proj_clip is not None:
+        raise ValueError(f"proj_clip: expected None, since networks have none, got {lstm.cell.proj_clip:g}")
     names = [*lstm.drops.config, *(name for name, share in shares.items() if share)]
     if names:
         warnings.warn(f"{', '.join(names)}: of training alone, left out of the network", stacklevel=4)
