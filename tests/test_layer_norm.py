@@ -89,7 +89,7 @@ def test_agrees_with_the_oracle(isa, dtype, close, kind, T, B, I, H):
 def test_together_with_other_variants(isa, dtype, close, kind, reverse):
     rng = np.random.default_rng(4)
     layer = made(6, 19, 2, 1 if reverse else 2, dtype, kind, rng, reverse=reverse, **TOGETHER)
-    layer.recurrent_dropout, layer.input_dropout, layer.weight_drop = 0.3, 0.2, 0.25
+    layer.recurrent_dropout, layer.input_dropout, layer.weight_drop, layer.zoneout = 0.3, 0.2, 0.25, (0.3, 0.2)
     agrees(layer, close, rng, 5, 6, given=False, lengths=[6, 2, 0, 5, 6], resets=rng.random((5, 6)) < 0.3)
 
 
@@ -202,5 +202,5 @@ def test_states_of_torchscripts_are_normalised(isa, dtype):
 
 
 def test_no_network_has_them():
-    with pytest.raises(ValueError, match="layer_norm: expected None for a network, got 'ba'"):
+    with pytest.raises(ValueError, match="layer_norm: expected None, since networks have none, got 'ba'"):
         network_of(Model(3, 8, 2, loss="mse", layer_norm="ba", seed=0))

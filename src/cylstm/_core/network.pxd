@@ -9,9 +9,9 @@ from cylstm._core.ragged cimport Steps
 
 # What a forward call leaves for a backward one: gates (N, 4Hp), h (B+N, Yp), c (B+N, Hp) of each layer and direction,
 # with a projection u = o tanh(c) (N, Hp), with zoneout c before it (N, Hp), and the outputs (N, D*Y) of layers whose
-# output is not simply their h. Without `keep`, what serves as scratch for them: the gates of one chunk of steps, c's and u (B, Hp), two layers' h in
-# turn, and outputs likewise; and of the last layer's h two boundaries (2B, Yp), if no row ends before the others.
-# Everything is of the layer's type.
+# output is not simply their h. Without `keep`, what serves as scratch for them: the gates of one chunk of steps, c's
+# and u (B, Hp), two layers' h in turn, and outputs likewise; and of the last layer's h two boundaries (2B, Yp), if no
+# row ends before the others. Everything is of the layer's type.
 cdef struct Record:
     bint keep
     bint joined         # outputs are needed: two directions, a reverse one, or dropout

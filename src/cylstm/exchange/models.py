@@ -163,11 +163,9 @@ def network_of(model: Model | LSTM, *, probabilities: bool = True) -> Network:
 
 def say_left_out(lstm, **shares):
     """Warns of what training drops and a network has no word for; it is nothing that the outputs know of. Raises
-    ValueError for what they do know of."""
+    ValueError for zoneout, which they do."""
     if any(lstm.zoneout):
         raise ValueError(f"zoneout: expected (0, 0), since networks have none, got {lstm.zoneout}")
-    if lstm.cell.proj_clip is not None:
-        raise ValueError(f"proj_clip: expected None, since networks have none, got {lstm.cell.proj_clip:g}")
     names = [*lstm.drops.config, *(name for name, share in shares.items() if share)]
     if names:
         warnings.warn(f"{', '.join(names)}: of training alone, left out of the network", stacklevel=4)
@@ -182,7 +180,7 @@ def layers_of(lstm, last):
     for field in fields(lstm.cell):
         value = getattr(lstm.cell, field.name)
         if field.name not in KNOWN and value != field.default:
-            raise ValueError(f"{field.name}: expected {field.default!r} for a network, got {value!r}")
+            raise ValueError(f"{field.name}: expected {field.default!r}, since networks have none, got {value!r}")
 
     def direction(ending):
         given = {part: f"{name}{ending}" for part, name in WEIGHTS.items()}
