@@ -149,6 +149,15 @@ def test_cudnns_kernels_are_what_their_memory_is(tmp_path, silent):
     np.testing.assert_allclose(y, wanted, rtol=1e-12)
 
 
+def test_cudnns_biases_in_float16_are_added_in_float32(tmp_path, silent):
+    shapes = ((2, 12), (3, 12), (24,))
+    several = [np.random.default_rng(n).uniform(-1, 1, shape).astype("f2") for n, shape in enumerate(shapes)]
+    config = sequential(layer("CuDNNLSTM", name="lstm", units=3, return_sequences=True))
+    bias = exchange.read(old(tmp_path / "m.h5", config, {"lstm": several}, "2.3.1")).layers[0].directions[0].bias
+    halves = several[2].astype("f4").reshape(2, -1)
+    assert np.array_equal(bias, halves[0] + halves[1]) and (bias != bias.astype("f2")).any()
+
+
 def functional(*extra, calls=None):
     names = ["ids", "embedding", "lstm", "dense"]
     parts = [layer("InputLayer", name="ids", batch_shape=[None, None], dtype="int32"),

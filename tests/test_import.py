@@ -78,7 +78,7 @@ exchange.keras_activations exchange.keras_layers exchange.keras_config exchange.
 exchange.keras_weights exchange.keras_written exchange.keras \
 exchange.protobuf exchange.onnx_file exchange.onnx_values exchange.onnx_functions \
 exchange.onnx_nodes exchange.onnx_notes exchange.onnx_dense exchange.onnx_shapes exchange.onnx_pieces \
-exchange.onnx_lstm exchange.onnx_graph exchange.onnx_write exchange.onnx exchange.models exchange
+exchange.onnx_outside exchange.onnx_lstm exchange.onnx_graph exchange.onnx_write exchange.onnx exchange.models exchange
 for_threadpoolctl calls
 torch.threads torch._call torch.run torch.graphs torch.modules torch.swap torch
 cylstm

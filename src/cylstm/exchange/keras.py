@@ -159,7 +159,9 @@ def direction_of(layer, part):
     # Each gate's block is cuDNN's (H, I) or (H, H) in its memory, whatever its shape says; its two biases are added.
     weights = [np.concatenate([np.ascontiguousarray(gate).reshape(gate.shape[::-1]) for gate in np.hsplit(both, 4)])
                for both in (kernel, recurrent)]  # fmt: skip
-    return Direction(*weights, None if bias is None else bias.reshape(2, -1).sum(0))
+    if bias is not None:
+        bias = bias.reshape(2, -1).sum(0, dtype=np.promote_types(bias.dtype, np.float32))
+    return Direction(*weights, bias)
 
 
 def write(network: Network, path) -> None:

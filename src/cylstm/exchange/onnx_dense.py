@@ -35,7 +35,8 @@ def elementwise(run, node, values):
     check_behind_dense(first)
     if any((one.layers is not first.layers, one.axes, one.step) != (False, first.axes, first.step) for one in streams):
         raise Refused("expected outputs of the same dense layer, got those of different layers")
-    if any(constant.size != 1 for constant in constants) or len(streams) + len(constants) != len(values):
+    single = all(constant.size == 1 and constant.ndim <= len(first.axes) for constant in constants)
+    if not single or len(streams) + len(constants) != len(values):
         raise Refused("expected one number beside a dense layer's outputs, got several")
     return replace(first, probe=probe_behind(node, values), numbers=numbers_of(node, values), last_node=str(node))
 
@@ -68,7 +69,7 @@ def probe_of(value):
 
 def check_behind_dense(stream):
     """Refused unless a dense layer without activation gave this."""
-    layer = stream.layers[-1] if stream.layers else None
+    layer = stream.last
     if not isinstance(layer, Dense) or layer.activation != "linear":
         told = (
             "nothing" if layer is None else type(layer).__name__ if not isinstance(layer, Dense) else layer.activation
@@ -79,16 +80,21 @@ def check_behind_dense(stream):
 def with_bias(node, values, array):
     """The layer with its bias; None where the array is none."""
     stream = next(value for value in values if isinstance(value, Stream))
-    layer = stream.layers[-1] if stream.layers else None
+    layer = stream.last
     plain = isinstance(layer, Dense) and layer.bias is None and layer.activation == "linear" and stream.probe is None
     subtracted = node.op == "Sub"
     if not plain or (subtracted and values[0] is array) or array.dtype.kind != "f":
         return None
     shape = array.shape
-    if array.size != layer.width or (shape and shape[-1] != layer.width) or not merged_feature(stream):
+    if (
+        len(shape) > len(stream.axes)
+        or array.size != layer.width
+        or (shape and shape[-1] != layer.width)
+        or not merged_feature(stream)
+    ):
         return None
     bias = array.reshape(-1)
-    return replace(stream, layers=(*stream.layers[:-1], replace(layer, bias=-bias if subtracted else bias)))
+    return stream.with_layer(replace(layer, bias=-bias if subtracted else bias))
 
 
 def activation_of(stream):
@@ -103,32 +109,33 @@ def settled(stream) -> Stream:
     """A stream as a next layer takes it: all steps or the last one, both directions, the activation by its name."""
     if not isinstance(stream, Stream):
         raise Refused("expected outputs of a layer, got something else")
-    if stream.cut:
+    if stream.cut is not None:
         raise Refused(f"expected the input {stream.source} as a whole, got a part of it")
+    if stream.whole:
+        raise Refused(f"expected the numbers of the input {stream.source} as they are, got what a Cast makes whole")
     if stream.kind == "c":
         raise Refused("expected a layer's outputs, got the state of its cells")
     if stream.part is not None:
         raise Refused("expected both directions of a layer, got one of them")
     if stream.probe is not None:
-        layer = replace(stream.layers[-1], activation=activation_of(stream))
-        stream = replace(stream, layers=(*stream.layers[:-1], layer), probe=None, numbers=())
+        layer = replace(stream.last, activation=activation_of(stream))
+        stream = replace(stream.with_layer(layer), probe=None, numbers=())
     if stream.kind == "h" or stream.step is not None:
-        stream = replace(stream, layers=with_last(stream), kind="y", step=None)
+        check_final(stream)
+        stream = replace(stream, final=True, kind="y", step=None)
     return stream
 
 
-def with_last(stream) -> tuple:
-    """The layers, the last LSTM of which gives its final state alone."""
-    places = [n for n, layer in enumerate(stream.layers) if hasattr(layer, "directions")]
-    if not places:
+def check_final(stream) -> None:
+    """Refused unless a step of an LSTM's outputs, or its state, is what it ends with."""
+    layer = stream.recurrent
+    if layer is None:
         raise Refused("expected a step of an LSTM's outputs, got one of the input")
-    layer = stream.layers[places[-1]]
     if stream.kind == "y" and (stream.step != -1 or len(layer.directions) == 2 or layer.reverse):
         raise Refused("expected a layer's final state, got one step of its outputs, which in a direction that begins "
                       "at the end has seen that step alone")  # fmt: skip
     if stream.kind == "y" and stream.ragged:
         raise Refused("expected a layer's final state beside sequence_lens, got its outputs of the last step of all")
-    return (*stream.layers[: places[-1]], replace(layer, last=True), *stream.layers[places[-1] + 1 :])
 
 
 # --- operators --------------------------------------------------------------------------------------------------------
@@ -142,8 +149,8 @@ def softmax(run, node, values):
     axis = node.attributes.get("axis", -1 if run.opset >= 13 else 1)
     if stream.probe is not None or not merged_feature(stream) or axis not in (-1, rank - 1):
         raise Refused(f"expected it over a dense layer's outputs, the last axis, got axis {axis} of {rank}")
-    layer = replace(stream.layers[-1], activation="softmax")
-    return replace(stream, layers=(*stream.layers[:-1], layer), log=node.op == "LogSoftmax")
+    layer = replace(stream.last, activation="softmax")
+    return replace(stream.with_layer(layer), log=node.op == "LogSoftmax")
 
 
 def clip(run, node, values):
@@ -166,14 +173,20 @@ def gemm(run, node, values):
         raise Refused("expected outputs of a layer times weights in the file, got something else")
     run.spend(weight.nbytes)
     weight = weight.T if given["transB"] else weight
-    if given["alpha"] != 1:
-        weight = weight * weight.dtype.type(given["alpha"])
+    weight = times(weight, given["alpha"])
     if bias is not None:
-        if not isinstance(bias, np.ndarray) or bias.size not in (1, weight.shape[1]):
-            raise Refused(f"expected a bias of {weight.shape[1]} numbers in the file, got something else")
+        row = isinstance(bias, np.ndarray) and bias.ndim < 3 and bias.size == (1, *bias.shape)[-1]
+        if not row or bias.size not in (1, weight.shape[1]):
+            got = bias.shape if isinstance(bias, np.ndarray) else "something else"
+            raise Refused(f"expected a bias of {weight.shape[1]} numbers in the file, the same for all rows, got {got}")
         bias = np.broadcast_to(bias.reshape(-1), weight.shape[1:])
-        bias = bias * bias.dtype.type(given["beta"]) if given["beta"] != 1 else bias
+        bias = times(bias, given["beta"])
     return run.dense(stream, weight, bias)
+
+
+def times(array, number) -> np.ndarray:
+    """array * number, in float32 at least."""
+    return array if number == 1 else array.astype(np.promote_types(array.dtype, np.float32)) * number
 
 
 OPERATORS = {**dict.fromkeys(FUNCTIONS, elementwise), "Softmax": softmax, "LogSoftmax": softmax,

@@ -18,7 +18,7 @@ from cylstm.checks import path_name
 from cylstm.exchange.protobuf import FOUR, Truncated, fields, floats_of, integers_of, signed, text_of
 from cylstm.tensor_files import expect_file
 
-__all__ = ["DOUBLE", "FLOAT", "INT32", "INT64", "TYPES", "File", "Given", "Node", "Tensor", "read_file"]
+__all__ = ["BFLOAT16", "DOUBLE", "FLOAT", "INT32", "INT64", "TYPES", "File", "Given", "Node", "Tensor", "read_file"]
 
 FLOAT, INT32, INT64, DOUBLE, BFLOAT16 = 1, 6, 7, 11, 16  # of TensorProto.DataType
 TYPES = {FLOAT: "<f4", 2: "<u1", 3: "<i1", 4: "<u2", 5: "<i2", INT32: "<i4", INT64: "<i8", 9: "?", 10: "<f2",

@@ -10,9 +10,10 @@ from dataclasses import replace
 import numpy as np
 
 from cylstm.exchange import onnx_dense, onnx_notes, onnx_pieces, onnx_shapes
-from cylstm.exchange.network import Dense, Embedding, Network
+from cylstm.exchange.network import Dense, Embedding, Network, Recurrent
 from cylstm.exchange.onnx_file import File
 from cylstm.exchange.onnx_lstm import lstm
+from cylstm.exchange.onnx_outside import check_outside
 from cylstm.exchange.onnx_values import Atom, Pile, Refused, Size, Stream, Unknown, bare, merged_feature
 
 __all__ = ["Graph"]
@@ -105,10 +106,10 @@ class Graph:
         """Rows of a table (V, E)."""
         if not (isinstance(table, np.ndarray) and table.ndim == 2 and node.attributes.get("axis", 0) == 0):
             raise Refused("expected rows (V, E) of a table in the file, got something else")
-        if ids.layers or ids.cut:
+        if ids.layers or ids.cut is not None:
             raise Refused("expected ids that are an input, got what layers make of one")
         atom = Atom(f"E of {node}", table.shape[1])
-        return replace(ids, layers=(Embedding(table),), axes=(*ids.axes, (atom,)), feature=(atom,))
+        return replace(ids, whole=False).behind(Embedding(table), axes=(*ids.axes, (atom,)), feature=(atom,))
 
     def dense(self, stream, weight, bias=None):
         """The layer with weights (F, O)."""
@@ -122,7 +123,7 @@ class Graph:
             raise Refused(f"expected weights for {size} numbers, got {weight.shape}")
         self.spend(weight.nbytes)
         layer = Dense(np.ascontiguousarray(weight.T), bias)
-        atom = Atom(f"output {len(stream.layers)}", layer.width)
+        atom = Atom(f"output {stream.depth}", layer.width)
         return stream.behind(layer, feature=(atom,), axes=(*stream.axes[:-1], (atom,)))
 
     # --- the network ----------------------------------------------------------------------------------------------
@@ -144,9 +145,10 @@ class Graph:
         try:
             stream = onnx_dense.settled(value)
             check_output(stream)
+            check_outside(stream)
         except Refused as error:
             raise ValueError(f"output {chosen}: {error}") from None
-        notes, layers = self.notes(stream), stream.layers
+        notes, layers = self.notes(stream), layers_of(stream)
         if "dropout" in notes:
             layers = onnx_notes.with_dropout(layers, notes.pop("dropout"))
         return Network(layers, notes)
@@ -164,11 +166,12 @@ class Graph:
         return names[0] if names else next(iter(values))
 
     def notes(self, stream) -> dict:
-        """What the file says beside the layers: "time_major" where steps are the input's first axis, "log" where its
-        outputs are logarithms of the probabilities that the network gives, and what `write` put there."""
+        """What the file says beside the layers: what `write` put there, and what the graph alone decides: "time_major"
+        where steps are the input's first axis, "log" where its outputs are logarithms of the network's."""
         notes = {}
         if onnx_notes.KEY in self.file.metadata:
             notes |= onnx_notes.notes_from(self.file.metadata[onnx_notes.KEY])
+            notes = {name: value for name, value in notes.items() if name not in onnx_notes.OF_GRAPHS}
         first = next(input_of(given).axes for given in self.file.inputs if given.name == stream.source)[:1]
         if stream.time and stream.time in first:
             notes["time_major"] = True
@@ -183,6 +186,18 @@ def input_of(given) -> Stream:
         known = isinstance(size, int) and size > 0
         axes.append((Atom(name, size if known else Size(1, [name])),))
     return Stream(given.name, tuple(axes))
+
+
+def layers_of(stream) -> tuple:
+    """The layers of an output; an LSTM of which only the final state goes on is `last`."""
+    found, final = [], stream.final
+    for link in reversed(stream.layers.links()):
+        layer = link.last
+        if final and isinstance(layer, Recurrent):
+            layer, final = replace(layer, last=True), False
+        final = final or link.final
+        found.append(layer)
+    return tuple(reversed(found))
 
 
 def check_output(stream) -> None:

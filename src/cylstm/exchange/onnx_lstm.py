@@ -8,7 +8,8 @@ import numpy as np
 
 from cylstm.exchange.onnx_dense import settled
 from cylstm.exchange.onnx_nodes import node_of, state_of
-from cylstm.exchange.onnx_values import Atom, Filled, Refused, Size, Stream, Unknown, bare, merged_feature
+from cylstm.exchange.onnx_outside import check_state
+from cylstm.exchange.onnx_values import Atom, Filled, Outside, Refused, Size, Stream, Unknown, bare, merged_feature
 
 __all__ = ["lstm"]
 
@@ -20,7 +21,7 @@ def lstm(run, node, values):
     place = len(run.lstm_nodes)
     run.lstm_nodes.append(None)
     arrays = {n: value for n, value in enumerate(values) if isinstance(value, np.ndarray)}
-    last = X.layers[-1] if isinstance(X, Stream) and X.layers else None
+    last = X.last if isinstance(X, Stream) else None
     try:
         unread = [values[n].reason for n in (1, 2, 3, 7) if isinstance(values[n], Unknown)]
         if unread:
@@ -37,16 +38,19 @@ def lstm(run, node, values):
     X = settled(X)
     axes = check_axes(X, found.layout, found.W.shape[2])
     D, H = len(found.W), found.R.shape[2]
-    ragged = False
+    outside = None
     try:
-        ragged = check_lengths(lens, axes[0])
-        layer = found.layer(*(first_state(*one, found) for one in ((h, "initial_h"), (c, "initial_c"))))
+        own, given = zip(*(first_state(*one, found) for one in ((h, "initial_h"), (c, "initial_c"))), strict=True)
+        outside = Outside(str(node), D, *given, lengths_of(lens, axes[0]))
+        layer = found.layer(*own)
     except ValueError as error:
         told = str(error) if str(error).startswith(str(node)) else f"{node}: {error}"
         layer, X = found.stand_in(), replace(X, unread=X.unread or told)
     run.note_place(layer, place)
     directions = Atom(f"directions of {node}", D), Atom(f"units of {node}", H)
-    made = X.behind(layer, feature=directions, directions=directions, time=axes[0], batch=axes[1], ragged=ragged)
+    ragged = outside is not None and outside.sequence_lens is not None
+    made = X.behind(layer, outside, feature=directions, directions=directions, time=axes[0], batch=axes[1],
+                    recurrent=layer, ragged=ragged)  # fmt: skip
     time, batch = axes
     one, units = directions[:1] if D == 2 else (), directions[1:]
     Y = (batch, time, one, units) if found.layout else (time, one, batch, units)
@@ -75,26 +79,30 @@ def check_axes(X, layout, I):
     return time, batch
 
 
-def check_lengths(lens, time) -> bool:
-    """Whether rows have lengths that are given from outside; those of a file must be all steps."""
+def lengths_of(lens, time) -> Stream | None:
+    """Lengths that are given from outside; those of a file must be all steps."""
     if lens is None:
-        return False
-    if isinstance(lens, Stream) and not lens.layers:
-        return True
+        return None
+    if isinstance(lens, Stream) and not lens.layers and lens.cut is None and len(lens.axes) < 2:
+        return lens
     steps = time[0].size if time else 1
     found = lens.array if isinstance(lens, Filled) else lens
     if isinstance(found, np.ndarray) and all(one == steps for one in found.reshape(-1).tolist()):
-        return False
+        return None
     raise Refused("expected sequence_lens that are an input, or all steps, got others")
 
 
-def first_state(value, name, node) -> np.ndarray | None:
-    """(D, H), what all rows begin with; None for zeros, and where the state is given from outside."""
-    if value is None or (isinstance(value, Stream) and not value.layers):
-        return None
+def first_state(value, name, node):
+    """(D, H), what all rows begin with, or None for zeros; and what is given from outside, or None."""
+    if value is None:
+        return None, None
     if isinstance(value, Unknown):
         raise Refused(f"expected {name} from outside, or in the file, got what cannot be read: {value.reason}")
+    D, H = len(node.W), node.R.shape[2]
+    if isinstance(value, Stream) and not value.layers:
+        check_state(value, name, D, H, node.layout)
+        return None, value
     array = value.array if isinstance(value, Filled) else value
     if not isinstance(array, np.ndarray):
         raise Refused(f"expected {name} from outside, or in the file, got what other nodes make")
-    return state_of(array, name, len(node.W), node.R.shape[2], node.layout)
+    return state_of(array, name, D, H, node.layout), None

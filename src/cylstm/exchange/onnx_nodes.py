@@ -182,7 +182,9 @@ def gates_to(weight) -> np.ndarray:
 def bias_from(both) -> np.ndarray:
     """One bias from its two halves; one of them alone keeps its bits."""
     of_inputs, of_states = np.split(both, 2)
-    return gates_from(of_inputs + of_states if of_states.any() else of_inputs)
+    if not of_states.any():
+        return gates_from(of_inputs)
+    return gates_from(np.add(of_inputs, of_states, dtype=np.promote_types(both.dtype, np.float32)))
 
 
 def peephole_from(P) -> np.ndarray:

@@ -7,7 +7,19 @@ from dataclasses import replace
 import numpy as np
 
 from cylstm.exchange.onnx_shapes import as_array, axis_in, axis_of, is_known, numbers_of, stream_of
-from cylstm.exchange.onnx_values import Filled, Pile, Refused, Stream, bare, items_of, part_of, pile_of
+from cylstm.exchange.onnx_values import (
+    PART,
+    Atom,
+    Filled,
+    Pile,
+    Refused,
+    Size,
+    Stream,
+    bare,
+    items_of,
+    part_of,
+    pile_of,
+)
 
 __all__ = ["OPERATORS"]
 
@@ -24,7 +36,7 @@ def gather(run, node, values):
     index_shape, places = index.shape, numbers_of(index)
     if len(places) != 1:
         raise Refused(f"expected one place, got {len(places)}")
-    found = piece(value, axis, places[0], places[0] + 1 or None)
+    found = piece(run, value, axis, places[0], places[0] + 1 or None)
     return found if index_shape else without(found, axis)
 
 
@@ -35,13 +47,14 @@ def without(value, axis):
     return value.with_axes([group for n, group in enumerate(value.axes) if n != axis])
 
 
-def piece(value, axis, start, end):
+def piece(run, value, axis, start, end):
     """The places start..end of one axis of a stream or a pile; ends count as in Python."""
     items = items_of(value) if axis == 0 else None
     if items is not None:
         found = items[start:end]
         if not found:
             raise Refused(f"expected final states in 0..{len(items) - 1}, got {start}..{end}")
+        run.spend(8 * len(found))
         return pile_of(found) if len(found) < len(items) else value
     stream = stream_of(value)
     group, size = stream.axes[axis], stream.shape[axis]
@@ -51,9 +64,7 @@ def piece(value, axis, start, end):
                                                        and end >= 2**31 - 1)):  # fmt: skip
         return stream
     if not stream.layers:
-        return replace(stream, cut=True).with_axes(
-            [*stream.axes[:axis], (), *stream.axes[axis + 1 :]] if one_long(start, end) else stream.axes
-        )
+        return cut_input(stream, axis, start, end)
     if group == stream.time and bare(group):
         return step_of(stream, axis, start, end, size)
     if group == stream.directions[:1] and bare(group) and end == start + 1:
@@ -64,6 +75,15 @@ def piece(value, axis, start, end):
             halved = [*stream.axes[:axis], group[1:], *stream.axes[axis + 1 :]]
             return part_of(stream.with_axes(halved), start // H)
     raise Refused(f"expected the last step, a direction, or all of an axis, got {start}..{end} of axis {axis}")
+
+
+def cut_input(stream, axis, start, end) -> Stream:
+    """A part of an input of the graph."""
+    name = stream.axes[axis][0].name if stream.cut is None and len(stream.axes[axis]) == 1 else ""
+    ends = isinstance(end, int) and start >= 0
+    size = 1 if one_long(start, end) else end - start if ends else Size(1, [f"{PART}{stream.source}"])
+    group = (Atom(f"{PART}{name or stream.source}", size),)
+    return replace(stream, cut=(name, start, end)).with_axes([*stream.axes[:axis], group, *stream.axes[axis + 1 :]])
 
 
 def one_long(start, end) -> bool:
@@ -100,7 +120,7 @@ def slices(run, node, values):
         if is_known(value):
             value = value[(slice(None),) * axis + (slice(start, end),)]
         else:
-            value = piece(value, axis, start, None if isinstance(end, int) and end >= 2**31 - 1 else end)
+            value = piece(run, value, axis, start, None if isinstance(end, int) and end >= 2**31 - 1 else end)
     return value
 
 
@@ -120,7 +140,7 @@ def split(run, node, values):
     pieces = [(end - one, end) for one, end in zip(sizes, ends, strict=True)]
     if is_known(value):
         return tuple(value[(slice(None),) * axis + (slice(*place),)] for place in pieces)
-    return tuple(piece(value, axis, *place) for place in pieces)
+    return tuple(piece(run, value, axis, *place) for place in pieces)
 
 
 def concat(run, node, values):
@@ -137,6 +157,7 @@ def concat(run, node, values):
     if axis == 0:
         items = [items_of(value) for value in values]
         if all(one is not None for one in items):
+            run.spend(8 * sum(map(len, items)))
             return pile_of([item for several in items for item in several])
     streams = [stream_of(value) for value in values]
     first = streams[0]

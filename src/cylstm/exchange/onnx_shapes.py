@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
 
-from cylstm.exchange.onnx_file import DOUBLE, FLOAT, TYPES, Tensor
+from cylstm.exchange.onnx_file import BFLOAT16, DOUBLE, FLOAT, INT32, INT64, TYPES, Tensor
 from cylstm.exchange.onnx_values import (
     Filled,
     Pile,
@@ -20,7 +21,8 @@ from cylstm.exchange.onnx_values import (
 
 __all__ = ["ON_ARRAYS", "OPERATORS", "as_array", "axis_in", "axis_of", "is_known", "numbers_of", "stream_of"]
 
-FLOATS = (FLOAT, DOUBLE)  # of types that a layer's outputs may be cast to
+FLOATS = (FLOAT, DOUBLE)  # of types that numbers may be cast to
+WHOLE = (INT32, INT64)  # that ids and lengths may be cast to
 
 
 def is_known(*values) -> bool:
@@ -75,18 +77,36 @@ def same(run, node, values):
 
 
 def cast(run, node, values):
+    """Numbers of another type: those of the file are rounded; an input, and what layers make of it, stays as it is."""
     value, to = values[0], node.attributes.get("to")
     if is_known(value):
-        if to not in TYPES:
-            raise Refused(f"expected a type of numbers, got {to}")
         run.spend(8 * value.size)
-        return value if value.dtype == object else value.astype(TYPES[to])
-    if isinstance(value, Filled) and to in TYPES:
+        return cast_array(value, to)
+    if isinstance(value, Filled):
+        return Filled(cast_array(value.array, to), value.shape)
+    if to in FLOATS:
         return value
-    raw = isinstance(value, Stream) and not value.layers
-    if not raw and to not in FLOATS:
-        raise Refused(f"expected numbers that stay in floating point, got type {to}")
-    return value
+    if isinstance(value, Stream) and not value.layers and to in WHOLE:
+        return replace(value, whole=True)
+    raise Refused(f"expected numbers that stay in floating point of 32 or 64 bits, or ids and lengths of such whole "
+                  f"numbers, got type {to}")  # fmt: skip
+
+
+def cast_array(array, to) -> np.ndarray:
+    """A known array in another type; sizes that may be any stay as they are."""
+    if to not in TYPES or (array.dtype == object and to not in FLOATS + WHOLE):
+        raise Refused(f"expected a type of numbers that can hold these, got {to}")
+    if array.dtype == object:
+        return array
+    with np.errstate(over="ignore", invalid="raise"):
+        return bfloat16(array.astype(np.float32)) if to == BFLOAT16 else array.astype(TYPES[to])
+
+
+def bfloat16(array) -> np.ndarray:
+    """float32 rounded to what bfloat16 has, ties to even."""
+    bits = array.view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
+    return np.where(np.isnan(array), array, rounded.view(np.float32))
 
 
 def constant(run, node, values):

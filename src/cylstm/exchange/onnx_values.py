@@ -14,14 +14,15 @@ import numpy as np
 
 from cylstm.exchange.network import Recurrent
 
-__all__ = ["LONGEST", "Atom", "Filled", "Pile", "Refused", "Size", "Stream", "Unknown", "bare", "items_of",
-           "merged_feature", "part_of", "pile_of", "reshaped", "sizes_of"]  # fmt: skip
+__all__ = ["LONGEST", "MOST_AXES", "PART", "Atom", "Filled", "Layers", "Outside", "Pile", "Refused", "Size", "Stream",
+           "Unknown", "bare", "items_of", "merged_feature", "part_of", "pile_of", "reshaped", "sizes_of"]  # fmt: skip
 
 
 MOST_NAMES = 16  # of sizes in one product
 LONGEST = 500  # characters of an error
 MOST_AXES = 64  # as in NumPy
-MOST_LAYERS = 500  # one behind the other: each value of a graph knows those before it
+PART = "a part of "  # with which the name of an axis begins where an input was cut
+MOST_LAYERS = 500  # one behind the other
 
 
 class Refused(ValueError):
@@ -95,6 +96,44 @@ class Filled:
     array: np.ndarray
     shape: tuple | None = None
 
+    def __post_init__(self):
+        if self.shape is not None and len(self.shape) > MOST_AXES:
+            raise Refused(f"expected at most {MOST_AXES} axes, got {len(self.shape)}")
+
+
+class Outside(NamedTuple):
+    """What an LSTM node takes from outside, beside its X: the inputs of the graph, or pieces of them, that are its
+    first state of D rows and its lengths; None for others."""
+
+    node: str
+    D: int
+    initial_h: Stream | None
+    initial_c: Stream | None
+    sequence_lens: Stream | None
+
+
+@dataclass(frozen=True, eq=False)
+class Layers:
+    """Layers one behind the other: the last one, and those before it, which all values of a graph share.
+
+    final : whether the last one takes the final state of the LSTM before it, and not all steps
+    outside : what it takes from outside, if it is an LSTM
+    """
+
+    last: object
+    before: Layers | None = None
+    length: int = 1
+    final: bool = False
+    outside: Outside | None = None
+
+    def links(self) -> list[Layers]:
+        """Those that end with each of the layers, the first one first."""
+        found, link = [], self
+        while link is not None:
+            found.append(link)
+            link = link.before
+        return found[::-1]
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -106,15 +145,18 @@ class Stream:
     directions : atoms of the last LSTM's directions and units, whose half `part` (0 or 1) this is, if it is one
     step : the one step of all that is left, 0 or -1
     probe : what the nodes since the last dense layer make of `PROBES`, the numbers in them, and the last of these nodes
-    cut : of an input, whether it is not whole
+    cut : of an input that is not whole, the name of the axis that it was cut along, its start and end; "" for several
+    whole : of an input, whether a Cast has made whole numbers of it, as ids and lengths are
     log : whether its numbers are the logarithms of those that the layers give
+    recurrent : the last LSTM
     ragged : whether the last LSTM's rows have lengths
+    final : whether its steps are the final state alone
     unread : why what went into the first layer could not be read
     """
 
     source: str
     axes: tuple
-    layers: tuple = ()
+    layers: Layers | None = None
     feature: tuple | None = None
     time: tuple | None = None
     batch: tuple | None = None
@@ -125,16 +167,36 @@ class Stream:
     probe: np.ndarray | None = field(default=None, compare=False)
     numbers: tuple = ()
     last_node: str = ""
-    cut: bool = False
+    cut: tuple | None = None
+    whole: bool = False
     log: bool = False
+    recurrent: Recurrent | None = field(default=None, compare=False)
     ragged: bool = False
+    final: bool = False
     unread: str = ""
 
-    def behind(self, layer, **changes) -> Stream:
-        """What a layer makes of it."""
-        if len(self.layers) >= MOST_LAYERS:
+    def behind(self, layer, outside=None, **changes) -> Stream:
+        """What a layer makes of it. Raises Refused."""
+        length = self.depth + 1
+        if length > MOST_LAYERS:
             raise Refused(f"expected at most {MOST_LAYERS} layers one behind the other, got more")
-        return replace(self, layers=(*self.layers, layer), **changes)
+        if self.log:
+            raise Refused("expected LogSoftmax behind all layers, got one before a layer")
+        return replace(self, layers=Layers(layer, self.layers, length, self.final, outside), final=False, **changes)
+
+    def with_layer(self, layer) -> Stream:
+        """The same with another last layer."""
+        return replace(self, layers=replace(self.layers, last=layer))
+
+    @property
+    def last(self):
+        """The last layer, or None."""
+        return None if self.layers is None else self.layers.last
+
+    @property
+    def depth(self) -> int:
+        """How many layers there are."""
+        return 0 if self.layers is None else self.layers.length
 
     @property
     def shape(self) -> list:
@@ -245,7 +307,7 @@ def items_of(value):
     if not isinstance(value, Stream) or value.kind == "y" or not value.axes:
         return None
     inner = value.axes[1:]
-    if not bare(value.axes[0]) and (value.part is not None or len(value.layers[-1].directions) == 1):
+    if not bare(value.axes[0]) and (value.part is not None or len(value.last.directions) == 1):
         return [value.with_axes(inner)]
     if value.part is None and value.directions and value.axes[0] == value.directions[:1]:
         return [part_of(value.with_axes(inner), part) for part in (0, 1)]
@@ -254,6 +316,6 @@ def items_of(value):
 
 def part_of(stream, part) -> Stream:
     """One direction's half of a layer's outputs or state."""
-    if stream.part is not None or not isinstance(stream.layers[-1], Recurrent):
+    if stream.part is not None or not isinstance(stream.last, Recurrent):
         raise Refused("expected to take a layer's outputs apart once, got again")
     return replace(stream, feature=stream.directions[1:], part=part)

@@ -53,6 +53,9 @@ def write(network, path, *, states=True, lengths=False, clip=False, dtype=None) 
                          f"runtimes that have an LSTM of doubles, got one in {network.dtype}")  # fmt: skip
     dtype = np.dtype(one_of("dtype", dtype or "float32", ("float32", "float64")))
     check(network.layers, [layer for layer in network.layers if isinstance(layer, Recurrent)], states, clip)
+    last = getattr(network.layers[-1], "activation", None)
+    if network.notes.get("log") and last != "softmax":
+        raise ValueError(f"notes: expected log of a network whose last layer is softmax, got {last or 'an LSTM'}")
     file = Writer(network, bool(states), bool(lengths), dtype)
     content = file.content()
     if len(content) > LARGEST:
@@ -82,7 +85,7 @@ class Writer:
 
     def metadata(self) -> list[bytes]:
         """Notes, and dropout, as one entry; none where there is nothing to say."""
-        notes = {name: value for name, value in self.network.notes.items() if name not in ("time_major", "log")}
+        notes = {name: value for name, value in self.network.notes.items() if name not in onnx_notes.OF_GRAPHS}
         dropout = [getattr(layer, "dropout", 0.0) for layer in self.network.layers]
         if any(dropout):
             notes["dropout"] = dropout
@@ -167,14 +170,15 @@ class Writer:
         return sum(len(layer.directions) for layer in self.recurrent), "batch", self.recurrent[0].hidden_size
 
     def dense(self, name, layer, value) -> str:
-        """f(h weight' + bias)."""
+        """f(h weight' + bias); behind the last layer of a network whose notes say "log", its logarithm."""
         value = self.node("MatMul", [value, self.tensor(f"{name}.weight", layer.weight.T)], f"{name}.product")
         if layer.bias is not None:
             value = self.node("Add", [value, self.tensor(f"{name}.bias", layer.bias)], f"{name}.sum")
-        return self.activation(f"{name}.{name_of(layer.activation)}", layer.activation, value)
+        log = layer is self.network.layers[-1] and bool(self.network.notes.get("log"))
+        return self.activation(f"{name}.{name_of(layer.activation)}", layer.activation, value, log)
 
-    def activation(self, name, activation, z) -> str:
-        """f(z)."""
+    def activation(self, name, activation, z, log=False) -> str:
+        """f(z), or its logarithm."""
         if activation == "linear":
             return z
         known, numbers = numbered(activation)
@@ -190,7 +194,7 @@ class Writer:
             tanh = self.node("Tanh", [scaled], f"{name}.tanh")
             return self.node("Mul", [tanh, self.number(numbers["alpha"])], name)
         if activation == "softmax":
-            return self.node("LogSoftmax" if self.network.notes.get("log") else "Softmax", [z], name, axis=-1)
+            return self.node("LogSoftmax" if log else "Softmax", [z], name, axis=-1)
         if activation == "silu":
             return self.node("Mul", [z, self.node("Sigmoid", [z], f"{name}.sigmoid")], name)
         if activation == "gelu_tanh":
