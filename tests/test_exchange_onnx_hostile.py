@@ -115,6 +115,15 @@ def crowds():
     yield "layers", model(chain, deep, inputs, ["s600"]), "expected at most 500 layers one behind the other, got more"
     wide = [node("Unsqueeze", "x axes", "wide"), *GRAPH]
     yield "axes", model(wide, {**TENSORS, "axes": np.arange(70)}, outputs=["wide"]), "expected at most 64 axes, got 73"
+    doubled = [*GRAPH[:2], *(node("Concat", f"p{n} p{n}", f"p{n + 1}", axis=0) for n in range(40))]
+    doubled.insert(2, node("Identity", "Yh", "p0"))
+    yield (
+        "final states",
+        model(doubled, TENSORS, outputs=["p40"]),
+        r"concat of p\d+ .Concat.: expected the final states of",
+    )
+    filled = [node("Expand", "zero sizes", f"big{n}") for n in range(100)]
+    yield "sizes", model(filled, {**TENSORS, "sizes": np.ones(5000, int)}, outputs=["big7"]), "expected at most 64 axes"
     large = {"W": np.zeros((1, 4000, I), "f4"), "R": np.ones((1, 4000, 1000), "f4")}
     same = [node("LSTM", "x W R", f"Y{n}") for n in range(9)]
     yield "weights that are shared", model(same, large, outputs=["Y8"]), "expected constants of about the file's size"
@@ -135,6 +144,37 @@ def test_a_file_that_claims_too_much_allocates_nothing(name, path, traced):
 
     refused()  # imports
     assert traced(refused) < 200 * len(content) + 2_000_000
+
+
+def behind_a_chain(depth, many):
+    """A chain of dense layers of one number, and many more behind its end."""
+    nodes = [node("MatMul", f"y{n} M", f"y{n + 1}") for n in range(depth)]
+    nodes += [node("MatMul", f"y{depth} M", f"z{n}") for n in range(many)]
+    return model(nodes, {"M": dense(1, 1)[0]}, [("y0", 1, ("batch", "time", 1))], ["nothing"])
+
+
+def test_values_of_a_graph_share_the_layers_before_them(path, traced):
+    """Each knows the 490 before it: not in a list of its own."""
+    taken = []
+    for depth in (1, 490):
+        path.write_bytes(behind_a_chain(depth, 3000))
+
+        def refused():
+            with pytest.raises(ValueError, match="nothing: expected the output of a node before it"):
+                exchange.load(path)
+
+        refused()  # imports
+        taken.append(traced(refused))
+    assert taken[1] < 1.5 * taken[0]
+
+
+def test_formulas_that_double_are_refused(path):
+    nodes = [node("MatMul", "x M", "s0"), *(node("Add", f"s{n} s{n}", f"s{n + 1}") for n in range(40))]
+    path.write_bytes(model(nodes, {"M": dense(2, I)[0]}, outputs=["s40"]))
+    with pytest.raises(
+        ValueError, match=r"node add of s7 .Add.: expected at most 64 operators in an activation, got m"
+    ):
+        exchange.load(path)
 
 
 def test_nesting_is_not_followed(path):

@@ -76,7 +76,7 @@ exchange.network exchange.json_files exchange.pytorch exchange.rtneural exchange
 exchange.keras_attributes \
 exchange.keras_activations exchange.keras_layers exchange.keras_config exchange.keras_inferred \
 exchange.keras_weights exchange.keras_written exchange.keras \
-exchange.protobuf exchange.onnx_file exchange.onnx_values exchange.onnx_functions \
+exchange.protobuf exchange.onnx_file exchange.onnx_values exchange.onnx_functions exchange.onnx_formulas \
 exchange.onnx_nodes exchange.onnx_notes exchange.onnx_dense exchange.onnx_shapes exchange.onnx_pieces \
 exchange.onnx_outside exchange.onnx_lstm exchange.onnx_graph exchange.onnx_write exchange.onnx exchange.models exchange
 for_threadpoolctl calls

@@ -1,8 +1,4 @@
-"""What stands behind a dense layer in an ONNX graph: its bias and its activation, in however many nodes it is written.
-
-The nodes are run on probes, z = -1e5..1e5, one after the other: the activation is the one of `cylstm.Dense` that gives
-the same numbers. So it does not matter how a file spells softplus or GELU.
-"""
+"""What stands behind a dense layer in an ONNX graph: its bias and its activation, a formula of any number of nodes."""
 
 from __future__ import annotations
 
@@ -10,14 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from cylstm.activations import ACTIVATIONS
 from cylstm.exchange.network import Dense
-from cylstm.exchange.onnx_functions import FUNCTIONS, PROBES, formula_of
+from cylstm.exchange.onnx_formulas import Formula
+from cylstm.exchange.onnx_functions import FUNCTIONS
 from cylstm.exchange.onnx_values import Refused, Stream, merged_feature
 
-__all__ = ["OPERATORS", "elementwise", "settled", "with_bias"]
-
-MOST_NUMBERS = 64  # in one formula
+__all__ = ["OPERATORS", "in_floats", "settled"]
 
 
 def elementwise(run, node, values):
@@ -38,33 +32,14 @@ def elementwise(run, node, values):
     single = all(constant.size == 1 and constant.ndim <= len(first.axes) for constant in constants)
     if not single or len(streams) + len(constants) != len(values):
         raise Refused("expected one number beside a dense layer's outputs, got several")
-    return replace(first, probe=probe_behind(node, values), numbers=numbers_of(node, values), last_node=str(node))
+    inputs = [value.formula if isinstance(value, Stream) else float(value.reshape(())) for value in values]
+    return replace(first, formula=Formula.of(node, inputs))
 
 
-def probe_behind(node, values):
-    """What a node makes of PROBES."""
-    function, _ = FUNCTIONS[node.op]
-    with np.errstate(all="ignore"):
-        probes = [probe_of(value) for value in values]
-        return function(*probes, **node.attributes)
-
-
-def numbers_of(node, values) -> tuple:
-    """The numbers that stand in a formula up to a node."""
-    found = [number for value in values if isinstance(value, Stream) for number in value.numbers]
-    found += [probe_of(value) for value in values if isinstance(value, np.ndarray)]
-    found += [1.0] if node.op == "ThresholdedRelu" and not node.attributes else []
-    found = tuple(dict.fromkeys([*found, *(one for one in node.attributes.values() if isinstance(one, float))]))
-    if len(found) > MOST_NUMBERS:
-        raise Refused(f"expected at most {MOST_NUMBERS} numbers in an activation, got more")
-    return found
-
-
-def probe_of(value):
-    """What stands at this place of a formula: numbers for all probes, or one."""
-    if isinstance(value, Stream):
-        return PROBES if value.probe is None else value.probe
-    return float(value.reshape(()))
+def in_floats(node, stream):
+    """A stream behind a Cast to floats, of which only true and false become others."""
+    formula = stream.formula
+    return stream if formula is None or not formula.truth else replace(stream, formula=formula.as_number(node))
 
 
 def check_behind_dense(stream):
@@ -81,7 +56,7 @@ def with_bias(node, values, array):
     """The layer with its bias; None where the array is none."""
     stream = next(value for value in values if isinstance(value, Stream))
     layer = stream.last
-    plain = isinstance(layer, Dense) and layer.bias is None and layer.activation == "linear" and stream.probe is None
+    plain = isinstance(layer, Dense) and layer.bias is None and layer.activation == "linear" and stream.formula is None
     subtracted = node.op == "Sub"
     if not plain or (subtracted and values[0] is array) or array.dtype.kind != "f":
         return None
@@ -97,16 +72,8 @@ def with_bias(node, values, array):
     return stream.with_layer(replace(layer, bias=-bias if subtracted else bias))
 
 
-def activation_of(stream):
-    """The activation that gives a stream's probes. Raises Refused for none."""
-    found = formula_of(stream.probe, stream.numbers)
-    if found is None:
-        raise Refused(f"{stream.last_node}: expected one of the activations {', '.join(ACTIVATIONS)}, got another")
-    return found
-
-
 def settled(stream) -> Stream:
-    """A stream as a next layer takes it: all steps or the last one, both directions, the activation by its name."""
+    """A stream as a next layer takes it: all steps or the last one, both directions, with its activation."""
     if not isinstance(stream, Stream):
         raise Refused("expected outputs of a layer, got something else")
     if stream.cut is not None:
@@ -117,9 +84,8 @@ def settled(stream) -> Stream:
         raise Refused("expected a layer's outputs, got the state of its cells")
     if stream.part is not None:
         raise Refused("expected both directions of a layer, got one of them")
-    if stream.probe is not None:
-        layer = replace(stream.last, activation=activation_of(stream))
-        stream = replace(stream.with_layer(layer), probe=None, numbers=())
+    if stream.formula is not None:
+        stream = replace(stream, layers=replace(stream.layers, formula=stream.formula), formula=None)
     if stream.kind == "h" or stream.step is not None:
         check_final(stream)
         stream = replace(stream, final=True, kind="y", step=None)
@@ -147,7 +113,7 @@ def softmax(run, node, values):
     check_behind_dense(stream)
     rank = len(stream.axes)
     axis = node.attributes.get("axis", -1 if run.opset >= 13 else 1)
-    if stream.probe is not None or not merged_feature(stream) or axis not in (-1, rank - 1):
+    if stream.formula is not None or not merged_feature(stream) or axis not in (-1, rank - 1):
         raise Refused(f"expected it over a dense layer's outputs, the last axis, got axis {axis} of {rank}")
     layer = replace(stream.last, activation="softmax")
     return replace(stream.with_layer(layer), log=node.op == "LogSoftmax")

@@ -1,4 +1,4 @@
-"""ONNX's activations and ours: those of LSTM nodes by their names, and formulas by the numbers that they give."""
+"""ONNX's activations and ours: operators on single numbers, and those of LSTM nodes by their names."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ import math
 
 import numpy as np
 
-from cylstm.activations import ACTIVATIONS, PLAIN, as_activation, as_cell
+from cylstm.activations import ACTIVATIONS, PLAIN, as_cell
 from cylstm.dense_oracle import ACTIVATIONS as FORMULAS
-from cylstm.dense_oracle import activation, bounded, elu, sigmoid
+from cylstm.dense_oracle import bounded, elu, sigmoid
 from cylstm.exchange.network import numbered, short
 
-__all__ = ["FUNCTIONS", "PROBES", "attributes_of", "cell_of", "formula_of"]
+__all__ = ["FUNCTIONS", "attributes_of", "cell_of"]
 
-FAR = np.geomspace(1e-4, 1e5, 28)
-PROBES = np.concatenate([-FAR[::-1], np.linspace(-9, 9, 109), FAR])
-NEAR = np.abs(PROBES) <= 9  # where no formula overflows
-CLOSE = 2e-6  # of the largest rounding of float32 constants
 SELU = 1.67326319217681884765625, 1.05070102214813232421875
 
 # --- operators on single numbers --------------------------------------------------------------------------------------
@@ -58,56 +54,6 @@ BINARY = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divid
 # Each with its number of inputs.
 FUNCTIONS = {**{name: (of, 1) for name, of in UNARY.items()}, **{name: (of, 2) for name, of in BINARY.items()},
              "Where": (np.where, 3), "Clip": (np.clip, 3)}  # fmt: skip
-
-
-# --- a formula by its numbers -----------------------------------------------------------------------------------------
-
-
-@np.errstate(all="ignore")
-def formula_of(probe, numbers=()):
-    """The activation of `cylstm.Dense` that gives these values for PROBES, or None. numbers: what stands in the
-    formula, of which its own are taken where they are among these."""
-    counted = NEAR | np.isfinite(probe)
-    for name, *given in candidates(probe):
-        try:
-            if fits(as_activation("activation", (name, *map(float, given))), probe, counted):
-                return as_activation("activation", (name, *(meant(number, numbers) for number in given)))
-        except ValueError:
-            continue
-    # No value tells where between two probes a threshold is.
-    found = [one for number in numbers if 0 < number < PROBES[-1]
-             and fits(one := ("thresholded_relu", short(number)), probe, counted)]  # fmt: skip
-    return as_activation("activation", found[0]) if len(found) == 1 else None
-
-
-def fits(one, probe, counted) -> bool:
-    expected = activation(one, PROBES)[0]
-    return np.allclose(probe[counted], expected[counted], rtol=CLOSE, atol=1e-9)
-
-
-def candidates(probe):
-    """Activations, with the numbers that would give these values."""
-    for name, one in ACTIVATIONS.items():
-        if name != "thresholded_relu" and None not in [number.usual for number in one.given.values()]:
-            yield (name,)
-    low, zero, high = (int(np.argmin(abs(PROBES - z))) for z in (-9, 0, 9))
-    yield "leaky_relu", probe[low] / PROBES[low]
-    yield "elu", probe[low] / np.expm1(PROBES[low])
-    slope = (probe[high] - probe[low]) / (PROBES[high] - PROBES[low])
-    yield "affine", slope, probe[zero] - slope * PROBES[zero]
-    inner = np.flatnonzero((probe > 0) & (probe < 1))
-    if len(inner) > 1:
-        first, last = inner[[0, -1]]
-        slope = (probe[last] - probe[first]) / (PROBES[last] - PROBES[first])
-        yield "hard_sigmoid", slope, probe[first] - slope * PROBES[first]
-    share = probe / probe[-1]
-    middle = int(np.argmin(abs(share - 0.5)))
-    yield "scaled_tanh", probe[-1], np.arctanh(share[middle]) / PROBES[middle]
-
-
-def meant(number, numbers) -> float:
-    """The one of some numbers that another is but for rounding; itself where there is none."""
-    return short(next((one for one in numbers if abs(one - number) <= 1e-9 * abs(number)), number))
 
 
 # --- LSTM nodes -------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import numpy as np
 from cylstm.exchange import onnx_dense, onnx_notes, onnx_pieces, onnx_shapes
 from cylstm.exchange.network import Dense, Embedding, Network, Recurrent
 from cylstm.exchange.onnx_file import File
+from cylstm.exchange.onnx_formulas import activation_of
 from cylstm.exchange.onnx_lstm import lstm
 from cylstm.exchange.onnx_outside import check_outside
 from cylstm.exchange.onnx_values import Atom, Pile, Refused, Size, Stream, Unknown, bare, merged_feature
@@ -146,9 +147,10 @@ class Graph:
             stream = onnx_dense.settled(value)
             check_output(stream)
             check_outside(stream)
+            layers = layers_of(stream)
         except Refused as error:
             raise ValueError(f"output {chosen}: {error}") from None
-        notes, layers = self.notes(stream), layers_of(stream)
+        notes = self.notes(stream)
         if "dropout" in notes:
             layers = onnx_notes.with_dropout(layers, notes.pop("dropout"))
         return Network(layers, notes)
@@ -189,12 +191,15 @@ def input_of(given) -> Stream:
 
 
 def layers_of(stream) -> tuple:
-    """The layers of an output; an LSTM of which only the final state goes on is `last`."""
+    """The layers of an output; an LSTM of which only the final state goes on is `last`. Raises Refused for
+    what no activation is."""
     found, final = [], stream.final
     for link in reversed(stream.layers.links()):
         layer = link.last
         if final and isinstance(layer, Recurrent):
             layer, final = replace(layer, last=True), False
+        if link.formula is not None:
+            layer = replace(layer, activation=activation_of(link.formula))
         final = final or link.final
         found.append(layer)
     return tuple(reversed(found))

@@ -8,6 +8,7 @@ import numpy as np
 
 from cylstm.exchange.onnx_shapes import as_array, axis_in, axis_of, is_known, numbers_of, stream_of
 from cylstm.exchange.onnx_values import (
+    MOST_LAYERS,
     PART,
     Atom,
     Filled,
@@ -154,11 +155,9 @@ def concat(run, node, values):
     if is_known(*values):
         run.spend(sum(value.nbytes for value in values))
         return np.concatenate(values, axis=axis)
-    if axis == 0:
-        items = [items_of(value) for value in values]
-        if all(one is not None for one in items):
-            run.spend(8 * sum(map(len, items)))
-            return pile_of([item for several in items for item in several])
+    if axis == 0 and (items := states_of(values)) is not None:
+        run.spend(8 * len(items))
+        return pile_of(items)
     streams = [stream_of(value) for value in values]
     first = streams[0]
     whole = [one.part for one in streams] == [0, 1] and streams[1].layers is first.layers
@@ -172,6 +171,19 @@ def concat(run, node, values):
         raise Refused("expected the last step forward and the first one backward, or all, got others")
     axes = [*first.axes[:axis], first.directions, *first.axes[axis + 1 :]]
     return replace(first, part=None, step=None, kind=kind, feature=first.directions).with_axes(axes)
+
+
+def states_of(values) -> list | None:
+    """The final states that these are, one behind the other along axis 0; None where one is something else."""
+    found = []
+    for value in values:
+        items = items_of(value)
+        if items is None:
+            return None
+        found += items
+        if len(found) > 2 * MOST_LAYERS:
+            raise Refused(f"expected the final states of at most {MOST_LAYERS} layers, got more")
+    return found
 
 
 OPERATORS = {"Concat": concat, "Gather": gather, "Slice": slices, "Split": split}

@@ -7,6 +7,7 @@ from math import prod
 
 import numpy as np
 
+from cylstm.exchange.onnx_dense import in_floats
 from cylstm.exchange.onnx_file import BFLOAT16, DOUBLE, FLOAT, INT32, INT64, TYPES, Tensor
 from cylstm.exchange.onnx_values import (
     Filled,
@@ -85,7 +86,7 @@ def cast(run, node, values):
     if isinstance(value, Filled):
         return Filled(cast_array(value.array, to), value.shape)
     if to in FLOATS:
-        return value
+        return in_floats(node, value) if isinstance(value, Stream) else value
     if isinstance(value, Stream) and not value.layers and to in WHOLE:
         return replace(value, whole=True)
     raise Refused(f"expected numbers that stay in floating point of 32 or 64 bits, or ids and lengths of such whole "

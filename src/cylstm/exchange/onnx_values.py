@@ -14,8 +14,10 @@ import numpy as np
 
 from cylstm.exchange.network import Recurrent
 
-__all__ = ["LONGEST", "MOST_AXES", "PART", "Atom", "Filled", "Layers", "Outside", "Pile", "Refused", "Size", "Stream",
-           "Unknown", "bare", "items_of", "merged_feature", "part_of", "pile_of", "reshaped", "sizes_of"]  # fmt: skip
+__all__ = [
+    "LONGEST", "MOST_AXES", "MOST_LAYERS", "PART", "Atom", "Filled", "Layers", "Outside", "Pile", "Refused", "Size",
+    "Stream", "Unknown", "bare", "items_of", "merged_feature", "part_of", "pile_of", "reshaped", "sizes_of",
+]  # fmt: skip
 
 
 MOST_NAMES = 16  # of sizes in one product
@@ -118,6 +120,7 @@ class Layers:
 
     final : whether the last one takes the final state of the LSTM before it, and not all steps
     outside : what it takes from outside, if it is an LSTM
+    formula : its activation, if it is a dense layer that has one
     """
 
     last: object
@@ -125,6 +128,7 @@ class Layers:
     length: int = 1
     final: bool = False
     outside: Outside | None = None
+    formula: object = None
 
     def links(self) -> list[Layers]:
         """Those that end with each of the layers, the first one first."""
@@ -144,7 +148,7 @@ class Stream:
     kind : "y", or "h" or "c" for a final state
     directions : atoms of the last LSTM's directions and units, whose half `part` (0 or 1) this is, if it is one
     step : the one step of all that is left, 0 or -1
-    probe : what the nodes since the last dense layer make of `PROBES`, the numbers in them, and the last of these nodes
+    formula : what the nodes since the last dense layer make of its outputs, None for nothing
     cut : of an input that is not whole, the name of the axis that it was cut along, its start and end; "" for several
     whole : of an input, whether a Cast has made whole numbers of it, as ids and lengths are
     log : whether its numbers are the logarithms of those that the layers give
@@ -164,9 +168,7 @@ class Stream:
     directions: tuple = ()
     part: int | None = None
     step: int | None = None
-    probe: np.ndarray | None = field(default=None, compare=False)
-    numbers: tuple = ()
-    last_node: str = ""
+    formula: object = None
     cut: tuple | None = None
     whole: bool = False
     log: bool = False
