@@ -10,7 +10,7 @@ from against_oracle import agrees, oracle_options
 from gradcheck import check_gradients, gradient_error
 
 import cylstm
-from cylstm import LSTM, Dense, Model, activations, oracle, set_num_threads
+from cylstm import LSTM, Dense, Model, activations, oracle, set_num_threads, tensor_files
 from cylstm.activations import ACTIVATIONS, CELL, KINDS
 
 # Of those that have numbers, some numbers.
@@ -119,6 +119,44 @@ def test_the_plain_names_are_the_plain_cell():
     assert named.cell == plain.cell and named.options == plain.options
     numbers = ("hard_sigmoid", 0.2, 0.5)
     assert LSTM(3, 5, activations=[numbers, "tanh", "tanh"]).cell.activations == ("hard_sigmoid", "tanh", "tanh")
+
+
+@pytest.mark.parametrize("numbers, name", [
+    (("affine", 1, 0), "linear"), (("affine", 1.0, -0.0), "linear"), (("leaky_relu", 1), "linear"),
+    (("leaky_relu", 0), "relu"), (("elu", 0), "relu"), (("thresholded_relu", 0), "relu"),
+    (("scaled_tanh", 1, 1), "tanh"),
+])  # fmt: skip
+def test_numbers_that_make_another_activation_give_its_name(numbers, name):
+    from cylstm import dense_oracle
+
+    assert activations.as_activation("a", numbers) == name == Dense(3, numbers).activation
+    assert LSTM(3, 5, activations=("hard_sigmoid", numbers, "relu")).cell.activations == ("hard_sigmoid", name, "relu")
+    z = np.linspace(-8, 8, 402)
+    for given, expected in zip(dense_oracle.activation(numbers, z), dense_oracle.activation(name, z), strict=True):
+        np.testing.assert_allclose(given, expected, rtol=1e-15)
+
+
+def test_a_run_whose_file_has_the_numbers_goes_on(tmp_path):
+    """A file from when ("affine", 1, 0) was not "linear" yet."""
+    rng = np.random.default_rng(2)
+    x, y = rng.standard_normal((8, 5, 2)).astype("f4"), rng.standard_normal((8, 5, 1)).astype("f4")
+    options = dict(activations=("sigmoid", "linear", "tanh"), before=[Dense(4, "relu")], loss="mse", seed=1)
+    model, other = Model(2, 6, 1, **options), Model(2, 6, 1, **options)
+    model.fit(x, y, epochs=1, progress=False, checkpoint=tmp_path / "run.ckpt")
+    with tensor_files.open_tensors(tmp_path / "run.ckpt", "checkpoint") as file:
+        header, arrays = file.header, {name: file.get(name) for name in file.shapes}
+    header["config"] |= {"activations": ["sigmoid", ["affine", 1.0, 0.0], "tanh"]}
+    header["config"]["before"][0]["activation"] = ["elu", 0.0]
+    tensor_files.write_tensors(tmp_path / "old.ckpt", "checkpoint", header, arrays)
+    for one, path in ((model, "run.ckpt"), (other, "old.ckpt")):
+        one.fit(x, y, epochs=3, progress=False, resume=tmp_path / path)
+    assert np.array_equal(model.parameters.flat, other.parameters.flat)
+
+
+@pytest.mark.parametrize("numbers", [("affine", 1, 1e-6), ("leaky_relu", 0.999), ("elu", 1e-6), ("scaled_tanh", 1, 0.5),
+                                     ("thresholded_relu", 1e-3)])  # fmt: skip
+def test_others_keep_their_numbers(numbers):
+    assert activations.as_activation("a", numbers) == (numbers[0], *map(float, numbers[1:]))
 
 
 def test_a_model_with_them_learns_and_comes_back(tmp_path):

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from cylstm.checks import describe
 
-__all__ = ["ACTIVATIONS", "CELL", "PLAIN", "are_bounded", "as_activation", "as_cell", "name_of", "numbers_of"]
+__all__ = ["ACTIVATIONS", "CELL", "PLAIN", "are_bounded", "as_activation", "as_cell", "name_of", "numbers_of",
+           "renamed"]  # fmt: skip
 
 # Kinds in the order of cext/kernels.h.
 KINDS = (
@@ -78,13 +79,20 @@ ACTIVATIONS = {
     "thresholded_relu": Activation({"alpha": Number(1.0, 0)}, lambda alpha: of("thresholded_relu", alpha)),
 }  # fmt: skip
 
+# With these numbers an activation is another one, which has none.
+PLAINLY = {
+    ("affine", 1.0, 0.0): "linear", ("leaky_relu", 1.0): "linear", ("leaky_relu", 0.0): "relu", ("elu", 0.0): "relu",
+    ("thresholded_relu", 0.0): "relu", ("scaled_tanh", 1.0, 1.0): "tanh",
+}  # fmt: skip
+
 # Those that a cell can have, and the plain cell's: of the gates i, f and o, of its input g, of its output h = o f(c).
 CELL = tuple(name for name, activation in ACTIVATIONS.items() if activation.of_value)
 PLAIN = "sigmoid", "tanh", "tanh"
 
 
 def as_activation(argument: str, given, known: Iterable[str] = tuple(ACTIVATIONS)):
-    """A name, or a tuple of a name and its numbers where those are not the usual ones. Raises TypeError or ValueError.
+    """A name, or a tuple of a name and its numbers where those are not the usual ones, and make no other activation of
+    it, whose name it is then: "linear" for ("affine", 1, 0). Raises TypeError or ValueError.
 
     given : a name, or a name and its numbers in the order of `Activation.given`: ("leaky_relu", 0.2).
     """
@@ -107,7 +115,20 @@ def as_activation(argument: str, given, known: Iterable[str] = tuple(ACTIVATIONS
         if not least <= number <= LARGEST:
             raise ValueError(f"{argument}: expected the {place} of {name!r} in {least:g}..{LARGEST:g}, got {number!r}")
     numbers = tuple(float(number) for number in numbers)
-    return name if numbers == tuple(number.usual for number in wanted.values()) else (name, *numbers)
+    if numbers == tuple(number.usual for number in wanted.values()):
+        return name
+    return PLAINLY.get((name, *numbers), (name, *numbers))
+
+
+def renamed(value):
+    """What an older file says of activations and layers, with those numbers that `as_activation` has a name for."""
+    if isinstance(value, dict):
+        return {name: renamed(one) for name, one in value.items()}
+    if not isinstance(value, list):
+        return value
+    if value and isinstance(value[0], str) and all(isinstance(number, (int, float)) for number in value[1:]):
+        return PLAINLY.get(tuple(value), value)
+    return [renamed(one) for one in value]
 
 
 def as_cell(argument: str, given):

@@ -8,6 +8,7 @@ import os
 import time
 from dataclasses import dataclass
 
+from cylstm.activations import renamed
 from cylstm.cell import CellType
 from cylstm.checks import describe, file_to_write, path_name, positive_int, real_in
 from cylstm.drops import DROPS
@@ -94,6 +95,7 @@ class SavedRun:
         try:
             config = json.loads(json.dumps({**UNSAID, **config}))  # as in a file, where tuples are lists
             written = json.loads(json.dumps({**UNSAID, **self.header["config"]}))
+            written |= {name: renamed(written[name]) for name in ("activations", "before", "after")}
             if written["num_layers"] == 1:  # once, dropout could be anything then
                 written["dropout"] = config["dropout"]
             pairs = [(written, config, "model"), ({**ADDED, **self.header["options"]}, options, "run")]
