@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from test_exchange import MODELS, arrays, lstm_layer, random_model
+from test_exchange import MODELS, arrays, lstm_layer, projected_layer, random_model
 
 import cylstm
 from cylstm import exchange
@@ -150,6 +150,8 @@ def test_doubles_are_asked_for(path):
 REFUSED = {
     "a clip": (lambda: (Recurrent(lstm_layer().directions, cell_clip=0.5),),
                "cell_clip: expected None in layer 0, as ONNX clips the sums of the gates alone, got 0.5"),
+    "a projection": (lambda: (lstm_layer(), projected_layer(5)),
+                     "projection: expected None in layer 1, as ONNX's LSTM has no projection .proj_size., got float32"),
     "last too soon": (lambda: (Recurrent(lstm_layer().directions, last=True), lstm_layer(5)),
                       "LSTM layer 0: expected the outputs of all steps"),
     "an activation": (lambda: (lstm_layer(), Dense(*arrays((2, 5)), activation="sine")),

@@ -51,6 +51,7 @@ OTHERS = {
     "a far clip": "a = Clip z minus much",
     "another far below": "e = Elu z; g = Less z bottom; a = Where g e z",
     "a pole": BUMP + "i = Reciprocal d; j = Mul wee i; a = Add z j",
+    "a quotient by 0": "a = Div z nil",
     "a step": "g = Greater z nil; a = Cast g",
     "hard swish": "p = Add z three; q = Clip p nil six; r = Div q six; a = Mul z r",
     "gelu": "a = Gelu z",

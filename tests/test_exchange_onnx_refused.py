@@ -83,6 +83,10 @@ REFUSED = {
     "a step in the middle": ([*ONE, node("Gather", "s two", "g", axis=0), node("Squeeze", "g zero", "h"), *HEAD],
                              "expected the last step, or all, got 2..3"),
     "the first step": ([*ONE, node("Gather", "s nothing", "h", axis=0), *HEAD], "expected a layer's final state, got "),
+    "a step that is a quotient": ([*ONE, node("Div", "minus pair", "p"), node("Gather", "s p", "h", axis=0), *HEAD],
+                                  "expected a layer's final state, got one step"),  # -1 / 2 is 0
+    "a quotient by 0": ([*ONE, node("Div", "minus nothing", "place"), node("Gather", "s place", "h", axis=0), *HEAD],
+                        r"div of place \(Div\): expected what it takes, got divide by zero"),
     "axes that are mixed": ([*ONE, node("Reshape", "s three", "h"), *HEAD], "expected axes to be joined or parted as "),
     "features that are steps": ([*ONE, node("Transpose", "s", "h", perm=[2, 1, 0]), *HEAD], "along the last axis, got"),
     "cells": ([*ONE, node("Squeeze", "Yc zero", "h"), *HEAD], "expected a layer's outputs, got the state of its cells"),
@@ -103,6 +107,7 @@ def test_what_no_network_says_is_refused_by_the_node(name, read):
         W3=dense(2, 6)[0],
         W3_=dense(H, H)[0],
         rows=numbers(1, B, H),
+        pair=np.array(2),
         large=np.array(7.0, "f4"),
         nearly=np.array(1.0001, "f4"),
     )

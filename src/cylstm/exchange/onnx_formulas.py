@@ -43,6 +43,7 @@ class Formula:
     size: int = 1
 
     @classmethod
+    @np.errstate(all="ignore")
     def of(cls, node, inputs) -> Formula:
         """The formula of a node that has an operator of FUNCTIONS. Raises Refused, or TypeError for its attributes."""
         function, _ = FUNCTIONS[node.op]

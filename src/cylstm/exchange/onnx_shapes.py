@@ -243,15 +243,19 @@ def arithmetic(of):
 
     def operator(run, node, values):
         run.spend(8 * prod(np.broadcast_shapes(*(value.shape for value in values))))
-        return as_array(of(*values))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return as_array(of(*values))
 
     return operator
 
 
 def divided(one, other):
-    """Of whole numbers a whole quotient."""
-    if one.dtype.kind in "iuO" and other.dtype.kind in "iuO":
-        return one // other
+    """Of whole numbers a whole quotient, rounded towards 0; by 0 there is none."""
+    with np.errstate(divide="raise"):
+        if one.dtype == object or other.dtype == object:
+            return one // other
+        if one.dtype.kind in "iu" and other.dtype.kind in "iu":
+            return one // other + ((one % other != 0) & ((one < 0) != (other < 0)))
     return one / other
 
 

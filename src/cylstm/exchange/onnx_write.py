@@ -296,7 +296,8 @@ class Writer:
 # What the graph says of each part of a network; dropout stands in the metadata.
 SAID = {"directions", "reverse", "coupled", "dropout", "last", "weight_ih", "weight_hh", "bias", "peephole", "h0", "c0",
         "weight", "activation", "activations"}  # fmt: skip
-WHY = {"cell_clip": ", as ONNX clips the sums of the gates alone",
+WHY = {"projection": ", as ONNX's LSTM has no projection (proj_size)",
+       "cell_clip": ", as ONNX clips the sums of the gates alone",
        "gate_clip": " without clip=True, as not all runtimes cut the sums of the gates as ONNX says"}  # fmt: skip
 
 
