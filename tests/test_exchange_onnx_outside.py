@@ -90,6 +90,13 @@ def test_a_state_of_one_number_that_is_cast(to, read):
     assert np.array_equal(network.layers[0].directions[0].h0, np.full(H, 2.0))
 
 
+@pytest.mark.parametrize("array", [np.full((1, B, H), 3), np.array(2)])
+def test_a_state_of_whole_numbers_is_refused(array, read):
+    """Which is not as none."""
+    with pytest.raises(ValueError, match=r"of Y \(LSTM\): expected initial_h .1, B, 4. of real numbers, got int64"):
+        read([node("LSTM", "x W R B - state", "Y"), *HEAD], [STEPS], state=array)
+
+
 # --- first states -----------------------------------------------------------------------------------------------------
 
 

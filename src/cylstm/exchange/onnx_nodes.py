@@ -121,8 +121,10 @@ class LSTMNode:
 
 def state_of(array, name, D, H, layout) -> np.ndarray | None:
     """(D, H), the rows of a first state (D, B, H), or (B, D, H) in layout 1, which must be alike; None for zeros."""
-    if array.dtype.kind != "f" or not array.any():
+    if not array.any():
         return None
+    if array.dtype.kind != "f":
+        raise ValueError(f"expected {name} ({D}, B, {H}) of real numbers, got {array.dtype}")
     if array.ndim == 3:
         array = array.swapaxes(0, 1) if layout else array
         if len(array) not in (1, D) or array.shape[2] not in (1, H) or not (array == array[:, :1]).all():
