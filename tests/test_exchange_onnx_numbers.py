@@ -103,6 +103,19 @@ def test_numbers_that_make_other_axes_are_refused(op, shape, read):
         read([*START, node("MatMul", "h W2", "z"), node(op, "z b", "y")], b=numbers(*shape, seed=5))
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_where_opset_6_lays_a_bias(axis, read):
+    """Axis 0 of (3, 3) are rows."""
+    nodes = [*START, node("MatMul", "h W2", "z"), node("Add", "z bias", "y", broadcast=1, axis=axis)]
+    if axis == 1:
+        assert np.array_equal(read(nodes, opset=6, bias=numbers(3)).layers[-1].bias, numbers(3))
+    else:
+        with pytest.raises(
+            ValueError, match=r"node add of y \(Add\): expected one number beside a dense layer's outputs"
+        ):
+            read(nodes, opset=6, bias=numbers(3))
+
+
 # --- logarithms of probabilities --------------------------------------------------------------------------------------
 
 

@@ -60,9 +60,10 @@ def with_bias(node, values, array):
     subtracted = node.op == "Sub"
     if not plain or (subtracted and values[0] is array) or array.dtype.kind != "f":
         return None
-    shape = array.shape
+    shape, rank = array.shape, len(stream.axes)
     if (
-        len(shape) > len(stream.axes)
+        len(shape) > rank
+        or node.attributes.get("axis", -1) not in (-1, rank - len(shape))  # of opset 6: where it is laid beside
         or array.size != layer.width
         or (shape and shape[-1] != layer.width)
         or not merged_feature(stream)
