@@ -8,7 +8,8 @@ from cylstm import State, oracle
 def oracle_options(layer, **more):
     """What the oracle is told of a layer beside its parameters."""
     cell = layer.cell
-    told = ("coupled", "cell_clip", "activations", "gate_clip", "proj_clip", "reverse", "layer_norm")
+    told = ("coupled", "cell_clip", "activations", "gate_clip", "proj_clip", "reverse", "layer_norm", "merge",
+            "residual")  # fmt: skip
     return dict(num_layers=layer.num_layers, bidirectional=layer.bidirectional,
                 **{name: getattr(cell, name) for name in told}, **more)  # fmt: skip
 
@@ -38,7 +39,9 @@ def of_every_step(states, record, D):
     for n, run in enumerate(record.runs):
         clock = slice(None, None, -1 if n % D or record.reverse else 1)
         for name, got, theirs in zip("hc", states, (run.h, run.c), strict=True):
-            found[f"{name} of every step, {n}"] = got[n], (run.alive * theirs[1:])[clock].swapaxes(0, 1)
+            expected = (run.alive * theirs[1:])[clock].swapaxes(0, 1)
+            found[f"{name} of every step, {n}"] = got[n, ..., : expected.shape[2]], expected
+            assert not got[n, ..., expected.shape[2] :].any()
     return found
 
 

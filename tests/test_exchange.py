@@ -23,6 +23,9 @@ MODELS = {
                      cell_clip=0.5, gate_clip=4.0, activations=("hard_sigmoid", "relu", ("leaky_relu", 0.2))),
     "a projection": dict(input_size=3, hidden_size=5, output_size=2, loss="mse", num_layers=2, bidirectional=True,
                          proj_size=2, first_state=True, peepholes=True),
+    "widths": dict(input_size=3, hidden_size=(4, 6, 2), output_size=2, loss="mse", bidirectional=True, output="last"),
+    "merged, residual": dict(input_size=3, hidden_size=4, output_size=2, loss="mse", num_layers=3, bidirectional=True,
+                             merge="product", residual=True, output="last"),
     "a first state": dict(input_size=3, hidden_size=5, output_size=2, loss="mse", num_layers=2, first_state=True,
                           reverse=True),
 }  # fmt: skip
@@ -131,6 +134,10 @@ def lstm_layer(I=3, H=5, **options):
     return Recurrent((Direction(*weights, **options),))
 
 
+def merged_layer(I, merge, **options):
+    return Recurrent(lstm_layer(I).directions * 2, merge=merge, **options)
+
+
 def projected_layer(H):
     W, R, R_p = arrays((20, 5), (20, 2), (2, H))
     return Recurrent((Direction(W, R, projection=R_p),))
@@ -141,8 +148,6 @@ REFUSED = {
     "no layers": (lambda: (), "network: expected layers, got none"),
     "no LSTM": (lambda: (HEAD,), "expected at least one LSTM layer, got none"),
     "no head": (lambda: (Dense(*arrays((3, 4))), lstm_layer()), "expected a dense layer behind the LSTM"),
-    "another width": (lambda: (lstm_layer(), lstm_layer(5, 6), Dense(*arrays((2, 6)))),
-                      r"LSTM layer 1: expected hidden units as in the first one, 5, got 6"),
     "widths that do not meet": (lambda: (lstm_layer(), Dense(*arrays((2, 6)))),
                                "layer 1: expected 5 inputs, as many as the layer before it gives, got 6"),
     "an activation": (lambda: (lstm_layer(), Dense(*arrays((2, 5)), activation="relu")),
@@ -157,6 +162,20 @@ REFUSED = {
     "a projection of other units": (lambda: (projected_layer(6), HEAD), r"a projection \(2, 6\), got \(20, 2\)"),
     "some projections": (lambda: (lstm_layer(2), projected_layer(5), Dense(*arrays((2, 2)))),
                          "LSTM layer 1: expected a projection as in the first one, 0, got 2"),
+    "other merges": (lambda: (merged_layer(3, "sum"), merged_layer(5, "mean"), HEAD),
+                     "LSTM layer 1: expected a merge of directions as in the first one, sum, got mean"),
+    "a merge of one": (lambda: (dataclasses.replace(lstm_layer(), merge="sum"), HEAD),
+                       "expected a merge of two directions, concat, sum, mean, product, got 'sum'"),
+    "no merge": (lambda: (merged_layer(3, "max"), HEAD), "expected a merge of two directions, .*, got 'max'"),
+    "the first residual": (lambda: (lstm_layer(5), dataclasses.replace(lstm_layer(5), residual=True),
+                                    dataclasses.replace(lstm_layer(5), residual=False), HEAD),
+                           "LSTM layer 1: expected outputs with no inputs added, got others"),
+    "nothing below": (lambda: (merged_layer(5, "sum", residual=True), HEAD),
+                      "LSTM layer 0: expected outputs with no inputs added, got others"),
+    "one without": (lambda: (lstm_layer(5), lstm_layer(5), dataclasses.replace(lstm_layer(5), residual=True), HEAD),
+                    "LSTM layer 1: expected outputs with its inputs added, as by the last one, got others"),
+    "residuals of other widths": (lambda: (dataclasses.replace(lstm_layer(3), residual=True), HEAD),
+                                  "expected 5 inputs to be added to outputs, got 3"),
     "no numbers": (lambda: (Dense(np.ones((3, 4), int)), HEAD), "weight: expected an array of real numbers"),
 }  # fmt: skip
 
@@ -189,6 +208,23 @@ def test_a_projection_is_written_for_torch_alone(ending, tmp_path):
         with pytest.raises(ValueError, match=r"projection: expected None in layer 0|expected no projection, which"):
             exchange.save(model, tmp_path / f"model{ending}")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ending", [".keras", ".onnx", ".nam", ".json", ".h", ".safetensors"])
+def test_residuals_and_merges_are_written_where_they_can_be(ending, tmp_path):
+    if ending == ".keras":
+        pytest.importorskip("h5py")
+    merged = cylstm.Model(1, 5, 1, loss="mse", bidirectional=True, merge="sum", seed=1)
+    residual = cylstm.Model(1, 5, 1, loss="mse", num_layers=2, residual=True, seed=1)
+    for name, model in {"merge": merged, "residual": residual}.items():
+        path = tmp_path / f"{name}{ending}"
+        if ending == ".keras" and name == "merge":
+            exchange.save(model, path)
+            assert exchange.load(path).config == model.config
+            continue
+        with pytest.raises(ValueError, match=rf"{name}: expected|expected .*{name}|one direction, as .* has, got both"):
+            exchange.save(model, path)
+        assert not path.exists()
 
 
 def test_formats_are_told_by_name():

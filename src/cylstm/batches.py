@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cylstm._core.ragged import Plan
+from cylstm.between import last_gradients, last_outputs
 from cylstm.checks import check_lengths, check_mask, check_resets, check_state, plain_array
 from cylstm.counting import Counting
 from cylstm.heads import head_outputs
@@ -29,7 +30,6 @@ __all__ = [
     "in_steps",
     "input_rows",
     "input_sizes",
-    "last_of",
     "of_kind",
     "of_masked",
     "one_row_each",
@@ -130,30 +130,21 @@ def one_row_each(y, head) -> np.ndarray:
     return y.reshape(len(y), *width) if several else y
 
 
-def last_of(model, state):
-    """The last layer's final h, both directions side by side: (B, D*H)."""
-    return np.concatenate(list(state.h[-model.lstm.num_directions :]), axis=1)
-
-
 def of_kind(model, kind, outputs, final, real):
-    """h (N, D*H) that heads of a kind look at, from outputs (B, T, D*H) and the final state."""
+    """h (N, O) that heads of a kind look at, from outputs (B, T, O) and the final state."""
     if kind == "last":
-        return last_of(model, final)
+        return last_outputs(model.lstm, final)
     if real is None or kind == "steps":
         return outputs.reshape(-1, outputs.shape[-1])
     return outputs[real]
 
 
-def to_steps(model, slopes, shape, real):
-    """The way back: dh (N, D*H) by kinds -> dy (B, T, D*H) = shape, and dstate, or None."""
+def to_steps(model, slopes, shape, real, final):
+    """The way back: dh (N, O) by kinds -> dy (B, T, O) = shape, and dstate, or None. final: the final state."""
     dy = dstate = None
     for kind, dh in slopes.items():
         if kind == "last":
-            D, H = model.lstm.num_directions, model.lstm.h_size
-            rows = model.num_layers * D, shape[0]
-            dstate = State(*(np.zeros((*rows, width), model.dtype) for width in (H, model.hidden_size)))
-            for d in range(D):
-                dstate.h[len(dstate.h) - D + d] = dh[:, d * H : (d + 1) * H]
+            dstate = last_gradients(model.lstm, final, dh)
             continue
         if real is None or kind == "steps":
             of_steps = dh.reshape(shape)
@@ -165,12 +156,12 @@ def to_steps(model, slopes, shape, real):
 
 
 def step_outputs(model, y, final, plan) -> dict[str, np.ndarray]:
-    """Outputs of each head from y (B, T, D*H) or (T, D*H) and the final state; 0 past a row's end."""
+    """Outputs of each head from y (B, T, O) or (T, O) and the final state; 0 past a row's end."""
     outputs, seen = {}, {}
     for name, head in model.heads.items():
         last = head.output == "last"
         if last not in seen:
-            seen[last] = model.seen_by_head(last_of(model, final) if last else y.reshape(-1, y.shape[-1]))
+            seen[last] = model.seen_by_head(last_outputs(model.lstm, final) if last else y.reshape(-1, y.shape[-1]))
         found = head_outputs(model, name, seen[last])
         if last:
             found = found.reshape(-1, *head.tail)

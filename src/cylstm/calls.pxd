@@ -19,8 +19,9 @@ cdef class Call:
     cdef bint taped
 
     # x (B, T, I) -> y (B, T, D*H), hn and cn (L*D, B, H), all contiguous; with a projection, y is (B, T, D*P) and h is
-    # (L*D, B, P), here and below. h0 and c0 NULL: zeros or, where the layer has one, its first state; y, hn or cn NULL:
-    # not wanted; hn may be h0, and cn c0, which are lost then if the call is interrupted. Nothing else may overlap.
+    # (L*D, B, P), here and below; where directions are merged, y is (B, T, H) or (B, T, P). h0 and c0 NULL: zeros or,
+    # where the layer has one, its first state; y, hn or cn NULL: not wanted; hn may be h0, and cn c0, which are lost
+    # then if the call is interrupted. Nothing else may overlap.
     #
     # On Python's main thread, a long call asks for the GIL every 50 ms, to hear of Ctrl-C; on others it never does.
     cdef int forward_f32(self, const float* x, const float* h0, const float* c0, float* y, float* hn,

@@ -144,7 +144,7 @@ cdef int forward(Call call, bint doubles, const void* x, const void* h0, const v
     cdef Forward* f = <Forward*>call.at_forward
     cdef Interrupt interrupt
     cdef Py_ssize_t I = f.directions[0].I, item = 8 if doubles else 4
-    cdef Py_ssize_t state = f.L * f.D * f.s.B * f.directions[0].Y * item
+    cdef Py_ssize_t state = f.L * f.D * f.s.B * f.Y * item
     if call.packs:
         f.record.inputs.caller, f.record.inputs.row, f.record.inputs.step = x, f.s.T * I, I
     else:
@@ -173,7 +173,7 @@ cdef int backward(Call call, bint doubles, const void* dy, const void* dhn, cons
     cdef Forward* f = <Forward*>call.at_forward
     cdef Backward* b = <Backward*>call.at_backward
     cdef Interrupt interrupt
-    cdef Py_ssize_t width = f.D * f.directions[0].Y, item = 8 if doubles else 4
+    cdef Py_ssize_t width = f.y_step, item = 8 if doubles else 4
     if not call.taped:
         with gil:
             raise RuntimeError("backward: expected a forward call with training=True before each, got none")
@@ -182,7 +182,7 @@ cdef int backward(Call call, bint doubles, const void* dy, const void* dhn, cons
     b.dy, b.dy_row, b.dy_step, b.dhn, b.dcn = dy, f.s.T * width, width, dhn, dcn
     b.dx, b.dx_row, b.dx_step, b.dflat = dx, f.s.T * f.directions[0].I, f.directions[0].I, dparameters
     b.dh0 = dh0 if dh0 != NULL else call.at_spare
-    b.dc0 = dc0 if dc0 != NULL else <char*>call.at_spare + f.L * f.D * f.s.B * f.directions[0].Y * item
+    b.dc0 = dc0 if dc0 != NULL else <char*>call.at_spare + f.L * f.D * f.s.B * f.Y * item
     cdef bint fits
     if call.bounded:
         fits = call.forward_fits and backward_fits_tiles(b)
@@ -202,4 +202,7 @@ cdef int step(Call call, bint doubles, const void* x, void* h, void* c) except -
         with gil:
             got = f"{f.s.T} and {f.D}" + " (reverse)" * f.reverse
             raise ValueError(f"step: expected a call of one step and direction, got {got}")
+    if f.residual:
+        with gil:
+            raise ValueError("step: expected a layer whose outputs are its state's h, got one with residual")
     return forward(call, doubles, x, h, c, NULL, h, c)

@@ -14,12 +14,17 @@ from typing import NamedTuple
 import numpy as np
 
 from cylstm.activations import PLAIN, as_cell
-from cylstm.checks import describe, positive_int, real_in
+from cylstm.checks import describe, one_of, positive_int, real_in
 from cylstm.init import forget_gate, gain_and_shift, ones, orthogonal_gates, uniform, zeros
 
-__all__ = ["PARAMETERS", "VARIANTS", "CellType", "initialise", "layout", "offsets", "parameters_of"]
+__all__ = [
+    "MERGES", "PARAMETERS", "VARIANTS", "CellType", "hidden_sizes", "initialise", "layout", "offsets", "one_or_each",
+    "parameters_of",
+]  # fmt: skip
 
 SUFFIXES = "", "_reverse"  # of the names of a layer's directions
+MOST_LAYERS = 10_000
+MERGES = "concat", "sum", "mean", "product"  # as in _core/direction.pxd
 
 # Layer norms by name, and whether the next step gets the normalised c: Ba, Kiros & Hinton 2016, and PyTorch's
 # LayerNormLSTMCell (custom_lstms).
@@ -51,7 +56,8 @@ class CellType:
     learnt, not with zeros. reverse: the only direction runs from the end of each row to its start. proj_size: P, with
     which h = R_p (o tanh c) has P numbers, 0 < P < H (Sak, Senior & Beaufays 2014); 0 for no projection. proj_clip:
     these stay within -proj_clip..proj_clip (TensorFlow's LSTMCell). layer_norm: which of LAYER_NORMS, or a pair of it
-    and eps; None for none.
+    and eps; None for none. merge: how two directions give the outputs of their layer, one of MERGES. residual: whether
+    what goes into a layer, from the second one on, is added to its outputs (Wu et al. 2016).
     """
 
     bias: bool = True
@@ -65,9 +71,11 @@ class CellType:
     proj_size: int = 0
     proj_clip: float | None = None
     layer_norm: str | tuple | None = None
+    merge: str = "concat"
+    residual: bool = False
 
     @classmethod
-    def checked(cls, dtype, *, cell_clip, activations, gate_clip, proj_size, proj_clip, layer_norm,
+    def checked(cls, dtype, *, cell_clip, activations, gate_clip, proj_size, proj_clip, layer_norm, merge,
                 **switches) -> CellType:  # fmt: skip
         """Raises TypeError or ValueError that names the argument."""
         info = np.finfo(dtype)
@@ -78,11 +86,12 @@ class CellType:
         numbers["proj_size"] = positive_int("proj_size", proj_size, 0)
         if proj_clip is not None and not numbers["proj_size"]:
             raise ValueError(f"proj_clip: expected None without proj_size, got {proj_clip:g}")
+        one_of("merge", merge, MERGES)
         activations, layer_norm = as_cell("activations", activations), as_layer_norm("layer_norm", layer_norm)
         if layer_norm is not None and switches["peepholes"]:
             raise ValueError(f"layer_norm: expected None for a cell with peepholes, got {layer_norm!r}")
-        return cls(**{name: bool(value) for name, value in switches.items()}, activations=activations,
-                   layer_norm=layer_norm, **numbers)  # fmt: skip
+        numbers.update(activations=activations, layer_norm=layer_norm, merge=merge)
+        return cls(**{name: bool(value) for name, value in switches.items()}, **numbers)
 
     @property
     def all_activations(self) -> tuple:
@@ -97,6 +106,10 @@ class CellType:
             raise ValueError(f"proj_size: expected less than hidden_size, {H}, got {P}")
         return P or H
 
+    def output_size(self, H: int, D: int) -> int:
+        """How many numbers an output has, of D directions: O, which is D*Y, or Y where directions are merged."""
+        return self.width(H) * (D if self.merge == "concat" else 1)
+
     @property
     def norm(self) -> tuple[bool, float]:
         """Of layer norms: whether the next step gets the normalised c, and eps."""
@@ -109,6 +122,11 @@ class CellType:
         return {name: getattr(self, name) for name in VARIANTS}
 
     @property
+    def chosen(self) -> dict:
+        """Those of them that are not as in the plain cell."""
+        return {name: value for name, value in self.variant.items() if value != getattr(type(self), name)}
+
+    @property
     def flags(self) -> int:
         """The bits of cext/kernels.h."""
         squeezed = self.gate_clip is not None
@@ -119,6 +137,26 @@ class CellType:
 
 # The arguments of `LSTM` that say which cell it is.
 VARIANTS = tuple(field.name for field in fields(CellType) if field.name != "bias")
+
+
+def hidden_sizes(hidden_size, L) -> tuple[int, ...]:
+    """H of each layer, from one for all L or, in a list or tuple, one for each, which may say how many there are where
+    L is 1. Raises TypeError or ValueError."""
+    several = isinstance(hidden_size, (list, tuple))
+    most = max(L, len(hidden_size)) if several else L
+    if most > MOST_LAYERS:
+        raise ValueError(f"num_layers: expected at most {MOST_LAYERS}, got {most}")
+    if not several:
+        return (positive_int("hidden_size", hidden_size),) * L
+    if not hidden_size or L not in (1, len(hidden_size)):
+        told = f"for each of {L} layers" if L > 1 else "for each layer"
+        raise ValueError(f"hidden_size: expected one, or one {told}, got {len(hidden_size)}")
+    return tuple(positive_int(f"hidden_size[{n}]", one) for n, one in enumerate(hidden_size))
+
+
+def one_or_each(sizes):
+    """H of all layers where that is one, else as they are."""
+    return sizes[0] if len(set(sizes)) == 1 else sizes
 
 
 class Row(NamedTuple):
@@ -165,14 +203,16 @@ class Parameter(NamedTuple):
 
 
 def parameters_of(I, H, L, D, cell: CellType) -> Iterator[Parameter]:
-    """In the order of the flat buffer: layer by layer, direction by direction."""
-    Y = cell.width(H)
-    for layer in range(L):
+    """In the order of the flat buffer: layer by layer, direction by direction. H: as `hidden_sizes` takes it, here and
+    below."""
+    for layer, width in enumerate(hidden_sizes(H, L)):
+        Y = cell.width(width)
         for suffix in SUFFIXES[:D]:
             for row in PARAMETERS:
                 if row.belongs(cell):
                     ending = f"_l{layer}{suffix}"
-                    yield Parameter(row.name + ending, row.shape(D * Y if layer else I, H, Y), row, ending)
+                    yield Parameter(row.name + ending, row.shape(I, width, Y), row, ending)
+        I = cell.output_size(width, D)
 
 
 def layout(I, H, L, D, cell: CellType) -> dict[str, tuple[int, ...]]:

@@ -26,9 +26,11 @@ ZONED = ZONED_C | ZONED_H
 class Masks(NamedTuple):
     """Of one call: 0 where something is dropped, 1/(1-p) elsewhere; None where nothing is.
 
-    inputs (B, I); outputs of all layers but the last, (L-1, N, D*Y) in packed order or, the same at all steps, (L-1, B,
-    D*Y); weights (L*D, 4H, Y), of weight_hh; states (L*D, B, Y), of what weight_hh is multiplied by. Y numbers in h.
-    Of zoneout, in packed order, new_c bool (L*D, N, H) and new_h (L*D, N, Y): where c and h are not as they were.
+    inputs (B, I); outputs of all layers but the last, (L-1, N, O) in packed order or, the same at all steps, (L-1, B,
+    O); weights (L*D, 4H, Y), of weight_hh; states (L*D, B, Y), of what weight_hh is multiplied by. Y numbers in h, O in
+    an output. Of zoneout, in packed order, new_c bool (L*D, N, H) and new_h (L*D, N, Y): where c and h are not as they
+    were. Where layers have different widths, the outputs of all are in one row, layer by layer, and the others but
+    inputs in a list.
     """
 
     inputs: np.ndarray | None = None
@@ -77,26 +79,36 @@ class Drops:
         zoned = ZONED_C * (of_c > 0) | ZONED_H * (of_h > 0)
         return zoned | outputs | sum(bit for bit, name in of.items() if shares[name])
 
-    def masks(self, kinds, rng, B, N, I, H, Y, D, dtype) -> Masks:
-        """Masks of these kinds, drawn in the order of their names in `Masks`, for B rows of N steps in all."""
-        L, shares = self.layers, self.shares
+    def masks(self, kinds, rng, B, N, I, D, sizes, dtype) -> Masks:
+        """Masks of these kinds, drawn in the order of their names in `Masks`, for B rows of N steps in all. sizes: H, Y
+        and O of each layer."""
+        shares, rows, widths = self.shares, B if kinds & PER_ROW else N, [O for _, _, O in sizes[:-1]]
+        each = [(H, Y) for H, Y, _ in sizes for _ in range(D)]
+        outputs = (len(widths), rows, *set(widths)) if len(set(widths)) == 1 else (rows * sum(widths),)
         shapes = {
             "inputs": (INPUTS, "input_dropout", (B, I)),
-            "outputs": (OUTPUTS, "dropout", (L - 1, B if kinds & PER_ROW else N, D * Y)),
-            "weights": (WEIGHTS, "weight_drop", (L * D, 4 * H, Y)),
-            "states": (STATES, "recurrent_dropout", (L * D, B, Y)),
+            "outputs": (OUTPUTS, "dropout", outputs),
+            "weights": (WEIGHTS, "weight_drop", in_one([(4 * H, Y) for H, Y in each])),
+            "states": (STATES, "recurrent_dropout", in_one([(B, Y) for _, Y in each])),
         }
         drawn = {name: mask(rng, shape, shares[share], dtype) for name, (bit, share, shape) in shapes.items()
                  if kinds & bit}  # fmt: skip
-        for name, bit, n, width in (("new_c", ZONED_C, 0, H), ("new_h", ZONED_H, 1, Y)):
+        for n, (name, bit) in enumerate({"new_c": ZONED_C, "new_h": ZONED_H}.items()):
             if kinds & bit:
-                drawn[name] = kept(rng, (L * D, N, width), shares["zoneout"][n])
+                drawn[name] = kept(rng, in_one([(N, sizes[n]) for sizes in each]), shares["zoneout"][n])
         return Masks(**drawn)
+
+
+def in_one(shapes):
+    """The shape of one array of arrays of these shapes, where they are the same."""
+    return (len(shapes), *shapes[0]) if len(set(shapes)) == 1 else shapes
 
 
 def mask(rng, shape, p, dtype):
     """Zeros in a share p of all places, 1/(1-p) elsewhere (Srivastava et al. 2014). Nobody may write to them:
-    backward reads them again."""
+    backward reads them again. Of several shapes, in a list, several."""
+    if isinstance(shape, list):
+        return [mask(rng, one, p, dtype) for one in shape]
     kept = rng.random(shape, np.float32) >= p
     values = kept.astype(dtype) / dtype.type(1 - p)
     values.flags.writeable = False
@@ -105,7 +117,9 @@ def mask(rng, shape, p, dtype):
 
 def kept(rng, shape, p):
     """False in a share p of all places, True elsewhere; read-only. A number costs 8 bits of chance: those that lie
-    where p does draw more."""
+    where p does draw more. Of several shapes, in a list, several."""
+    if isinstance(shape, list):
+        return [kept(rng, one, p) for one in shape]
     whole, rest = divmod(256 * p, 1)
     size = math.prod(shape)
     drawn = rng.integers(0, 1 << 64, (size + 7) // 8, np.uint64).view(np.uint8)[:size]

@@ -65,7 +65,8 @@ def learn(model, batch, gradients=None, state=None, over=None) -> Result:
             sums[name] = batch_loss(model, name, h, batch, dh, gradients, over)
             slopes[kind] = slopes[kind] + dh if kind in slopes else dh
     from_behind(model, passed, slopes, gradients)
-    layer_gradients(model, tape, *to_steps(model, slopes, outputs.shape, batch.real), taken, gradients, False)
+    layer_gradients(model, tape, *to_steps(model, slopes, outputs.shape, batch.real, final), taken, gradients,
+                    False)  # fmt: skip
     all_sums = reduce(Sums.plus, sums.values())
     return Result(loss_of(model, sums), gradients, final, all_sums.tokens, all_sums.hits, all_sums.weight, sums)
 

@@ -12,16 +12,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from cylstm._core import layer, memory
-from cylstm.cell import CellType, initialise, layout, parameters_of
+from cylstm.cell import CellType, hidden_sizes, initialise, layout, one_or_each, parameters_of
 from cylstm.checks import as_float_array, as_generator, describe, positive_int, real_in
 from cylstm.drops import OfDrops
 from cylstm.init import LATER
 from cylstm.parameters import Parameters
 
-__all__ = ["LSTM", "MOST_LAYERS"]
-
-
-MOST_LAYERS = 10_000
+__all__ = ["LSTM"]
 
 
 class LSTM(layer.Layer):
@@ -32,8 +29,12 @@ class LSTM(layer.Layer):
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers : int >= 1
-        I, H and L.
+    input_size, num_layers : int >= 1
+        I and L.
+    hidden_size : int >= 1, or a tuple of them
+        H, or H of each layer, (96, 48): L is their number then. States are as wide as the widest layer is; what they
+        have beyond a narrower one's width is 0, and ignored where it comes in. `lstm.hidden_size` is the widest one's,
+        `lstm.hidden_sizes` has each layer's.
     bidirectional : bool
         D = 2: each layer also runs from the end of each sequence to its start.
     dropout : float in [0, 1)
@@ -86,6 +87,12 @@ class LSTM(layer.Layer):
         of its own (norm_ih, norm_hh (4H,)), and c, with gain and shift (norm_c (2, H)), so that h = o tanh(LN(c)).
         "ba": the next step gets c itself (Ba, Kiros & Hinton 2016); "torchscript": it gets LN(c), as in PyTorch's
         LayerNormLSTMCell, whose two shifts of W x and R h are one bias here. Not with peepholes.
+    merge : "concat", "sum", "mean" or "product"
+        How the two directions of a layer give its outputs: side by side (B, T, 2*H), or added, averaged or multiplied,
+        number by number, (B, T, H), which is the next layer's input then. The state stays one of each direction.
+    residual : bool
+        Whether what goes into a layer is added to its outputs, from the second layer on: y = LSTM(dropped x) + x, x
+        being the outputs of the layer below, undropped (Wu et al. 2016). The state is the layers' own h and c.
     forget_bias : float
         Initial bias of the forget gate (1.0: Jozefowicz, Zaremba & Sutskever 2015). The other biases begin at 0.
     dtype : "float32" or "float64"
@@ -104,35 +111,40 @@ class LSTM(layer.Layer):
                  peepholes=False, coupled=False, cell_clip=None, activations=None, gate_clip=None, first_state=False,
                  reverse=False, proj_size=0, proj_clip=None, layer_norm=None, forget_bias=1.0, dtype="float32",
                  seed=None, parameters=None, dropout_per="step", input_dropout=0.0, recurrent_dropout=0.0,
-                 weight_drop=0.0, zoneout=(0.0, 0.0)):  # fmt: skip
-        I, H = positive_int("input_size", input_size), positive_int("hidden_size", hidden_size)
-        L = positive_int("num_layers", num_layers)
-        if L > MOST_LAYERS:
-            raise ValueError(f"num_layers: expected at most {MOST_LAYERS}, got {L}")
+                 weight_drop=0.0, zoneout=(0.0, 0.0), merge="concat", residual=False):  # fmt: skip
+        I, L = positive_int("input_size", input_size), positive_int("num_layers", num_layers)
+        self.hidden_sizes = sizes = hidden_sizes(hidden_size, L)
+        L, H = len(sizes), max(sizes)
         self.bidirectional = bool(bidirectional)
         dtype = self.check_dtype(dtype)
         self.cell = cell = CellType.checked(dtype, bias=bias, peepholes=peepholes, coupled=coupled, cell_clip=cell_clip,
                                             activations=activations, gate_clip=gate_clip, first_state=first_state,
                                             reverse=reverse, proj_size=proj_size, proj_clip=proj_clip,
-                                            layer_norm=layer_norm)  # fmt: skip
+                                            layer_norm=layer_norm, merge=merge, residual=residual)  # fmt: skip
         if cell.reverse and self.bidirectional:
             raise ValueError("reverse: expected False for a bidirectional layer, which has such a direction, got True")
+        if cell.merge != "concat" and not self.bidirectional:
+            raise ValueError(f"merge: expected 'concat' without bidirectional=True, got {cell.merge!r}")
+        if cell.residual and L == 1:
+            raise ValueError("residual: expected False with one layer, which has none below it, got True")
+        if cell.residual and not cell.proj_size and min(sizes) < H:
+            raise ValueError(f"residual: expected False for layers of different widths, {sizes}, got True")
         largest = float(np.finfo(dtype).max)
         self.forget_bias = real_in("forget_bias", forget_bias, -largest, largest)
         rng = as_generator("seed", 0 if seed is LATER else seed)
         if max(I, 4 * (H + 16)) > memory.LARGEST:
             raise ValueError(f"input_size, hidden_size: expected less than {memory.LARGEST}, got {I}, {H}")
         D = 2 if self.bidirectional else 1
-        shapes = layout(I, H, L, D, cell)
+        shapes = layout(I, sizes, L, D, cell)
         parameters = Parameters(shapes, dtype) if parameters is None else parameters
         if parameters.in_order != tuple(shapes.items()) or parameters.dtype != dtype:
             raise ValueError(f"parameters: expected {shapes} in {dtype}, got {parameters!r}")
         parameters.watch()
-        super().__init__(I, H, L, D, cell, dropout, dtype, parameters, rng)
+        super().__init__(I, sizes, L, D, cell, dropout, dtype, parameters, rng)
         self.dropout_per, self.input_dropout = dropout_per, input_dropout
         self.recurrent_dropout, self.weight_drop, self.zoneout = recurrent_dropout, weight_drop, zoneout
         if seed is not LATER:
-            initialise(parameters, I, H, L, D, cell, self.forget_bias, rng)
+            initialise(parameters, I, sizes, L, D, cell, self.forget_bias, rng)
 
     dropout_per = OfDrops("Whether `dropout` draws for each step, or once for each row: 'step' or 'sequence'.")
     input_dropout = OfDrops("Share of x that `forward` sets to 0, at all steps of a row alike.")
@@ -167,22 +179,17 @@ class LSTM(layer.Layer):
         return not (self.bidirectional or self.cell.reverse)
 
     @property
-    def output_size(self) -> int:
-        """D*H, with a projection D*P: the width of the output."""
-        return self.num_directions * self.h_size
-
-    @property
     def options(self) -> dict:
         """The arguments that make a layer of this kind, beside its sizes."""
         cell = self.cell
         return {
             "bidirectional": self.bidirectional, "dropout": self.dropout, **self.drops.config, "bias": cell.bias,
-            **{name: value for name, value in cell.variant.items() if value not in (False, None)},
+            **cell.chosen,
             "forget_bias": self.forget_bias, "dtype": str(self.dtype),
         }  # fmt: skip
 
     def __reduce__(self):
-        sizes = (self.input_size, self.hidden_size, self.num_layers)
+        sizes = (self.input_size, one_or_each(self.hidden_sizes), self.num_layers)
         flat, rng = self.parameters.raw().copy(), copy.deepcopy(self.rng)
         return _rebuilt, (type(self), sizes, self.options, flat, rng, self.embedded)
 
@@ -190,13 +197,14 @@ class LSTM(layer.Layer):
         options = {name: value for name, value in self.options.items() if name != "forget_bias"}
         options["dropout"] = f"{self.dropout:g}"
         told = ", ".join(f"{name}={value if name == 'dropout' else repr(value)}" for name, value in options.items())
-        sizes = f"input_size={self.input_size}, hidden_size={self.hidden_size}, num_layers={self.num_layers}"
+        H = one_or_each(self.hidden_sizes)
+        sizes = f"input_size={self.input_size}, hidden_size={H}, num_layers={self.num_layers}"
         return f"LSTM({sizes}, {told})"
 
     # --- PyTorch's names and shapes -------------------------------------------------------------------------------
 
     def _parameters_of(self):
-        return parameters_of(self.input_size, self.hidden_size, self.num_layers, self.num_directions, self.cell)
+        return parameters_of(self.input_size, self.hidden_sizes, self.num_layers, self.num_directions, self.cell)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of the weights under torch.nn.LSTM's names; its two biases are (bias, 0)."""

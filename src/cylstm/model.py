@@ -11,14 +11,14 @@ from cylstm import dense, inputs, model_files, own_loss
 from cylstm._core.blas import Linear
 from cylstm._core.ragged import table_rows
 from cylstm.batches import batch_of, step_outputs
-from cylstm.cell import VARIANTS
+from cylstm.cell import VARIANTS, hidden_sizes, one_or_each
 from cylstm.checks import as_generator, describe, positive_int, real_in
 from cylstm.drops import DROPS, OfLayer
 from cylstm.heads import as_heads, check_outputs, heads_config, of_kinds, weights_of
 from cylstm.init import LATER
 from cylstm.locks import Claim
 from cylstm.loss_and_gradients import Result, evaluate, learn
-from cylstm.lstm import LSTM, MOST_LAYERS
+from cylstm.lstm import LSTM
 from cylstm.metrics import of_heads
 from cylstm.model_parameters import initialise, layout_of
 from cylstm.own_loss import ModelTape
@@ -50,8 +50,8 @@ class Model:
     ----------
     input_size : int
         I, the width of the features, or V, the number of different ids.
-    hidden_size : int
-        H
+    hidden_size : int, or a tuple of them
+        H, or that of each layer, as for `LSTM`.
     output_size : int or a dict
         O, the number of outputs: classes for "cross_entropy", numbers for "mse", logits for "binary_cross_entropy". Or
         several heads by name, each a `Head` with a loss of its own: targets and outputs are dicts then, and the loss is
@@ -59,8 +59,8 @@ class Model:
         those of the one head.
     num_layers, bidirectional, dropout, forget_bias, dtype
         As for `LSTM`; and so its variants (peepholes, coupled, cell_clip, activations, gate_clip, first_state, reverse,
-        proj_size, proj_clip), what else training drops (dropout_per, input_dropout, recurrent_dropout, weight_drop) and
-        what it keeps as it was (zoneout).
+        proj_size, proj_clip, layer_norm, merge, residual), what else training drops (dropout_per, input_dropout,
+        recurrent_dropout, weight_drop) and what it keeps as it was (zoneout).
     embedding_size : int or None
         E: ids go through a learned table (V, E) first. Without one, ids stand for one-hot rows.
     embedding_dropout : float in [0, 1)
@@ -104,7 +104,6 @@ class Model:
             raise TypeError(f"{name}: expected an argument of {type(self).__name__}, got an unknown one")
         drops = {name: variant.pop(name) for name in DROPS if name in variant}
         self.input_size = positive_int("input_size", input_size)
-        self.hidden_size = positive_int("hidden_size", hidden_size)
         self.heads = as_heads(output_size, output=output, loss=loss, horizon=horizon, labels=labels, bias=head_bias)
         self.kinds = of_kinds(self.heads)
         # What its one head is; with several, each knows for itself.
@@ -113,9 +112,8 @@ class Model:
         self.output, self.loss = (only.output, only.loss) if only else (None, None)
         self.horizon, self.labels = (only.horizon, only.labels) if only else (None, None)
         self.head_bias = only.bias if only else None
-        self.num_layers = positive_int("num_layers", num_layers)
-        if self.num_layers > MOST_LAYERS:
-            raise ValueError(f"num_layers: expected at most {MOST_LAYERS}, got {self.num_layers}")
+        sizes = hidden_sizes(hidden_size, positive_int("num_layers", num_layers))
+        self.hidden_size, self.num_layers = one_or_each(sizes), len(sizes)
         self.embedding_size = None if embedding_size is None else positive_int("embedding_size", embedding_size)
         self.embeddings = inputs.as_embeddings(embeddings, self.input_size)
         if self.embeddings and self.embedding_size is not None:
@@ -295,7 +293,7 @@ class Model:
         return x if self.inputs is None else self.inputs(x, name, plan)
 
     def seen_by_head(self, h):
-        """h (N, D*H) itself or, with dense layers after the LSTM, their outputs (N, F)."""
+        """h (N, O) itself or, with dense layers after the LSTM, their outputs (N, F)."""
         return h if self.behind is None else self.behind(h)
 
     # --- learning -------------------------------------------------------------------------------------------------

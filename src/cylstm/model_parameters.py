@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cylstm import dense, heads, inputs
-from cylstm.cell import CellType
+from cylstm.cell import CellType, hidden_sizes
 from cylstm.lstm import LSTM
 
 __all__ = ["initialise", "layout_of"]
@@ -19,7 +19,8 @@ def layout_of(input_size, hidden_size, of_heads, *, num_layers=1, bidirectional=
     width = dense.width_of(before, inputs.width_of(input_size, embedding_size, embeddings))
     inside = LSTM.layout(width, hidden_size, num_layers, bidirectional=bidirectional, **variant)
     shapes.update({f"lstm.{name}": shape for name, shape in inside.items()})
-    width = CellType(**variant).width(hidden_size) * (2 if bidirectional else 1)
+    last = hidden_sizes(hidden_size, num_layers)[-1]
+    width = CellType(**variant).output_size(last, 2 if bidirectional else 1)
     shapes.update(dense.layout("after", after, width))
     table = shapes.get("embedding.weight") if tied else None
     if tied and table is None:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cylstm.between_oracle import merged, of_directions, stacked
 from cylstm.ctc_oracle import ctc_loss
 from cylstm.dense_oracle import activation, sigmoid
 from cylstm.loss_oracle import (
@@ -302,7 +303,8 @@ def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
 class Tape(NamedTuple):
     """What backward needs: a Record per layer and direction, the dropout masks, the weights, the number of directions,
     the cell: the fields of Variant that no parameter has, and which layer norm; whether the caller gave the initial
-    state, and whether the only direction is the reverse one; and the masks of the inputs and of weight_hh."""
+    state, and whether the only direction is the reverse one; the masks of the inputs and of weight_hh; how directions
+    are merged, and whether layers add what goes into them."""
 
     runs: list
     masks: list | None
@@ -313,6 +315,8 @@ class Tape(NamedTuple):
     reverse: bool
     input_mask: np.ndarray | None = None
     weight_masks: np.ndarray | None = None
+    merge: str = "concat"
+    residual: bool = False
 
 
 def suffixes(layer, directions):
@@ -343,8 +347,8 @@ def alive_and_keep(B, T, lengths, resets):
 
 def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths=None, resets=None, dropout_masks=None,
             coupled=False, cell_clip=None, activations=None, gate_clip=None, proj_clip=None, reverse=False,
-            input_mask=None, recurrent_masks=None, weight_masks=None, layer_norm=None,
-            zoneout_masks=(1.0, 1.0)):  # fmt: skip
+            input_mask=None, recurrent_masks=None, weight_masks=None, layer_norm=None, zoneout_masks=(1.0, 1.0),
+            merge="concat", residual=False):  # fmt: skip
     """x (B, T, I), state a pair of (L*D, B, H) or None for the first state -> y (B, T, D*H), (hn, cn), tape.
 
     lengths (B,): y is 0 past a row's end; its final state is the one at its own end, where the reverse one begins.
@@ -358,6 +362,8 @@ def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths
     first state is zeros or, where params has them, "h0_l0", "c0_l0" and so on. reverse: the only direction is the
     reverse one. A projection where params has "weight_hr_l0" (P, H): h, y, their masks and what stands between layers
     have P in the place of H then. layer_norm: "ba" or "torchscript", or a pair of it and eps; with NORMS in params.
+    merge: what "concat" makes (B, T, D*H), "sum", "mean" or "product" make (B, T, H) of both directions. residual:
+    layers, but the first, add the undropped outputs of the layer below to their own.
     """
     x = np.asarray(x, np.float64)
     B, T, _ = x.shape
@@ -365,6 +371,7 @@ def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths
     alive, keep, keep_reverse = alive_and_keep(B, T, lengths, resets)
     # where, not a product: what stands past a row's end is ignored, whatever it is, NaN included
     cell = coupled, cell_clip, activations, gate_clip, proj_clip, layer_norm
+    below = None  # y of the layer below, before its dropout
     runs, layer_input = [], np.where(alive, x.swapaxes(0, 1), 0) * (1.0 if input_mask is None else input_mask)
     for layer in range(num_layers):
         outputs = []
@@ -376,7 +383,7 @@ def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths
                 R = weight_masks[n] * R
             b = params.get(f"bias_{suffix}", 0.0)
             variant = variant_of(params, suffix, cell)
-            h0, c0 = variant.first if state is None else (state[0][n], state[1][n])
+            h0, c0 = variant.first if state is None else (state[0][n][:, : R.shape[1]], state[1][n][:, : len(R) // 4])
             mask = 1.0 if recurrent_masks is None else recurrent_masks[n]
             # the reverse direction is the forward one on a reversed clock
             clock = slice(None, None, -1 if direction or reverse else 1)
@@ -385,32 +392,40 @@ def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths
             run = run_forward(layer_input[clock], h0, c0, W, R, b, alive[clock], reached[clock], variant, mask, zone)
             runs.append(run)
             outputs.append((run.alive * run.h[1:])[clock])
-        layer_input = np.concatenate(outputs, axis=2)
+        y = merged(outputs, merge)
+        if residual and layer > 0:
+            # y_l = LSTM_l(M y_{l-1}) + y_{l-1} (Wu et al. 2016)
+            y = y + below
+        layer_input = below = y
         if dropout_masks is not None and layer < num_layers - 1:
             layer_input = layer_input * dropout_masks[layer].swapaxes(0, 1)
-    final = np.stack([run.h[-1] for run in runs]), np.stack([run.c[-1] for run in runs])
-    tape = Tape(runs, dropout_masks, params, D, cell, state is not None, reverse, input_mask, weight_masks)
+    final = stacked([run.h[-1] for run in runs]), stacked([run.c[-1] for run in runs])
+    tape = Tape(runs, dropout_masks, params, D, cell, state is not None, reverse, input_mask, weight_masks,
+                merge, residual)  # fmt: skip
     return layer_input.swapaxes(0, 1), final, tape
 
 
 def backward(tape, dy, dstate=None):
     """dy (B, T, D*H), dstate a pair of (L*D, B, H) or None -> dx (B, T, I), (dh0, dc0), gradients by parameter name."""
-    runs, masks, params, D, cell, given, reverse, input_mask, weight_masks = tape
-    (_, B, width), H = runs[0].h.shape, runs[0].c.shape[2]
-    dh0, dc0, dparams = np.zeros((len(runs), B, width)), np.zeros((len(runs), B, H)), {}
-    dhn, dcn = (dh0.copy(), dc0.copy()) if dstate is None else dstate
+    runs, masks, params, D, cell, given, reverse, input_mask, weight_masks, merge, residual = tape
+    dh0, dc0, dparams = [None] * len(runs), [None] * len(runs), {}
+    dhn, dcn = ([0 * getattr(run, part)[0] for run in runs] for part in "hc") if dstate is None else dstate
     dlayer = np.asarray(dy, np.float64).swapaxes(0, 1)
     for layer in reversed(range(len(runs) // D)):
-        dinput = 0.0
+        dinput, outputs = 0.0, []
+        for direction, run in enumerate(runs[layer * D : (layer + 1) * D]):
+            outputs.append((run.alive * run.h[1:])[:: -1 if direction or reverse else 1])
+        dparts = of_directions(dlayer, outputs, merge)
         for direction, suffix in enumerate(suffixes(layer, D)):
             n = layer * D + direction
             clock = slice(None, None, -1 if direction or reverse else 1)
             # as in forward, what stands past a row's end is ignored
-            dy_run = np.where(runs[n].alive, dlayer[clock, :, direction * width : (direction + 1) * width], 0)
+            dy_run = np.where(runs[n].alive, dparts[direction][clock], 0)
             W, R = params[f"weight_ih_{suffix}"], params[f"weight_hh_{suffix}"]
             R = R if weight_masks is None else weight_masks[n] * R
             variant = variant_of(params, suffix, cell)
-            slopes = run_backward(runs[n], dy_run, dhn[n], dcn[n], W, R, variant)
+            dstate_n = dhn[n][:, : R.shape[1]], dcn[n][:, : len(R) // 4]
+            slopes = run_backward(runs[n], dy_run, *dstate_n, W, R, variant)
             dx, dh0[n], dc0[n], dW, dR, db, dP, dR_p, dfirst, dnorm = slopes
             # R = M weight_hh
             dR = dR if weight_masks is None else weight_masks[n] * dR
@@ -428,8 +443,11 @@ def backward(tape, dy, dstate=None):
                 for name, first, begun in (("h0", dfirst[0], dh0[n]), ("c0", dfirst[1], dc0[n])):
                     dparams[f"{name}_{suffix}"] = first + (0 if given else begun.sum(axis=0))
             dinput = dinput + dx[clock]
-        dlayer = dinput
+        dabove, dlayer = dlayer, dinput
         if masks is not None and layer > 0:
             dlayer = dlayer * masks[layer - 1].swapaxes(0, 1)
+        if residual and layer > 0:
+            # y_l = LSTM_l(M y_{l-1}) + y_{l-1}
+            dlayer = dlayer + dabove
     dlayer = dlayer if input_mask is None else dlayer * input_mask
-    return dlayer.swapaxes(0, 1), (dh0, dc0), {name: dparams[name] for name in params}
+    return dlayer.swapaxes(0, 1), (stacked(dh0), stacked(dc0)), {name: dparams[name] for name in params}

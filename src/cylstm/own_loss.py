@@ -8,6 +8,7 @@ import numpy as np
 
 from cylstm._core.ragged import planned
 from cylstm.batches import input_sizes, of_kind, to_steps
+from cylstm.between import looks_back
 from cylstm.checks import as_float_array, check_lengths, check_mask, check_resets, check_state, describe, plain_array
 from cylstm.heads import head_outputs
 from cylstm.loss_and_gradients import counted_of, features_of, from_behind, given_loss, layer_gradients
@@ -21,15 +22,17 @@ __all__ = ["ModelTape", "backward", "forward"]
 class ModelTape:
     """What `Model.forward` keeps for `Model.backward`, which may use it once."""
 
-    __slots__ = ("batched", "h", "layer", "model", "packed", "passed", "places", "real", "sizes", "taken", "version")
+    __slots__ = ("batched", "final", "h", "layer", "model", "packed", "passed", "places", "real", "sizes", "taken",
+                 "version")  # fmt: skip
 
-    def __init__(self, model, layer, batched, sizes, places, packed, real, taken, h, passed):
+    def __init__(self, model, layer, batched, sizes, places, packed, real, taken, h, passed, final):
         self.model, self.layer, self.version = model, layer, model.parameters.version()
         self.batched, self.sizes, self.places = batched, sizes, places  # (B, T) of x, and which of them are steps
-        # What the layer got: (B, T', D*H) of its outputs, and which of B, T' are steps. None for all.
+        # What the layer got: (B, T', O) of its outputs, and which of B, T' are steps. None for all.
         self.packed, self.real = packed, real
         self.taken, self.passed = taken, passed  # of what stands before the layer, and behind it by kind of head
         self.h = h  # (N, F) by kind of head, as the heads see it
+        self.final = final  # the layer's final state, or None where nothing asks for it
 
     def shape(self, head) -> tuple[int, ...]:
         """Of a head's outputs."""
@@ -56,7 +59,8 @@ def forward(model, x, state, lengths, mask, resets) -> tuple[dict, State, ModelT
         if model.behind is not None:
             h[kind], passed[kind] = model.behind.forward(h[kind], model.rng, counted_of(kind, plan))
     places = real if mask is None else places
-    tape = ModelTape(model, tape, batched, (B, T), places, y.shape, real, taken, h, passed)
+    tape = ModelTape(model, tape, batched, (B, T), places, y.shape, real, taken, h, passed,
+                    final.copy() if looks_back(model.lstm) else None)  # fmt: skip
     outputs = {}
     for name, head in model.heads.items():
         found = head_outputs(model, name, h[head.kind])
@@ -112,7 +116,7 @@ def backward(model, tape, d_outputs, d_state, out, input_gradient) -> Gradients:
             given_loss(model, name, h[kind], slopes[name], dh, gradients)
             d_h[kind] = d_h[kind] + dh if kind in d_h else dh
     from_behind(model, tape.passed, d_h, gradients)
-    dy, d_last = to_steps(model, d_h, tape.packed, tape.real)
+    dy, d_last = to_steps(model, d_h, tape.packed, tape.real, tape.final)
     if d_last is not None and d_state is not None:
         d_state = State(d_last.h + d_state.h, d_state.c)
     masked = tape.places is not tape.real

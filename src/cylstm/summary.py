@@ -6,8 +6,6 @@ import math
 import re
 from typing import NamedTuple
 
-from cylstm.cell import VARIANTS
-
 __all__ = ["summary"]
 
 TARGETS = {"classes": "classes", "labels": "labels of each row"}  # by what a loss says; numbers otherwise
@@ -66,7 +64,7 @@ def layer_of(model, name, shapes) -> Layer:
         goes_in = f"column {of} of x" if of else "ids (B, T)"
         return Layer(name, list(shapes.values()), goes_in, f"(B, T, {I})", 0)
     if name.startswith("lstm"):
-        O = model.lstm.output_size
+        O = model.lstm.cell.output_size(model.lstm.hidden_sizes[int(name[6:])], model.lstm.num_directions)
         return Layer(name, list(shapes.values()), f"(B, T, {I})", f"(B, T, {O})", products)
     heads = [model.heads[of]] if kind == "head" else model.heads.values()
     last = kind != "before" and all(head.output == "last" for head in heads)
@@ -81,7 +79,7 @@ def heading(model) -> list[str]:
     if model.inputs is None:
         goes_in += " or ids (B, T)"
     lstm, drops = model.lstm, {"dropout": model.dropout, **model.lstm.drops.config}
-    options = {**drops, **{name: getattr(model, name) for name in VARIANTS}}
+    options = {**drops, **lstm.cell.chosen}
     chosen = [name if value is True else f"{name} {value}" for name, value in options.items() if value]
     lines = [f"Model: {goes_in} -> outputs{':' * ('' not in model.heads)}"]
     for name, head in model.heads.items():
@@ -122,6 +120,6 @@ def notes(model) -> list[str]:
     """What the numbers of multiply-adds leave out."""
     lines = ["", "multiply-adds: of matrix products, for one step of one row, forward"]
     if model.inputs is None:
-        saved = 4 * model.hidden_size * model.input_size * model.lstm.num_directions
+        saved = 4 * model.lstm.hidden_sizes[0] * model.input_size * model.lstm.num_directions
         lines.append(f"ids gather rows of the first layer's weights, which saves {saved:,} of them")
     return lines

@@ -20,6 +20,7 @@ cdef class Work:
     cdef readonly int masked              # the masks that the call has (direction.pxd)
     cdef bint spent                       # its gates have become gradients, or began to
     cdef Py_ssize_t item, members
+    cdef Py_ssize_t Hp, Yp, Ip            # of the widest layers
     cdef readonly Py_ssize_t nbytes       # held, in bytes
     cdef object memory, scratch    # of the forward call, to be kept for a backward one; of the backward call
     cdef object x, ids             # arrays that the call points into
@@ -27,6 +28,7 @@ cdef class Work:
     cdef bint fits(self, const Kernels* k, Py_ssize_t B, Py_ssize_t T, bint has_ids, bint keep, int masked,
                    bint packs) noexcept
     cdef int lay_out(self, Weights weights, Plan plan, bint has_ids, bint keep, int masked, bint packs) except -1
+    cdef void widest(self, Weights weights) noexcept
     cdef int lay_out_backward(self, Weights weights, int members) except -1
     cdef int zone_out(self, shares) except -1
     cdef int lend(self, Weights weights, bint fits_tiles) except -1
@@ -34,6 +36,7 @@ cdef class Work:
     cdef bint backward_fits(self) noexcept
     cdef int take_forms(self, Weights weights, bint fits_tiles) except -1
     cdef int take_backward_forms(self, Weights weights, bint fits_tiles, bint to_inputs) except -1
+    cdef after_steps(self, bint of_c)
     cdef void give_back(self) noexcept
 
 # The works of one layer between calls.

@@ -115,22 +115,25 @@ cdef class Work:
         self.backward.form = choice.gradients
         return 0
 
-    def after_steps(self, bint of_c):
+    cdef after_steps(self, bint of_c):
         """h (L*D, B, T, Y) or c (L*D, B, T, H) after each step, in the caller's order, copied from what is kept for a
-        backward call; 0 past a row's end."""
+        backward call; 0 past a row's end, and beyond the width of a layer narrower than others."""
         cdef const Forward* call = &self.forward
-        cdef const Direction* direction = call.directions
+        cdef const Direction* direction
         cdef const unsigned char[::1] memory = self.memory
-        cdef Py_ssize_t block = call.s.B + call.s.N, n, D = call.D
-        cdef Py_ssize_t width = direction.H if of_c else direction.Y, padded = direction.Hp if of_c else direction.Yp
+        cdef Py_ssize_t block = call.s.B + call.s.N, n, D = call.D, width, padded
         cdef Py_ssize_t start = (call.record.c if of_c else call.record.h) - <const char*>&memory[0]
-        kept = self.memory[start : start + call.L * D * block * padded * self.item]
-        states = kept.view(f"f{self.item}").reshape(call.L * D, block, padded)[..., :width]
-        found = numpy.empty((call.L * D, call.s.B, call.s.T, width), states.dtype)
+        kept = self.memory[start:].view(f"f{self.item}")
+        found = numpy.zeros((call.L * D, call.s.B, call.s.T, call.H if of_c else call.Y), kept.dtype)
         behind = numpy.concatenate([numpy.arange(alive(call.s, n)) + slot(call.s, n) for n in range(call.s.T)])
         for n in range(call.L * D):
-            reverse = n % D == 1 or call.reverse
-            found[n] = self.plan.unpack(states[n, behind] if reverse else states[n, call.s.B:])
+            direction = &call.directions[n]
+            width, padded = direction.Y, direction.Yp
+            start = n * block * (self.Hp if of_c else self.Yp)
+            if of_c:
+                width, padded = direction.H, direction.Hp
+            rows = kept[start:][:block * padded].reshape(block, padded)[:, :width]
+            found[n, ..., :width] = self.plan.unpack(rows[behind] if n % D == 1 or call.reverse else rows[call.s.B:])
         return found
 
     cdef void give_back(self) noexcept:
@@ -151,12 +154,17 @@ cdef class Work:
         self.k, self.members = active(), 0
         describe_directions(self.k, weights, self.directions)
         cdef Direction* directions = self.directions
-        cdef Py_ssize_t L = weights.L, D = weights.D, H = weights.H, Hp = directions[0].Hp, B = plan.steps.B
-        cdef Py_ssize_t N = plan.steps.N, Y = weights.Y, Yp = directions[0].Yp
-        cdef Py_ssize_t item = self.item, widest = max(0 if has_ids else weights.I, D * Y if L > 1 else 0)
+        cdef Py_ssize_t L = weights.L, D = weights.D, H = weights.H, B = plan.steps.B
+        cdef Py_ssize_t N = plan.steps.N, Y = weights.Y, Hp, Yp, rows = 0, n
+        cdef Py_ssize_t item = self.item, O = weights.O
+        cdef Py_ssize_t widest = max(0 if has_ids else weights.I, O if L > 1 else 0)
         self.choice = choose(self.k, self.doubles, H, Y, B, N) if weights.bounded else plain_forms()
-        cdef Py_ssize_t rows = rows_at_once(&plan.steps, 4 * Hp * item)
-        cdef bint joined = D == 2 or masked & OUTPUTS or weights.cell.reverse
+        self.widest(weights)
+        Hp, Yp = self.Hp, self.Yp
+        for n in range(0, L * D, D):
+            rows = max(rows, rows_at_once(&plan.steps, 4 * directions[n].Hp * item))
+        cdef bint residual = weights.cell.residual
+        cdef bint joined = D == 2 or masked & OUTPUTS or weights.cell.reverse or residual
         cdef bint cuts = plan.steps.cut != NULL, copies = cuts or masked & STATES
         cdef Pieces pieces
         pieces.end = 0
@@ -165,7 +173,7 @@ cdef class Work:
         cdef Py_ssize_t h = place(&pieces, <double>(L if keep else min(2, L - 1)) * D * (B + N) * Yp * item)
         cdef Py_ssize_t last_h = place(&pieces, <double>(not keep) * D * 2 * B * Yp * item)
         cdef Py_ssize_t c = place(&pieces, (<double>L * D * (B + N) if keep else B) * Hp * item)
-        cdef Py_ssize_t outputs = place(&pieces, <double>(L - 1 if keep else min(2, L - 1)) * joined * N * D * Y * item)
+        cdef Py_ssize_t outputs = place(&pieces, <double>(L - 1 if keep else min(2, L - 1)) * joined * N * O * item)
         cdef Py_ssize_t x = place(&pieces, <double>packs * (N if keep else rows) * weights.I * item)
         cdef double row_bytes = left_room(self.choice.steps, with_gaps(B, B), Yp)
         if row_bytes == 0:
@@ -179,6 +187,8 @@ cdef class Work:
         cdef Py_ssize_t fresh = place(&pieces, zoned * (<double>L * D * N if keep else B) * Hp * item)
         cdef Norms norms
         place_norms(&norms, &pieces, weights.cell.layer_norm is not None, all_rows, Hp, item)
+        cdef bint adds = residual and masked & OUTPUTS != 0
+        cdef Py_ssize_t plain = place(&pieces, <double>adds * min(2, L - 1) * N * O * item)
         self.memory = fitting(self.memory, pieces.end)
         self.nbytes = self.memory.nbytes + (0 if self.scratch is None else self.scratch.nbytes)
         cdef unsigned char[::1] view = self.memory
@@ -186,12 +196,14 @@ cdef class Work:
         cdef Forward* call = &self.forward
         memset(call, 0, sizeof(Forward))
         call.k, call.s, call.directions, call.L, call.D = self.k, &self.plan.steps, directions, L, D
-        call.reverse = weights.cell.reverse
-        call.y_row, call.y_step, call.most = plan.steps.T * D * Y, D * Y, ALL_THREADS
+        call.reverse, call.merge, call.residual, call.O = weights.cell.reverse, weights.merge, residual, O
+        call.H, call.Hp, call.Y, call.Yp = H, Hp, Y, Yp
+        call.y_step = directions[L * D - 1].O
+        call.y_row, call.most = plan.steps.T * call.y_step, ALL_THREADS
         call.record.keep, call.record.joined, call.record.per_row = keep, joined, masked & PER_ROW != 0
         call.record.last_h = NULL if keep else m + last_h
         call.record.gates, call.record.h, call.record.c, call.record.outputs = m + gates, m + h, m + c, m + outputs
-        call.record.u, call.record.fresh = m + u, m + fresh
+        call.record.u, call.record.plain, call.record.fresh = m + u, m + plain if adds else NULL, m + fresh
         if weights.cell.layer_norm is not None:
             point_norms(&norms, m, directions, L * D, N if keep else 0, item)
         call.record.inputs.packed, call.record.inputs.ld = m + x if packs else NULL, weights.I
@@ -201,20 +213,30 @@ cdef class Work:
         call.scratch.input_bytes = left_bytes(self.choice.inputs, 16, widest) // 16
         return 0
 
+    cdef void widest(self, Weights weights) noexcept:
+        """Hp and Yp of the widest layer, and the widest Ip behind the first one."""
+        cdef Py_ssize_t n
+        self.Hp = self.Yp = self.Ip = 0
+        for n in range(0, weights.L * weights.D, weights.D):
+            self.Hp, self.Yp = max(self.Hp, self.directions[n].Hp), max(self.Yp, self.directions[n].Yp)
+            if n > 0:
+                self.Ip = max(self.Ip, self.directions[n].Ip)
+
     cdef int lay_out_backward(self, Weights weights, int members) except -1:
         """For so many threads, or fewer."""
         cdef const Steps* s = &self.plan.steps
         cdef Choice choice = self.choice
-        cdef Py_ssize_t D = weights.D, H = weights.H, Hp = self.directions[0].Hp, G = 4 * Hp, B = s.B, N = s.N
-        cdef Py_ssize_t Y = weights.Y, Yp = self.directions[0].Yp
-        cdef Py_ssize_t item = self.item, last = weights.L * D - 1, rows = min(N, <Py_ssize_t>GRADIENT_ROWS)
-        cdef Py_ssize_t inputs = max(0 if self.has_ids else weights.I, D * Y if weights.L > 1 else 0)
+        cdef Py_ssize_t D = weights.D, H = weights.H, Hp = self.Hp, G = 4 * Hp, B = s.B, N = s.N
+        cdef Py_ssize_t Y = weights.Y, Yp = self.Yp
+        cdef Py_ssize_t item = self.item, rows = min(N, <Py_ssize_t>GRADIENT_ROWS)
+        cdef Py_ssize_t inputs = max(0 if self.has_ids else weights.I, weights.O if weights.L > 1 else 0)
+        cdef bint residual = weights.cell.residual
         cdef bint copies = s.cut != NULL or self.masked & STATES, projected = Y < H
         cdef bint reverse = D == 2 or weights.cell.reverse
         cdef Pieces pieces
         pieces.end = 0
         cdef Py_ssize_t dh = place(&pieces, <double>(B + N) * Yp * item), dc = place(&pieces, <double>B * Hp * item)
-        cdef double above = <double>N * self.directions[last].Ip * item
+        cdef double above = <double>N * self.Ip * item
         cdef Py_ssize_t above_0 = place(&pieces, above * (weights.L > 1))
         cdef Py_ssize_t above_1 = place(&pieces, above * (weights.L > 2))
         cdef Py_ssize_t dx = place(&pieces, <double>(not self.has_ids) * N * self.directions[0].Ip * item)
@@ -240,6 +262,7 @@ cdef class Work:
         cdef Py_ssize_t norm_row = place(&pieces, <double>normed * B * 2 * Hp * item), n
         cdef bint zones = self.masked & ZONED_C != 0
         cdef Py_ssize_t zoned = place(&pieces, <double>zones * B * Hp * item)
+        cdef Py_ssize_t dsums = place(&pieces, <double>residual * N * weights.O * item)
         self.scratch = fitting(self.scratch, pieces.end)
         self.nbytes, self.members = self.memory.nbytes + self.scratch.nbytes, members
         cdef unsigned char[::1] view = self.scratch
@@ -248,7 +271,9 @@ cdef class Work:
         memset(call, 0, sizeof(Backward))
         call.k, call.s, call.directions, call.L, call.D = self.k, s, self.directions, weights.L, D
         call.dh, call.dc, call.dinputs[0], call.dinputs[1] = m + dh, m + dc, m + above_0, m + above_1
-        call.reverse = weights.cell.reverse
+        call.reverse, call.merge, call.residual, call.O = weights.cell.reverse, weights.merge, residual, weights.O
+        call.dsums = m + dsums
+        call.H, call.Hp, call.Y, call.Yp = H, Hp, Y, Yp
         call.dx_packed = m + dx if not self.has_ids else NULL
         call.scratch.carried[0], call.scratch.carried[1] = m + carried_0, m + carried_1
         call.scratch.states, call.scratch.previous = m + states, m + previous
@@ -288,7 +313,7 @@ cdef void point_norms(const Norms* norms, char* memory, Direction* directions, P
 
 cdef int describe_directions(const Kernels* k, Weights weights, Direction* directions) except -1:
     """The sizes of each layer and direction, its variant, and where its parameters lie."""
-    cdef Py_ssize_t lanes = k.f64.lanes if weights.doubles else k.f32.lanes, H = weights.H, Y = weights.Y, n
+    cdef Py_ssize_t lanes = k.f64.lanes if weights.doubles else k.f32.lanes, H, Y, O, n, I = weights.I, below = 0
     cdef int flags = weights.cell.flags
     cdef double clip = weights.cell.cell_clip or 0, gate_clip = weights.cell.gate_clip or 0
     cdef double proj_clip = weights.cell.proj_clip or 0
@@ -296,7 +321,11 @@ cdef int describe_directions(const Kernels* k, Weights weights, Direction* direc
     for n in range(3):
         activations[n] = activation_of(weights.cell.all_activations[n])
     for n in range(weights.L * weights.D):
-        directions[n].I, directions[n].H = weights.I if n < weights.D else weights.D * Y, H
+        H, Y, O = weights.sizes[n // weights.D, 0], weights.sizes[n // weights.D, 1], weights.sizes[n // weights.D, 2]
+        if n >= weights.D and n % weights.D == 0:
+            I = directions[n - 1].O
+            below += I
+        directions[n].I, directions[n].H, directions[n].O, directions[n].below = I, H, O, below
         directions[n].Ip = (directions[n].I + lanes - 1) // lanes * lanes
         directions[n].Hp = (H + lanes - 1) // lanes * lanes
         directions[n].Y, directions[n].Yp = Y, (Y + lanes - 1) // lanes * lanes

@@ -5,12 +5,13 @@ cimport numpy as np
 cdef class Arguments:
     cdef readonly Py_ssize_t input_size, hidden_size, num_layers, num_directions
     cdef readonly Py_ssize_t h_size  # Y, the numbers of h: P with a projection, H without
+    cdef readonly Py_ssize_t output_size  # O, the numbers of y: D*Y, or Y where directions are merged
     cdef readonly object dtype, parameters
     cdef public bint embedded      # its inputs are what a model makes of its own, never ids
     cdef int type_number
     cdef Py_ssize_t item   # bytes of one number; 0 before set_up
 
-    cdef void set_up(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t Y, Py_ssize_t L, Py_ssize_t D, dtype,
+    cdef void set_up(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t Y, Py_ssize_t O, Py_ssize_t L, Py_ssize_t D, dtype,
                      parameters)
     cdef int expect_init(self) except -1
     cdef np.ndarray features(self, name, x, bint* has_ids)

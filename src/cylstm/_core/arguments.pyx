@@ -23,10 +23,10 @@ cdef extern from *:
 cdef class Arguments:
     """A layer's sizes and type, and what they ask of arrays."""
 
-    cdef void set_up(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t Y, Py_ssize_t L, Py_ssize_t D, dtype,
+    cdef void set_up(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t Y, Py_ssize_t O, Py_ssize_t L, Py_ssize_t D, dtype,
                      parameters):
         self.input_size, self.hidden_size, self.num_layers, self.num_directions, self.h_size = I, H, L, D, Y
-        self.dtype, self.parameters = dtype, parameters
+        self.output_size, self.dtype, self.parameters = O, dtype, parameters
         self.type_number = np.NPY_FLOAT64 if dtype == numpy.float64 else np.NPY_FLOAT32
         self.item = 8 if self.type_number == np.NPY_FLOAT64 else 4
 

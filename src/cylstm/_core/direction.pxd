@@ -18,6 +18,10 @@ cdef enum Masked:
     ZONED_C = 32     # where zoneout, of c and of h, takes the new one; shares alone where nothing is trained
     ZONED_H = 64
 
+# How the outputs of two directions become those of a layer; as in cell.py.
+cdef enum Merge:
+    CONCAT, SUM, MEAN, PRODUCT
+
 # The right operand of a product in one of the forms of cext/kernels.h: PANELS (or column blocks) and TILES are packed,
 # UNPACKED are the weights themselves, as only forward calls read them.
 cdef struct Factor:
@@ -33,6 +37,8 @@ cdef struct Direction:
     Py_ssize_t Ip       # I likewise
     Py_ssize_t Y        # numbers of h: P with a projection, H without
     Py_ssize_t Yp       # Y likewise
+    Py_ssize_t O        # numbers of its layer's outputs
+    Py_ssize_t below    # of those of all layers below
     Py_ssize_t at_W     # where the parameters lie in the flat buffer: weight_ih, ...
     Py_ssize_t at_R     # weight_hh
     Py_ssize_t at_b     # bias, -1 without
@@ -89,6 +95,11 @@ cdef struct Outputs:
     Py_ssize_t step
     const void* mask    # of packed rows, `row` reals apart, which multiplies it; or NULL
     bint per_row        # of the caller's rows instead, the same at all steps
+    bint finishes       # whether there is any of:
+    int merge           # what h is merged with y by, which has the other direction's; or CONCAT
+    const void* skip    # packed rows, `skip_row` reals apart, that are added; or NULL
+    Py_ssize_t skip_row
+    void* plain         # where it goes before it is multiplied by the mask, as it goes to y; or NULL
 
 # Memory of one team, cut from one allocation. Sizes in bytes are in arena.pyx, next to where it is cut.
 cdef struct Scratch:

@@ -14,6 +14,7 @@ cdef class Layer(Arguments):
     cdef readonly Weights _weights
     cdef Shelf shelf
     cdef bint whole_rows     # a direction begins at their end
+    cdef bint own_outputs    # outputs are not the last layer's part of h
     cdef object state_type   # of the states that it returns
 
     cdef _run(self, x, state, lengths, resets, bint keep)
@@ -25,6 +26,7 @@ cdef class Layer(Arguments):
                        Py_ssize_t step) except -1
     cdef tuple _point_at_state(self, Work work, name, state, Py_ssize_t B)
     cdef int _point_at_masks(self, Work work, masks) except -1
+    cdef list _sizes(self)
     cdef int _mask_gradients(self, Work work, np.ndarray flat) except -1
 
 # What `forward` keeps for `backward`: inputs, gates, h and c of every step, and the dropout masks.

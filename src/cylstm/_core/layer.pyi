@@ -33,6 +33,7 @@ class Layer:
     num_layers: int
     num_directions: int
     h_size: int
+    output_size: int
     dtype: np.dtype
     parameters: Parameters
     dropout: float
@@ -42,7 +43,7 @@ class Layer:
     def __init__(
         self,
         I: int,
-        H: int,
+        H: int | tuple[int, ...],
         L: int,
         D: int,
         cell: CellType,

@@ -17,6 +17,7 @@ from cylstm._core.packed_weights cimport FIRST_C, FIRST_H, Weights
 from cylstm._core.arena cimport Shelf, Work
 
 from cylstm.checks import describe, positive_int
+from cylstm.cell import hidden_sizes
 from cylstm.drops import Drops
 from cylstm.parameters import Parameters, check_gradients
 from cylstm.state import Gradients, LearntState, State
@@ -52,11 +53,17 @@ cdef class Tape:
 
     @property
     def masks(self):
-        """List of the L-1 dropout masks (B, T, D*Y), Y numbers in h, scaled by 1/(1-p), or, where they are the same at
-        all steps, (B, 1, D*Y); None without dropout."""
+        """List of the L-1 dropout masks (B, T, O), O numbers in an output, scaled by 1/(1-p), or, where they are the
+        same at all steps, (B, 1, O); None without dropout."""
         if self.kept_masks is None or self.kept_masks.outputs is None:
             return None
-        return [mask[:, None] if self.per_row else self.plan.unpack(mask) for mask in self.kept_masks.outputs]
+        masks = self.kept_masks.outputs
+        if masks.ndim == 1:  # layer by layer, of different widths
+            rows = self.plan.steps.B if self.per_row else self.plan.steps.N
+            widths = [O for _, _, O in self.layer._sizes()][:self.layer.num_layers - 1]
+            parts = numpy.split(masks, numpy.cumsum([rows * O for O in widths]))
+            masks = [part.reshape(rows, O) for part, O in zip(parts, widths)]
+        return [mask[:, None] if self.per_row else self.plan.unpack(mask) for mask in masks]
 
     @property
     def input_mask(self):
@@ -65,37 +72,43 @@ cdef class Tape:
 
     @property
     def recurrent_masks(self):
-        """(L*D, B, Y) of recurrent_dropout, scaled; None without."""
+        """(L*D, B, Y) of recurrent_dropout, scaled, of layers of different widths a list; None without."""
         return None if self.kept_masks is None else self.kept_masks.states
 
     @property
     def weight_masks(self):
-        """(L*D, 4H, Y) of weight_drop, scaled; None without."""
+        """(L*D, 4H, Y) of weight_drop, scaled, of layers of different widths a list; None without."""
         return None if self.kept_masks is None else self.kept_masks.weights
 
     @property
     def zoneout_masks(self):
         """Of zoneout, where c and where h is not as it was before the step: booleans (L*D, B, T, H) and (L*D, B, T, Y),
-        False past a row's end; None for the one of which nothing is kept, and without both."""
+        of layers of different widths lists, False past a row's end; None for the one of which nothing is kept, and
+        without both."""
         if self.kept_masks is None or (self.kept_masks.new_c is None and self.kept_masks.new_h is None):
             return None
-        return tuple(None if new is None else numpy.stack([self.plan.unpack(one) for one in new])
-                     for new in (self.kept_masks.new_c, self.kept_masks.new_h))
+        found = []
+        for new in (self.kept_masks.new_c, self.kept_masks.new_h):
+            parts = None if new is None else [self.plan.unpack(one) for one in new]
+            found.append(parts if new is None or isinstance(new, list) else numpy.stack(parts))
+        return tuple(found)
 
 
 cdef class Layer(Arguments):
     """The running part of `LSTM`, which has the constructor and the documentation."""
 
-    def __init__(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t L, Py_ssize_t D, cell, dropout, dtype, parameters, rng):
+    def __init__(self, Py_ssize_t I, H, Py_ssize_t L, Py_ssize_t D, cell, dropout, dtype, parameters, rng):
         if self._weights is not None:
             raise RuntimeError(f"{type(self).__name__}: expected __init__ to run once")
-        self.set_up(I, H, cell.width(H), L, D, dtype, parameters)
+        sizes = hidden_sizes(H, L)
+        H, last = max(sizes), sizes[L - 1]
+        self.set_up(I, H, cell.width(H), cell.output_size(last, D), L, D, dtype, parameters)
         self.generator = rng
         self.drops = Drops(L)
         self.dropout = dropout
-        self._weights = Weights(I, H, L, D, cell, self.item == 8, parameters)
+        self._weights = Weights(I, sizes, L, D, cell, self.item == 8, parameters)
         self.shelf = Shelf()
-        self.whole_rows = D == 2 or cell.reverse
+        self.whole_rows, self.own_outputs = D == 2 or cell.reverse, cell.residual or cell.width(last) < self.h_size
         self.state_type = LearntState if cell.first_state else State
 
     @property
@@ -139,7 +152,7 @@ cdef class Layer(Arguments):
         resets : (B, T) or, unbatched, (T,) booleans. Where true, nothing flows between steps t-1 and t in either
             direction: the state before step t, the initial one included, is that of `initial_state`.
 
-        Returns y (B, T, D*H) or (T, D*H) and the final State.
+        Returns y (B, T, O) or (T, O), O = `output_size`: D*H or, where directions are merged, H; and the final State.
 
         Raises TypeError or ValueError naming the argument. Numbers that are not finite pass through to y.
         """
@@ -180,8 +193,8 @@ cdef class Layer(Arguments):
             work.zone_out(self.drops["zoneout"])
         if masked and keep:
             self._point_at_masks(work, self.drops.masks(masked, self.rng, B, work.plan.rows, self.input_size,
-                                                        self.hidden_size, self.h_size, self.num_directions, self.dtype))
-        y = self.empty(B, T, self.num_directions * self.h_size)
+                                                        self.num_directions, self._sizes(), self.dtype))
+        y = self.empty(B, T, self.output_size)
         h = self.empty(self.num_layers * self.num_directions, B, self.h_size)
         c = self.empty(self.num_layers * self.num_directions, B, self.hidden_size)
         work.forward.y, work.forward.hn, work.forward.cn = np.PyArray_DATA(y), np.PyArray_DATA(h), np.PyArray_DATA(c)
@@ -212,7 +225,8 @@ cdef class Layer(Arguments):
 
         x_t : (B, I) or (I,) floats, or (B,) or scalar integer ids. state : State (L, B, H), or None to begin.
         out : State to write the next state into, which may be `state` itself. Nothing is allocated then: y_t is a view
-            of the last layer's `out.h`, and the next step with the same `out` overwrites it.
+            of the last layer's `out.h`, and the next step with the same `out` overwrites it. With `residual`, or
+            where the last layer is narrower than others, y_t is an array of its own.
 
         Raises ValueError where the layer is bidirectional or reverse, which needs the whole sequence.
         """
@@ -237,15 +251,18 @@ cdef class Layer(Arguments):
             work.zone_out(self.drops["zoneout"])
         self._point_at(work, "x_t", array, has_ids, in_order, row, 0)
         _initial = self._point_at_state(work, "state", state, B)
+        cdef bint own = out is None or self.own_outputs
         if out is None:
             h, c = self.empty(L, B, self.h_size), self.empty(L, B, self.hidden_size)
             out = self.state_type(h, c)
-            shape[0], shape[1] = B, self.h_size
-            y = np.PyArray_EMPTY(1 + batched, &shape[1 - batched], self.type_number, 0)
-            work.forward.y = np.PyArray_DATA(y)
         else:
             h, c = self.check_out(out, B)
             check_overlap(work, h, c)
+        if own:
+            shape[0], shape[1] = B, self.output_size
+            y = np.PyArray_EMPTY(1 + batched, &shape[1 - batched], self.type_number, 0)
+            work.forward.y = np.PyArray_DATA(y)
+        else:
             y = self._last_rows(h, B, batched)
             work.forward.y = NULL
         work.forward.hn, work.forward.cn = np.PyArray_DATA(h), np.PyArray_DATA(c)
@@ -270,9 +287,11 @@ cdef class Layer(Arguments):
         h, c = (numpy.zeros((*shape, width), self.dtype) for width in (self.h_size, self.hidden_size))
         state = self.state_type(h, c)
         if self._weights.cell.first_state:
+            sizes = self._sizes()
             for n, row in enumerate(numpy.asarray(self._weights.offsets)):
                 for part, column in ((state.h, FIRST_H), (state.c, FIRST_C)):
-                    part[n] = self._weights.flat[row[column] : row[column] + part.shape[2]]
+                    width = sizes[n // self.num_directions][1 if column == FIRST_H else 0]
+                    part[n, :, :width] = self._weights.flat[row[column] : row[column] + width]
         return state
 
     def backward(self, tape, dy, dstate=None, *, out=None, input_gradient=True):
@@ -353,7 +372,7 @@ cdef class Layer(Arguments):
         return Gradients(dx, State(h, c), gradients)
 
     cdef int _check_dy(self, Tape tape, np.ndarray dy) except -1:
-        cdef Py_ssize_t width = self.num_directions * self.h_size, rank = 2 + tape.batched
+        cdef Py_ssize_t width = self.output_size, rank = 2 + tape.batched
         cdef Steps* s = &tape.plan.steps
         if (np.PyArray_NDIM(dy) != rank or np.PyArray_DIM(dy, rank - 1) != width or np.PyArray_DIM(dy, rank - 2) != s.T
                 or (tape.batched and np.PyArray_DIM(dy, 0) != s.B)):
@@ -399,11 +418,15 @@ cdef class Layer(Arguments):
             work.directions[n].new_h = <const uint8_t*>np.PyArray_DATA(<np.ndarray>masks.new_h[n])
         return 0
 
+    cdef list _sizes(self):
+        """H, Y and O of each layer."""
+        return [tuple(row) for row in numpy.asarray(self._weights.sizes).tolist()]
+
     cdef int _mask_gradients(self, Work work, np.ndarray flat) except -1:
         """d weight_hh = M d (M weight_hh)."""
-        cdef Py_ssize_t n, size = 4 * self.hidden_size * self.h_size
+        cdef Py_ssize_t n
         for n in range(self.num_layers * self.num_directions):
-            part = flat[work.directions[n].at_R:][:size]
+            part = flat[work.directions[n].at_R:][:4 * work.directions[n].H * work.directions[n].Y]
             part *= work.masks.weights[n].ravel()
         return 0
 

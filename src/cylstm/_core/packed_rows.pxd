@@ -12,9 +12,9 @@ cdef enum Boundary:
     FIRST, LAST, ONLY
 
 cdef void place_states(const Steps* s, bint reverse, Boundary boundary, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
-                       const real* state, const real* first, real* rows) noexcept nogil
+                       const real* state, Py_ssize_t ld, const real* first, real* rows) noexcept nogil
 cdef void fetch_states(const Steps* s, bint reverse, Boundary boundary, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
-                       const real* rows, real* state) noexcept nogil
+                       const real* rows, Py_ssize_t ld, real* state) noexcept nogil
 cdef void clear_padding(const Steps* s, int me, int count, Py_ssize_t width, Py_ssize_t row, Py_ssize_t step,
                         real* y) noexcept nogil
 cdef void start_gradients(const Steps* s, bint reverse, bint packed, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
@@ -24,9 +24,16 @@ cdef void give_input_gradients(const Steps* s, int me, int count, const Directio
                                const real* mask, bint packed, Py_ssize_t row, Py_ssize_t step,
                                real* caller) noexcept nogil
 cdef void add_states(const Steps* s, bint reverse, const Member* who, Py_ssize_t H, Py_ssize_t Hp, const real* dstate,
-                     real* dh) noexcept nogil
+                     Py_ssize_t ld, real* dh) noexcept nogil
 cdef void copy_outputs(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t H, Py_ssize_t Hp, const real* h,
                        const Outputs* outputs) noexcept nogil
+cdef void finish_outputs(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t H, Py_ssize_t Hp, const real* h,
+                         const Outputs* outputs) noexcept nogil
+cdef void part_gradients(const Steps* s, bint reverse, int merge, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
+                         const real* other, real* dh) noexcept nogil
+cdef void sum_gradients(const Steps* s, int me, int count, Py_ssize_t width, bint packed, const real* dy,
+                        Py_ssize_t row, Py_ssize_t step, const real* mask, bint per_row, bint add,
+                        real* sums) noexcept nogil
 cdef void pack_inputs(const Steps* s, const Inputs* inputs, Py_ssize_t t0, Py_ssize_t t1, Py_ssize_t first,
                       Py_ssize_t last, Py_ssize_t I, real* x) noexcept nogil
 cdef void copy_uncut(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t first, Py_ssize_t last,

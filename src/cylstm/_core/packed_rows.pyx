@@ -8,7 +8,7 @@ Every function is called by all members of a team at once and does its member's 
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy, memset
 
-from cylstm._core.direction cimport Direction, Inputs, Outputs
+from cylstm._core.direction cimport CONCAT, MEAN, PRODUCT, SUM, Direction, Inputs, Outputs
 from cylstm._core.kernels cimport Kernels, left_bytes, left_operand, real
 from cylstm._core.ragged cimport Steps, alive, caller_row, first_slot, is_cut, last_slot, length, offset, slot
 from cylstm._core.team cimport Member, last_alive, part, tiles_before
@@ -28,9 +28,9 @@ cdef inline void begin_anew(const real* first, Py_ssize_t at, Py_ssize_t size, r
 
 
 cdef void place_states(const Steps* s, bint reverse, Boundary boundary, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
-                       const real* state, const real* first, real* rows) noexcept nogil:
-    """state (B, H) in the caller's order -> each row's boundary, zeros in the padding. For NULL it is first (Hp,) in
-    each row, or zeros."""
+                       const real* state, Py_ssize_t ld, const real* first, real* rows) noexcept nogil:
+    """state (B, H) in the caller's order, rows `ld` apart -> each row's boundary, zeros in the padding. For NULL it is
+    first (Hp,) in each row, or zeros."""
     cdef Py_ssize_t b, last = min(who.last, H)
     cdef real* row
     for b in range(who.first_row, who.last_row):
@@ -38,17 +38,19 @@ cdef void place_states(const Steps* s, bint reverse, Boundary boundary, const Me
         if state == NULL:
             begin_anew(first, who.first, (who.last - who.first) * sizeof(real), row)
             continue
-        memcpy(row + who.first, state + caller_row(s, b) * H + who.first, (last - who.first) * sizeof(real))
+        memcpy(row + who.first, state + caller_row(s, b) * ld + who.first, (last - who.first) * sizeof(real))
         memset(row + last, 0, (who.last - last) * sizeof(real))
 
 
 cdef void fetch_states(const Steps* s, bint reverse, Boundary boundary, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
-                       const real* rows, real* state) noexcept nogil:
-    """Each row's boundary -> state (B, H) in the caller's order."""
+                       const real* rows, Py_ssize_t ld, real* state) noexcept nogil:
+    """Each row's boundary -> state (B, ld) in the caller's order, 0 beyond H."""
     cdef Py_ssize_t b, n, size = (min(who.last, H) - who.first) * sizeof(real)
     for b in range(who.first_row, who.last_row):
         n = slot_of(s, reverse, boundary, b)
-        memcpy(state + caller_row(s, b) * H + who.first, rows + n * Hp + who.first, size)
+        memcpy(state + caller_row(s, b) * ld + who.first, rows + n * Hp + who.first, size)
+        if ld > H and who.last == Hp:
+            memset(state + caller_row(s, b) * ld + H, 0, (ld - H) * sizeof(real))
 
 
 cdef void clear_padding(const Steps* s, int me, int count, Py_ssize_t width, Py_ssize_t row, Py_ssize_t step,
@@ -83,13 +85,13 @@ cdef void start_gradients(const Steps* s, bint reverse, bint packed, const Membe
 
 
 cdef void add_states(const Steps* s, bint reverse, const Member* who, Py_ssize_t H, Py_ssize_t Hp, const real* dstate,
-                     real* dh) noexcept nogil:
-    """dh at the boundary where each row ends += d loss / d (final h), (B, H) in the caller's order."""
+                     Py_ssize_t ld, real* dh) noexcept nogil:
+    """dh at the boundary where each row ends += d loss / d (final h), (B, H) in the caller's order, rows `ld` apart."""
     cdef Py_ssize_t b, j
     cdef real* target
     cdef const real* source
     for b in range(who.first_row, who.last_row):
-        target, source = dh + last_slot(s, reverse, b) * Hp, dstate + caller_row(s, b) * H
+        target, source = dh + last_slot(s, reverse, b) * Hp, dstate + caller_row(s, b) * ld
         for j in range(who.first, min(who.last, H)):
             target[j] += source[j]
 
@@ -119,6 +121,9 @@ cdef void copy_outputs(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize
     cdef Py_ssize_t b, j, at, last = min(who.last, H), row = outputs.row
     cdef real* y = <real*>outputs.y
     cdef const real* kept
+    if outputs.finishes:
+        finish_outputs(s, t, who, H, Hp, h, outputs)
+        return
     for b in range(who.first_row, last_alive(s, who, t)):
         at = (offset(s, t) + b) * row if outputs.packed else caller_row(s, b) * row + t * outputs.step
         if outputs.mask == NULL:
@@ -128,6 +133,76 @@ cdef void copy_outputs(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize
             for j in range(who.first, last):
                 y[at + j] = h[j] * kept[j]
         h += Hp
+
+
+cdef void finish_outputs(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t H, Py_ssize_t Hp, const real* h,
+                         const Outputs* outputs) noexcept nogil:
+    """The same where more becomes of h than a copy: y = mask (merge(y, h) + skip)."""
+    cdef Py_ssize_t b, j, at, row = outputs.row
+    cdef int merge = outputs.merge
+    cdef real value
+    cdef real* y
+    cdef real* plain
+    cdef const real* kept
+    cdef const real* skip
+    for b in range(who.first_row, last_alive(s, who, t)):
+        at = (offset(s, t) + b) * row if outputs.packed else caller_row(s, b) * row + t * outputs.step
+        y = <real*>outputs.y + at
+        plain = <real*>outputs.plain + at if outputs.plain != NULL else NULL
+        skip = <const real*>outputs.skip + (offset(s, t) + b) * outputs.skip_row if outputs.skip != NULL else NULL
+        kept = NULL
+        if outputs.mask != NULL:
+            kept = <const real*>outputs.mask + (caller_row(s, b) * row if outputs.per_row else at)
+        for j in range(who.first, min(who.last, H)):
+            value = h[j]
+            if merge == PRODUCT:
+                value = y[j] * value
+            elif merge != CONCAT:
+                value = y[j] + value if merge == SUM else (y[j] + value) / 2
+            if skip != NULL:
+                value += skip[j]
+            if plain != NULL:
+                plain[j] = value
+            y[j] = value * kept[j] if kept != NULL else value
+        h += Hp
+
+
+cdef void part_gradients(const Steps* s, bint reverse, int merge, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
+                         const real* other, real* dh) noexcept nogil:
+    """dh at each boundary, which has dy of merged outputs, becomes that of one direction: dy / 2 of a mean, dy times
+    the other direction's h of a product."""
+    cdef Py_ssize_t t, _b, j
+    cdef real* target
+    cdef const real* factor
+    for t in range(s.T if merge == MEAN or merge == PRODUCT else 0):
+        target = dh + (slot(s, t if reverse else t + 1) + who.first_row) * Hp
+        factor = other + (slot(s, t + 1 if reverse else t) + who.first_row) * Hp
+        for _b in range(who.first_row, last_alive(s, who, t)):
+            for j in range(who.first, min(who.last, H)):
+                target[j] *= factor[j] if merge == PRODUCT else <real>0.5
+            target += Hp
+            factor += Hp
+
+
+cdef void sum_gradients(const Steps* s, int me, int count, Py_ssize_t width, bint packed, const real* dy,
+                        Py_ssize_t row, Py_ssize_t step, const real* mask, bint per_row, bint add,
+                        real* sums) noexcept nogil:
+    """sums (N, width) packed = dy, or += mask * dy where `add`, this member's share of the steps."""
+    cdef Py_ssize_t t, b, j, n
+    cdef const real* source
+    cdef const real* kept
+    cdef real* target
+    for t in range(part(s.T, me, count), part(s.T, me + 1, count)):
+        for b in range(alive(s, t)):
+            n = offset(s, t) + b
+            source = dy + (n * row if packed else caller_row(s, b) * row + t * step)
+            target = sums + n * width
+            if not add:
+                memcpy(target, source, width * sizeof(real))
+                continue
+            kept = mask + (caller_row(s, b) if per_row else n) * width if mask != NULL else NULL
+            for j in range(width):
+                target[j] += source[j] * kept[j] if kept != NULL else source[j]
 
 
 cdef void pack_inputs(const Steps* s, const Inputs* inputs, Py_ssize_t t0, Py_ssize_t t1, Py_ssize_t first,

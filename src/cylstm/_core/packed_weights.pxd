@@ -39,7 +39,9 @@ cdef class Packed:
 cdef Py_ssize_t WEIGHT_IH, WEIGHT_HH, BIASES, PEEPHOLE, FIRST_H, FIRST_C, WEIGHT_HR, NORM_IH, NORM_HH, NORM_C
 
 cdef class Weights:
-    cdef readonly Py_ssize_t I, H, L, D, Y
+    cdef readonly Py_ssize_t I, H, L, D, Y, O  # H, Y and O of the widest layer
+    cdef const Py_ssize_t[:, ::1] sizes        # (L, 3): those of each
+    cdef readonly int merge        # of the directions (direction.pxd)
     cdef readonly bint doubles
     cdef readonly object cell      # cylstm.cell.CellType
     cdef bint bounded              # whether its gates and outputs are, so that tiles hold them

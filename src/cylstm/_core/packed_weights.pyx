@@ -11,8 +11,10 @@ from cylstm._core.memory cimport fitting
 from cylstm._core.team cimport ALL_THREADS, Team, part, run, threads_for
 from cylstm._core.direction cimport Direction, Factor
 
+import numpy
+
 from cylstm.activations import are_bounded
-from cylstm.cell import PARAMETERS, offsets
+from cylstm.cell import MERGES, PARAMETERS, hidden_sizes, offsets
 from cylstm.locks import Lock
 from cylstm._core.memory import aligned_empty
 
@@ -124,11 +126,14 @@ cdef class Packed:
 
 
 cdef class Weights:
-    """I, H, L, D as everywhere; cell: a cylstm.cell.CellType; parameters: of the layout that this makes."""
+    """I, L, D as everywhere; H: as cylstm.cell.hidden_sizes takes it; cell: a cylstm.cell.CellType; parameters: of the
+    layout that this makes."""
 
-    def __init__(self, Py_ssize_t I, Py_ssize_t H, Py_ssize_t L, Py_ssize_t D, cell, bint doubles, parameters):
-        self.I, self.H, self.L, self.D, self.cell, self.doubles = I, H, L, D, cell, doubles
-        self.Y = cell.width(H)
+    def __init__(self, Py_ssize_t I, H, Py_ssize_t L, Py_ssize_t D, cell, bint doubles, parameters):
+        each = [(one, cell.width(one), cell.output_size(one, D)) for one in hidden_sizes(H, L)]
+        sizes = numpy.array(each, numpy.intp)
+        self.sizes, (self.H, self.Y, self.O) = sizes, sizes.max(axis=0)
+        self.I, self.L, self.D, self.cell, self.doubles, self.merge = I, L, D, cell, doubles, MERGES.index(cell.merge)
         self.offsets = offsets(I, H, L, D, cell)
         self.bounded = are_bounded(cell.all_activations) and cell.layer_norm is None
         self.parameters, self.flat, self.lock = parameters, parameters.raw(), Lock()
@@ -221,8 +226,8 @@ cdef class Weights:
         cdef Py_ssize_t n
         cdef float h = 0, c = 0
         for n in range(self.L * self.D):
-            h = max(h, largest(k, 1, self.H, <const float*>directions[n].h0.packed, self.H))
-            c = max(c, largest(k, 1, self.H, <const float*>directions[n].c0.packed, self.H))
+            h = max(h, largest(k, 1, directions[n].H, <const float*>directions[n].h0.packed, directions[n].H))
+            c = max(c, largest(k, 1, directions[n].H, <const float*>directions[n].c0.packed, directions[n].H))
         return tiles_hold(h) and tiles_hold(c)
 
     cdef int fill_backward(self, Packed packed, Direction* directions, Choice choice, bint to_inputs) except -1:

@@ -12,7 +12,7 @@ from cylstm.activations import CELL, as_activation, as_cell, name_of
 from cylstm.checks import describe, positive_int, real_in
 from cylstm.exchange.keras_activations import LAYERS_OF_ACTIVATIONS, NAMES, activation_of_layer, named
 
-__all__ = ["LAYERS", "Options", "Planned", "Told", "expected"]
+__all__ = ["LAYERS", "MERGE_MODES", "Options", "Planned", "Told", "expected"]
 
 # Options that do not change what a trained layer computes.
 HARMLESS = (
@@ -26,6 +26,8 @@ TRAINING_ALONE = (
 )  # fmt: skip
 HALVES = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")  # what layers compute in; weights may be float32
 REAL_TYPES = (*HALVES, "float32", "float64")
+# Bidirectional's, and what they are called here.
+MERGE_MODES = {"concat": "concat", "sum": "sum", "ave": "mean", "mul": "product"}
 
 
 @dataclass
@@ -55,7 +57,7 @@ class Told:
 class Planned:
     """A layer with weights. kind: "Embedding", "Dense", "LSTM", "CuDNNLSTM" or "Bidirectional". group: what its class
     is called in .weights.h5; parts: where in there its arrays stand. units: H, O, or (V, E) of an embedding.
-    activations: of an LSTM's cell, as `Recurrent` has them."""
+    activations: of an LSTM's cell, and merge of its directions, as `Recurrent` has them."""
 
     name: str
     kind: str
@@ -67,6 +69,7 @@ class Planned:
     dropout: float = 0.0
     last: bool = False
     activations: tuple | None = None
+    merge: str = "concat"
 
     @property
     def arrays(self) -> dict:
@@ -248,7 +251,9 @@ def lstm_layer(options, plan):
 
 
 def bidirectional(options, plan):
-    options.must_be("merge_mode", "concat", "concat")
+    mode = options.take("merge_mode", "concat")
+    if mode not in tuple(MERGE_MODES):
+        options.refuse(f"merge_mode {', '.join(MERGE_MODES)}", mode)
     layers = [expected(options.left, "layer", dict, options.name)]
     if options.left.get("backward_layer") is not None:
         layers.append(expected(options.left, "backward_layer", dict, options.name))
@@ -264,7 +269,7 @@ def bidirectional(options, plan):
     units, bias, sequences, activations = found[0]
     parts = ("forward_layer/cell", "backward_layer/cell")
     plan.append(Planned(options.name, "Bidirectional", "bidirectional", parts, units, bias, last=not sequences,
-                        activations=activations))  # fmt: skip
+                        activations=activations, merge=MERGE_MODES[mode]))  # fmt: skip
 
 
 def dropout(options, plan):

@@ -12,6 +12,7 @@ import numpy as np
 from cylstm.activations import PLAIN
 from cylstm.checks import describe
 from cylstm.exchange.keras_activations import NAMES, keras_name, written_as
+from cylstm.exchange.keras_layers import MERGE_MODES
 from cylstm.exchange.keras_weights import h5py_or_why
 from cylstm.exchange.network import Dense, Embedding, Network, Recurrent, expect_network, unsaid
 from cylstm.version import __version__
@@ -110,7 +111,7 @@ def cell_names(n, layer):
 
 def recurrent_of(n, layer):
     """An LSTM layer, or one of both directions: a Bidirectional of two."""
-    expect_plain(f"layer {n}", layer, ("directions", "dropout", "last", "activations"))
+    expect_plain(f"layer {n}", layer, ("directions", "dropout", "last", "activations", "merge"))
     names = cell_names(n, layer)
     bias = any(one.bias is not None for one in layer.directions)
     ways = []
@@ -129,7 +130,8 @@ def recurrent_of(n, layer):
         return Layer("LSTM", options[0], places("cell/vars", ways[0]))
     inner = [Layer("LSTM", way, {}, name=name) for way, name in zip(options, DIRECTIONS, strict=True)]
     arrays = places("forward_layer/cell/vars", ways[0]) | places("backward_layer/cell/vars", ways[1])
-    return Layer("Bidirectional", {"merge_mode": "concat"}, arrays, inner=tuple(inner))
+    mode = next(mode for mode, merge in MERGE_MODES.items() if merge == layer.merge)
+    return Layer("Bidirectional", {"merge_mode": mode}, arrays, inner=tuple(inner))
 
 
 def places(path, arrays):

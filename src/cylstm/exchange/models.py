@@ -30,11 +30,15 @@ def model_of(network: Network) -> Model | LSTM:
     """
     table, before, recurrent, after = parted(network)
     first = recurrent[0]
-    expect_alike(recurrent)
+    expect_alike(recurrent, widths=False)
+    for n, layer in enumerate(recurrent):
+        expect_residual(n, layer, recurrent[-1].residual)
+    sizes = tuple(layer.hidden_size for layer in recurrent)
     options = {"num_layers": len(recurrent), "bidirectional": len(first.directions) == 2, "coupled": first.coupled,
                "cell_clip": first.cell_clip, "activations": first.activations, "gate_clip": first.gate_clip,
                "peepholes": first.directions[0].peephole is not None, "reverse": first.reverse,
                "first_state": any(map(begins_with_numbers, recurrent)), "proj_size": first.proj_size,
+               "merge": first.merge, "residual": recurrent[-1].residual,
                "dropout": dropout_of(recurrent, after), "dtype": network.dtype}  # fmt: skip
     if not (table or before or after):
         bias = any(one.bias is not None for layer in recurrent for one in layer.directions)
@@ -43,7 +47,7 @@ def model_of(network: Network) -> Model | LSTM:
                           stacklevel=4)  # fmt: skip
         if names := [name for name in ("labels", "vocabulary") if name in network.notes]:
             warnings.warn(f"network: left out, as a layer has no place for it: {', '.join(names)}", stacklevel=4)
-        lstm = LSTM(first.directions[0].weight_ih.shape[1], first.hidden_size, bias=bias, seed=LATER, **options)
+        lstm = LSTM(first.directions[0].weight_ih.shape[1], sizes, bias=bias, seed=LATER, **options)
         fill_layers(lstm.parameters, recurrent, "")
         return lstm
     if not after:
@@ -54,7 +58,7 @@ def model_of(network: Network) -> Model | LSTM:
     inputs = (
         table.weight.shape[0] if table else (before[0].weight if before else first.directions[0].weight_ih).shape[1]
     )
-    model = Model(inputs, first.hidden_size, head.width, output="last" if recurrent[-1].last else "sequence",
+    model = Model(inputs, sizes, head.width, output="last" if recurrent[-1].last else "sequence",
                   embedding_size=table.width if table else None, head_bias=head.bias is not None,
                   loss=LOSSES[head.activation], before=as_dense(before), after=as_dense(behind), seed=LATER,
                   **described(network.notes, head.activation), **options)  # fmt: skip
@@ -80,6 +84,13 @@ def described(notes, activation):
     if vocabulary is not None and not isinstance(vocabulary, str):
         raise ValueError(f"vocabulary: expected JSON, got {describe(vocabulary)}")
     return {"labels": labels, "vocabulary": None if vocabulary is None else Vocabulary.from_json(vocabulary)}
+
+
+def expect_residual(n, layer, residual):
+    """ValueError unless layer n adds its inputs to its outputs, as all do from the second one on, or as none does."""
+    if layer.residual != (n > 0 and residual):
+        told = "its inputs added, as by the last one" if n and residual else "no inputs added"
+        raise ValueError(f"LSTM layer {n}: expected outputs with {told}, got others")
 
 
 def begins_with_numbers(layer):
@@ -172,7 +183,10 @@ def say_left_out(lstm, **shares):
 
 
 # What of a cell a network has words for.
-KNOWN = {"bias", "peepholes", "coupled", "cell_clip", "activations", "gate_clip", "first_state", "reverse", "proj_size"}
+KNOWN = {
+    "bias", "peepholes", "coupled", "cell_clip", "activations", "gate_clip", "first_state", "reverse", "proj_size",
+    "merge", "residual",
+}  # fmt: skip
 
 
 def layers_of(lstm, last):
@@ -192,7 +206,8 @@ def layers_of(lstm, last):
         Recurrent(
             tuple(direction(f"_l{n}{suffix}") for suffix in SUFFIXES[: lstm.num_directions]),
             lstm.cell.coupled, lstm.cell.cell_clip, lstm.dropout if n < L - 1 else 0.0, last and n == L - 1,
-            lstm.cell.activations, lstm.cell.gate_clip, lstm.cell.reverse,
+            lstm.cell.activations, lstm.cell.gate_clip, lstm.cell.reverse, lstm.cell.merge,
+            lstm.cell.residual and n > 0,
         )
         for n in range(L)
     ]  # fmt: skip

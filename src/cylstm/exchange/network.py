@@ -14,6 +14,7 @@ from itertools import islice
 import numpy as np
 
 from cylstm.activations import ACTIVATIONS, as_activation, as_cell
+from cylstm.cell import MERGES
 from cylstm.checks import describe, flag, real_in
 
 __all__ = [
@@ -94,9 +95,10 @@ class Direction:
 
 @dataclass(frozen=True)
 class Recurrent:
-    """One LSTM layer, in one direction or both, whose outputs are concatenated. coupled, cell_clip, activations,
-    gate_clip: as in `LSTM`. dropout: of its outputs. last: only the final state goes on, not each step's. reverse: the
-    only direction runs from the end of each row to its start."""
+    """One LSTM layer, in one direction or both, whose outputs are merged as `merge` says. coupled, cell_clip,
+    activations, gate_clip, merge: as in `LSTM`. dropout: of its outputs. last: only the final state goes on, not each
+    step's. reverse: the only direction runs from the end of each row to its start. residual: the outputs of the layer
+    before it, without their dropout, are added to its own."""
 
     directions: tuple[Direction, ...]
     coupled: bool = False
@@ -106,6 +108,8 @@ class Recurrent:
     activations: tuple | None = None
     gate_clip: float | None = None
     reverse: bool = False
+    merge: str = "concat"
+    residual: bool = False
 
     def __post_init__(self):
         if not isinstance(self.directions, (tuple, list)) or not all(isinstance(w, Direction) for w in self.directions):
@@ -116,17 +120,22 @@ class Recurrent:
             activations=as_cell("LSTM layer's activations", self.activations),
             dropout=real_in("LSTM layer's dropout", self.dropout, 0, 1, open_high=True),
         )
-        for name in ("coupled", "last", "reverse"):
+        for name in ("coupled", "last", "reverse", "residual"):
             flag(f"LSTM layer's {name}", getattr(self, name))
+        if self.merge not in MERGES or (self.merge != "concat" and len(self.directions) == 1):
+            raise ValueError(f"LSTM layer: expected a merge of two directions, {', '.join(MERGES)}, got {self.merge!r}")
         if self.reverse and len(self.directions) == 2:
             raise ValueError("LSTM layer: expected both directions or a reverse one alone, got reverse and two")
         shapes = {(one.weight_ih.shape, one.weight_hh.shape) for one in self.directions}
         if len(self.directions) not in (1, 2) or len(shapes) != 1:
             raise ValueError(f"LSTM layer: expected one direction, or two of the same sizes, got {shapes}")
+        inputs = self.directions[0].weight_ih.shape[1]
+        if self.residual and inputs != self.width:
+            raise ValueError(f"LSTM layer: expected {self.width} inputs to be added to outputs, got {inputs}")
 
     @property
     def width(self) -> int:
-        return len(self.directions) * self.directions[0].weight_hh.shape[1]
+        return (len(self.directions) if self.merge == "concat" else 1) * self.directions[0].weight_hh.shape[1]
 
     @property
     def hidden_size(self) -> int:
@@ -278,12 +287,15 @@ def expect_plain(format: str, recurrent, known=()) -> None:
                 )
 
 
-def expect_alike(recurrent) -> None:
-    """ValueError where the layers of a stack differ in what one `LSTM`, ours or torch's, has only once."""
-    alike = {"hidden units": lambda one: one.hidden_size, "directions": lambda one: len(one.directions),
+def expect_alike(recurrent, widths=True) -> None:
+    """ValueError where the layers of a stack differ in what one `LSTM`, ours or torch's, has only once; ours has widths
+    of its own for each layer."""
+    alike = {"hidden units": lambda one: one.hidden_size if widths else None,
+             "directions": lambda one: len(one.directions),
              "coupled gates": lambda one: one.coupled, "a clip of cells": lambda one: one.cell_clip,
              "activations": lambda one: one.activations, "a clip of gates": lambda one: one.gate_clip,
              "a reverse direction alone": lambda one: one.reverse, "a projection": lambda one: one.proj_size,
+             "a merge of directions": lambda one: one.merge,
              "peepholes": lambda one: [way.peephole is not None for way in one.directions]}  # fmt: skip
     for n, layer in enumerate(recurrent):
         for what, of in alike.items():
