@@ -78,6 +78,36 @@ def test_a_first_state(streams, rng, given):
     assert np.array_equal(got["dflat"], expected.parameters.flat) and np.array_equal(got["dh0"], expected.state.h)
 
 
+BETWEEN = {
+    "merged": dict(hidden_size=11, num_layers=2, bidirectional=True, merge="product"),
+    "residual": dict(hidden_size=9, num_layers=3, residual=True),
+    "widths": dict(hidden_size=(5, 17, 3), bidirectional=True),
+}
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("name", BETWEEN)
+def test_what_lies_between_layers(streams, rng, name, ragged):
+    """The bits of the layer's own calls."""
+    layer = LSTM(3, dtype="float64", seed=1, **BETWEEN[name])
+    x, dy = rng.standard_normal((5, 7, 3)), rng.standard_normal((5, 7, layer.output_size))
+    shape = layer.num_layers * layer.num_directions, 5, layer.hidden_size
+    h0, c0, dhn, dcn = rng.standard_normal((4, *shape))
+    options = dict(lengths=[7, 0, 3, 5, 7], resets=rng.random((5, 7)) < 0.3) if ragged else {}
+    y, final, tape = layer.forward(x, (h0, c0), **options)
+    expected = layer.backward(tape, dy, (dhn, dcn))
+    got = streams.train(Call(layer, 5, 7, training=True, **options), x, h0, c0, dy, dhn, dcn)
+    expected = dict(y=y, hn=final.h, cn=final.c, dx=expected.x, dh0=expected.state.h, dc0=expected.state.c,
+                    dflat=expected.parameters.flat)  # fmt: skip
+    assert all(np.array_equal(got[name], values) for name, values in expected.items())
+
+
+def test_a_stream_with_residuals_is_refused(streams, rng):
+    call = Call(LSTM(3, 21, 2, residual=True, dtype="float64"), 4, 1)
+    with pytest.raises(ValueError, match="step: expected a layer whose outputs are its state's h, got one with"):
+        streams.stream(call, rng.standard_normal((2, 4, 3)), *np.zeros((2, 2, 4, 21)))
+
+
 @pytest.mark.parametrize("zoneout", [(0.0, 0.0), (0.4, 0.3)])
 def test_what_is_not_wanted_is_left_out(streams, rng, zoneout):
     layer, x = LSTM(3, 21, 2, zoneout=zoneout, seed=1), rng.standard_normal((6, 5, 3)).astype("f4")

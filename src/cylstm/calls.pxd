@@ -19,9 +19,10 @@ cdef class Call:
     cdef bint taped
 
     # x (B, T, I) -> y (B, T, D*H), hn and cn (L*D, B, H), all contiguous; with a projection, y is (B, T, D*P) and h is
-    # (L*D, B, P), here and below; where directions are merged, y is (B, T, H) or (B, T, P). h0 and c0 NULL: zeros or,
-    # where the layer has one, its first state; y, hn or cn NULL: not wanted; hn may be h0, and cn c0, which are lost
-    # then if the call is interrupted. Nothing else may overlap.
+    # (L*D, B, P), here and below; where directions are merged, y is (B, T, H) or (B, T, P). Of layers of different
+    # widths, H is the last one's in y and the widest one's in states, whose rows have 0 beyond a narrower layer's
+    # numbers. h0 and c0 NULL: zeros or, where the layer has one, its first state; y, hn or cn NULL: not wanted; hn may
+    # be h0, and cn c0, which are lost then if the call is interrupted. Nothing else may overlap.
     #
     # On Python's main thread, a long call asks for the GIL every 50 ms, to hear of Ctrl-C; on others it never does.
     cdef int forward_f32(self, const float* x, const float* h0, const float* c0, float* y, float* hn,
@@ -37,6 +38,6 @@ cdef class Call:
                           double* dc0, double* dparameters) except -1 nogil
 
     # One step of a stream, T = 1 and D = 1: x (B, I); h and c (L, B, H) become the next state. The step's output is the
-    # last layer's h.
+    # last layer's h; layers with residual, whose it is not, are refused.
     cdef int step_f32(self, const float* x, float* h, float* c) except -1 nogil
     cdef int step_f64(self, const double* x, double* h, double* c) except -1 nogil

@@ -15,7 +15,7 @@ class State(NamedTuple):
     """What an LSTM carries from one step to the next; h and c travel together so that they cannot be swapped.
 
     h, c: arrays (L*D, B, H), with a projection h (L*D, B, P): layer by layer and, within a layer, forward then reverse
-    (PyTorch's order).
+    (PyTorch's order). Of layers of different widths, as wide as the widest: 0 beyond the others' numbers.
     """
 
     h: np.ndarray

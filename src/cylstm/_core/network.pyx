@@ -141,7 +141,8 @@ cdef void forward_member(const Forward* call, int me, int count, Team* team, rea
     cdef Py_ssize_t h_state = s.B * call.Y, c_state = s.B * call.H, h_block = (s.B + s.N) * call.Yp
     cdef bint keep = record.keep, reverse
     cdef Inputs inputs = record.inputs
-    cdef Outputs outputs, own
+    cdef Outputs outputs, part_of
+    cdef const Outputs* own = &outputs
     cdef const real* h0 = <const real*>call.h0
     cdef const real* c0 = <const real*>call.c0
     cdef real* h = NULL
@@ -156,7 +157,7 @@ cdef void forward_member(const Forward* call, int me, int count, Team* team, rea
             Hp = direction.Hp
             share_units(&who, Hp, lanes_of(call.k, type_tag))
             of_h = member_of_h(&who, direction, lanes_of(call.k, type_tag))
-        outputs = outputs_of(call, l, &inputs, type_tag)
+        outputs_of(call, l, &inputs, &outputs, type_tag)
         if l == L - 1:
             s = &last
             if call.y != NULL and s.sizes != NULL and not call.packed:
@@ -175,8 +176,10 @@ cdef void forward_member(const Forward* call, int me, int count, Team* team, rea
                          call.Y, <const real*>direction.h0.packed, h)
             place_states(s, reverse, FIRST if keep else ONLY, &who, direction.H, Hp,
                          c0 + n * c_state if c0 != NULL else NULL, call.H, <const real*>direction.c0.packed, c)
-            own = outputs_of_direction(&outputs, d, direction.Y, type_tag)
-            run_forward(call.k, s, direction, reverse, keep, &who, &of_h, &call.scratch, &inputs, &own,
+            if D == 2:
+                part_of = outputs_of_direction(&outputs, d, direction.Y, type_tag)
+                own = &part_of
+            run_forward(call.k, s, direction, reverse, keep, &who, &of_h, &call.scratch, &inputs, own,
                         n * s.T, gates, u, fresh, h, c)
             fetch_states(s, reverse, LAST, &of_h, direction.Y, direction.Yp, <const real*>h, call.Y,
                          <real*>call.hn + n * h_state)
@@ -194,13 +197,13 @@ cdef void forward_member(const Forward* call, int me, int count, Team* team, rea
             inputs.packed, inputs.ld = h + s.B * direction.Yp, direction.Yp
 
 
-cdef Outputs outputs_of(const Forward* call, Py_ssize_t l, const Inputs* inputs, const real* type_tag) noexcept nogil:
+cdef inline void outputs_of(const Forward* call, Py_ssize_t l, const Inputs* inputs, Outputs* outputs,
+                            const real* type_tag) noexcept nogil:
     """Where the outputs of layer l go, which reads `inputs`, and what becomes of them."""
     cdef const Record* record = &call.record
     cdef const Direction* direction = &call.directions[l * call.D]
     cdef Py_ssize_t N = call.s.N, O = direction.O
-    cdef Outputs outputs
-    memset(&outputs, 0, sizeof(Outputs))
+    memset(outputs, 0, sizeof(Outputs))
     if l == call.L - 1:
         outputs.y, outputs.packed, outputs.row, outputs.step = call.y, call.packed, call.y_row, call.y_step
     elif record.joined:
@@ -216,7 +219,6 @@ cdef Outputs outputs_of(const Forward* call, Py_ssize_t l, const Inputs* inputs,
             outputs.skip, outputs.skip_row = <real*>record.plain + (l - 1) % 2 * N * O, O
     outputs.merge = call.merge
     outputs.finishes = outputs.merge != CONCAT or outputs.skip != NULL or outputs.plain != NULL
-    return outputs
 
 
 cdef Outputs outputs_of_direction(const Outputs* outputs, Py_ssize_t d, Py_ssize_t Y,
