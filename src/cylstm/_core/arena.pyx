@@ -198,6 +198,8 @@ cdef class Work:
         call.k, call.s, call.directions, call.L, call.D = self.k, &self.plan.steps, directions, L, D
         call.reverse, call.merge, call.residual, call.O = weights.cell.reverse, weights.merge, residual, O
         call.H, call.Hp, call.Y, call.Yp = H, Hp, Y, Yp
+        for n in range(0, L * D, D):
+            call.uneven = call.uneven or directions[n].H != H
         call.y_step = directions[L * D - 1].O
         call.y_row, call.most = plan.steps.T * call.y_step, ALL_THREADS
         call.record.keep, call.record.joined, call.record.per_row = keep, joined, masked & PER_ROW != 0

@@ -35,6 +35,7 @@ cdef struct Forward:
     const Direction* directions   # (L*D,)
     Py_ssize_t L, D, O
     Py_ssize_t H, Hp, Y, Yp  # of the widest layer, as O: what states and records have room for
+    bint uneven         # layers have different widths: a row is not at the same place in all of them
     bint reverse        # the only direction is the reverse one
     int merge           # of the directions (direction.pxd)
     bint residual       # what goes into a layer, from the second one on, is added to its outputs

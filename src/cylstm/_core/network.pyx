@@ -187,7 +187,9 @@ cdef void forward_member(const Forward* call, int me, int count, Team* team, rea
                          <real*>call.cn + n * c_state)
             if inputs.whole:
                 inputs.caller = NULL  # they are packed now
-            if n < L * D - 1:
+            if call.uneven:  # who shares out rows is in another layer else, in the same memory
+                meet(team)
+            elif n < L * D - 1:
                 meet_by_units(&who)
         memset(&inputs, 0, sizeof(Inputs))
         if record.joined:
