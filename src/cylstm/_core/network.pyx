@@ -87,7 +87,7 @@ cdef bint best_by_rows(const Steps* s, const Direction* directions, Py_ssize_t c
     if count > 1:
         I = max(I, directions[count - 1].I)
     most = 4 * H * (I + Y)
-    for n in range(count):
+    for n in range(1, count):
         if directions[n].H != H:
             most = max(most, 4 * directions[n].H * (directions[n].I + directions[n].Y))
     return s.B >= 2 * ROWS_EACH and most <= min(<Py_ssize_t>SMALL_WEIGHTS, WEIGHTS_A_ROW * s.B)
@@ -100,7 +100,8 @@ cdef int team_size(const Steps* s, const Direction* directions, Py_ssize_t count
     cdef bint by_rows = best_by_rows(s, directions, count, has_ids)
     cdef Py_ssize_t n, narrowest = directions[0].Hp
     for n in range(count):
-        narrowest = min(narrowest, directions[n].Hp)
+        if directions[n].Hp < narrowest:
+            narrowest = directions[n].Hp
         work += 4.0 * directions[n].H * ((0 if has_ids and n < D else directions[n].I) + directions[n].Y) * s.N
     between = work if by_rows else 4.0 * directions[0].H * directions[0].Y * s.N / s.T
     return min(most, threads_for(work, between, s.B // ROWS_EACH if by_rows else narrowest // lanes))
@@ -215,12 +216,13 @@ cdef inline void outputs_of(const Forward* call, Py_ssize_t l, const Inputs* inp
             outputs.mask = <const real*>record.masks + direction.below * (call.s.B if record.per_row else N)
         if record.plain != NULL:
             outputs.plain = <real*>record.plain + l % 2 * N * O
-    if call.residual and l > 0:
-        outputs.skip, outputs.skip_row = inputs.packed, inputs.ld
-        if record.plain != NULL:
-            outputs.skip, outputs.skip_row = <real*>record.plain + (l - 1) % 2 * N * O, O
-    outputs.merge = call.merge
-    outputs.finishes = outputs.merge != CONCAT or outputs.skip != NULL or outputs.plain != NULL
+    if call.merge != CONCAT or call.residual:
+        outputs.merge = call.merge
+        if call.residual and l > 0:
+            outputs.skip, outputs.skip_row = inputs.packed, inputs.ld
+            if record.plain != NULL:
+                outputs.skip, outputs.skip_row = <real*>record.plain + (l - 1) % 2 * N * O, O
+        outputs.finishes = outputs.merge != CONCAT or outputs.skip != NULL or outputs.plain != NULL
 
 
 cdef Outputs outputs_of_direction(const Outputs* outputs, Py_ssize_t d, Py_ssize_t Y,
