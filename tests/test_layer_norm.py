@@ -93,6 +93,15 @@ def test_together_with_other_variants(isa, dtype, close, kind, reverse):
     agrees(layer, close, rng, 5, 6, given=False, lengths=[6, 2, 0, 5, 6], resets=rng.random((5, 6)) < 0.3)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("merge", ["concat", "product"])
+def test_in_layers_of_widths_of_their_own(isa, dtype, close, kind, merge):
+    rng = np.random.default_rng(12)
+    layer = made(3, (19, 8, 35), 3, 2, dtype, kind, rng, merge=merge, first_state=True)
+    layer.recurrent_dropout, layer.dropout, layer.weight_drop, layer.zoneout = 0.3, 0.2, 0.25, (0.2, 0.4)
+    agrees(layer, close, rng, 5, 4, given=False, lengths=[4, 2, 0, 3, 4], resets=rng.random((5, 4)) < 0.3)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_ids_are_one_hot_rows(isa, dtype, close, bias):
     rng = np.random.default_rng(5)
@@ -100,10 +109,11 @@ def test_ids_are_one_hot_rows(isa, dtype, close, bias):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_steps_and_threads_give_the_same_bits(isa, dtype, kind):
+@pytest.mark.parametrize("sizes", [67, (67, 35)])
+def test_steps_and_threads_give_the_same_bits(isa, dtype, kind, sizes):
     rng = np.random.default_rng(6)
-    layer = made(6, 67, 2, 1, dtype, kind, rng)
-    x, dy = (rng.standard_normal((64, 20, width)).astype(dtype) for width in (6, 67))
+    layer = made(6, sizes, 2, 1, dtype, kind, rng)
+    x, dy = (rng.standard_normal((64, 20, width)).astype(dtype) for width in (6, layer.output_size))
     lengths = rng.integers(1, 21, 64)
 
     def everything():
