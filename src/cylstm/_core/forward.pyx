@@ -46,6 +46,7 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
     cdef const real* c_prev
     cdef real* chunk
     cdef bint cut, projected = direction.at_proj >= 0, normed = direction.at_norm_x >= 0
+    cdef bint changed = direction.zone_c > 0 or direction.zone_h > 0 or direction.proj_clip > 0  # behind the cell
     cdef Norm norm
     cdef Step step = step_of(direction, who)
     if who.by_rows:
@@ -83,7 +84,7 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
             step.c, step.h = c + target * Hp if keep else c + row * Hp, h + target * Yp
             if projected:
                 step.h = u + ((offset(s, t) if keep else 0) + row) * Hp
-            if direction.zone_c > 0:
+            if changed and direction.zone_c > 0:
                 step.c = fresh + ((offset(s, t) if keep else 0) + row) * Hp
             if normed:
                 norm = norm_of(direction, gates, (offset(s, t) + row) if keep else offset(s, t) + row - first + row, 0)
@@ -94,13 +95,13 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
             if projected:
                 project(k, &direction.proj, who, of_h.first, of_h.last, rows, direction.H, <const real*>step.h, Hp, Yp,
                         h + target * Yp)
-            if direction.proj_clip > 0:
+            if changed and direction.proj_clip > 0:
                 clip_rows(s, t, of_h, Yp, direction.proj_clip, h + (target - row) * Yp)
-            if direction.zone_c > 0:
+            if changed and direction.zone_c > 0:
                 zone_out(s, t, reverse, who, direction.H, Hp, direction.zone_c, direction.new_c,
                          c + (source - row) * Hp if keep else c, <const real*>direction.c0.packed,
                          fresh + (offset(s, t) * Hp if keep else 0), c + (target - row) * Hp if keep else c)
-            if direction.zone_h > 0:
+            if changed and direction.zone_h > 0:
                 zone_out(s, t, reverse, of_h, Y, Yp, direction.zone_h, direction.new_h, h + (source - row) * Yp,
                          <const real*>direction.h0.packed, h + (target - row) * Yp, h + (target - row) * Yp)
             if outputs.y != NULL:
