@@ -120,13 +120,12 @@ def kept(rng, shape, p):
     where p does draw more. Of several shapes, in a list, several."""
     if isinstance(shape, list):
         return [kept(rng, one, p) for one in shape]
-    whole, rest = divmod(256 * p, 1)
-    size = math.prod(shape)
+    whole, size = int(256 * p), math.prod(shape)
     drawn = rng.integers(0, 1 << 64, (size + 7) // 8, np.uint64).view(np.uint8)[:size]
     values = drawn > whole
     if whole < 256:
-        undecided = np.flatnonzero(drawn == np.uint8(whole))
-        values[undecided] = rng.random(len(undecided)) >= rest
+        undecided = np.flatnonzero(drawn == whole)
+        values[undecided] = rng.random(len(undecided)) >= 256 * p - whole
     values = values.reshape(shape)
     values.flags.writeable = False
     return values
