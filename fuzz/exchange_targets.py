@@ -3,6 +3,7 @@
 import contextlib
 import struct
 import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def pytorch(data):
     if mode % 2 == CONTAINER:
         rest = struct.pack("<Q", len(rest)) + rest + bytes(4096)
     options = {} if mode < 2 else {"prefix": "lstm.", "before": {"before.0.": "tanh"}, "head": "head."}
-    with contextlib.suppress(*REFUSALS):
+    with contextlib.suppress(*REFUSALS), warnings.catch_warnings(action="ignore"):  # of what is left out
         called(exchange.load(file_with(".safetensors", rest), **options))
 
 
@@ -45,14 +46,14 @@ def rtneural(data):
     """JSON of layers or of a state dict, both types."""
     mode, rest = data[0] % 4, data[1:]
     options = {"dtype": ("float32", "float64")[mode % 2]} | ({} if mode < 2 else {"head": "head.", "prefix": "lstm."})
-    with contextlib.suppress(*REFUSALS):
+    with contextlib.suppress(*REFUSALS), warnings.catch_warnings(action="ignore"):  # of what is left out
         network = exchange.read(file_with(".json", rest), **options)
         called(exchange.model_of(network))
 
 
 def nam(data):
     """An amplifier, there and back again."""
-    with contextlib.suppress(*REFUSALS):
+    with contextlib.suppress(*REFUSALS), warnings.catch_warnings(action="ignore"):  # of what is left out
         texts, path = [], file_with(".nam", data)
         for _ in range(2):
             network = exchange.read(path)
