@@ -10,6 +10,7 @@ The methods for Cython and their shapes are in calls.pxd. They check no sizes; t
 layer is of the other type, where there is nothing to go backward from, and when Ctrl-C stops them.
 """
 
+from cylstm._core.direction cimport ZONED_C, ZONED_H
 from cylstm._core.interrupt cimport Interrupt, begin, finish
 from cylstm._core.kernels cimport active
 from cylstm._core.memory cimport LARGEST
@@ -23,8 +24,12 @@ from cylstm._core.arena cimport Work
 
 from cylstm._core.layer import Layer
 from cylstm.checks import describe, positive_int
-from cylstm.drops import ZONED
 from cylstm._core.memory import aligned_empty
+
+
+cdef int zoned(layer) except -1:
+    """Which of zoneout's means a call takes."""
+    return layer.drops.drawn & (ZONED_C | ZONED_H)
 
 
 cdef class Call:
@@ -56,8 +61,7 @@ cdef class Call:
         cdef Work work = Work(weights)
         # Where the rows lie one after the other in time-major order, they are read there; a tape needs its own.
         self.packs = self.training or lengths is not None or (B > 1 and T > 1)
-        work.lay_out(weights, Plan(B, T) if plan is None else plan, False, self.training, layer.drops.drawn & ZONED,
-                     self.packs)
+        work.lay_out(weights, Plan(B, T) if plan is None else plan, False, self.training, zoned(layer), self.packs)
         self.members = team_size(&work.plan.steps, work.directions, weights.L * weights.D, weights.D,
                                  work.k.f64.lanes if work.doubles else work.k.f32.lanes, False, ALL_THREADS)
         if self.training:
@@ -77,7 +81,7 @@ cdef class Call:
         work.give_back()
         if active() != work.k:  # panels of other widths
             raise ValueError("refresh: expected the instruction set that the call was made for, but another is in use")
-        if self.layer.drops.drawn & ZONED != work.masked & ZONED:
+        if zoned(self.layer) != work.masked:
             raise ValueError("refresh: expected a layer with zoneout, or without, as the call was made for, "
                              f"got zoneout={self.layer.zoneout}")
         work.zone_out(self.layer.drops["zoneout"])

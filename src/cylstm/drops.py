@@ -10,7 +10,7 @@ import numpy as np
 from cylstm.checks import describe, one_of, real_in
 
 __all__ = [
-    "DROPS", "INPUTS", "OUTPUTS", "PER_ROW", "STATES", "WEIGHTS", "ZONED", "ZONED_C", "ZONED_H", "Drops", "Masks",
+    "DROPS", "INPUTS", "OUTPUTS", "PER_ROW", "STATES", "WEIGHTS", "ZONED_C", "ZONED_H", "Drops", "Masks",
     "OfDrops", "OfLayer",
 ]  # fmt: skip
 
@@ -20,7 +20,6 @@ DROPS = {"dropout_per": "step", "input_dropout": 0.0, "recurrent_dropout": 0.0, 
 
 # The masks that a call has, in bits; as in _core/direction.pxd. Zoneout has no masks where nothing is trained, but is.
 OUTPUTS, PER_ROW, INPUTS, STATES, WEIGHTS, ZONED_C, ZONED_H = (1 << n for n in range(7))
-ZONED = ZONED_C | ZONED_H
 
 
 class Masks(NamedTuple):

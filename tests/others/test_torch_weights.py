@@ -228,7 +228,7 @@ def test_changes_are_seen(change, make):
 @pytest.mark.parametrize("T, B", CALLS)
 def test_changes_are_seen_between_two_calls_of_a_stream(change, T, B):
     """The call right after the change is the one that could be stale: nothing else runs in between."""
-    ours, theirs = pair(3, 9, 2, bidirectional=True)
+    ours, theirs = pair(3, 12, 2, bidirectional=True)
     for _ in range(3):
         x, _ = inputs(theirs, T, B, "time-major")
         with torch.no_grad():

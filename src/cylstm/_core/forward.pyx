@@ -45,8 +45,8 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
     cdef Py_ssize_t row = who.first_row, every = step_beats(s, direction)
     cdef const real* c_prev
     cdef real* chunk
-    cdef bint cut, projected = direction.at_proj >= 0, normed = direction.at_norm_x >= 0
-    cdef bint changed = direction.zone_c > 0 or direction.zone_h > 0 or direction.proj_clip > 0  # behind the cell
+    cdef bint cut, normed = direction.at_norm_x >= 0
+    cdef bint more = direction.at_proj >= 0 or normed or direction.zone_c > 0 or direction.zone_h > 0
     cdef Norm norm
     cdef Step step = step_of(direction, who)
     if who.by_rows:
@@ -82,31 +82,46 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
             meet_by_units(who)
             step.B, step.c_prev, step.gates = rows, c_prev, chunk + (offset(s, t) + row - first) * G
             step.c, step.h = c + target * Hp if keep else c + row * Hp, h + target * Yp
-            if projected:
-                step.h = u + ((offset(s, t) if keep else 0) + row) * Hp
-            if changed and direction.zone_c > 0:
-                step.c = fresh + ((offset(s, t) if keep else 0) + row) * Hp
-            if normed:
-                norm = norm_of(direction, gates, (offset(s, t) + row) if keep else offset(s, t) + row - first + row, 0)
-                recurrent_rows(k, &direction.R, rows, direction, &step, <real*>norm.h)
-                norm_forward(k, real is double, &step, &norm)
+            if more:
+                if normed:
+                    norm = norm_of(direction, gates, offset(s, t) + row if keep else offset(s, t) + 2 * row - first, 0)
+                step_with_more(k, s, direction, reverse, t, who, of_h, &norm, &step,
+                               u + offset(s, t) * Hp if keep else u, fresh + offset(s, t) * Hp if keep else fresh,
+                               h + (source - row) * Yp, h + (target - row) * Yp,
+                               c + (source - row) * Hp if keep else c, c + (target - row) * Hp if keep else c)
             else:
                 cell_forward(k, real is double, &step)
-            if projected:
-                project(k, &direction.proj, who, of_h.first, of_h.last, rows, direction.H, <const real*>step.h, Hp, Yp,
-                        h + target * Yp)
-            if changed and direction.proj_clip > 0:
-                clip_rows(s, t, of_h, Yp, direction.proj_clip, h + (target - row) * Yp)
-            if changed and direction.zone_c > 0:
-                zone_out(s, t, reverse, who, direction.H, Hp, direction.zone_c, direction.new_c,
-                         c + (source - row) * Hp if keep else c, <const real*>direction.c0.packed,
-                         fresh + (offset(s, t) * Hp if keep else 0), c + (target - row) * Hp if keep else c)
-            if changed and direction.zone_h > 0:
-                zone_out(s, t, reverse, of_h, Y, Yp, direction.zone_h, direction.new_h, h + (source - row) * Yp,
-                         <const real*>direction.h0.packed, h + (target - row) * Yp, h + (target - row) * Yp)
             if outputs.y != NULL:
                 copy_outputs(s, t, of_h, Y, Yp, h + target * Yp, outputs)
         done += t1 - t0
+
+
+cdef void step_with_more(const Kernels* k, const Steps* s, const Direction* direction, bint reverse, Py_ssize_t t,
+                         const Member* who, const Member* of_h, const Norm* norm, Step* step, real* u, real* fresh,
+                         const real* h_before, real* h_after, const real* c_before, real* c_after) noexcept nogil:
+    """One step of a cell with layer norms, a projection or zoneout. u, fresh, and h and c before and after it: of the
+    batch's first row."""
+    cdef Py_ssize_t Hp = direction.Hp, Yp = direction.Yp, row = who.first_row
+    if direction.at_proj >= 0:
+        step.h = u + row * Hp
+    if direction.zone_c > 0:
+        step.c = fresh + row * Hp
+    if direction.at_norm_x >= 0:
+        recurrent_rows(k, &direction.R, step.B, direction, step, <real*>norm.h)
+        norm_forward(k, real is double, step, norm)
+    else:
+        cell_forward(k, real is double, step)
+    if direction.at_proj >= 0:
+        project(k, &direction.proj, who, of_h.first, of_h.last, step.B, direction.H, <const real*>step.h, Hp, Yp,
+                h_after + row * Yp)
+    if direction.proj_clip > 0:
+        clip_rows(s, t, of_h, Yp, direction.proj_clip, h_after)
+    if direction.zone_c > 0:
+        zone_out(s, t, reverse, who, direction.H, Hp, direction.zone_c, direction.new_c, c_before,
+                 <const real*>direction.c0.packed, fresh, c_after)
+    if direction.zone_h > 0:
+        zone_out(s, t, reverse, of_h, direction.Y, Yp, direction.zone_h, direction.new_h, h_before,
+                 <const real*>direction.h0.packed, h_after, h_after)
 
 
 cdef void project(const Kernels* k, const Factor* factor, const Member* who, Py_ssize_t first, Py_ssize_t last,

@@ -199,7 +199,7 @@ cdef class Layer(Arguments):
         c = self.empty(self.num_layers * self.num_directions, B, self.hidden_size)
         work.forward.y, work.forward.hn, work.forward.cn = np.PyArray_DATA(y), np.PyArray_DATA(h), np.PyArray_DATA(c)
         self._forward(work)
-        final = self.state_type(h, c)
+        final = tuple.__new__(self.state_type, (h, c))  # as its own __new__ does, without a call from Python
         if not batched:
             y = y[0]
         if not keep:
@@ -254,7 +254,7 @@ cdef class Layer(Arguments):
         cdef bint own = out is None or self.own_outputs
         if out is None:
             h, c = self.empty(L, B, self.h_size), self.empty(L, B, self.hidden_size)
-            out = self.state_type(h, c)
+            out = tuple.__new__(self.state_type, (h, c))
         else:
             h, c = self.check_out(out, B)
             check_overlap(work, h, c)

@@ -84,13 +84,15 @@ cdef bint best_by_rows(const Steps* s, const Direction* directions, Py_ssize_t c
     cdef Py_ssize_t H = directions[0].H, Y = directions[0].Y, I = 0 if has_ids else directions[0].I, n, most
     if directions[0].at_norm_x >= 0:
         return True  # a row's norms are of all its units
+    if s.B < 2 * ROWS_EACH:
+        return False
     if count > 1:
         I = max(I, directions[count - 1].I)
     most = 4 * H * (I + Y)
     for n in range(1, count):
         if directions[n].H != H:
             most = max(most, 4 * directions[n].H * (directions[n].I + directions[n].Y))
-    return s.B >= 2 * ROWS_EACH and most <= min(<Py_ssize_t>SMALL_WEIGHTS, WEIGHTS_A_ROW * s.B)
+    return most <= min(<Py_ssize_t>SMALL_WEIGHTS, WEIGHTS_A_ROW * s.B)
 
 
 cdef int team_size(const Steps* s, const Direction* directions, Py_ssize_t count, Py_ssize_t D, Py_ssize_t lanes,
@@ -134,7 +136,7 @@ cdef void forward_member(const Forward* call, int me, int count, Team* team, rea
     cdef const Steps* s = call.s
     cdef Steps last = s[0]
     cdef const Record* record = &call.record
-    cdef Py_ssize_t L = call.L, D = call.D, Hp = call.directions[0].Hp, l, d, n
+    cdef Py_ssize_t L = call.L, D = call.D, Hp = call.directions[0].Hp, l, d, n, at
     cdef const Direction* direction
     cdef Member who = member(me, count, team, call.interrupt, s, call.directions, L * D, lanes_of(call.k, type_tag),
                              record.inputs.ids != NULL)
@@ -166,9 +168,8 @@ cdef void forward_member(const Forward* call, int me, int count, Team* team, rea
         for d in range(D):
             n, reverse = l * D + d, d == 1 or call.reverse
             direction = &call.directions[n]
-            gates = <real*>record.gates + (n * s.N * 4 * call.Hp if keep else 0)
-            u = <real*>record.u + (n * s.N * call.Hp if keep else 0)
-            fresh = <real*>record.fresh + (n * s.N * call.Hp if keep else 0)
+            at = n * s.N * call.Hp if keep else 0
+            gates, u, fresh = <real*>record.gates + 4 * at, <real*>record.u + at, <real*>record.fresh + at
             h = <real*>record.h + (n if keep else n % (2 * D)) * h_block
             if s.two_boundaries:
                 h = <real*>record.last_h + d * 2 * s.B * call.Yp

@@ -274,10 +274,11 @@ cdef class Weights:
         packing.columns = 4 * direction.Hp
         if packing.backward:
             packing.columns = direction.Ip if operand == W_BACK else direction.Yp
-        start = {
-            W: direction.at_W, W_BACK: direction.at_W, R: direction.at_R, R_BACK: direction.at_R, BIAS: direction.at_b,
-            X_GAIN: direction.at_norm_x, H_GAIN: direction.at_norm_h,
-        }.get(operand, -1)
+        start = direction.at_W if operand in (W, W_BACK) else direction.at_R if operand in (R, R_BACK) else -1
+        if operand == BIAS:
+            start = direction.at_b
+        elif operand == X_GAIN or operand == H_GAIN:
+            start = direction.at_norm_x if operand == X_GAIN else direction.at_norm_h
         if operand == PEEPHOLES:
             return self._pad(packed, slot, direction.at_P, 3, direction.H, direction.Hp)
         if operand == C_GAIN:
