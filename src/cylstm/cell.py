@@ -142,7 +142,7 @@ VARIANTS = tuple(field.name for field in fields(CellType) if field.name != "bias
 def hidden_sizes(hidden_size, L) -> tuple[int, ...]:
     """H of each layer, from one for all L or, in a list or tuple, one for each, which may say how many there are where
     L is 1. Raises TypeError or ValueError."""
-    several = isinstance(hidden_size, (list, tuple))
+    several, L = isinstance(hidden_size, (list, tuple)), positive_int("num_layers", L)
     most = max(L, len(hidden_size)) if several else L
     if most > MOST_LAYERS:
         raise ValueError(f"num_layers: expected at most {MOST_LAYERS}, got {most}")

@@ -112,8 +112,8 @@ class LSTM(layer.Layer):
                  reverse=False, proj_size=0, proj_clip=None, layer_norm=None, forget_bias=1.0, dtype="float32",
                  seed=None, parameters=None, dropout_per="step", input_dropout=0.0, recurrent_dropout=0.0,
                  weight_drop=0.0, zoneout=(0.0, 0.0), merge="concat", residual=False):  # fmt: skip
-        I, L = positive_int("input_size", input_size), positive_int("num_layers", num_layers)
-        self.hidden_sizes = sizes = hidden_sizes(hidden_size, L)
+        I = positive_int("input_size", input_size)
+        self.hidden_sizes = sizes = hidden_sizes(hidden_size, num_layers)
         L, H = len(sizes), max(sizes)
         self.bidirectional = bool(bidirectional)
         dtype = self.check_dtype(dtype)

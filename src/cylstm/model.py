@@ -112,7 +112,7 @@ class Model:
         self.output, self.loss = (only.output, only.loss) if only else (None, None)
         self.horizon, self.labels = (only.horizon, only.labels) if only else (None, None)
         self.head_bias = only.bias if only else None
-        sizes = hidden_sizes(hidden_size, positive_int("num_layers", num_layers))
+        sizes = hidden_sizes(hidden_size, num_layers)
         self.hidden_size, self.num_layers = one_or_each(sizes), len(sizes)
         self.embedding_size = None if embedding_size is None else positive_int("embedding_size", embedding_size)
         self.embeddings = inputs.as_embeddings(embeddings, self.input_size)
