@@ -77,3 +77,23 @@ def agrees(layer, close, rng, B, T, *, ids=False, given=True, **options):
         found["dx"] = got.x, dx
     for name, (values, expected) in found.items():
         close(values, expected, f"{name}, {what}")
+
+
+def layer_norm_written_out(x, parameters, carried, eps):
+    """h of one layer, by the equations of Ba, Kiros & Hinton (2016) and of LayerNormLSTMCell, gate by gate."""
+
+    def norm(z):
+        return (z - z.mean()) / np.sqrt(z.var() + eps)
+
+    p = {name[:-3]: values.astype(float) for name, values in parameters.items()}
+    h = c = np.zeros(p["norm_c"].shape[1])
+    outputs = []
+    for x_t in x:
+        z = p["norm_ih"] * norm(p["weight_ih"] @ x_t) + p["norm_hh"] * norm(p["weight_hh"] @ h) + p["bias"]
+        z_i, z_f, z_g, z_o = np.split(z, 4)
+        c = c / (1 + np.exp(-z_f)) + np.tanh(z_g) / (1 + np.exp(-z_i))
+        seen = p["norm_c"][0] * norm(c) + p["norm_c"][1]
+        c = seen if carried else c
+        h = np.tanh(seen) / (1 + np.exp(-z_o))
+        outputs.append(h)
+    return np.array(outputs)

@@ -1,7 +1,7 @@
 """The cell, described once: which parameters a layer has, and its variants.
 
 Layouts, offsets, initial weights, files and PyTorch's names all come from PARAMETERS: a variant that brings a parameter
-adds a row here, a bit in cext/kernels.h, and its equations in oracle.py and cext/cell/lstm.h.
+adds a row here, a bit in cext/kernels.h, and its equations in cell_oracle.py and cext/cell/lstm.h.
 """
 
 from __future__ import annotations

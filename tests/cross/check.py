@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cylstm import oracle
+from cylstm import cell_oracle, oracle
 
 HERE = Path(__file__).parent
 CEXT = HERE.parents[1] / "cext"
@@ -102,9 +102,9 @@ def expected(inputs, got, dtype):
     x = np.eye(I)[ids] if ids.size else exact["x"]
     alive = np.ones((T, B, 1))
     weights = exact["W"], exact["R"]
-    layer = oracle.run_forward(x, exact["h0"], exact["c0"], *weights, exact["b"], alive, alive)
+    layer = cell_oracle.run_forward(x, exact["h0"], exact["c0"], *weights, exact["b"], alive, alive)
     zero = np.zeros((B, H))
-    back = oracle.run_backward(layer, got["d squared"].reshape(T, B, H), zero, zero, *weights)
+    back = cell_oracle.run_backward(layer, got["d squared"].reshape(T, B, H), zero, zero, *weights)
     answer = dict(zip(["dx", "dh0", "dc0", "dW", "dR", "db"], back[:6], strict=True))
     y, classes = got["y"].reshape(N, H), inputs["classes"]
     squared, answer["d squared"] = oracle.mse(y, exact["values"])

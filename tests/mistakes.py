@@ -1,0 +1,49 @@
+"""Mistakes put into the oracle, one line at a time, and what tells them: the gradient check."""
+
+import inspect
+import sys
+import types
+
+import numpy as np
+from gradcheck import gradient_error
+
+from cylstm import LSTM, between_oracle, cell_oracle, loss_oracle, norm_oracle, oracle
+
+# One may import those before it.
+MODULES = norm_oracle, cell_oracle, between_oracle, loss_oracle, oracle
+
+
+def mutated(line, mistake):
+    """The oracle with one line replaced, which has to be there exactly once in all of its modules."""
+    sources = {module.__name__: inspect.getsource(module) for module in MODULES}
+    found = [name for name, source in sources.items() for _ in range(source.count(line))]
+    assert len(found) == 1, f"expected exactly one line {line!r}, got {found}"
+    assert line != mistake
+    sources[found[0]] = sources[found[0]].replace(line, mistake)
+    kept = {name: sys.modules[name] for name in sources}
+    try:
+        for name, source in sources.items():
+            module = sys.modules[name] = types.ModuleType(name)
+            exec(compile(source, f"mutated {name}", "exec"), module.__dict__)
+        return module
+    finally:
+        sys.modules.update(kept)
+
+
+def worst_gradient_error(module, peepholes=False, proj_size=0, **cell):
+    """The largest relative error of any gradient of one layer, with every step and the final state in the loss."""
+    rng = np.random.default_rng(5)
+    layout = LSTM.layout(5, 3, peepholes=peepholes, proj_size=proj_size, layer_norm=cell.get("layer_norm"))
+    Y = proj_size or 3
+    params = {name: rng.standard_normal(shape) * 0.6 for name, shape in layout.items()}
+    x, h0, c0 = rng.standard_normal((2, 4, 5)), rng.standard_normal((1, 2, Y)), rng.standard_normal((1, 2, 3))
+    dy, dh, dc = rng.standard_normal((2, 4, Y)), rng.standard_normal((1, 2, Y)), rng.standard_normal((1, 2, 3))
+
+    def loss():
+        y, (h, c), _ = module.forward(x, params, (h0, c0), **cell)
+        return (dy * y).sum() + (dh * h).sum() + (dc * c).sum()
+
+    _, _, tape = module.forward(x, params, (h0, c0), **cell)
+    dx, (dh0, dc0), dparams = module.backward(tape, dy, (dh, dc))
+    pairs = [(params[name], gradient) for name, gradient in dparams.items()]
+    return max(gradient_error(loss, *pair) for pair in [*pairs, (x, dx), (h0, dh0), (c0, dc0)])
