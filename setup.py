@@ -135,6 +135,7 @@ CORE = (
     "arena",
     "arguments",
     "layer",
+    "tape",
     "torch_layer",
     "head",
     "updates",

@@ -4,15 +4,16 @@ the weights' gradients, sums over all steps, are in gradients.pyx.
 Every function is called by all members of a team at once and does its member's part.
 """
 
+from libc.stdint cimport uint8_t
 from libc.string cimport memset
 
 from cylstm._core.forward cimport project
 from cylstm._core.direction cimport SMALL_WEIGHTS, Direction, Scratch, norm_of, step_beats, step_of
 from cylstm._core.interrupt cimport goes_on
 from cylstm._core.kernels cimport Kernels, Norm, Step, cell_backward, lanes_of, norm_backward, product, real
-from cylstm._core.ragged cimport Steps, offset, slot
+from cylstm._core.ragged cimport Steps, is_cut, offset, slot
 from cylstm._core.packed_rows cimport (
-    add_cut, add_masked, carry, clear_clipped, clear_cut, come_back, copy_cut, copy_uncut, has_cut, pass_by, set_aside,
+    add_cut, add_masked, carry, clear_cut, copy_cut, copy_uncut, has_cut, set_aside,
 )
 from cylstm._core.team cimport Member, last_alive, meet_by_units, part
 
@@ -121,3 +122,46 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Direction* direct
                 memset(dx_t + b * direction.Ip + first, 0, (last - first) * sizeof(real))
             product(k, direction.W_back.form, rows, G, direction.Ip, first, last, operand, G, direction.W_back.packed,
                     <const real*>NULL, dx_t, direction.Ip)
+
+
+cdef void pass_by(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t H, Py_ssize_t width,
+                  const uint8_t* new, real* rows, real* before, real* anew) noexcept nogil:
+    """The reverse of zone_out(): gradients by what was kept go from `rows` to those `before` the step or, where that
+    does not reach it, to those of what began `anew`, or nowhere for NULL."""
+    cdef Py_ssize_t b, j, at, n = min(who.last, H) - who.first
+    cdef const uint8_t* taken
+    cdef real* past
+    cdef real* row
+    cdef real zero = 0, d
+    for b in range(who.first_row, last_alive(s, who, t)):
+        at = b * width + who.first
+        taken, row = new + (offset(s, t) + b) * H + who.first, rows + at
+        past = anew if is_cut(s, t + 1 if reverse else t, b) else before
+        if past != NULL:
+            past += at
+            for j in range(n):
+                d = row[j]
+                past[j] += zero if taken[j] else d
+        for j in range(n):
+            d = row[j]
+            row[j] = d if taken[j] else zero
+
+
+cdef void come_back(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t width, real* past,
+                    real* rows) noexcept nogil:
+    """rows += what was set aside, which is 0 then."""
+    cdef Py_ssize_t b, j
+    for b in range(who.first_row, last_alive(s, who, t)):
+        for j in range(b * width + who.first, b * width + who.last):
+            rows[j] += past[j]
+            past[j] = 0
+
+
+cdef void clear_clipped(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t width, double most,
+                        const real* rows, real* d) noexcept nogil:
+    """d = 0 where clip_rows() has cut: where rows reach its bounds."""
+    cdef Py_ssize_t b, j
+    cdef real high = <real>most, zero = 0
+    for b in range(who.first_row, last_alive(s, who, t)):
+        for j in range(b * width + who.first, b * width + who.last):
+            d[j] = d[j] if -high < rows[j] < high else zero

@@ -3,9 +3,9 @@
 cimport numpy as np
 
 from cylstm._core.arguments cimport Arguments
-from cylstm._core.ragged cimport Plan
 from cylstm._core.packed_weights cimport Weights
 from cylstm._core.arena cimport Shelf, Work
+from cylstm._core.tape cimport Tape
 
 cdef class Layer(Arguments):
     cdef object generator
@@ -28,13 +28,3 @@ cdef class Layer(Arguments):
     cdef int _point_at_masks(self, Work work, masks) except -1
     cdef list _sizes(self)
     cdef int _mask_gradients(self, Work work, np.ndarray flat) except -1
-
-# What `forward` keeps for `backward`: inputs, gates, h and c of every step, and the dropout masks.
-cdef class Tape:
-    cdef readonly Layer layer
-    cdef Work work           # None once backward has used it
-    cdef bint batched, per_row
-    cdef object kept_masks   # cylstm.drops.Masks, or None
-    cdef Plan plan
-    cdef readonly Py_ssize_t nbytes
-    cdef _after_steps(self, bint of_c)

@@ -2,29 +2,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from typing_extensions import disjoint_base
 
+from cylstm._core.tape import Tape
 from cylstm.cell import CellType
 from cylstm.drops import Drops
 from cylstm.parameters import Parameters
 from cylstm.state import Gradients, State
-
-@disjoint_base
-class Tape:
-    layer: Layer
-    nbytes: int
-    @property
-    def h(self) -> np.ndarray: ...
-    @property
-    def c(self) -> np.ndarray: ...
-    @property
-    def masks(self) -> list[np.ndarray] | None: ...
-    @property
-    def input_mask(self) -> np.ndarray | None: ...
-    @property
-    def recurrent_masks(self) -> np.ndarray | None: ...
-    @property
-    def weight_masks(self) -> np.ndarray | None: ...
-    @property
-    def zoneout_masks(self) -> tuple[np.ndarray | None, np.ndarray | None] | None: ...
 
 @disjoint_base
 class Layer:

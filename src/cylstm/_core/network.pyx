@@ -366,7 +366,6 @@ cdef void place_gradients(const Backward* call, const Member* who, const Member*
     cdef Py_ssize_t Y = direction.Y, Yp = direction.Yp, O = direction.O
     cdef Py_ssize_t at = d * Y if call.merge == CONCAT else 0
     cdef const real* dhn = <const real*>call.dhn
-    cdef const real* dcn = <const real*>call.dcn
     cdef bint reverse = d == 1 or call.reverse
     cdef const real* mask = <const real*>call.record.masks
     if call.residual:
@@ -383,20 +382,19 @@ cdef void place_gradients(const Backward* call, const Member* who, const Member*
                        <const real*>call.record.h + (n + 1 - 2 * d) * (s.B + s.N) * call.Yp, dh)
     if dhn != NULL:
         add_states(s, reverse, of_h, Y, Yp, dhn + n * s.B * call.Y, call.Y, dh)
-    place_states(s, reverse, ONLY, who, direction.H, direction.Hp, dcn + n * s.B * call.H if dcn != NULL else NULL,
-                 call.H, <const real*>NULL, dc)
+    place_states(s, reverse, ONLY, who, direction.H, direction.Hp,
+                 <const real*>call.dcn + n * s.B * call.H if call.dcn != NULL else NULL, call.H, <const real*>NULL, dc)
 
 
 cdef void sum_above(const Backward* call, Py_ssize_t l, int me, int count, const real* dabove,
                     Py_ssize_t ld_above) noexcept nogil:
     """With residuals: d loss / d outputs of layer l before their dropout, from those of the layer above, which had them
     added to its own, and by its inputs; of the last layer from the caller. This member's share of the steps."""
-    cdef const Steps* s = call.s
-    cdef bint per_row = call.record.per_row
     cdef const real* mask = <const real*>call.record.masks
     if l == call.L - 1:
-        sum_gradients(s, me, count, call.O, call.packed, <const real*>call.dy, call.dy_row, call.dy_step,
+        sum_gradients(call.s, me, count, call.O, call.packed, <const real*>call.dy, call.dy_row, call.dy_step,
                       <const real*>NULL, False, False, <real*>call.dsums)
     else:
-        mask = mask + l * (s.B if per_row else s.N) * call.O if mask != NULL else NULL
-        sum_gradients(s, me, count, call.O, True, dabove, ld_above, 0, mask, per_row, True, <real*>call.dsums)
+        mask = mask + l * (call.s.B if call.record.per_row else call.s.N) * call.O if mask != NULL else NULL
+        sum_gradients(call.s, me, count, call.O, True, dabove, ld_above, 0, mask, call.record.per_row, True,
+                      <real*>call.dsums)

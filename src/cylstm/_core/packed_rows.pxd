@@ -1,7 +1,5 @@
 """Copies between the caller's order of rows and the packed one."""
 
-from libc.stdint cimport uint8_t
-
 from cylstm._core.direction cimport Direction, Inputs, Outputs
 from cylstm._core.kernels cimport Kernels, real
 from cylstm._core.ragged cimport Steps, alive, is_cut
@@ -51,17 +49,6 @@ cdef void set_aside(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t 
                     real* copy) noexcept nogil
 cdef void add_masked(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t H, Py_ssize_t width,
                      const real* copy, const real* mask, real* sums, real* rows) noexcept nogil
-cdef void zone_out(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t H, Py_ssize_t width,
-                   double share, const uint8_t* new, const real* before, const real* anew, const real* fresh,
-                   real* after) noexcept nogil
-cdef void pass_by(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t H, Py_ssize_t width,
-                  const uint8_t* new, real* rows, real* before, real* anew) noexcept nogil
-cdef void come_back(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t width, real* past,
-                    real* rows) noexcept nogil
-cdef void clip_rows(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t width, double most,
-                    real* rows) noexcept nogil
-cdef void clear_clipped(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t width, double most,
-                        const real* rows, real* d) noexcept nogil
 cdef const void* carry(const Kernels* k, const Steps* s, Py_ssize_t t, bint reverse, bint cut, int form,
                        const Member* who, Py_ssize_t first, Py_ssize_t last, Py_ssize_t K, Py_ssize_t width,
                        const real* rows, const real* mask, const real* anew, char* carried,

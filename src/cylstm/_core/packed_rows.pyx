@@ -5,7 +5,6 @@ what `resets` cut off.
 Every function is called by all members of a team at once and does its member's part.
 """
 
-from libc.stdint cimport uint8_t
 from libc.string cimport memcpy, memset
 
 from cylstm._core.direction cimport CONCAT, MEAN, PRODUCT, SUM, Direction, Inputs, Outputs
@@ -306,112 +305,6 @@ cdef void add_masked(const Steps* s, Py_ssize_t t, bint reverse, const Member* w
             continue
         for j in range(who.first, min(who.last, H)):
             rows[b * width + j] = copy[b * width + j] + kept[j] * rows[b * width + j]
-
-
-cdef inline void mix(Py_ssize_t n, double share, const uint8_t* new, const real* other, bint other_is_new,
-                     real* row) noexcept nogil:
-    """Of two rows one is new and one is old: row = the new one where `new` says so or, for NULL, the mean of both, with
-    this share of the old one. Loops as short as these become vectors."""
-    cdef Py_ssize_t j
-    cdef real stays = <real>share, goes = <real>(1 - share), a, b
-    if new == NULL:
-        a, b = (stays, goes) if other_is_new else (goes, stays)
-        for j in range(n):
-            row[j] = a * row[j] + b * other[j]
-    elif other_is_new:
-        for j in range(n):
-            a, b = other[j], row[j]
-            row[j] = a if new[j] else b
-    else:
-        for j in range(n):
-            a, b = row[j], other[j]
-            row[j] = a if new[j] else b
-
-
-cdef void zone_out(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t H, Py_ssize_t width,
-                   double share, const uint8_t* new, const real* before, const real* anew, const real* fresh,
-                   real* after) noexcept nogil:
-    """after = what step t has made, `fresh`, where `new` (N, H) says so, and elsewhere what it began with; for NULL,
-    the mean of both, with this share of the latter. after may be fresh, or else before. 0 in the padding."""
-    cdef Py_ssize_t b, j, at, n = min(who.last, H) - who.first
-    cdef const uint8_t* taken = NULL
-    cdef const real* old
-    cdef real zero = 0
-    for b in range(who.first_row, last_alive(s, who, t)):
-        at = b * width + who.first
-        old = before + at
-        if is_cut(s, t + 1 if reverse else t, b):
-            old = anew + who.first if anew != NULL else NULL
-        if new != NULL:
-            taken = new + (offset(s, t) + b) * H + who.first
-        if fresh != after:
-            if old == NULL:
-                memset(after + at, 0, n * sizeof(real))
-            elif old != after + at:
-                memcpy(after + at, old, n * sizeof(real))
-            mix(n, share, taken, fresh + at, True, after + at)
-        elif old != NULL:
-            mix(n, share, taken, old, False, after + at)
-        else:
-            for j in range(n):
-                if taken == NULL:
-                    after[at + j] *= <real>(1 - share)
-                else:
-                    after[at + j] = after[at + j] if taken[j] else zero
-        memset(after + at + n, 0, (who.last - who.first - n) * sizeof(real))
-
-
-cdef void pass_by(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t H, Py_ssize_t width,
-                  const uint8_t* new, real* rows, real* before, real* anew) noexcept nogil:
-    """The reverse of zone_out(): gradients by what was kept go from `rows` to those `before` the step or, where that
-    does not reach it, to those of what began `anew`, or nowhere for NULL."""
-    cdef Py_ssize_t b, j, at, n = min(who.last, H) - who.first
-    cdef const uint8_t* taken
-    cdef real* past
-    cdef real* row
-    cdef real zero = 0, d
-    for b in range(who.first_row, last_alive(s, who, t)):
-        at = b * width + who.first
-        taken, row = new + (offset(s, t) + b) * H + who.first, rows + at
-        past = anew if is_cut(s, t + 1 if reverse else t, b) else before
-        if past != NULL:
-            past += at
-            for j in range(n):
-                d = row[j]
-                past[j] += zero if taken[j] else d
-        for j in range(n):
-            d = row[j]
-            row[j] = d if taken[j] else zero
-
-
-cdef void come_back(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t width, real* past,
-                    real* rows) noexcept nogil:
-    """rows += what was set aside, which is 0 then."""
-    cdef Py_ssize_t b, j
-    for b in range(who.first_row, last_alive(s, who, t)):
-        for j in range(b * width + who.first, b * width + who.last):
-            rows[j] += past[j]
-            past[j] = 0
-
-
-cdef void clip_rows(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t width, double most,
-                    real* rows) noexcept nogil:
-    """-most <= rows <= most, this member's units of its rows alive at step t; what is no number stays so."""
-    cdef Py_ssize_t b, j
-    cdef real high = <real>most, low = -high
-    for b in range(who.first_row, last_alive(s, who, t)):
-        for j in range(b * width + who.first, b * width + who.last):
-            rows[j] = high if rows[j] > high else low if rows[j] < low else rows[j]
-
-
-cdef void clear_clipped(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t width, double most,
-                        const real* rows, real* d) noexcept nogil:
-    """d = 0 where clip_rows() has cut: where rows reach its bounds."""
-    cdef Py_ssize_t b, j
-    cdef real high = <real>most, zero = 0
-    for b in range(who.first_row, last_alive(s, who, t)):
-        for j in range(b * width + who.first, b * width + who.last):
-            d[j] = d[j] if -high < rows[j] < high else zero
 
 
 cdef const void* carry(const Kernels* k, const Steps* s, Py_ssize_t t, bint reverse, bint cut, int form,

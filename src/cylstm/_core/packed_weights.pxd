@@ -1,6 +1,6 @@
 """The weights of a network packed for one instruction set, in the forms that calls have asked for so far."""
 
-from cylstm._core.kernels cimport BLAS, PANELS, Kernels, is_bounded
+from cylstm._core.kernels cimport BLAS, PANELS, TILES, Kernels, has_form, is_bounded
 from cylstm._core.direction cimport Direction, Factor
 
 # The forms of a call's products.
@@ -21,6 +21,33 @@ cdef inline Choice plain_forms() noexcept nogil:
 cdef inline bint any_bounded(Choice choice) noexcept nogil:
     return (is_bounded(choice.inputs) or is_bounded(choice.steps) or is_bounded(choice.rows)
             or is_bounded(choice.gradients))
+
+# Where products of tiles are faster than those of panels, measured with 1.. 48 rows and H = 32..1500: a tile has 16
+# rows and 32 k, and takes at least the time of about 8 rows in panels. Tiles of R take 6 bytes a weight, panels 4: the
+# less of R the caches hold, the more rows it takes until that does not count.
+cdef enum:
+    TILED_BATCH = 8             # rows of a batch, and with more than so many weights in R:
+    WEIGHTS_12 = 200000
+    WEIGHTS_20 = 350000
+    WEIGHTS_24 = 4000000
+    TILED_INPUTS = 17          # I, or H
+    TILED_ROWS = 32            # of all steps together
+
+cdef inline Choice choose(const Kernels* k, bint doubles, Py_ssize_t H, Py_ssize_t Y, Py_ssize_t B,
+                          Py_ssize_t N) noexcept nogil:
+    """By the batch and the layer alone, never by the number of steps in a forward product: step() and a call on the
+    whole sequence compute the same bits. No tiles behind a projection (Y < H), whose h has no bounds."""
+    cdef Choice choice = plain_forms()
+    cdef Py_ssize_t R = 4 * H * H
+    if doubles or not has_form(k, TILES, <const float*>NULL) or H < TILED_INPUTS or Y < H:
+        return choice
+    if B >= TILED_BATCH:
+        choice.inputs = TILES
+    if B >= (TILED_BATCH if R <= WEIGHTS_12 else 12 if R <= WEIGHTS_20 else 20 if R <= WEIGHTS_24 else 24):
+        choice.steps = TILES
+    if N >= TILED_ROWS:
+        choice.rows = choice.gradients = TILES
+    return choice
 
 # What was packed from the parameters as they were at one version. A call borrows it and keeps the weights it began
 # with: with others of it still borrowed, an update packs into new memory.
@@ -65,6 +92,3 @@ cdef class Weights:
     cdef int _pack_projection(self, Packed packed, const Direction* direction, Py_ssize_t slot,
                               bint backward) except -1
     cdef int _pack(self, Packed packed, const Direction* direction, Py_ssize_t n, int operand, int form) except -1
-
-cdef Choice choose(const Kernels* k, bint doubles, Py_ssize_t H, Py_ssize_t Y, Py_ssize_t B,
-                   Py_ssize_t N) noexcept nogil

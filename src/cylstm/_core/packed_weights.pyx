@@ -4,7 +4,7 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.string cimport memcpy, memset
 
 from cylstm._core.kernels cimport (
-    FORMS, PANELS, TILES, Kernels, active, has_form, is_bounded, is_cut, largest, pack_columns, pack_gates, pack_right,
+    FORMS, PANELS, Kernels, active, is_bounded, is_cut, largest, pack_columns, pack_gates, pack_right,
     real, right_bytes, tiles_hold,
 )
 from cylstm._core.memory cimport fitting
@@ -17,17 +17,6 @@ from cylstm.activations import are_bounded
 from cylstm.cell import MERGES, PARAMETERS, hidden_sizes, offsets
 from cylstm.locks import Lock
 from cylstm._core.memory import aligned_empty
-
-# Where products of tiles are faster than those of panels, measured with 1.. 48 rows and H = 32..1500: a tile has 16
-# rows and 32 k, and takes at least the time of about 8 rows in panels. Tiles of R take 6 bytes a weight, panels 4: the
-# less of R the caches hold, the more rows it takes until that does not count.
-cdef enum:
-    TILED_BATCH = 8             # rows of a batch, and with more than so many weights in R:
-    WEIGHTS_12 = 200000
-    WEIGHTS_20 = 350000
-    WEIGHTS_24 = 4000000
-    TILED_INPUTS = 17          # I, or H
-    TILED_ROWS = 32            # of all steps together
 
 # What is packed of a direction.
 cdef enum Operand:
@@ -48,23 +37,6 @@ cdef char too_much           # whose address stands for weights that tiles do no
 # Packing is copying: a thread more pays from about so many weights on, counted as multiply-adds (team.pyx).
 cdef enum:
     PACKING_COST = 20
-
-
-cdef Choice choose(const Kernels* k, bint doubles, Py_ssize_t H, Py_ssize_t Y, Py_ssize_t B,
-                   Py_ssize_t N) noexcept nogil:
-    """By the batch and the layer alone, never by the number of steps in a forward product: step() and a call on the
-    whole sequence compute the same bits. No tiles behind a projection (Y < H), whose h has no bounds."""
-    cdef Choice choice = plain_forms()
-    cdef Py_ssize_t R = 4 * H * H
-    if doubles or not has_form(k, TILES, <const float*>NULL) or H < TILED_INPUTS or Y < H:
-        return choice
-    if B >= TILED_BATCH:
-        choice.inputs = TILES
-    if B >= (TILED_BATCH if R <= WEIGHTS_12 else 12 if R <= WEIGHTS_20 else 20 if R <= WEIGHTS_24 else 24):
-        choice.steps = TILES
-    if N >= TILED_ROWS:
-        choice.rows = choice.gradients = TILES
-    return choice
 
 
 cdef extern from * nogil:

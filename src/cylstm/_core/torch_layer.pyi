@@ -1,7 +1,8 @@
 import numpy as np
 from typing_extensions import disjoint_base
 
-from cylstm._core.layer import Layer, Tape
+from cylstm._core.layer import Layer
+from cylstm._core.tape import Tape
 
 def packed_lengths(sizes: np.ndarray, N: int) -> np.ndarray | None: ...
 

@@ -15,7 +15,8 @@ import numpy
 
 from cylstm._core.interrupt cimport Interrupt, begin, finish
 from cylstm._core.kernels cimport UNPACKED, Kernels, pack_gates, real
-from cylstm._core.layer cimport Layer, Tape
+from cylstm._core.layer cimport Layer
+from cylstm._core.tape cimport Tape
 from cylstm._core.network cimport Backward, Forward, run_network_backward, run_network_forward, team_size
 from cylstm._core.direction cimport OUTPUTS, Direction
 from cylstm._core.ragged cimport Plan, Steps
