@@ -1,6 +1,7 @@
 """A layer of whatever variant, held against the oracle: outputs, final state and every gradient."""
 
 import numpy as np
+from gradcheck import check_gradients
 
 from cylstm import State, oracle
 
@@ -77,6 +78,43 @@ def agrees(layer, close, rng, B, T, *, ids=False, given=True, **options):
         found["dx"] = got.x, dx
     for name, (values, expected) in found.items():
         close(values, expected, f"{name}, {what}")
+
+
+def gradients_are_differences(layer, x, rng, *, given=True, **options):
+    """AssertionError unless backward gives the differences of the layer's own outputs, past the oracle. x (B, T, I);
+    options as in agrees(). Where something is dropped, each call drops the same."""
+    begun, start, dfinal = layer.rng.bit_generator.state, *(random_state(layer, len(x), rng) for _ in range(2))
+    dy = rng.standard_normal((*x.shape[:2], layer.output_size))
+
+    def forward():
+        layer.rng.bit_generator.state = begun
+        return layer.forward(x, start if given else None, **options)
+
+    def loss():
+        y, final, _ = forward()
+        return (dy * y).sum() + sum((d * part).sum() for d, part in zip(dfinal, final, strict=True))
+
+    got = layer.backward(forward()[2], dy, dfinal)
+    arrays, found = {name: layer.parameters[name] for name in layer.parameters}, dict(got.parameters)
+    if given:
+        arrays, found = arrays | {"h0": start.h, "c0": start.c}, found | {"h0": got.state.h, "c0": got.state.c}
+    check_gradients(loss, arrays | {"x": x}, found | {"x": got.x})
+
+
+def steps_and_generates(model, ids):
+    """AssertionError unless steps of a model of tokens, ids (B, T), give what it gives of all of them."""
+    outputs, final = model(ids)
+    state = model.initial_state(len(ids))
+    for t in range(ids.shape[1]):
+        y, state = model.step(ids[:, t], state, out=state)
+        np.testing.assert_allclose(y, outputs[:, t], rtol=2e-5, atol=1e-6)
+    assert same(state, final)
+    assert len(list(model.generate(ids[0], 12, seed=1))) == 12
+
+
+def same(got, expected):
+    """Whether all of these arrays are equal."""
+    return all(np.array_equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
 def layer_norm_written_out(x, parameters, carried, eps):

@@ -6,7 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
-from against_oracle import agrees
+from against_oracle import agrees, same
 from gradcheck import check_gradients
 
 from cylstm import LSTM, Model, num_threads, set_num_threads
@@ -33,10 +33,6 @@ def made(sizes, L, D, dtype, drops, rng):
     for values in layer.parameters.values():
         values[...] += 0.3 * rng.standard_normal(values.shape)
     return layer
-
-
-def same(got, expected):
-    return all(np.array_equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
 @pytest.mark.parametrize("ids", [False, True])

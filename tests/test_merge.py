@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from against_oracle import agrees, random_state
+from against_oracle import agrees, gradients_are_differences, random_state, steps_and_generates
 from gradcheck import check_gradients
 
 from cylstm import LSTM, Dense, Model, set_num_threads
@@ -50,24 +50,12 @@ def test_one_merged_layer_agrees_with_the_oracle(isa, dtype, close, merge):
 
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_by_differences(case):
-    """The compiled layer itself, in float64, past the oracle."""
     rng = np.random.default_rng(20303)
     layer = made((4, 5), 3 if CASES[case][1] else 2, case, "float64", rng)
     x, lengths = rng.standard_normal((3, 6, 4)), np.array([6, 2, 4])
     resets = np.zeros((3, 6), bool)
     resets[[0, 0, 2], [2, 5, 1]] = True
-    state, d_state = random_state(layer, 3, rng), random_state(layer, 3, rng)
-    dy = rng.standard_normal((3, 6, layer.output_size))
-
-    def loss():
-        y, (h, c) = layer(x, state, lengths=lengths, resets=resets)
-        return (dy * y).sum() + (d_state.h * h).sum() + (d_state.c * c).sum()
-
-    _, _, tape = layer.forward(x, state, lengths=lengths, resets=resets)
-    dx, (dh0, dc0), gradients = layer.backward(tape, dy, d_state)
-    weights = {name: layer.parameters[name] for name in layer.parameters}
-    found = {"x": dx, "h0": dh0, "c0": dc0, **gradients}
-    check_gradients(loss, {"x": x, "h0": state.h, "c0": state.c, **weights}, found)
+    gradients_are_differences(layer, x, rng, lengths=lengths, resets=resets)
 
 
 def side_by_side(layer, n, I):
@@ -214,14 +202,7 @@ def test_models_train_are_kept_and_go_on(case, output, tmp_path):
 def test_a_residual_model_steps_and_generates():
     rng = np.random.default_rng(20310)
     model = Model(9, 14, 9, num_layers=3, residual=True, seed=5)
-    ids = rng.integers(0, 9, (3, 8))
-    outputs, final = model(ids)
-    state = model.initial_state(3)
-    for t in range(8):
-        y, state = model.step(ids[:, t], state, out=state)
-        np.testing.assert_allclose(y, outputs[:, t], rtol=2e-5, atol=1e-6)
-    assert np.array_equal(state.h, final.h) and np.array_equal(state.c, final.c)
-    assert len(list(model.generate(ids[0], 12, seed=1))) == 12
+    steps_and_generates(model, rng.integers(0, 9, (3, 8)))
 
 
 # --- arguments --------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from against_oracle import agrees, random_state
+from against_oracle import agrees, gradients_are_differences, steps_and_generates
 from gradcheck import check_gradients
 
 from cylstm import LSTM, Model, State, oracle, set_num_threads
@@ -45,23 +45,12 @@ def test_agrees_with_the_oracle(isa, dtype, close, ids, variant):
 
 
 def test_gradients_by_differences():
-    """The compiled layer itself, in float64, past the oracle."""
     rng = np.random.default_rng(20282)
     layer = made((4, 6, 3), 2, 2, "float64", rng)
     x, lengths = rng.standard_normal((3, 6, 4)), np.array([6, 2, 4])
     resets = np.zeros((3, 6), bool)
     resets[[0, 0, 2], [2, 5, 1]] = True
-    state, d_state, dy = random_state(layer, 3, rng), random_state(layer, 3, rng), rng.standard_normal((3, 6, 6))
-
-    def loss():
-        y, (h, c) = layer(x, state, lengths=lengths, resets=resets)
-        return (dy * y).sum() + (d_state.h * h).sum() + (d_state.c * c).sum()
-
-    _, _, tape = layer.forward(x, state, lengths=lengths, resets=resets)
-    dx, (dh0, dc0), gradients = layer.backward(tape, dy, d_state)
-    weights = {name: layer.parameters[name] for name in layer.parameters}
-    found = {"x": dx, "h0": dh0, "c0": dc0, **gradients}
-    check_gradients(loss, {"x": x, "h0": state.h, "c0": state.c, **weights}, found)
+    gradients_are_differences(layer, x, rng, lengths=lengths, resets=resets)
 
 
 DROPS = dict(recurrent_dropout=0.3, weight_drop=0.2, input_dropout=0.25)
@@ -261,15 +250,9 @@ def test_a_stream_goes_on_from_its_checkpoint(tmp_path):
 def test_a_model_steps_and_generates():
     rng = np.random.default_rng(20289)
     model = Model(9, 14, 9, num_layers=2, proj_size=6, seed=5)
-    ids = rng.integers(0, 9, (3, 8))
-    outputs, final = model(ids)
     state = model.initial_state(3)
     assert state.h.shape == (2, 3, 6) and state.c.shape == (2, 3, 14)
-    for t in range(8):
-        y, state = model.step(ids[:, t], state, out=state)
-        np.testing.assert_allclose(y, outputs[:, t], rtol=2e-5, atol=1e-6)
-    assert np.array_equal(state.h, final.h) and np.array_equal(state.c, final.c)
-    assert len(list(model.generate(ids[0], 12, seed=1))) == 12
+    steps_and_generates(model, rng.integers(0, 9, (3, 8)))
 
 
 def test_layers_are_copied_with_their_projection():

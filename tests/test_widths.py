@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from against_oracle import agrees, random_state
+from against_oracle import agrees, gradients_are_differences, random_state
 from gradcheck import check_gradients
 from keras_by_hand import archive, arrays, by_layers, dense, lstm, sequential
 
@@ -47,18 +47,7 @@ def test_gradients_by_differences():
     rng = np.random.default_rng(20322)
     layer = made(4, (5, 2, 3), "float64", rng, bidirectional=True)
     x, lengths = rng.standard_normal((3, 5, 4)), np.array([5, 2, 4])
-    state, d_state = random_state(layer, 3, rng), random_state(layer, 3, rng)
-    dy = rng.standard_normal((3, 5, layer.output_size))
-
-    def loss():
-        y, (h, c) = layer(x, state, lengths=lengths)
-        return (dy * y).sum() + (d_state.h * h).sum() + (d_state.c * c).sum()
-
-    _, _, tape = layer.forward(x, state, lengths=lengths)
-    dx, (dh0, dc0), gradients = layer.backward(tape, dy, d_state)
-    weights = {name: layer.parameters[name] for name in layer.parameters}
-    check_gradients(loss, {"x": x, "h0": state.h, "c0": state.c, **weights},
-                    {"x": dx, "h0": dh0, "c0": dc0, **gradients})  # fmt: skip
+    gradients_are_differences(layer, x, rng, lengths=lengths)
 
 
 def test_layers_one_by_one_give_the_bits_of_the_stack(isa, dtype):

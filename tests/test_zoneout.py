@@ -6,8 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
-from against_oracle import agrees, exact, oracle_options, random_state
-from gradcheck import check_gradients
+from against_oracle import agrees, exact, gradients_are_differences, oracle_options, random_state, same
 
 from cylstm import LSTM, Model, exchange, oracle, set_num_threads
 from cylstm.oracle import sigmoid
@@ -33,10 +32,6 @@ def made(sizes, L, D, dtype, rng, **options):
     for values in layer.parameters.values():
         values[...] += 0.4 * rng.standard_normal(values.shape)
     return layer
-
-
-def same(got, expected):
-    return all(np.array_equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
 @pytest.mark.parametrize("zoneout", ZONEOUTS)
@@ -91,24 +86,11 @@ def test_one_layer_by_hand():
 
 
 def test_gradients_by_differences():
-    """The compiled layer itself, in float64, past the oracle: the same masks for the same place in the generator."""
     rng = np.random.default_rng(20304)
     layer = made((3, 5), 2, 2, "float64", rng, zoneout=(0.4, 0.3), proj_size=3, first_state=True, peepholes=True,
                  recurrent_dropout=0.25)  # fmt: skip
     x, lengths, resets = rng.standard_normal((3, 6, 3)), np.array([6, 2, 4]), rng.random((3, 6)) < 0.25
-    dy, dstate = rng.standard_normal((3, 6, 6)), random_state(layer, 3, rng)
-
-    def forward():
-        layer.rng = np.random.default_rng(7)
-        return layer.forward(x, lengths=lengths, resets=resets)
-
-    def loss():
-        y, (h, c), _ = forward()
-        return (dy * y).sum() + (dstate.h * h).sum() + (dstate.c * c).sum()
-
-    dx, _, gradients = layer.backward(forward()[2], dy, dstate)
-    weights = {name: layer.parameters[name] for name in layer.parameters}
-    check_gradients(loss, {"x": x, **weights}, {"x": dx, **gradients})
+    gradients_are_differences(layer, x, rng, given=False, lengths=lengths, resets=resets)
 
 
 @pytest.mark.parametrize("cell", CELLS)
