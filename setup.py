@@ -50,9 +50,11 @@ else:
     vendored.mkdir(exist_ok=True)
     for pattern in ("*.so*", "*.dll", "*.lib"):
         for library in Path(openblas.get_lib_dir()).glob(pattern):
-            shutil.copyfile(library, vendored / library.name)
+            # Under another name at first: a process that runs the package now has the file of before.
+            copy = shutil.copyfile(library, vendored / f"{library.name}.new")
             if sys.platform == "linux" and shutil.which("strip"):  # names that nothing is linked by: 0.9 MB
-                subprocess.run(["strip", "--strip-unneeded", vendored / library.name], check=True)
+                subprocess.run(["strip", "--strip-unneeded", copy], check=True)
+            os.replace(copy, vendored / library.name)
     for file in metadata.files("scipy-openblas32"):
         if file.name == "LICENSE.txt":
             shutil.copyfile(file.locate(), vendored / file.name)
@@ -143,6 +145,8 @@ CORE = (
     "ctc_beam",
 )
 MODULES = (*(f"_core.{name}" for name in CORE), "calls", "torch._call")
+SHARED = "cylstm._core.cython_shared"  # what Cython would write into each of them: memory views, above all
+shared = f"src/{SHARED.replace('.', '/')}.c"  # which cythonize() writes
 
 
 class BuildLibraries(build_clib):
@@ -160,8 +164,13 @@ setup(
     options={"build_ext": {"parallel": os.cpu_count(), "force": REBUILD}, "build_clib": {"force": REBUILD}},
     libraries=[dispatch, pool, *(kernel_library(isa) for isa in ISA_FLAGS)],
     ext_modules=cythonize(
-        [extension("_core.blas", **blas), *(extension(n) for n in MODULES)],
+        [
+            Extension(SHARED, [shared], extra_compile_args=flags, extra_link_args=link_flags),
+            extension("_core.blas", **blas),
+            *(extension(n) for n in MODULES),
+        ],
         include_path=["src"],
+        shared_utility_qualified_name=SHARED,
         force=REBUILD,
         nthreads=0 if sys.platform == "win32" else os.cpu_count(),
         compiler_directives={
