@@ -76,6 +76,15 @@ INLINE VECTOR NAME(clamp)(VECTOR x, REAL low, REAL high)
 #endif
 }
 
+/* Where a row's last panel is not padding. */
+INLINE INTEGERS NAME(real_lanes)(ptrdiff_t H)
+{
+    INTEGERS inside;
+    const ptrdiff_t count = (H - 1) % LANES + 1;
+    for (ptrdiff_t lane = 0; lane < LANES; lane++) inside[lane] = lane < count ? -1 : 0;
+    return inside;
+}
+
 /* The first n < LANES reals at p, `fill` behind them; nothing past p[n-1] is read or written. */
 INLINE VECTOR NAME(load_part)(const REAL *p, ptrdiff_t n, REAL fill)
 {

@@ -62,11 +62,12 @@ INLINE void NAME(units)(const int n, const int flags, const cylstm_step *step, p
         }
         if (flags & CYLSTM_ACTIVATED) {
             NAME(store)(gates + i * 4 * apart + 3 * LANES, x[4 * i + 3]);
-            NAME(store)(h + i * apart, x[4 * i + 3] * NAME(activated)(step->activations + 2, cell[i]));
-        }
+            if (!(flags & CYLSTM_NORMED)) NAME(store)(h + i * apart, x[4 * i + 3] * NAME(activated)(step->activations + 2, cell[i]));
+        } else if (flags & CYLSTM_NORMED) /* h is of what norm.h makes of c */
+            NAME(store)(gates + i * 4 * apart + 3 * LANES, (REAL)1 / x[4 * i + 3]);
         cell[i] = NAME(clamp)(cell[i] + cell[i], -TANH_LIMIT, TANH_LIMIT);
     }
-    if (flags & CYLSTM_ACTIVATED) return;
+    if (flags & (CYLSTM_ACTIVATED | CYLSTM_NORMED)) return;
     NAME(exp_parts)(n, cell, scale, p);
     ABREAST {
         const VECTOR numerator = NAME(tanh_numerator)(scale[i], p[i]), denominator = numerator + (REAL)2;

@@ -8,15 +8,6 @@
 #define NORM_C 3
 #define NORM_MOMENTS 4
 
-/* Where a row's last panel is not padding. */
-INLINE INTEGERS NAME(real_lanes)(ptrdiff_t H)
-{
-    INTEGERS inside;
-    const ptrdiff_t count = (H - 1) % LANES + 1;
-    for (ptrdiff_t lane = 0; lane < LANES; lane++) inside[lane] = lane < count ? -1 : 0;
-    return inside;
-}
-
 INLINE REAL NAME(lane_sum)(VECTOR v)
 {
     REAL sum = 0;
@@ -24,10 +15,10 @@ INLINE REAL NAME(lane_sum)(VECTOR v)
     return sum;
 }
 
-/* v, the nth of a row's vectors, without what is padding: in the last `gates` ones. */
-INLINE VECTOR NAME(without_padding)(VECTOR v, ptrdiff_t n, ptrdiff_t vectors, ptrdiff_t gates, INTEGERS inside)
+/* v, at place `at` of a row that ends at `end`, without what is padding: in its last panel, `width` long. */
+INLINE VECTOR NAME(without_padding)(VECTOR v, ptrdiff_t at, ptrdiff_t end, ptrdiff_t width, INTEGERS inside)
 {
-    return n < vectors - gates ? v : NAME(select)(inside, v, NAME(splat)(0));
+    return at < end - width ? v : NAME(select)(inside, v, NAME(splat)(0));
 }
 
 /* The mean and 1 / deviation of a row of `gates` * H numbers, z having zeros in its padding. */
@@ -82,7 +73,6 @@ static void NAME(norm_forward)(const cylstm_step *step, const cylstm_norm *norm)
     const REAL *gain = norm->c, *shift = gain + Hp;
     NAME(norm_gates)(B, H, norm->eps, norm->h_gain, NULL, norm->h, norm->moments, NORM_H, step->gates);
     for (ptrdiff_t j0 = 0; j0 < Hp; j0 += group) NAME(activations_of_variant)(step, j0, Hp - j0 < group ? Hp : j0 + group, Hp);
-    /* The activations have made h of c as it was; it is made anew of the normalised c. */
     for (ptrdiff_t b = 0; b < B; b++) {
         REAL *moments = (REAL *)norm->moments + b * NORM_MOMENTS, *c = (REAL *)step->c + b * Hp;
         NAME(moments)(H, 1, inside, norm->eps, c, moments + NORM_MEAN, moments + NORM_C);
@@ -97,12 +87,11 @@ static void NAME(norm_forward)(const cylstm_step *step, const cylstm_norm *norm)
     }
 }
 
-/* n (count vectors) becomes (d - mean(d) - n mean(d n)) / deviation, d = gain dz; sums += dz n. */
-static void NAME(norm_part_backward)(ptrdiff_t H, const REAL *gain, REAL inverse, const REAL *dz, REAL *z, REAL *sums)
+/* z, a row's n, becomes (d - mean(d) - n mean(d n)) / deviation, d = gain dz; sums += dz n. */
+static void NAME(norm_part_backward)(ptrdiff_t H, INTEGERS inside, const REAL *gain, REAL inverse, const REAL *dz, REAL *z, REAL *sums)
 {
     const ptrdiff_t vectors = (H + LANES - 1) / LANES * 4;
     const REAL count = (REAL)(4 * H);
-    const INTEGERS inside = NAME(real_lanes)(H);
     VECTOR sum = {0}, product = {0};
     for (ptrdiff_t j = 0; j < vectors * LANES; j += LANES) {
         const VECTOR n = NAME(load)(z + j), d = NAME(load)(dz + j), by_n = NAME(load)(gain + j) * d;
@@ -119,15 +108,14 @@ static void NAME(norm_part_backward)(ptrdiff_t H, const REAL *gain, REAL inverse
 }
 
 /* dz_o, into the gates, and the gradient by f c_prev + i g, into dc, of one row. */
-static void NAME(norm_cell_backward)(const cylstm_step *step, const cylstm_norm *norm, ptrdiff_t b, INTEGERS inside)
+static void NAME(norm_cell_backward)(const cylstm_step *step, const cylstm_norm *norm, ptrdiff_t b, INTEGERS inside, const VECTOR *bounds)
 {
     const ptrdiff_t H = step->H, Hp = (H + LANES - 1) / LANES * LANES;
     const REAL *gain = norm->c, *shift = gain + Hp, *moments = (const REAL *)norm->moments + b * NORM_MOMENTS;
     const REAL mean = moments[NORM_MEAN], inverse = moments[NORM_C], bound = (REAL)step->clip;
     REAL *by_c = (REAL *)norm->row + b * 2 * Hp, *normed = by_c + Hp, *gain_sums = (REAL *)norm->sums + b * norm->sums_row + 8 * Hp;
     REAL *gates = (REAL *)step->gates + 4 * b * Hp, *dc = (REAL *)step->dc + b * Hp;
-    VECTOR bounds[4], sum = {0}, product = {0};
-    NAME(bounds_of_gates)(step, bounds);
+    VECTOR sum = {0}, product = {0};
     for (ptrdiff_t unit = 0; unit < Hp; unit += LANES) {
         REAL *gate = gates + 4 * unit;
         const VECTOR i = NAME(load)(gate), f = NAME(load)(gate + LANES), g = NAME(load)(gate + 2 * LANES);
@@ -161,12 +149,14 @@ static void NAME(norm_backward)(const cylstm_step *step, const cylstm_norm *norm
 {
     const ptrdiff_t B = step->B, H = step->H, Hp = (H + LANES - 1) / LANES * LANES;
     const INTEGERS inside = NAME(real_lanes)(H);
-    for (ptrdiff_t b = 0; b < B; b++) NAME(norm_cell_backward)(step, norm, b, inside);
+    VECTOR bounds[4];
+    NAME(bounds_of_gates)(step, bounds);
+    for (ptrdiff_t b = 0; b < B; b++) NAME(norm_cell_backward)(step, norm, b, inside, bounds);
     NAME(gradients_of_variant)(step);
     for (ptrdiff_t b = 0; b < B; b++) {
         const REAL *dz = (const REAL *)step->gates + 4 * b * Hp, *moments = (const REAL *)norm->moments + b * NORM_MOMENTS;
         REAL *sums = (REAL *)norm->sums + b * norm->sums_row;
-        NAME(norm_part_backward)(H, norm->x_gain, moments[NORM_X], dz, (REAL *)norm->x + 4 * b * Hp, sums);
-        NAME(norm_part_backward)(H, norm->h_gain, moments[NORM_H], dz, (REAL *)norm->h + 4 * b * Hp, sums + 4 * Hp);
+        NAME(norm_part_backward)(H, inside, norm->x_gain, moments[NORM_X], dz, (REAL *)norm->x + 4 * b * Hp, sums);
+        NAME(norm_part_backward)(H, inside, norm->h_gain, moments[NORM_H], dz, (REAL *)norm->h + 4 * b * Hp, sums + 4 * Hp);
     }
 }

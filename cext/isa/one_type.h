@@ -23,6 +23,7 @@ typedef REAL NAME(real);
 
 #include "../cell/lstm.h"
 #include "../cell/norm.h"
+#include "../cell/zone.h"
 
 #include "../loss.h"
 
@@ -68,3 +69,4 @@ typedef REAL NAME(real);
 #undef NORM_MEAN
 #undef NORM_C
 #undef NORM_MOMENTS
+#undef ZONE_BLOCK

@@ -10,7 +10,9 @@ from libc.string cimport memset
 from cylstm._core.forward cimport project
 from cylstm._core.direction cimport SMALL_WEIGHTS, Direction, Scratch, norm_of, step_beats, step_of
 from cylstm._core.interrupt cimport goes_on
-from cylstm._core.kernels cimport Kernels, Norm, Step, cell_backward, lanes_of, norm_backward, product, real
+from cylstm._core.kernels cimport (
+    Kernels, Norm, Step, cell_backward, lanes_of, norm_backward, product, real, zone_row_backward,
+)
 from cylstm._core.ragged cimport Steps, is_cut, offset, slot
 from cylstm._core.packed_rows cimport (
     add_cut, add_masked, carry, clear_cut, copy_cut, copy_uncut, has_cut, set_aside,
@@ -72,12 +74,12 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Direction* direct
         step.B, step.c_prev, step.c, step.gates = rows, c_prev, <void*>(c + target * Hp), dgates
         step.dh, step.dc = dh + target * Yp, dc + row * Hp
         if direction.zone_h > 0:
-            pass_by(s, t, reverse, of_h, direction.Y, Yp, direction.new_h, dh + (target - row) * Yp,
+            pass_by(k, s, t, reverse, of_h, direction.Y, Yp, direction.new_h, dh + (target - row) * Yp,
                     dh + (source - row) * Yp, <real*>scratch.cut_h)
         if direction.proj_clip > 0:  # where zoneout has kept another h, there is no gradient of this one
             clear_clipped(s, t, of_h, Yp, direction.proj_clip, h + (target - row) * Yp, dh + (target - row) * Yp)
         if direction.zone_c > 0:
-            pass_by(s, t, reverse, who, direction.H, Hp, direction.new_c, dc, <real*>scratch.zoned,
+            pass_by(k, s, t, reverse, who, direction.H, Hp, direction.new_c, dc, <real*>scratch.zoned,
                     <real*>scratch.zoned)
             step.c = <void*>(fresh + (offset(s, t) + row) * Hp)
         if direction.at_proj >= 0:
@@ -124,27 +126,17 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Direction* direct
                     <const real*>NULL, dx_t, direction.Ip)
 
 
-cdef void pass_by(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t H, Py_ssize_t width,
-                  const uint8_t* new, real* rows, real* before, real* anew) noexcept nogil:
+cdef void pass_by(const Kernels* k, const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t H,
+                  Py_ssize_t width, const uint8_t* new, real* rows, real* before, real* anew) noexcept nogil:
     """The reverse of zone_out(): gradients by what was kept go from `rows` to those `before` the step or, where that
     does not reach it, to those of what began `anew`, or nowhere for NULL."""
-    cdef Py_ssize_t b, j, at, n = min(who.last, H) - who.first
-    cdef const uint8_t* taken
+    cdef Py_ssize_t b, at
     cdef real* past
-    cdef real* row
-    cdef real zero = 0, d
     for b in range(who.first_row, last_alive(s, who, t)):
         at = b * width + who.first
-        taken, row = new + (offset(s, t) + b) * H + who.first, rows + at
         past = anew if is_cut(s, t + 1 if reverse else t, b) else before
-        if past != NULL:
-            past += at
-            for j in range(n):
-                d = row[j]
-                past[j] += zero if taken[j] else d
-        for j in range(n):
-            d = row[j]
-            row[j] = d if taken[j] else zero
+        zone_row_backward(k, min(who.last, H) - who.first, new + (offset(s, t) + b) * H + who.first, rows + at,
+                          past + at if past != NULL else NULL)
 
 
 cdef void come_back(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t width, real* past,

@@ -5,7 +5,7 @@ Every function is called by all members of a team at once and does its member's 
 """
 
 from libc.stdint cimport uint8_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from cylstm._core.direction cimport (
     Direction, Factor, Inputs, Outputs, Scratch, norm_of, step_beats, step_of,
@@ -13,6 +13,7 @@ from cylstm._core.direction cimport (
 from cylstm._core.interrupt cimport goes_on
 from cylstm._core.kernels cimport (
     Kernels, Norm, Step, cell_forward, gather, left_bytes, left_operand, norm_forward, norm_gates, product, real,
+    zone_row,
 )
 from cylstm._core.ragged cimport Steps, is_cut, offset, slot
 from cylstm._core.packed_rows cimport carry, copy_outputs, copy_uncut, has_cut, pack_inputs
@@ -118,10 +119,10 @@ cdef void step_with_more(const Kernels* k, const Steps* s, const Direction* dire
     if direction.proj_clip > 0:
         clip_rows(s, t, of_h, Yp, direction.proj_clip, h_after)
     if direction.zone_c > 0:
-        zone_out(s, t, reverse, who, direction.H, Hp, direction.zone_c, direction.new_c, c_before,
+        zone_out(k, s, t, reverse, who, direction.H, Hp, direction.zone_c, direction.new_c, c_before,
                  <const real*>direction.c0.packed, fresh, c_after)
     if direction.zone_h > 0:
-        zone_out(s, t, reverse, of_h, direction.Y, Yp, direction.zone_h, direction.new_h, h_before,
+        zone_out(k, s, t, reverse, of_h, direction.Y, Yp, direction.zone_h, direction.new_h, h_before,
                  <const real*>direction.h0.packed, h_after, h_after)
 
 
@@ -135,35 +136,14 @@ cdef void clip_rows(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t 
             rows[j] = high if rows[j] > high else low if rows[j] < low else rows[j]
 
 
-cdef inline void mix(Py_ssize_t n, double share, const uint8_t* new, const real* other, bint other_is_new,
-                     real* row) noexcept nogil:
-    """Of two rows one is new and one is old: row = the new one where `new` says so or, for NULL, the mean of both, with
-    this share of the old one. Loops as short as these become vectors."""
-    cdef Py_ssize_t j
-    cdef real stays = <real>share, goes = <real>(1 - share), a, b
-    if new == NULL:
-        a, b = (stays, goes) if other_is_new else (goes, stays)
-        for j in range(n):
-            row[j] = a * row[j] + b * other[j]
-    elif other_is_new:
-        for j in range(n):
-            a, b = other[j], row[j]
-            row[j] = a if new[j] else b
-    else:
-        for j in range(n):
-            a, b = row[j], other[j]
-            row[j] = a if new[j] else b
-
-
-cdef void zone_out(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t H, Py_ssize_t width,
-                   double share, const uint8_t* new, const real* before, const real* anew, const real* fresh,
-                   real* after) noexcept nogil:
-    """after = what step t has made, `fresh`, where `new` (N, H) says so, and elsewhere what it began with; for NULL,
-    the mean of both, with this share of the latter. after may be fresh, or else before. 0 in the padding."""
-    cdef Py_ssize_t b, j, at, n = min(who.last, H) - who.first
+cdef void zone_out(const Kernels* k, const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t H,
+                   Py_ssize_t width, double share, const uint8_t* new, const real* before, const real* anew,
+                   const real* fresh, real* after) noexcept nogil:
+    """after = what step t has made, `fresh`, where `new` (N, H) says so, and elsewhere what it began with, zeros for
+    NULL; where `new` is NULL, the mean of both, with this share of the latter. after may be fresh or before."""
+    cdef Py_ssize_t b, at, n = min(who.last, H) - who.first
     cdef const uint8_t* taken = NULL
     cdef const real* old
-    cdef real zero = 0
     for b in range(who.first_row, last_alive(s, who, t)):
         at = b * width + who.first
         old = before + at
@@ -171,21 +151,7 @@ cdef void zone_out(const Steps* s, Py_ssize_t t, bint reverse, const Member* who
             old = anew + who.first if anew != NULL else NULL
         if new != NULL:
             taken = new + (offset(s, t) + b) * H + who.first
-        if fresh != after:
-            if old == NULL:
-                memset(after + at, 0, n * sizeof(real))
-            elif old != after + at:
-                memcpy(after + at, old, n * sizeof(real))
-            mix(n, share, taken, fresh + at, True, after + at)
-        elif old != NULL:
-            mix(n, share, taken, old, False, after + at)
-        else:
-            for j in range(n):
-                if taken == NULL:
-                    after[at + j] *= <real>(1 - share)
-                else:
-                    after[at + j] = after[at + j] if taken[j] else zero
-        memset(after + at + n, 0, (who.last - who.first - n) * sizeof(real))
+        zone_row(k, n, share, taken, old, fresh + at, after + at)
 
 
 cdef void project(const Kernels* k, const Factor* factor, const Member* who, Py_ssize_t first, Py_ssize_t last,

@@ -2,7 +2,7 @@
 as cext/kernels.def declares them.
 """
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint8_t
 
 ctypedef fused real:
     float
