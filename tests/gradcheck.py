@@ -23,9 +23,9 @@ def numerical_gradient(f, x, step=STEP):
     return gradient
 
 
-def gradient_error(f, x, gradient):
+def gradient_error(f, x, gradient, step=STEP):
     """The largest difference from the numerical gradient, relative to its largest element."""
-    numerical = numerical_gradient(f, x)
+    numerical = numerical_gradient(f, x, step)
     assert gradient.shape == x.shape
     return float(np.abs(gradient - numerical).max() / np.abs(numerical).max())
 

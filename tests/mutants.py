@@ -61,9 +61,12 @@ TILED += [f"{THREADS[0]}[ISA-float32-{case}]" for case in ("rows all", "units al
 TILED += [
     f"{OPS}::test_losses_and_their_gradients[ISA-float32-{loss}-300-70-2203-True]" for loss in ("mse", "smoothed")
 ]
-CORE = ([*SMALL, VARIANTS, LAYER, "tests/test_ragged.py"], [MODULE, *LARGE, *THREADS, "tests/test_zoneout.py"])
+NEWER = [f"tests/test_{name}.py" for name in ("layer_norm", "merge", "widths", "zoneout", "proj_clip", "projection")]
+CORE = ([*SMALL, VARIANTS, LAYER, "tests/test_ragged.py"], [MODULE, *LARGE, *THREADS, *NEWER])
 TESTS = {
     "cext/cell/lstm.h": ([*SMALL, VARIANTS], [KERNELS, LAYER, MODULE, *LARGE, *CELLS]),
+    "cext/cell/norm.h": (["tests/test_layer_norm.py"], []),
+    "cext/cell/zone.h": (["tests/test_zoneout.py"], []),
     "cext/product/panels.h": ([*SMALL, ROUNDING, OPS], [KERNELS, LAYER, MODULE, *LARGE, *THREADS]),
     "cext/product/unpacked.h": ([MODULE, KERNELS], [*SMALL, *THREADS]),
     "cext/product/pack_weights.h": ([KERNELS, *SMALL, VARIANTS], [OPS, LAYER, MODULE, *LARGE]),

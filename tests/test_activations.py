@@ -46,7 +46,7 @@ def made(I, H, L, D, dtype, cell, seed):
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_oracles_gradients_are_differences(name):
-    """Differences across a corner or a step are none: of several draws, one is far from all of them."""
+    """By small differences: those across a corner or a step are none."""
     errors = []
     for seed in range(4):
         rng = np.random.default_rng(seed)
@@ -61,8 +61,8 @@ def test_the_oracles_gradients_are_differences(name):
         _, _, tape = oracle.forward(x, params, (h0, c0), **oracle_options(layer))
         dx, (dh0, dc0), dparams = oracle.backward(tape, dy, (dh, dc))
         pairs = [(params[key], dparams[key]) for key in dparams]
-        errors.append(max(gradient_error(loss, *pair) for pair in [*pairs, (x, dx), (h0, dh0), (c0, dc0)]))
-    assert min(errors) < 5e-6, errors
+        errors.append(max(gradient_error(loss, *pair, 1e-5) for pair in [*pairs, (x, dx), (h0, dh0), (c0, dc0)]))
+    assert max(errors) < 5e-6, errors
 
 
 @pytest.mark.parametrize("name", CASES)

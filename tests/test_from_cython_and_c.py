@@ -82,6 +82,7 @@ BETWEEN = {
     "merged": dict(hidden_size=11, num_layers=2, bidirectional=True, merge="product"),
     "residual": dict(hidden_size=9, num_layers=3, residual=True),
     "widths": dict(hidden_size=(5, 17, 3), bidirectional=True),
+    "norms": dict(hidden_size=(5, 17, 3), bidirectional=True, layer_norm="torchscript"),
 }
 
 
@@ -115,9 +116,9 @@ def test_what_is_not_wanted_is_left_out(streams, rng, zoneout):
     assert np.array_equal(streams.outputs(Call(layer, 6, 5), x, 21), expected)
 
 
-@pytest.mark.parametrize("zoneout", [(0.0, 0.0), (0.4, 0.3)])
-def test_a_stream_gives_the_bits_of_a_sequence(streams, rng, zoneout):
-    layer, x = LSTM(3, 21, 2, zoneout=zoneout, dtype="float64", seed=1), rng.standard_normal((30, 4, 3))
+@pytest.mark.parametrize("options", [{}, dict(zoneout=(0.4, 0.3)), dict(layer_norm="ba", zoneout=(0.4, 0.3))])
+def test_a_stream_gives_the_bits_of_a_sequence(streams, rng, options):
+    layer, x = LSTM(3, 21, 2, dtype="float64", seed=1, **options), rng.standard_normal((30, 4, 3))
     h, c = rng.standard_normal((2, 2, 4, 21))
     expected, final = layer(x.swapaxes(0, 1), (h, c))
     y = streams.stream(Call(layer, 4, 1), x, h, c)

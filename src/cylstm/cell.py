@@ -1,7 +1,7 @@
 """The cell, described once: which parameters a layer has, and its variants.
 
 Layouts, offsets, initial weights, files and PyTorch's names all come from PARAMETERS: a variant that brings a parameter
-adds a row here, a bit in cext/kernels.h, and its equations in cell_oracle.py and cext/cell/lstm.h.
+adds a row here, and its equations in cell_oracle.py; where the kernels have to know of it, a bit in cext/kernels.h.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cylstm._core.memory import LARGEST
 from cylstm.activations import PLAIN, as_cell
-from cylstm.checks import describe, one_of, positive_int, real_in
+from cylstm.checks import describe, flag, one_of, positive_int, real_in
 from cylstm.init import forget_gate, gain_and_shift, ones, orthogonal_gates, uniform, zeros
 
 __all__ = [
-    "MERGES", "PARAMETERS", "VARIANTS", "CellType", "hidden_sizes", "initialise", "layout", "offsets", "one_or_each",
-    "parameters_of",
+    "MERGES", "PARAMETERS", "VARIANTS", "CellType", "check_stack", "hidden_sizes", "initialise", "layout", "offsets",
+    "one_or_each", "parameters_of",
 ]  # fmt: skip
 
 SUFFIXES = "", "_reverse"  # of the names of a layer's directions
@@ -30,17 +31,18 @@ MERGES = "concat", "sum", "mean", "product"  # as in _core/direction.pxd
 # LayerNormLSTMCell (custom_lstms).
 LAYER_NORMS = {"ba": False, "torchscript": True}
 EPS = 1e-5  # beside a variance, where nothing else is said
+LEAST_EPS = 1e-12
 
 
 def as_layer_norm(argument: str, given):
     """A name of LAYER_NORMS, a pair of it and eps where that is not EPS, or None. Raises TypeError or ValueError."""
     if given is None:
         return None
-    name, *eps = (given,) if isinstance(given, str) else given if isinstance(given, (tuple, list)) else (None,)
-    if name not in LAYER_NORMS or len(eps) > 1:
+    parts = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, (tuple, list)) else ()
+    if len(parts) not in (1, 2) or not isinstance(parts[0], str) or parts[0] not in LAYER_NORMS:
         raise ValueError(f"{argument}: expected one of {', '.join(map(repr, LAYER_NORMS))}, a pair of it and eps, or "
                          f"None, got {describe(given)}")  # fmt: skip
-    eps = real_in(f"{argument}[1]", eps[0] if eps else EPS, 1e-12, 1.0)
+    name, eps = str(parts[0]), real_in(f"{argument}[1]", parts[1] if len(parts) == 2 else EPS, LEAST_EPS, 1.0)
     return name if eps == EPS else (name, eps)
 
 
@@ -86,12 +88,12 @@ class CellType:
         numbers["proj_size"] = positive_int("proj_size", proj_size, 0)
         if proj_clip is not None and not numbers["proj_size"]:
             raise ValueError(f"proj_clip: expected None without proj_size, got {proj_clip:g}")
-        one_of("merge", merge, MERGES)
+        merge = str(one_of("merge", merge, MERGES))
         activations, layer_norm = as_cell("activations", activations), as_layer_norm("layer_norm", layer_norm)
         if layer_norm is not None and switches["peepholes"]:
             raise ValueError(f"layer_norm: expected None for a cell with peepholes, got {layer_norm!r}")
         numbers.update(activations=activations, layer_norm=layer_norm, merge=merge)
-        return cls(**{name: bool(value) for name, value in switches.items()}, **numbers)
+        return cls(**{name: flag(name, value) for name, value in switches.items()}, **numbers)
 
     @property
     def all_activations(self) -> tuple:
@@ -152,6 +154,18 @@ def hidden_sizes(hidden_size, L) -> tuple[int, ...]:
         told = f"for each of {L} layers" if L > 1 else "for each layer"
         raise ValueError(f"hidden_size: expected one, or one {told}, got {len(hidden_size)}")
     return tuple(positive_int(f"hidden_size[{n}]", one) for n, one in enumerate(hidden_size))
+
+
+def check_stack(cell: CellType, sizes, D) -> None:
+    """ValueError for what cannot lie between layers of these widths, or be made of so many directions."""
+    if cell.reverse and D == 2:
+        raise ValueError("reverse: expected False for a bidirectional layer, which has such a direction, got True")
+    if cell.merge != "concat" and D == 1:
+        raise ValueError(f"merge: expected 'concat' without bidirectional=True, got {cell.merge!r}")
+    if cell.residual and len(sizes) == 1:
+        raise ValueError("residual: expected False with one layer, which has none below it, got True")
+    if cell.residual and not cell.proj_size and len(set(sizes)) > 1:
+        raise ValueError(f"residual: expected False for layers of different widths, {sizes}, got True")
 
 
 def one_or_each(sizes):
@@ -216,7 +230,10 @@ def parameters_of(I, H, L, D, cell: CellType) -> Iterator[Parameter]:
 
 
 def layout(I, H, L, D, cell: CellType) -> dict[str, tuple[int, ...]]:
-    """Names and shapes."""
+    """Names and shapes. Raises ValueError for more columns than a product can have."""
+    widest = max(hidden_sizes(H, L))
+    if max(I, 4 * (widest + 16)) > LARGEST:
+        raise ValueError(f"input_size, hidden_size: expected less than {LARGEST}, got {I}, {widest}")
     return {parameter.name: parameter.shape for parameter in parameters_of(I, H, L, D, cell)}
 
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from cylstm._core import layer, memory
-from cylstm.cell import CellType, hidden_sizes, initialise, layout, one_or_each, parameters_of
-from cylstm.checks import as_float_array, as_generator, describe, positive_int, real_in
+from cylstm._core import layer
+from cylstm.cell import CellType, check_stack, hidden_sizes, initialise, layout, one_or_each, parameters_of
+from cylstm.checks import as_float_array, as_generator, describe, flag, positive_int, real_in
 from cylstm.drops import OfDrops
 from cylstm.init import LATER
 from cylstm.parameters import Parameters
@@ -83,8 +83,9 @@ class LSTM(layer.Layer):
         With a projection, h stays within -proj_clip..proj_clip (TensorFlow's LSTMCell). Where it is cut, no gradient
         flows.
     layer_norm : "ba" or "torchscript", or a pair of it and eps, optional
-        Rows normalised to mean 0 and variance 1, eps (1e-5) being added to the variance: W x and R h, each with a gain
-        of its own (norm_ih, norm_hh (4H,)), and c, with gain and shift (norm_c (2, H)), so that h = o tanh(LN(c)).
+        Rows normalised to mean 0 and variance 1, eps (1e-5, of 1e-12..1) being added to the variance: W x and R h, each
+        with a gain of its own (norm_ih, norm_hh (4H,)), and c, with gain and shift (norm_c (2, H)), so that h = o
+        tanh(LN(c)).
         "ba": the next step gets c itself (Ba, Kiros & Hinton 2016); "torchscript": it gets LN(c), as in PyTorch's
         LayerNormLSTMCell, whose two shifts of W x and R h are one bias here. Not with peepholes.
     merge : "concat", "sum", "mean" or "product"
@@ -112,39 +113,27 @@ class LSTM(layer.Layer):
                  reverse=False, proj_size=0, proj_clip=None, layer_norm=None, forget_bias=1.0, dtype="float32",
                  seed=None, parameters=None, dropout_per="step", input_dropout=0.0, recurrent_dropout=0.0,
                  weight_drop=0.0, zoneout=(0.0, 0.0), merge="concat", residual=False):  # fmt: skip
-        I = positive_int("input_size", input_size)
-        self.hidden_sizes = sizes = hidden_sizes(hidden_size, num_layers)
-        L, H = len(sizes), max(sizes)
-        self.bidirectional = bool(bidirectional)
-        dtype = self.check_dtype(dtype)
-        self.cell = cell = CellType.checked(dtype, bias=bias, peepholes=peepholes, coupled=coupled, cell_clip=cell_clip,
-                                            activations=activations, gate_clip=gate_clip, first_state=first_state,
-                                            reverse=reverse, proj_size=proj_size, proj_clip=proj_clip,
-                                            layer_norm=layer_norm, merge=merge, residual=residual)  # fmt: skip
-        if cell.reverse and self.bidirectional:
-            raise ValueError("reverse: expected False for a bidirectional layer, which has such a direction, got True")
-        if cell.merge != "concat" and not self.bidirectional:
-            raise ValueError(f"merge: expected 'concat' without bidirectional=True, got {cell.merge!r}")
-        if cell.residual and L == 1:
-            raise ValueError("residual: expected False with one layer, which has none below it, got True")
-        if cell.residual and not cell.proj_size and min(sizes) < H:
-            raise ValueError(f"residual: expected False for layers of different widths, {sizes}, got True")
+        I, sizes = positive_int("input_size", input_size), hidden_sizes(hidden_size, num_layers)
+        L, D, dtype = len(sizes), 1 + flag("bidirectional", bidirectional), self.check_dtype(dtype)
+        cell = CellType.checked(dtype, bias=bias, peepholes=peepholes, coupled=coupled, cell_clip=cell_clip,
+                                activations=activations, gate_clip=gate_clip, first_state=first_state, reverse=reverse,
+                                proj_size=proj_size, proj_clip=proj_clip, layer_norm=layer_norm, merge=merge,
+                                residual=residual)  # fmt: skip
+        check_stack(cell, sizes, D)
         largest = float(np.finfo(dtype).max)
-        self.forget_bias = real_in("forget_bias", forget_bias, -largest, largest)
+        forget_bias = real_in("forget_bias", forget_bias, -largest, largest)
         rng = as_generator("seed", 0 if seed is LATER else seed)
-        if max(I, 4 * (H + 16)) > memory.LARGEST:
-            raise ValueError(f"input_size, hidden_size: expected less than {memory.LARGEST}, got {I}, {H}")
-        D = 2 if self.bidirectional else 1
         shapes = layout(I, sizes, L, D, cell)
         parameters = Parameters(shapes, dtype) if parameters is None else parameters
         if parameters.in_order != tuple(shapes.items()) or parameters.dtype != dtype:
             raise ValueError(f"parameters: expected {shapes} in {dtype}, got {parameters!r}")
         parameters.watch()
         super().__init__(I, sizes, L, D, cell, dropout, dtype, parameters, rng)
+        self.cell, self.hidden_sizes, self.bidirectional, self.forget_bias = cell, sizes, D == 2, forget_bias
         self.dropout_per, self.input_dropout = dropout_per, input_dropout
         self.recurrent_dropout, self.weight_drop, self.zoneout = recurrent_dropout, weight_drop, zoneout
         if seed is not LATER:
-            initialise(parameters, I, sizes, L, D, cell, self.forget_bias, rng)
+            initialise(parameters, I, sizes, L, D, cell, forget_bias, rng)
 
     dropout_per = OfDrops("Whether `dropout` draws for each step, or once for each row: 'step' or 'sequence'.")
     input_dropout = OfDrops("Share of x that `forward` sets to 0, at all steps of a row alike.")

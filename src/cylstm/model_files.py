@@ -61,6 +61,8 @@ def from_header(cls, path, header, shapes):
             config["dropout"] = 0.0
         if config["num_layers"] > sum(math.prod(shape) for shape in shapes.values()):
             raise ValueError(f"{config['num_layers']} layers, but fewer numbers")
+        if isinstance(config["hidden_size"], list) and len(config["hidden_size"]) != config["num_layers"]:
+            raise ValueError(f"{config['num_layers']} layers, but widths of {len(config['hidden_size'])}")
         heads = as_heads(config["output_size"], **{name: config[key] for name, key in ONE_HEAD if key in config})
         layout = layout_of(config["input_size"], config["hidden_size"], heads, **sizes)
         total = (sum(math.prod(shape) for shape in layout.values()),)

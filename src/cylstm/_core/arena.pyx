@@ -125,7 +125,8 @@ cdef class Work:
         cdef Py_ssize_t start = (call.record.c if of_c else call.record.h) - <const char*>&memory[0]
         kept = self.memory[start:].view(f"f{self.item}")
         found = numpy.zeros((call.L * D, call.s.B, call.s.T, call.H if of_c else call.Y), kept.dtype)
-        behind = numpy.concatenate([numpy.arange(alive(call.s, n)) + slot(call.s, n) for n in range(call.s.T)])
+        if D == 2 or call.reverse:
+            behind = numpy.concatenate([numpy.arange(alive(call.s, n)) + slot(call.s, n) for n in range(call.s.T)])
         for n in range(call.L * D):
             direction = &call.directions[n]
             width, padded = direction.Y, direction.Yp

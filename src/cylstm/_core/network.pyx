@@ -98,15 +98,15 @@ cdef bint best_by_rows(const Steps* s, const Direction* directions, Py_ssize_t c
 cdef int team_size(const Steps* s, const Direction* directions, Py_ssize_t count, Py_ssize_t D, Py_ssize_t lanes,
                    bint has_ids, int most) noexcept nogil:
     """How many threads a call is worth, by its multiply-adds: `most`, or fewer."""
-    cdef double work = 0, between
+    cdef double work = 0, recurrent = 0
     cdef bint by_rows = best_by_rows(s, directions, count, has_ids)
-    cdef Py_ssize_t n, narrowest = directions[0].Hp
+    cdef Py_ssize_t n, pieces = 0
     for n in range(count):
-        if directions[n].Hp < narrowest:
-            narrowest = directions[n].Hp
-        work += 4.0 * directions[n].H * ((0 if has_ids and n < D else directions[n].I) + directions[n].Y) * s.N
-    between = work if by_rows else 4.0 * directions[0].H * directions[0].Y * s.N / s.T
-    return min(most, threads_for(work, between, s.B // ROWS_EACH if by_rows else narrowest // lanes))
+        pieces = max(pieces, directions[n].Hp // lanes)
+        recurrent += 4.0 * directions[n].H * directions[n].Y
+        work += 4.0 * directions[n].H * (0 if has_ids and n < D else directions[n].I)
+    work, recurrent = (work + recurrent) * s.N, recurrent * s.N / s.T / count  # in all, and between two meetings
+    return min(most, threads_for(work, work if by_rows else recurrent, s.B // ROWS_EACH if by_rows else pieces))
 
 
 cdef Member member(int me, int count, Team* team, Interrupt* interrupt, const Steps* s, const Direction* directions,

@@ -36,7 +36,7 @@ cdef class Tape:
         if masks.ndim == 1:  # layer by layer, of different widths
             rows = self.plan.steps.B if self.per_row else self.plan.steps.N
             cell, D = self.layer.cell, self.layer.num_directions
-            widths = [cell.output_size(H, D) for H in self.layer.hidden_sizes[:-1]]
+            widths = [cell.output_size(H, D) for H in self.layer.hidden_sizes[:self.layer.num_layers - 1]]
             parts = numpy.split(masks, numpy.cumsum([rows * O for O in widths]))
             masks = [part.reshape(rows, O) for part, O in zip(parts, widths)]
         return [mask[:, None] if self.per_row else self.plan.unpack(mask) for mask in masks]
