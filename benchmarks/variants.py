@@ -22,6 +22,7 @@ VARIANTS = {
     "first_state": dict(first_state=True),
     "weight_drop": dict(weight_drop=0.5),
     "recurrent_dropout": dict(recurrent_dropout=0.3),
+    "update_dropout": dict(update_dropout=0.3),
     "layer_norm ba": dict(layer_norm="ba"),
     "layer_norm torchscript": dict(layer_norm="torchscript"),
     "zoneout": dict(zoneout=(0.5, 0.05)),
@@ -81,6 +82,7 @@ def torch_loop(layer, x, dy, tape=None):
         if layer.weight_drop:
             R = R * mask("weight_masks", layer.weight_drop, n, R.shape)
         kept = mask("recurrent_masks", layer.recurrent_dropout, n, h.shape) if layer.recurrent_dropout else None
+        update = mask("update_masks", layer.update_dropout, n, c.shape) if layer.update_dropout else None
         by_x, by_h, by_c = (values.get(f"{name}_l{n}") for name in ("norm_ih", "norm_hh", "norm_c"))
         from_inputs, outputs = inputs @ W.T + b if by_x is None else norm(inputs @ W.T, by_x) + b, []
         new_c, new_h = (zoned(m, n, from_inputs.shape[:2]) for m in (0, 1))
@@ -92,7 +94,8 @@ def torch_loop(layer, x, dy, tape=None):
                 i, f = i + P[0] * c, f + P[1] * c
             i = f_gates(cut(i))
             f = 1 - i if cell.coupled else f_gates(cut(f))
-            c = f * c + i * f_g(cut(g))
+            g = f_g(cut(g))
+            c = f * c + i * (g if update is None else g * update)
             if cell.cell_clip is not None:
                 c = c.clamp(-cell.cell_clip, cell.cell_clip)
             if P is not None:

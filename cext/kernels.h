@@ -117,6 +117,7 @@ enum {
     CYLSTM_ACTIVATED = 8, /* other functions than sigmoid for the gates and tanh for g and c: `activations` */
     CYLSTM_SQUEEZED = 16, /* what the gates are of within -gate_clip..gate_clip; with CYLSTM_ACTIVATED */
     CYLSTM_NORMED = 32,   /* layer norms, by norm_forward and norm_backward; not with CYLSTM_PEEPHOLES */
+    CYLSTM_DROPPED = 64,  /* c = f c_prev + i (mask g): `update_mask` (Semeniuta, Severyn & Barth 2016) */
 };
 
 /* One step of one direction of one layer, for cell_forward and cell_backward. Arrays hold numbers of the table's type, and
@@ -131,6 +132,7 @@ typedef struct {
     const void *peepholes; /* (3, Hp): of i, f, o; zeros in the padding */
     double clip, gate_clip;
     const cylstm_activation *activations; /* of i, f and o, of g, of c; each rises all the way */
+    const void *update_mask; /* (B, Hp), 0 in the padding */
     const void *h_prev;    /* (B, Yp), tiles where R is; forward only */
     const void *c_prev;    /* (B, Hp) */
     void *gates;           /* (B, 4*Hp) */

@@ -18,7 +18,7 @@ def oracle_options(layer, **more):
 def masks_of(tape):
     """What was dropped, as the oracle takes it."""
     masks = dict(dropout_masks=tape.masks, input_mask=tape.input_mask, recurrent_masks=tape.recurrent_masks,
-                 weight_masks=tape.weight_masks)  # fmt: skip
+                 weight_masks=tape.weight_masks, update_masks=tape.update_masks)  # fmt: skip
     if tape.zoneout_masks is not None:
         masks["zoneout_masks"] = [1.0 if new is None else new for new in tape.zoneout_masks]
     return {name: values for name, values in masks.items() if values is not None}

@@ -15,11 +15,21 @@ from cylstm.drops import DROPS as ARGUMENTS
 DROPS = {
     "weights": dict(weight_drop=0.4),
     "states": dict(recurrent_dropout=0.3),
+    "updates": dict(update_dropout=0.3),
     "inputs": dict(input_dropout=0.25),
     "per sequence": dict(dropout=0.35, dropout_per="sequence"),
-    "all": dict(weight_drop=0.2, recurrent_dropout=0.4, input_dropout=0.3, dropout=0.5, dropout_per="sequence"),
+    "all": dict(
+        weight_drop=0.2,
+        recurrent_dropout=0.4,
+        input_dropout=0.3,
+        dropout=0.5,
+        dropout_per="sequence",
+        update_dropout=0.15,
+    ),
     "zoneout": dict(zoneout=(0.4, 0.25)),
-    "all, zoneout": dict(weight_drop=0.2, recurrent_dropout=0.4, dropout=0.5, peepholes=True, zoneout=(0.3, 0.2)),
+    "all, zoneout": dict(
+        weight_drop=0.2, recurrent_dropout=0.4, dropout=0.5, peepholes=True, zoneout=(0.3, 0.2), update_dropout=0.25
+    ),
     "all, per step": dict(weight_drop=0.2, recurrent_dropout=0.4, input_dropout=0.3, dropout=0.5, peepholes=True),
 }
 SIZES = [(1, 1, 3, 5), (7, 1, 8, 33), (2, 6, 2, 16), (9, 3, 5, 17), (12, 17, 20, 64), (5, 40, 11, 7), (20, 33, 70, 50)]
@@ -101,7 +111,7 @@ def test_only_forward_drops_and_the_weights_stay(isa, dtype, rng):
     assert np.array_equal(dropping.step(x[:, 0], None)[0], wanted[:, 0])
     dropping.backward(tape, y)
     assert np.array_equal(dropping(x)[0], wanted) and np.array_equal(dropping.parameters.flat, before)
-    for name in ("weight_drop", "recurrent_dropout", "input_dropout", "dropout"):
+    for name in ("weight_drop", "recurrent_dropout", "update_dropout", "input_dropout", "dropout"):
         setattr(dropping, name, 0)
     assert np.array_equal(dropping.forward(x)[0], wanted)
 
@@ -137,9 +147,10 @@ def test_every_tape_has_masks_of_its_own(dtype, drops, rng):
 def test_masks_are_of_the_shares_and_scaled(rng):
     layer = made((60, 70), 3, 2, "float64", DROPS["all"], 1)
     _, _, tape = layer.forward(rng.standard_normal((50, 4, 60)), lengths=rng.integers(1, 5, 50))
-    shapes = {"weights": (6, 280, 70), "recurrent": (6, 50, 70), "input": (50, 60)}
-    found = {"weights": tape.weight_masks, "recurrent": tape.recurrent_masks, "input": tape.input_mask}
-    for (name, mask), p in zip(found.items(), (0.2, 0.4, 0.3), strict=True):
+    shapes = {"weights": (6, 280, 70), "recurrent": (6, 50, 70), "input": (50, 60), "updates": (6, 50, 70)}
+    found = {"weights": tape.weight_masks, "recurrent": tape.recurrent_masks, "input": tape.input_mask,
+             "updates": tape.update_masks}  # fmt: skip
+    for (name, mask), p in zip(found.items(), (0.2, 0.4, 0.3, 0.15), strict=True):
         assert mask.shape == shapes[name] and set(np.unique(mask)) == {0, 1 / (1 - p)}
         assert abs(np.mean(mask == 0) - p) < 0.03
     assert [mask.shape for mask in tape.masks] == [(50, 1, 140)] * 2
@@ -147,19 +158,20 @@ def test_masks_are_of_the_shares_and_scaled(rng):
     for mask in (*found.values(), *tape.masks):
         assert not mask.flags.writeable  # backward reads it
     plain = LSTM(3, 4).forward(rng.standard_normal((2, 3)))[2]
-    assert plain.masks is plain.input_mask is plain.weight_masks is plain.recurrent_masks is None
+    assert plain.masks is plain.input_mask is plain.weight_masks is plain.recurrent_masks is plain.update_masks is None
 
 
 def test_masks_are_drawn_in_one_order_whatever_the_lengths(rng):
-    """inputs, outputs, weights, states: masks of rows are those of the caller's rows."""
+    """inputs, outputs, weights, states, updates: masks of rows are those of the caller's rows."""
     layer = made((3, 4), 2, 2, "float32", DROPS["all"], 1)
     draws = np.random.default_rng(11)
     wanted = [draws.random(shape, np.float32) >= p for shape, p in
-              (((5, 3), 0.3), ((1, 5, 8), 0.5), ((4, 16, 4), 0.2), ((4, 5, 4), 0.4))]  # fmt: skip
+              (((5, 3), 0.3), ((1, 5, 8), 0.5), ((4, 16, 4), 0.2), ((4, 5, 4), 0.4), ((4, 5, 4), 0.15))]  # fmt: skip
     for lengths in (None, [2, 6, 0, 4, 6]):
         layer.rng = np.random.default_rng(11)
         _, _, tape = layer.forward(rng.standard_normal((5, 6, 3)), lengths=lengths)
         found = tape.input_mask, np.stack(tape.masks)[:, :, 0], tape.weight_masks, tape.recurrent_masks
+        found = *found, tape.update_masks
         assert same([mask > 0 for mask in found], wanted)
     per_step = made((3, 4), 2, 2, "float32", dict(dropout=0.5), 1)
     per_step.rng = np.random.default_rng(11)
@@ -250,7 +262,7 @@ def test_rows_of_an_embedding_are_dropped_by_columns(rng):
 
 @pytest.mark.parametrize("make", [lambda **more: LSTM(3, 4, **more), lambda **more: Model(3, 4, 5, **more)])
 def test_what_means_nothing_is_refused(make):
-    for name in ("input_dropout", "recurrent_dropout", "weight_drop"):
+    for name in ("input_dropout", "recurrent_dropout", "update_dropout", "weight_drop"):
         for value in (1.0, -0.1, np.nan):
             with pytest.raises(ValueError, match=rf"^{name}: expected a number in \[0, 1\)"):
                 make(**{name: value})

@@ -70,6 +70,7 @@ def test_together_with_other_variants(isa, dtype, close, kind, reverse):
     rng = np.random.default_rng(4)
     layer = made(6, 19, 2, 1 if reverse else 2, dtype, kind, rng, reverse=reverse, **TOGETHER)
     layer.recurrent_dropout, layer.input_dropout, layer.weight_drop, layer.zoneout = 0.3, 0.2, 0.25, (0.3, 0.2)
+    layer.update_dropout = 0.3
     agrees(layer, close, rng, 5, 6, given=False, lengths=[6, 2, 0, 5, 6], resets=rng.random((5, 6)) < 0.3)
 
 
@@ -79,6 +80,7 @@ def test_in_layers_of_widths_of_their_own(isa, dtype, close, kind, merge):
     rng = np.random.default_rng(12)
     layer = made(3, (19, 8, 35), 3, 2, dtype, kind, rng, merge=merge, first_state=True)
     layer.recurrent_dropout, layer.dropout, layer.weight_drop, layer.zoneout = 0.3, 0.2, 0.25, (0.2, 0.4)
+    layer.update_dropout = 0.3
     agrees(layer, close, rng, 5, 4, given=False, lengths=[4, 2, 0, 3, 4], resets=rng.random((5, 4)) < 0.3)
 
 
@@ -122,7 +124,7 @@ def test_everything_at_once_gives_the_bits_of_one_thread(isa, dtype):
     """Members that share out rows are in layers of other widths, and in the same memory, at a time."""
     rng = np.random.default_rng(13)
     layer = made(4, (67, 19, 40), 3, 2, dtype, "torchscript", rng, first_state=True, gate_clip=2.0)
-    layer.recurrent_dropout, layer.zoneout = 0.3, (0.2, 0.4)
+    layer.recurrent_dropout, layer.update_dropout, layer.zoneout = 0.3, 0.25, (0.2, 0.4)
     x, dy = (rng.standard_normal((61, 12, width)).astype(dtype) for width in (4, layer.output_size))
     options, found = dict(lengths=rng.integers(0, 13, 61), resets=rng.random((61, 12)) < 0.2), []
     for threads in (1, 2, 5, 16):

@@ -23,7 +23,7 @@ VARIANT_MUTATIONS = {  # of a cell with peepholes and clip, of one that is coupl
         "z_i + variant.P[1] * c_prev, z_f + variant.P[0] * c_prev"),
     "forward, o sees the state before the step": ("z_o + variant.P[2] * c\n", "z_o + variant.P[2] * c_prev\n"),
     "a gradient through what was clipped": (
-        "            dc_t = dc_t * (np.abs(f[t] * c_prev + i[t] * g[t]) <= variant.clip)\n", "            pass\n"),
+        "dc_t = dc_t * (np.abs(f[t] * c_prev + i[t] * (kept * g[t])) <= variant.clip)\n", "pass\n"),
     "clipping tanh(c) in the place of c": ("c = np.clip(c, -", "c = np.clip(np.tanh(c), -"),
     "clipped above only": ("np.clip(c, -variant.clip, variant.clip)", "np.minimum(c, variant.clip)"),
     "coupled: i has no gradient from f": ("            di, df = di - df, 0 * df\n", "            df = 0 * df\n"),
@@ -42,7 +42,11 @@ VARIANT_MUTATIONS = {  # of a cell with peepholes and clip, of one that is coupl
 }  # fmt: skip
 BEGUN = "        h_prev, c_prev = before(keep[t], mask, h[t], c[t], variant)\n"
 DROPPED = BEGUN.replace("c[t]", "states[t]") + "        # h_t reaches"
-DROP_MUTATIONS = {  # of a cell whose inputs, states and weights are dropped
+DROP_MUTATIONS = {  # of a cell whose inputs, states, updates and weights are dropped
+    "di of g before it was masked": ("di = dc_t * (kept * g[t])\n", "di = dc_t * g[t]\n"),
+    "no mask on the way back to g": ("dg = kept * (dc_t * i[t])\n", "dg = dc_t * i[t]\n"),
+    "forward, no mask on g": ("c = f * c_prev + i * (kept * g)\n", "c = f * c_prev + i * g\n"),
+    "forward, what c has is dropped": ("c = f * c_prev + i * (kept * g)\n", "c = kept * (f * c_prev + i * g)\n"),
     "R trained on the state before it was masked": (DROPPED, DROPPED.replace("mask", "1.0")),
     "no mask on the way back to h": ("dh_prev, dc_prev = mask * (dz_h @ R)", "dh_prev, dc_prev = (dz_h @ R)"),
     "forward, no mask on h": (f"{BEGUN}        i[t]", f"{BEGUN}        i[t]".replace("mask", "1.0")),
@@ -66,8 +70,8 @@ ZONEOUT_MUTATIONS = {  # of a cell with zoneout, recurrent dropout and resets, a
     "forward, what is kept is dropped": (f"h_t = new_h[t] * h_t + (1 - new_h[t]) * {OLD_H}", "h_t = new_h[t] * h_t"),
     "forward, h by c's mask": ("h_t = new_h[t] * h_t", "h_t = new_c[t] * h_t"),
     "forward, the mask of another step": ("c_t = new_c[t] * c_t + ", "c_t = new_c[t - 1] * c_t + "),
-    "backward through the state that is kept": ("alive, keep, mask, c, (new_c, new_h) = run\n",
-                                                "alive, keep, mask, _, (new_c, new_h) = run\n    c = states\n"),
+    "backward through the state that is kept": ("alive, keep, mask, c, (new_c, new_h), kept = run\n",
+                                                "alive, keep, mask, _, (new_c, new_h), kept = run\n    c = states\n"),
     "no gradient of h past a step": ("mask * (dz_h @ R) + dh_old, ", "mask * (dz_h @ R), "),
     "that of h with the mask of dropout": ("mask * (dz_h @ R) + dh_old, ", "mask * (dz_h @ R + dh_old), "),
     "no gradient of c past a step": (", dc_prev + dc_old\n", ", dc_prev\n"),
@@ -160,7 +164,7 @@ def test_a_mistake_in_a_variant_fails_the_gradient_check(mistake):
 def drops():
     """Masks of one layer of H = 3 on B = 2 rows of I = 5, each with some zeros."""
     rng = np.random.default_rng(8)
-    shapes = dict(input_mask=(2, 5), recurrent_masks=(1, 2, 3), weight_masks=(1, 12, 3))
+    shapes = dict(input_mask=(2, 5), recurrent_masks=(1, 2, 3), update_masks=(1, 2, 3), weight_masks=(1, 12, 3))
     masks = {name: rng.permutation(np.arange(np.prod(shape)) % 3 > 0).reshape(shape) * 1.5
              for name, shape in shapes.items()}  # fmt: skip
     assert all(0 < (values == 0).sum() < values.size for values in masks.values())

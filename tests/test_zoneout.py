@@ -14,8 +14,10 @@ from cylstm.oracle import sigmoid
 ZONEOUTS = [(0.4, 0.3), (0.5, 0.0), (0.0, 0.35), (1.0, 0.2)]
 CELLS = {
     "plain": {},
-    "peepholes, clips, first state": dict(peepholes=True, cell_clip=0.6, gate_clip=2.0, first_state=True),
-    "activations": dict(activations=("hard_sigmoid", "softsign", "exponential"), coupled=True),
+    "peepholes, clips, first state": dict(
+        peepholes=True, cell_clip=0.6, gate_clip=2.0, first_state=True, update_dropout=0.2
+    ),
+    "activations": dict(activations=("hard_sigmoid", "softsign", "exponential"), coupled=True, update_dropout=0.4),
     "projection": dict(proj_size=3, first_state=True, recurrent_dropout=0.3, weight_drop=0.2),
     "reverse": dict(reverse=True, peepholes=True, first_state=True),
 }

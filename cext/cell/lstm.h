@@ -6,6 +6,12 @@ INLINE VECTOR NAME(squeezed)(const int flags, const cylstm_step *step, VECTOR a)
     return flags & CYLSTM_SQUEEZED ? NAME(clamp)(a, (REAL)-step->gate_clip, (REAL)step->gate_clip) : a;
 }
 
+/* What c gets of g, of the units at `at` of all rows: the mask times g. */
+INLINE VECTOR NAME(kept_of)(const int flags, const cylstm_step *step, VECTOR g, ptrdiff_t at)
+{
+    return flags & CYLSTM_DROPPED ? g * NAME(load)((const REAL *)step->update_mask + at) : g;
+}
+
 /* n vectors of hidden units, `apart` reals from each other, from their pre-activations on: gates, c and h. `unit` is the first
  * one's place in a row, `shift` reals from the next one's, 0 where they are the same units of several rows.
  * A division takes as long as twenty other operations, and a group of two sigmoids, or of one and a tanh, has one. */
@@ -42,7 +48,8 @@ INLINE void NAME(units)(const int n, const int flags, const cylstm_step *step, p
             g = g / (g + (REAL)2);
         }
         if (flags & CYLSTM_COUPLED) forget = (REAL)1 - in;
-        cell[i] = NAME(add_product)(in * g, forget, NAME(load)(c_prev + i * apart));
+        const VECTOR update = NAME(kept_of)(flags, step, g, c_prev - (const REAL *)step->c_prev + i * apart);
+        cell[i] = NAME(add_product)(in * update, forget, NAME(load)(c_prev + i * apart));
         if (flags & CYLSTM_CLIPPED) cell[i] = NAME(clamp)(cell[i], (REAL)-step->clip, (REAL)step->clip);
         NAME(store)(gates + i * 4 * apart, in);
         NAME(store)(gates + i * 4 * apart + LANES, forget);
@@ -178,21 +185,22 @@ INLINE void NAME(unit_gradients)(const int flags, const cylstm_step *step, ptrdi
     /* z_o = ... + p_o c */
     if (flags & CYLSTM_PEEPHOLES) d_c = NAME(add_product)(d_c, dz_o, NAME(load)(peephole + 2 * Hp + unit));
     /* c = f c_prev + i g; 0 where it was clipped, which its own value tells: computed again, it has the same bits */
+    const VECTOR update = NAME(kept_of)(flags, step, g, n);
     if (flags & CYLSTM_CLIPPED) {
-        const VECTOR free = NAME(add_product)(i * g, f, c_prev), clip = NAME(splat)((REAL)step->clip);
+        const VECTOR free = NAME(add_product)(i * update, f, c_prev), clip = NAME(splat)((REAL)step->clip);
         d_c = NAME(select)(free > clip, NAME(splat)(0), NAME(select)(free < -clip, NAME(splat)(0), d_c));
     }
     /* f = 1 - i */
-    const VECTOR d_i = flags & CYLSTM_COUPLED ? d_c * (g - c_prev) : d_c * g;
+    const VECTOR d_i = flags & CYLSTM_COUPLED ? d_c * (update - c_prev) : d_c * update, d_g = NAME(kept_of)(flags, step, d_c * i, n);
     VECTOR dz_f, dz_i, dz_g;
     if (flags & CYLSTM_ACTIVATED) {
         dz_f = d_c * c_prev * NAME(gate_slope)(flags, step, 0, f, bounds);
         dz_i = d_i * NAME(gate_slope)(flags, step, 0, i, bounds);
-        dz_g = d_c * i * NAME(gate_slope)(flags, step, 1, g, bounds);
+        dz_g = d_g * NAME(gate_slope)(flags, step, 1, g, bounds);
     } else {
         dz_f = d_c * c_prev * f * (one - f);
         dz_i = d_i * i * (one - i);
-        dz_g = d_c * i * NAME(subtract_product)(one, g, g);
+        dz_g = d_g * NAME(subtract_product)(one, g, g);
     }
     if (flags & CYLSTM_COUPLED) dz_f = NAME(splat)(0);
     VECTOR dc_prev = d_c * f;

@@ -120,7 +120,8 @@ static void NAME(norm_cell_backward)(const cylstm_step *step, const cylstm_norm 
         REAL *gate = gates + 4 * unit;
         const VECTOR i = NAME(load)(gate), f = NAME(load)(gate + LANES), g = NAME(load)(gate + 2 * LANES);
         const VECTOR o = NAME(load)(gate + 3 * LANES), dh = NAME(load)((const REAL *)step->dh + b * Hp + unit);
-        VECTOR c = NAME(add_product)(i * g, f, NAME(load)((const REAL *)step->c_prev + b * Hp + unit));
+        const VECTOR update = NAME(kept_of)(step->flags, step, g, b * Hp + unit);
+        VECTOR c = NAME(add_product)(i * update, f, NAME(load)((const REAL *)step->c_prev + b * Hp + unit));
         if (step->flags & CYLSTM_CLIPPED) c = NAME(clamp)(c, -bound, bound);
         const VECTOR n = NAME(without_padding)((c - mean) * inverse, unit, Hp, LANES, inside);
         const VECTOR y = NAME(cell_output)(step, NAME(add_product)(NAME(load)(shift + unit), NAME(load)(gain + unit), n));

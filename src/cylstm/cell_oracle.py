@@ -58,9 +58,9 @@ class Variant(NamedTuple):
 PLAIN = Variant()
 
 
-def gates(x, h_prev, c_prev, W, R, b, variant=PLAIN):
+def gates(x, h_prev, c_prev, W, R, b, variant=PLAIN, kept=1.0):
     """The gates of one step and its new cell state, each (B, H), and what the gates are of, z (B, 4H), from x (B, I),
-    h_prev and c_prev (B, H)."""
+    h_prev and c_prev (B, H). kept (B, H): the mask of g."""
     # z = W x + R h + b
     z = x @ W.T + h_prev @ R.T + b
     if variant.norm is not None:
@@ -79,8 +79,8 @@ def gates(x, h_prev, c_prev, W, R, b, variant=PLAIN):
     if variant.coupled:
         # f = 1 - i (Greff et al. 2017)
         f = 1 - i
-    # c = f c_prev + i g
-    c = f * c_prev + i * g
+    # c = f c_prev + i (m g), m the same at all steps (Semeniuta, Severyn & Barth 2016)
+    c = f * c_prev + i * (kept * g)
     if variant.clip is not None:
         # -clip <= c <= clip (Sak, Senior & Beaufays 2014)
         c = np.clip(c, -variant.clip, variant.clip)
@@ -138,6 +138,7 @@ class Record(NamedTuple):
     mask: np.ndarray | float  # (B, H): of recurrent dropout; 1 without
     fresh: np.ndarray  # (T+1, B, H): c as the gates make it, which zoneout has not kept as it was
     zone: tuple  # of zoneout, shares of what is new in c and h: each (T, B, H), or 1 without
+    kept: np.ndarray | float  # (B, H): the mask of g; 1 without
 
 
 def before(keep, mask, h, c, variant):
@@ -148,7 +149,7 @@ def before(keep, mask, h, c, variant):
     return mask * h, c
 
 
-def run_forward(x, h0, c0, W, R, b, alive, keep, variant=PLAIN, mask=1.0, zone=(1.0, 1.0)):
+def run_forward(x, h0, c0, W, R, b, alive, keep, variant=PLAIN, mask=1.0, zone=(1.0, 1.0), kept=1.0):
     """x (T, B, I) -> Record; its h[t+1] is the output of step t."""
     T, B, _ = x.shape
     H = len(R) // 4
@@ -159,7 +160,7 @@ def run_forward(x, h0, c0, W, R, b, alive, keep, variant=PLAIN, mask=1.0, zone=(
     fresh, new_c, new_h = c.copy(), *map(np.broadcast_to, zone, (o.shape, (T, *h.shape[1:])))
     for t in range(T):
         h_prev, c_prev = before(keep[t], mask, h[t], c[t], variant)
-        i[t], f[t], g[t], o[t], c_t, z[t] = gates(x[t], h_prev, c_prev, W, R, b, variant)
+        i[t], f[t], g[t], o[t], c_t, z[t] = gates(x[t], h_prev, c_prev, W, R, b, variant, kept)
         c_t, seen = variant.carried_and_seen(c_t)
         # h_t = o tanh(c_t), with layer norms of the normalised c_t
         h_t = o[t] * np.tanh(seen)
@@ -179,13 +180,13 @@ def run_forward(x, h0, c0, W, R, b, alive, keep, variant=PLAIN, mask=1.0, zone=(
         # a row that has ended, or not yet begun, keeps its state
         c[t + 1] = np.where(alive[t], c_t, c[t])
         h[t + 1] = np.where(alive[t], h_t, h[t])
-    return Record(x, h, c, i, f, g, o, z, alive, keep, mask, fresh, (new_c, new_h))
+    return Record(x, h, c, i, f, g, o, z, alive, keep, mask, fresh, (new_c, new_h), kept)
 
 
 def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
     """dy (T, B, H), dhn, dcn (B, H): d loss / d outputs and final state -> dx, dh0, dc0, dW, dR, db, dP, dR_p, of the
     first state dh_first and dc_first, where it stood in the place of what did not reach a step, and of layer norms."""
-    x, h, states, i, f, g, o, z, alive, keep, mask, c, (new_c, new_h) = run
+    x, h, states, i, f, g, o, z, alive, keep, mask, c, (new_c, new_h), kept = run
     H, Y = len(W) // 4, R.shape[1]
     dx, dW, dR, db, dP, dR_p = (np.zeros(shape) for shape in (x.shape, W.shape, R.shape, len(W), (3, H), (Y, H)))
     dh_first, dc_first = np.zeros(Y), np.zeros(H)
@@ -223,7 +224,7 @@ def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
         if variant.norm is None:
             dc_t = dc_t + dseen
         else:
-            raw = f[t] * c_prev + i[t] * g[t]
+            raw = f[t] * c_prev + i[t] * (kept * g[t])
             raw = raw if variant.clip is None else np.clip(raw, -variant.clip, variant.clip)
             dc_t, dnorm_c = variant.norm.backward(raw, dc_t, dseen)
             dnorm[2] += dnorm_c
@@ -232,11 +233,11 @@ def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
             dc_t = dc_t + dz_o * variant.P[2]
         if variant.clip is not None:
             # a constant where it was cut
-            dc_t = dc_t * (np.abs(f[t] * c_prev + i[t] * g[t]) <= variant.clip)
-        # c_t = f c_{t-1} + i g
-        di = dc_t * g[t]
+            dc_t = dc_t * (np.abs(f[t] * c_prev + i[t] * (kept * g[t])) <= variant.clip)
+        # c_t = f c_{t-1} + i (m g)
+        di = dc_t * (kept * g[t])
         df = dc_t * c_prev
-        dg = dc_t * i[t]
+        dg = kept * (dc_t * i[t])
         if variant.coupled:
             # f = 1 - i
             di, df = di - df, 0 * df

@@ -10,32 +10,33 @@ import numpy as np
 from cylstm.checks import describe, one_of, real_in
 
 __all__ = [
-    "DROPS", "INPUTS", "OUTPUTS", "PER_ROW", "STATES", "WEIGHTS", "ZONED_C", "ZONED_H", "Drops", "Masks",
+    "DROPS", "INPUTS", "OUTPUTS", "PER_ROW", "STATES", "UPDATES", "WEIGHTS", "ZONED_C", "ZONED_H", "Drops", "Masks",
     "OfDrops", "OfLayer",
 ]  # fmt: skip
 
 # The arguments of `LSTM` and `Model` beside `dropout`, and what they are unless somebody says so.
 DROPS = {"dropout_per": "step", "input_dropout": 0.0, "recurrent_dropout": 0.0, "weight_drop": 0.0,
-         "zoneout": (0.0, 0.0)}  # fmt: skip
+         "update_dropout": 0.0, "zoneout": (0.0, 0.0)}  # fmt: skip
 
 # The masks that a call has, in bits; as in _core/direction.pxd. Zoneout has no masks where nothing is trained, but is.
-OUTPUTS, PER_ROW, INPUTS, STATES, WEIGHTS, ZONED_C, ZONED_H = (1 << n for n in range(7))
+OUTPUTS, PER_ROW, INPUTS, STATES, WEIGHTS, ZONED_C, ZONED_H, UPDATES = (1 << n for n in range(8))
 
 
 class Masks(NamedTuple):
     """Of one call: 0 where something is dropped, 1/(1-p) elsewhere; None where nothing is.
 
     inputs (B, I); outputs of all layers but the last, (L-1, N, O) in packed order or, the same at all steps, (L-1, B,
-    O); weights (L*D, 4H, Y), of weight_hh; states (L*D, B, Y), of what weight_hh is multiplied by. Y numbers in h, O in
-    an output. Of zoneout, in packed order, new_c bool (L*D, N, H) and new_h (L*D, N, Y): where c and h are not as they
-    were. Where layers have different widths, the outputs of all are in one row, layer by layer, and the others but
-    inputs in a list.
+    O); weights (L*D, 4H, Y), of weight_hh; states (L*D, B, Y), of what weight_hh is multiplied by; updates (L*D, B,
+    H), of g. Y numbers in h, O in an output. Of zoneout, in packed order, new_c bool (L*D, N, H) and new_h (L*D, N, Y):
+    where c and h are not as they were. Where layers have different widths, the outputs of all are in one row, layer by
+    layer, and the others but inputs in a list.
     """
 
     inputs: np.ndarray | None = None
     outputs: np.ndarray | None = None
     weights: np.ndarray | None = None
     states: np.ndarray | None = None
+    updates: np.ndarray | None = None
     new_c: np.ndarray | None = None
     new_h: np.ndarray | None = None
 
@@ -73,7 +74,7 @@ class Drops:
         """The masks that a call draws, in bits."""
         shares = self.shares
         outputs = OUTPUTS | PER_ROW * (shares["dropout_per"] == "sequence") if shares["dropout"] else 0
-        of = {INPUTS: "input_dropout", STATES: "recurrent_dropout", WEIGHTS: "weight_drop"}
+        of = {INPUTS: "input_dropout", STATES: "recurrent_dropout", WEIGHTS: "weight_drop", UPDATES: "update_dropout"}
         of_c, of_h = shares["zoneout"]
         zoned = ZONED_C * (of_c > 0) | ZONED_H * (of_h > 0)
         return zoned | outputs | sum(bit for bit, name in of.items() if shares[name])
@@ -89,6 +90,7 @@ class Drops:
             "outputs": (OUTPUTS, "dropout", outputs),
             "weights": (WEIGHTS, "weight_drop", in_one([(4 * H, Y) for H, Y in each])),
             "states": (STATES, "recurrent_dropout", in_one([(B, Y) for _, Y in each])),
+            "updates": (UPDATES, "update_dropout", in_one([(B, H) for H, _ in each])),
         }
         drawn = {name: mask(rng, shape, shares[share], dtype) for name, (bit, share, shape) in shapes.items()
                  if kinds & bit}  # fmt: skip

@@ -60,7 +60,7 @@ class Model:
     num_layers, bidirectional, dropout, forget_bias, dtype
         As for `LSTM`; and so its variants (peepholes, coupled, cell_clip, activations, gate_clip, first_state, reverse,
         proj_size, proj_clip, layer_norm, merge, residual), what else training drops (dropout_per, input_dropout,
-        recurrent_dropout, weight_drop) and what it keeps as it was (zoneout).
+        recurrent_dropout, update_dropout, weight_drop) and what it keeps as it was (zoneout).
     embedding_size : int or None
         E: ids go through a learned table (V, E) first. Without one, ids stand for one-hot rows.
     embedding_dropout : float in [0, 1)
@@ -163,6 +163,7 @@ class Model:
     dropout_per = OfLayer("Whether dropout draws for each 'step', or once for each row, the 'sequence'.")
     input_dropout = OfLayer("Share of what goes into the LSTM that training sets to 0, at all steps of a row alike.")
     recurrent_dropout = OfLayer("Share of h that training sets to 0 before weight_hh, at all steps of a row alike.")
+    update_dropout = OfLayer("Share of g that training keeps from c, at all steps of a row alike.")
     weight_drop = OfLayer("Share of the elements of weight_hh that training takes as 0.")
     zoneout = OfLayer("Shares of c and of h that stay what they were before a step; in the mean outside of training.")
 

@@ -89,16 +89,17 @@ def alive_and_keep(B, T, lengths, resets):
 def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths=None, resets=None, dropout_masks=None,
             coupled=False, cell_clip=None, activations=None, gate_clip=None, proj_clip=None, reverse=False,
             input_mask=None, recurrent_masks=None, weight_masks=None, layer_norm=None, zoneout_masks=(1.0, 1.0),
-            merge="concat", residual=False):  # fmt: skip
+            merge="concat", residual=False, update_masks=None):  # fmt: skip
     """x (B, T, I), state a pair of (L*D, B, H) or None for the first state -> y (B, T, D*H), (hn, cn), tape.
 
     lengths (B,): y is 0 past a row's end; its final state is the one at its own end, where the reverse one begins.
     resets (B, T): where true, nothing flows between steps t-1 and t, in either direction; at step 0 the forward
     direction's initial state is discarded, past a row's end it means nothing.
     dropout_masks: L-1 arrays (B, T, D*H), which multiply the outputs of all layers but the last; or (B, 1, D*H), the
-    same at all steps. input_mask (B, I) multiplies x, recurrent_masks (L*D, B, H) what R is multiplied by, and
-    weight_masks (L*D, 4H, H) weight_hh, which is not written to. zoneout_masks: the shares of what is new in c and in h
-    after each step, of L*D layers and directions, (L*D, B, T, H) each; or a number, the same everywhere.
+    same at all steps. input_mask (B, I) multiplies x, recurrent_masks (L*D, B, H) what R is multiplied by, update_masks
+    (L*D, B, H) g where c gets it, and weight_masks (L*D, 4H, H) weight_hh, which is not written to. zoneout_masks: the
+    shares of what is new in c and in h after each step, of L*D layers and directions, (L*D, B, T, H) each; or a number,
+    the same everywhere.
     coupled, cell_clip, activations, gate_clip, proj_clip: see Variant; peepholes where params has "peephole_l0". The
     first state is zeros or, where params has them, "h0_l0", "c0_l0" and so on. reverse: the only direction is the
     reverse one. A projection where params has "weight_hr_l0" (P, H): h, y, their masks and what stands between layers
@@ -126,12 +127,13 @@ def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths
             b = params.get(f"bias_{suffix}", 0.0)
             variant = variant_of(params, suffix, cell)
             h0, c0 = variant.first if state is None else (state[0][n][:, : R.shape[1]], state[1][n][:, : len(R) // 4])
-            mask = 1.0 if recurrent_masks is None else recurrent_masks[n]
+            mask, kept = (1.0 if masks is None else masks[n] for masks in (recurrent_masks, update_masks))
             # the reverse direction is the forward one on a reversed clock
             clock = slice(None, None, -1 if direction or reverse else 1)
             reached = keep_reverse if direction or reverse else keep
             zone = [m if np.isscalar(m) else m[n].swapaxes(0, 1)[clock] * 1.0 for m in zoneout_masks]
-            run = run_forward(layer_input[clock], h0, c0, W, R, b, alive[clock], reached[clock], variant, mask, zone)
+            run = run_forward(layer_input[clock], h0, c0, W, R, b, alive[clock], reached[clock], variant, mask, zone,
+                              kept)  # fmt: skip
             runs.append(run)
             outputs.append((run.alive * run.h[1:])[clock])
         y = merged(outputs, merge)

@@ -72,6 +72,24 @@ def test_recurrent_dropout_is_that_of_cells_whose_state_is_masked(rng):
     compare(layer, layer.backward(tape, dy), weights, inputs)
 
 
+def test_update_dropout_is_that_of_semeniutas_equation(rng):
+    layer = LSTM(5, 7, update_dropout=0.4, dtype="float64", seed=1)
+    x, dy, start = rng.standard_normal((4, 6, 5)), rng.standard_normal((4, 6, 7)), rng.standard_normal((2, 1, 4, 7))
+    y, _, tape = layer.forward(x, tuple(start))
+    weights, inputs = leaves(layer), torch.tensor(x, requires_grad=True)
+    W, R, b = (weights[f"{name}_l0"] for name in ("weight_ih", "weight_hh", "bias_ih"))
+    mask, (h, c), outputs = torch.tensor(tape.update_masks[0]), torch.tensor(start[:, 0]), []
+    for t in range(6):
+        i, f, g, o = (inputs[:, t] @ W.T + h @ R.T + b).chunk(4, 1)
+        c = f.sigmoid() * c + i.sigmoid() * (mask * g.tanh())
+        h = o.sigmoid() * c.tanh()
+        outputs.append(h)
+    outputs = torch.stack(outputs, 1)
+    np.testing.assert_allclose(y, outputs.detach().numpy(), rtol=1e-10, atol=1e-13)
+    (outputs * torch.tensor(dy)).sum().backward()
+    compare(layer, layer.backward(tape, dy), weights, inputs)
+
+
 @pytest.mark.parametrize("zoneout", [(0.5, 0.05), (0.3, 0.4)])
 def test_zoneout_is_that_of_cells_whose_states_are_kept(rng, zoneout):
     """As the authors' wrapper for TensorFlow has it, (new - old) m + old, but for the output, which is h after that."""

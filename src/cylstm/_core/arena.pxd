@@ -25,6 +25,7 @@ cdef class Work:
     cdef object memory, scratch    # of the forward call, to be kept for a backward one; of the backward call
     cdef object x, ids             # arrays that the call points into
     cdef object masks              # the same, cylstm.drops.Masks, or None
+    cdef list update_masks         # those of g (B, Hp), in packed order
     cdef bint fits(self, const Kernels* k, Py_ssize_t B, Py_ssize_t T, bint has_ids, bint keep, int masked,
                    bint packs) noexcept
     cdef int lay_out(self, Weights weights, Plan plan, bint has_ids, bint keep, int masked, bint packs) except -1

@@ -342,7 +342,7 @@ cdef int describe_directions(const Kernels* k, Weights weights, Direction* direc
             directions[n].norm.carried, directions[n].norm.eps = weights.cell.norm
         directions[n].flags, directions[n].clip, directions[n].gate_clip = flags, clip, gate_clip
         directions[n].proj_clip = proj_clip
-        directions[n].activations, directions[n].mask = activations, NULL
+        directions[n].activations, directions[n].mask, directions[n].update_mask = activations, NULL, NULL
         directions[n].zone_c = directions[n].zone_h = 0
         directions[n].new_c = directions[n].new_h = NULL
     return 0
@@ -387,7 +387,7 @@ cdef class Shelf:
         cdef Py_ssize_t total = 0, largest = SMALL
         cdef Work waiting
         work.give_back()
-        work.x = work.ids = work.masks = None
+        work.x = work.ids = work.masks = work.update_masks = None
         with cython.critical_section(self):
             self.works.append(work)
             for waiting in self.works:

@@ -51,7 +51,7 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Direction* direct
     cdef real* kept = <real*>(scratch.rows if direction.at_proj >= 0 else scratch.states)
     cdef bint cut, normed = direction.at_norm_x >= 0
     cdef Norm norm
-    cdef Step step = step_of(direction, who)
+    cdef Step step = step_of(direction, who, gates)
     if normed:
         norm = norm_of(direction, gates, 0, row)
         memset(norm.sums, 0, (who.last_row - row) * norm.sums_row * sizeof(real))

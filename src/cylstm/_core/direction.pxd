@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memset
 
 from cylstm._core.interrupt cimport beats_between
-from cylstm._core.kernels cimport Activation, Norm, Step, real
+from cylstm._core.kernels cimport DROPPED, Activation, Norm, Step, real
 from cylstm._core.ragged cimport Steps
 from cylstm._core.team cimport Member, part
 
@@ -17,6 +17,7 @@ cdef enum Masked:
     WEIGHTS = 16     # weight_hh
     ZONED_C = 32     # where zoneout, of c and of h, takes the new one; shares alone where nothing is trained
     ZONED_H = 64
+    UPDATES = 128    # g, what c gets anew
 
 # How the outputs of two directions become those of a layer; as in cell.py.
 cdef enum Merge:
@@ -63,6 +64,7 @@ cdef struct Direction:
     Factor W_back       # backward: dgates W, dgates R
     Factor R_back
     const void* mask    # (B, Y) in the caller's order, of h before R; or NULL
+    const void* update_mask  # (B, Hp), packed: of g; or NULL
     double zone_c       # shares of zoneout: of c and h that stay as they were, 0 without
     double zone_h
     const uint8_t* new_c  # (N, H) and (N, Y), packed: where c and h do not; NULL for the mean of both, where nothing
@@ -124,14 +126,17 @@ cdef struct Scratch:
 cdef enum:
     SMALL_WEIGHTS = 262144  # W and R, in all their elements, that stay in each core's second-level cache
 
-# What is the same in all steps.
-cdef inline Step step_of(const Direction* direction, const Member* who) noexcept nogil:
+# What is the same in all steps, of numbers of this type.
+cdef inline Step step_of(const Direction* direction, const Member* who, const real* type_tag) noexcept nogil:
     cdef Step step
     memset(&step, 0, sizeof(Step))
     step.H, step.Y, step.first, step.last = direction.H, direction.Y, who.first, who.last
     step.flags, step.clip, step.gate_clip = direction.flags, direction.clip, direction.gate_clip
     step.activations = &direction.activations[0]
     step.form, step.R, step.peepholes = direction.R.form, direction.R.packed, direction.P.packed
+    if direction.update_mask != NULL:
+        step.flags |= DROPPED
+        step.update_mask = <const real*>direction.update_mask + who.first_row * direction.Hp
     return step
 
 

@@ -50,7 +50,7 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
     cdef bint cut, normed = direction.at_norm_x >= 0
     cdef bint more = direction.at_proj >= 0 or normed or direction.zone_c > 0 or direction.zone_h > 0
     cdef Norm norm
-    cdef Step step = step_of(direction, who)
+    cdef Step step = step_of(direction, who, gates)
     if who.by_rows:
         steps = 1  # the rows of one member lie together only within a step
     while done < T:

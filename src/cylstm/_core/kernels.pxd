@@ -19,6 +19,7 @@ cdef extern from "kernels.h" nogil:
         const void* peepholes
         double clip, gate_clip
         const Activation* activations
+        const void* update_mask
         const void* h_prev
         const void* c_prev
         void* gates
@@ -40,6 +41,7 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t sums_row
         void* row
     enum:
+        DROPPED "CYLSTM_DROPPED"
         PANELS "CYLSTM_PANELS"
         TILES "CYLSTM_TILES"
         UNPACKED "CYLSTM_UNPACKED"

@@ -349,6 +349,12 @@ cdef class Layer(Arguments):
             work.forward.record.inputs.mask = np.PyArray_DATA(<np.ndarray>masks.inputs)
         for n in range(self.num_layers * self.num_directions if masks.states is not None else 0):
             work.directions[n].mask = np.PyArray_DATA(<np.ndarray>masks.states[n])
+        work.update_masks = []
+        for n in range(self.num_layers * self.num_directions if masks.updates is not None else 0):
+            rows = masks.updates[n] if work.plan.steps.order == NULL else masks.updates[n][work.plan.order()]
+            padded = numpy.pad(rows, ((0, 0), (0, work.directions[n].Hp - work.directions[n].H)))
+            work.directions[n].update_mask = np.PyArray_DATA(<np.ndarray>padded)
+            work.update_masks.append(padded)
         for n in range(self.num_layers * self.num_directions if masks.new_c is not None else 0):
             work.directions[n].new_c = <const uint8_t*>np.PyArray_DATA(<np.ndarray>masks.new_c[n])
         for n in range(self.num_layers * self.num_directions if masks.new_h is not None else 0):

@@ -52,6 +52,11 @@ cdef class Tape:
         return None if self.kept_masks is None else self.kept_masks.states
 
     @property
+    def update_masks(self):
+        """(L*D, B, H) of update_dropout, scaled, of layers of different widths a list; None without."""
+        return None if self.kept_masks is None else self.kept_masks.updates
+
+    @property
     def weight_masks(self):
         """(L*D, 4H, Y) of weight_drop, scaled, of layers of different widths a list; None without."""
         return None if self.kept_masks is None else self.kept_masks.weights
