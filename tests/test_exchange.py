@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+from lstm_by_hand import both_ways
 
 import cylstm
 from cylstm import exchange
@@ -118,6 +119,18 @@ def test_a_missing_bias_is_zero():
     layers = Recurrent((Direction(*weights[:2]),)), Recurrent((Direction(*weights[2:]),))
     lstm = exchange.model_of(Network(layers))
     assert not lstm.parameters["bias_l0"].any() and np.array_equal(lstm.parameters["bias_l1"], weights[4])
+
+
+def test_a_missing_peephole_is_zero():
+    """Whichever direction, or layer, has one."""
+    forward, backward = arrays((20, 3), (20, 5), (20,)), arrays((20, 3), (20, 5), (20,), seed=4)
+    (peephole,) = arrays((3, 5), seed=5)
+    layer = Recurrent((Direction(*forward), Direction(*backward, peephole)))
+    x = arrays((2, 6, 3), seed=6)[0]
+    expected = [both_ways(row, forward, (*backward, None, None, peephole)) for row in x]
+    np.testing.assert_allclose(exchange.model_of(Network((layer,)))(x)[0], expected, rtol=0, atol=1e-6)
+    lstm = exchange.model_of(Network((lstm_layer(), lstm_layer(5, peephole=peephole))))
+    assert np.array_equal(lstm.parameters["peephole_l1"], peephole) and not lstm.parameters["peephole_l0"].any()
 
 
 def test_a_first_state_is_taken_over_where_there_is_one():

@@ -36,9 +36,9 @@ def model_of(network: Network) -> Model | LSTM:
     sizes = tuple(layer.hidden_size for layer in recurrent)
     options = {"num_layers": len(recurrent), "bidirectional": len(first.directions) == 2, "coupled": first.coupled,
                "cell_clip": first.cell_clip, "activations": first.activations, "gate_clip": first.gate_clip,
-               "peepholes": first.directions[0].peephole is not None, "reverse": first.reverse,
-               "first_state": any(map(begins_with_numbers, recurrent)), "proj_size": first.proj_size,
-               "merge": first.merge, "residual": recurrent[-1].residual,
+               "peepholes": any(one.peephole is not None for layer in recurrent for one in layer.directions),
+               "reverse": first.reverse, "first_state": any(map(begins_with_numbers, recurrent)),
+               "proj_size": first.proj_size, "merge": first.merge, "residual": recurrent[-1].residual,
                "dropout": dropout_of(recurrent, after), "dtype": network.dtype}  # fmt: skip
     if not (table or before or after):
         bias = any(one.bias is not None for layer in recurrent for one in layer.directions)
@@ -123,7 +123,7 @@ def fill_dense(values, name, layer):
 
 
 def fill_layers(values, recurrent, prefix):
-    """Weights of all LSTM layers; a bias or first state that a layer lacks is 0."""
+    """Weights of all LSTM layers; a bias, peephole or first state that a direction lacks is 0."""
     for n, layer in enumerate(recurrent):
         for one, suffix in zip(layer.directions, SUFFIXES, strict=False):
             for part, name in WEIGHTS.items():

@@ -295,8 +295,7 @@ def expect_alike(recurrent, widths=True) -> None:
              "coupled gates": lambda one: one.coupled, "a clip of cells": lambda one: one.cell_clip,
              "activations": lambda one: one.activations, "a clip of gates": lambda one: one.gate_clip,
              "a reverse direction alone": lambda one: one.reverse, "a projection": lambda one: one.proj_size,
-             "a merge of directions": lambda one: one.merge,
-             "peepholes": lambda one: [way.peephole is not None for way in one.directions]}  # fmt: skip
+             "a merge of directions": lambda one: one.merge}  # fmt: skip
     for n, layer in enumerate(recurrent):
         for what, of in alike.items():
             if of(layer) != of(recurrent[0]):
