@@ -50,6 +50,17 @@ def test_formats_by_name_and_options(model, capsys):
     assert np.array_equal(exchange.load("model.onnx").parameters.flat, model.parameters.flat)
 
 
+@pytest.mark.parametrize("raw", [[], ["--raw"]])
+def test_a_loss_and_labels_go_there_and_back(raw, capsys):
+    given = cylstm.Model(3, 5, 4, loss=cylstm.losses.CrossEntropy(smoothing=0.25), labels=list("abcd"), seed=1)
+    given.save("model.safetensors")
+    assert main(["convert", "model.safetensors", "model.onnx", *raw]) == 0
+    assert main(["convert", "model.onnx", "again.safetensors"]) == 0
+    again = cylstm.Model.load("again.safetensors")
+    assert again.config == given.config and not capsys.readouterr().err
+    assert np.array_equal(again.parameters.flat, given.parameters.flat)
+
+
 def test_ours_into_ours_is_a_copy(capsys):
     given = cylstm.Model(7, 5, 7, embedding_size=5, tied=True, embedding_dropout=0.5, labels=list("abcdefg"), seed=1,
                          loss=cylstm.losses.CrossEntropy(smoothing=0.25))  # fmt: skip

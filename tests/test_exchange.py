@@ -104,6 +104,43 @@ def test_every_loss_with_probabilities_has_what_its_outputs_go_through():
     assert np.array_equal(again.predict_proba(x), model.predict_proba(x))
 
 
+KEPT_LOSSES = {
+    "smoothed": cylstm.losses.CrossEntropy(smoothing=0.1), "ctc": cylstm.losses.CTC(blank=3),
+    "cross_entropy": "cross_entropy", "binary_cross_entropy": "binary_cross_entropy", "mse": "mse", "mae": "mae",
+    "huber": cylstm.losses.Huber(delta=0.5), "gaussian": cylstm.losses.Gaussian(floor=0.01),
+    "quantiles": cylstm.losses.Quantiles((0.1, 0.9)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("probabilities", [True, False])
+@pytest.mark.parametrize("ending", [".onnx", ".keras"])
+@pytest.mark.parametrize("name", KEPT_LOSSES)
+def test_a_loss_comes_back_where_a_format_has_notes(name, ending, probabilities, tmp_path):
+    """And so do labels, of outputs that are logits, too."""
+    if ending == ".keras":
+        pytest.importorskip("h5py")
+    O = 1 if name == "binary_cross_entropy" else 4
+    labels = {"smoothed": "wxyz", "cross_entropy": "wxyz", "ctc": "wxyz", "binary_cross_entropy": "ny"}.get(name)
+    model = cylstm.Model(3, 5, O, loss=KEPT_LOSSES[name], labels=labels and list(labels), seed=1)
+    exchange.save(model, tmp_path / f"m{ending}", probabilities=probabilities)
+    again = exchange.load(tmp_path / f"m{ending}")
+    assert again.config == model.config and again.loss == model.loss
+    assert np.array_equal(again.parameters.flat, model.parameters.flat)
+    usual = {"cross_entropy", "binary_cross_entropy", "mse"} if probabilities else {"mse"}
+    assert ("loss" in exchange.network_of(model, probabilities=probabilities).notes) == (name not in usual)
+
+
+def test_a_loss_that_a_format_has_no_place_for_is_told(tmp_path):
+    model = cylstm.Model(3, 5, 4, loss="gaussian", seed=1)
+    for ending, why in {".json": "RTNeural", ".nam": "NAM", ".h": "a C header", ".weights.h5": "weights alone"}.items():
+        if ending == ".weights.h5":
+            pytest.importorskip("h5py")
+        with pytest.warns(UserWarning, match=rf"m{ending}: left out, as {why} .*: loss$"):
+            exchange.save(model, tmp_path / f"m{ending}")
+    with pytest.warns(UserWarning, match=r"as a layer has no place for it: loss$"):
+        exchange.model_of(Network((lstm_layer(),), {"loss": "mae"}))
+
+
 def test_arrays_of_float16_are_float32_in_every_part():
     half = [array.astype("f2") for array in arrays((20, 3), (20, 2), (20,), (3, 5), (2,), (5,), (2, 5), (4, 3), (4,))]
     direction = Direction(*half[:7])

@@ -9,15 +9,17 @@ from cylstm import dense
 from cylstm.cell import SUFFIXES
 from cylstm.checks import describe, flag
 from cylstm.exchange.network import WEIGHTS, Dense, Direction, Embedding, Network, Recurrent, expect_alike, parted
+from cylstm.heads import Head
 from cylstm.init import LATER
+from cylstm.losses import as_loss
 from cylstm.lstm import LSTM
 from cylstm.model import Model
 from cylstm.text.vocabulary import Vocabulary
 
 __all__ = ["model_of", "network_of"]
 
-# The loss of a model whose outputs go through this; and what the outputs of a model with some loss go through, where
-# `predict_proba` has any.
+# The loss of a model whose outputs go through this, where notes say no other; and what the outputs of a model with some
+# loss go through, where `predict_proba` has any.
 LOSSES = {"linear": "mse", "softmax": "cross_entropy", "sigmoid": "binary_cross_entropy"}
 FINAL = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid", "ctc": "softmax"}
 
@@ -25,8 +27,9 @@ FINAL = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid", "ctc": "
 def model_of(network: Network) -> Model | LSTM:
     """The model that computes what a network does, or the layer where it has LSTM layers alone.
 
-    Its loss follows from what stands last: softmax is "cross_entropy", sigmoid "binary_cross_entropy", nothing "mse";
-    `predict_proba` gives what comes out of the first two. Raises ValueError for what no model has, by its name.
+    Its loss is that of the notes, or follows from what stands last: softmax is "cross_entropy", sigmoid
+    "binary_cross_entropy", nothing "mse". `predict_proba` gives what comes out of the first two. Raises ValueError for
+    what no model has, by its name.
     """
     table, before, recurrent, after = parted(network)
     first = recurrent[0]
@@ -45,7 +48,7 @@ def model_of(network: Network) -> Model | LSTM:
         if recurrent[-1].last:
             warnings.warn("network: gives its last output alone; a layer gives all, and the last ones as its state",
                           stacklevel=4)  # fmt: skip
-        if names := [name for name in ("labels", "vocabulary") if name in network.notes]:
+        if names := [name for name in ("loss", "labels", "vocabulary") if name in network.notes]:
             warnings.warn(f"network: left out, as a layer has no place for it: {', '.join(names)}", stacklevel=4)
         lstm = LSTM(first.directions[0].weight_ih.shape[1], sizes, bias=bias, seed=LATER, **options)
         fill_layers(lstm.parameters, recurrent, "")
@@ -58,10 +61,10 @@ def model_of(network: Network) -> Model | LSTM:
     inputs = (
         table.weight.shape[0] if table else (before[0].weight if before else first.directions[0].weight_ih).shape[1]
     )
-    model = Model(inputs, sizes, head.width, output="last" if recurrent[-1].last else "sequence",
-                  embedding_size=table.width if table else None, head_bias=head.bias is not None,
-                  loss=LOSSES[head.activation], before=as_dense(before), after=as_dense(behind), seed=LATER,
-                  **described(network.notes, head.activation), **options)  # fmt: skip
+    output = "last" if recurrent[-1].last else "sequence"
+    model = Model(inputs, sizes, head.width, output=output, embedding_size=table.width if table else None,
+                  head_bias=head.bias is not None, before=as_dense(before), after=as_dense(behind), seed=LATER,
+                  **described(network.notes, head, output), **options)  # fmt: skip
     values = model.parameters
     if table:
         values.raw("embedding.weight")[...] = table.weight
@@ -74,16 +77,20 @@ def model_of(network: Network) -> Model | LSTM:
     return model
 
 
-def described(notes, activation):
-    """A model's labels and vocabulary from notes, which may come from a stranger. Raises ValueError."""
+def described(notes, head, output):
+    """A model's loss, labels and vocabulary from notes, which may come from a stranger. Raises ValueError."""
     labels, vocabulary = notes.get("labels"), notes.get("vocabulary")
-    if labels is not None and (not isinstance(labels, list) or activation == "linear"):
-        raise ValueError(f"labels: expected a list of them, for outputs that are classes, got {describe(labels)}")
-    if any(not isinstance(label, (str, int, float)) for label in labels or ()):
-        raise ValueError(f"labels: expected strings, numbers or booleans, got {describe(labels)}")
+    try:
+        loss = as_loss(notes.get("loss", LOSSES[head.activation]))
+        labels = Head(head.width, loss=loss, output=output, labels=labels).labels
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    if head.activation not in ("linear", FINAL.get(loss.name)):
+        raise ValueError(f"loss: expected one whose outputs go through {head.activation}, got {loss.name!r}")
     if vocabulary is not None and not isinstance(vocabulary, str):
         raise ValueError(f"vocabulary: expected JSON, got {describe(vocabulary)}")
-    return {"labels": labels, "vocabulary": None if vocabulary is None else Vocabulary.from_json(vocabulary)}
+    return {"loss": loss, "labels": labels,
+            "vocabulary": None if vocabulary is None else Vocabulary.from_json(vocabulary)}  # fmt: skip
 
 
 def expect_residual(n, layer, residual):
@@ -164,7 +171,9 @@ def network_of(model: Model | LSTM, *, probabilities: bool = True) -> Network:
     )
     table = [] if model.embedding_size is None else [Embedding(values["embedding.weight"])]
     final = FINAL.get(model.loss.name, "linear") if probabilities else "linear"
-    notes = {"labels": list(model.labels)} if model.labels is not None else {}
+    notes = {} if model.loss.config == LOSSES[final] else {"loss": model.loss.config}
+    if model.labels is not None:
+        notes["labels"] = list(model.labels)
     if model.vocabulary is not None:
         notes["vocabulary"] = model.vocabulary.to_json()
     recurrent = layers_of(model.lstm, last=model.output == "last")
