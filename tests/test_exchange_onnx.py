@@ -63,6 +63,14 @@ def test_a_layer_comes_back_to_the_bit(options, path):
     assert np.array_equal(again.parameters.flat, lstm.parameters.flat)
 
 
+@pytest.mark.parametrize("name", ["states", "lengths", "clip"])
+@pytest.mark.parametrize("value", ["False", 0, None])
+def test_options_are_true_or_false(name, value, path):
+    with pytest.raises(TypeError, match=f"{name}: expected True or False, got "):
+        exchange.save(cylstm.LSTM(3, 5, seed=4), path, **{name: value})
+    assert not path.exists()
+
+
 def test_a_first_state_of_its_own_comes_back(path):
     h, c, more = arrays((5,), (5,), (5,))
     weights = arrays((20, 3), (20, 5), (20,), seed=8)

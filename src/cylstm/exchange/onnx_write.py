@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from cylstm.activations import name_of
-from cylstm.checks import describe, one_of
+from cylstm.checks import describe, flag, one_of
 from cylstm.exchange import onnx_notes
 from cylstm.exchange.network import Dense, Embedding, Network, Recurrent, numbered, unsaid
 from cylstm.exchange.onnx_file import DOUBLE, FLOAT, INT32, INT64
@@ -44,10 +44,11 @@ def write(network, path, *, states=True, lengths=False, clip=False, dtype=None) 
         doubles, and "float32" rounds them.
 
     Dropout, which no file for inference has, and notes stand in the file's metadata, where `read` finds them.
-    Raises OSError, or ValueError for what ONNX cannot say, by its name.
+    Raises OSError, TypeError, or ValueError for what ONNX cannot say, by its name.
     """
     if not isinstance(network, Network):
         raise TypeError(f"network: expected a Network, got {describe(network)}")
+    states, lengths, clip = flag("states", states), flag("lengths", lengths), flag("clip", clip)
     if dtype is None and network.dtype != np.float32:
         raise ValueError("dtype: expected a network in float32, or dtype='float32' to round it, or 'float64' for "
                          f"runtimes that have an LSTM of doubles, got one in {network.dtype}")  # fmt: skip
@@ -56,7 +57,7 @@ def write(network, path, *, states=True, lengths=False, clip=False, dtype=None) 
     last = getattr(network.layers[-1], "activation", None)
     if network.notes.get("log") and last != "softmax":
         raise ValueError(f"notes: expected log of a network whose last layer is softmax, got {last or 'an LSTM'}")
-    file = Writer(network, bool(states), bool(lengths), dtype)
+    file = Writer(network, states, lengths, dtype)
     content = file.content()
     if len(content) > LARGEST:
         raise ValueError(f"network: expected at most {LARGEST} bytes, which ONNX files can have, got {len(content)}")
