@@ -120,6 +120,10 @@ class Recurrent:
             activations=as_cell("LSTM layer's activations", self.activations),
             dropout=real_in("LSTM layer's dropout", self.dropout, 0, 1, open_high=True),
         )
+        for name in ("cell_clip", "gate_clip"):
+            clip = getattr(self, name)
+            if clip is not None:
+                settle(self, **{name: real_in(f"LSTM layer's {name}", clip, 0, open_low=True)})
         for name in ("coupled", "last", "reverse", "residual"):
             flag(f"LSTM layer's {name}", getattr(self, name))
         if self.merge not in MERGES or (self.merge != "concat" and len(self.directions) == 1):
