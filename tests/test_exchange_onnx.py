@@ -177,11 +177,6 @@ def test_what_onnx_cannot_say_is_refused_by_name(name, path):
     assert not os.path.exists(path)
 
 
-def test_only_networks_are_written(path):
-    with pytest.raises(TypeError, match="network: expected a Network, got"):
-        onnx.write(cylstm.LSTM(3, 4, seed=1), path)
-
-
 def test_nodes_are_the_stack_that_they_form(path):
     lstm = cylstm.LSTM(3, 5, 3, bidirectional=True, seed=4)
     exchange.save(lstm, path)

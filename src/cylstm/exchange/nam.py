@@ -19,7 +19,6 @@ from cylstm.exchange.network import (
     Direction,
     Network,
     Recurrent,
-    expect_network,
     expect_plain,
     naming,
     parted,
@@ -112,10 +111,10 @@ def write(network: Network, path, *, sample_rate=None, metadata=None) -> None:
     both directions, variants of the cell, layers of unequal width, weights that are not finite.
     """
     path = path_name("path", path)
-    expect_network(network)
     with naming(path):
+        parts = parted(network)
         notes = notes_of(network, sample_rate, metadata)
-        recurrent, head = checked(network)
+        recurrent, head = checked(*parts)
         O, H = head.weight.shape
         I = recurrent[0].directions[0].weight_ih.shape[1]
         config = {"input_size": I, "hidden_size": H, "num_layers": len(recurrent)}
@@ -146,9 +145,8 @@ def notes_of(network, sample_rate, metadata):
     return notes
 
 
-def checked(network):
-    """The LSTM layers and the head of what NAM can say."""
-    table, before, recurrent, after = parted(network)
+def checked(table, before, recurrent, after):
+    """The LSTM layers and the head, of a network's parts, where NAM can say them."""
     if table is not None or before:
         raise ValueError("network: expected the LSTM first, as NAM has it, got an embedding or a dense layer before it")
     if len(after) != 1 or after[0].activation != "linear":

@@ -13,7 +13,7 @@ import numpy as np
 from cylstm.activations import name_of
 from cylstm.checks import describe, flag, one_of
 from cylstm.exchange import onnx_notes
-from cylstm.exchange.network import Dense, Embedding, Network, Recurrent, numbered, unsaid
+from cylstm.exchange.network import Dense, Embedding, Recurrent, expect_network, numbered, unsaid
 from cylstm.exchange.onnx_file import DOUBLE, FLOAT, INT32, INT64
 from cylstm.exchange.onnx_functions import attributes_of
 from cylstm.exchange.onnx_nodes import gates_to
@@ -46,8 +46,7 @@ def write(network, path, *, states=True, lengths=False, clip=False, dtype=None) 
     Dropout, which no file for inference has, and notes stand in the file's metadata, where `read` finds them.
     Raises OSError, TypeError, or ValueError for what ONNX cannot say, by its name.
     """
-    if not isinstance(network, Network):
-        raise TypeError(f"network: expected a Network, got {describe(network)}")
+    expect_network(network)
     states, lengths, clip = flag("states", states), flag("lengths", lengths), flag("clip", clip)
     if dtype is None and network.dtype != np.float32:
         raise ValueError("dtype: expected a network in float32, or dtype='float32' to round it, or 'float64' for "
@@ -103,7 +102,7 @@ class Writer:
         return outputs[0]
 
     def tensor(self, name, array, dtype=None) -> str:
-        """Add an array to the file, unless it is there."""
+        """Add an array to the file. Two of one name, which are sizes or a number that it says, are the same."""
         array = np.asarray(array, dtype or self.dtype)
         kind = INT64 if array.dtype == np.int64 else self.type
         raw = array.astype(array.dtype.newbyteorder("<")).tobytes()
@@ -312,8 +311,6 @@ def check(layers, recurrent, states, clip) -> None:
                 got = describe(value) if isinstance(value, np.ndarray) else value
                 raise ValueError(f"{one.name}: expected {told}, got {got}")
     for n, layer in enumerate(recurrent):
-        if layer.last and n < len(recurrent) - 1:
-            raise ValueError(f"LSTM layer {n}: expected the outputs of all steps for the layer behind it")
         own = any(state is not None for one in layer.directions for state in (one.h0, one.c0))
         if states and own:
             raise ValueError(f"states: expected False for a network with a first state of its own, in LSTM layer {n}")
