@@ -319,6 +319,11 @@ def test_a_part_is_looked_at_as_it_is_made(make, error, message):
         make()
 
 
+def test_a_note_is_not_taken_for_the_dropout_of_layers():
+    with pytest.raises(ValueError, match=r"notes: expected no dropout, which layers have, got list \[0.1, 0.2\]"):
+        Network((lstm_layer(), HEAD), {"dropout": [0.1, 0.2]})
+
+
 def test_what_is_plain_is_plain_however_it_is_spelled(tmp_path):
     layers = [
         Recurrent([LAYER], activations=["sigmoid", "tanh", ("tanh",)]),

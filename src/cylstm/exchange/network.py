@@ -163,6 +163,8 @@ class Network:
     def __post_init__(self):
         if not isinstance(self.notes, dict):
             raise TypeError(f"notes: expected a dict, got {describe(self.notes)}")
+        if "dropout" in self.notes:  # files and warnings have this word for what layers say themselves
+            raise ValueError(f"notes: expected no dropout, which layers have, got {describe(self.notes['dropout'])}")
         if not isinstance(self.layers, (tuple, list)):
             raise TypeError(f"layers: expected a tuple of layers, got {describe(self.layers)}")
         if not self.layers:
