@@ -77,6 +77,17 @@ def test_what_a_model_of_ours_has_no_place_for_is_told(capsys):
     assert capsys.readouterr().err == "cylstm: amp.nam: left out, as a model of ours has no place for it: nam\n"
 
 
+def test_logarithms_that_become_probabilities_are_told_once(model, capsys):
+    network = exchange.network_of(model)
+    exchange.write(Network(network.layers, {**network.notes, "log": True}), "logs.onnx")
+    assert main(["convert", "logs.onnx", "ours.safetensors"]) == 0
+    assert capsys.readouterr().err == (
+        "cylstm: network: outputs are probabilities, where the file that was read has their logarithms (log)\n"
+    )
+    assert main(["convert", "logs.onnx", "again.onnx"]) == 0
+    assert not capsys.readouterr().err and exchange.read("again.onnx").notes["log"]
+
+
 def test_weights_that_are_not_read_are_told(capsys):
     exchange.save(cylstm.Model(3, 5, 2, after=[cylstm.Dense(4)], seed=1), "theirs.safetensors")
     arguments = ["convert", "theirs.safetensors", "--from", "pytorch", "--reading", "head=after.0."]

@@ -25,6 +25,7 @@ from keras_by_hand import (
 
 import cylstm
 from cylstm import exchange
+from cylstm.exchange.network import Network
 
 WRITTEN = [(f"keras{major} {name}", ending)
            for major in (2, 3) for name in ("classifier", "masked") for ending in (".keras", ".h5")]  # fmt: skip
@@ -210,6 +211,17 @@ def test_there_and_back_to_the_bit(name, tmp_path, silent):
     assert configs[0] == configs[1]
     assert np.array_equal(again.parameters.flat, model.parameters.flat)
     assert exchange.read(tmp_path / "m.keras").notes == exchange.network_of(model).notes
+
+
+def test_what_an_onnx_file_had_otherwise_is_told(tmp_path):
+    network = exchange.network_of(random_model("labels"))
+    turned = Network(network.layers, {**network.notes, "log": True, "time_major": True, "rate": 2})
+    with pytest.warns(UserWarning) as told:
+        exchange.write(turned, tmp_path / "m.keras")
+    assert [str(one.message).split(": ", 1)[1] for one in told] == [
+        "rows come first, (B, T, I), where the file that was read has steps (time_major)",
+        "outputs are probabilities, where the file that was read has their logarithms (log)"]  # fmt: skip
+    assert exchange.read(tmp_path / "m.keras").notes == {**network.notes, "rate": 2}  # nothing is turned in this file
 
 
 def test_a_layer_there_and_back(tmp_path, silent):

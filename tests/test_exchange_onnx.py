@@ -100,10 +100,15 @@ def test_notes_come_back(path):
     network = exchange.network_of(model)
     assert set(network.notes) == {"labels", "vocabulary"}
     network.notes.update(rate=np.float32(0.5), log=True, time_major=True)
-    exchange.write(network, path)
+    with pytest.warns(
+        UserWarning, match=r"model.onnx: rows come first, .*, where .* has steps \(time_major\)$"
+    ) as told:
+        exchange.write(network, path)
+    assert len(told) == 1 and read_file(path).inputs[0].shape == ["batch", "time", 4]
     again = exchange.read(path)
     assert again.notes == {"labels": ["w", "x", "y", "z"], "vocabulary": vocabulary.to_json(), "rate": 0.5, "log": True}
-    model = exchange.model_of(again)
+    with pytest.warns(UserWarning, match=r"^network: outputs are probabilities, where .* their logarithms \(log\)$"):
+        model = exchange.model_of(again)
     assert model.vocabulary == vocabulary and model.labels == ("w", "x", "y", "z")
     network.notes["rate"] = object()
     with pytest.raises(ValueError, match="notes: expected what JSON can say, got an object of object"):

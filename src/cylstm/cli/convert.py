@@ -18,7 +18,7 @@ __all__ = ["run_convert"]
 
 OURS = "cylstm"  # a model as `Model.save` writes it
 ENDING = ".safetensors"
-KEPT = ("loss", "labels", "vocabulary", "dropout")  # what a model of ours has, too
+KEPT = ("loss", "labels", "vocabulary", "dropout", "log")  # what a model of ours has, too, or `model_of` tells
 NUMBERS = ("sample_rate",)  # options
 HANDED_ON = {("rtneural", "read"): ("pytorch", "read")}  # of a state dict in lists
 

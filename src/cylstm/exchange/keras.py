@@ -28,6 +28,7 @@ from cylstm.exchange.network import (
     Recurrent,
     naming,
     tell_left_out,
+    tell_turned,
     transposed,
 )
 from cylstm.tensor_files import expect_file, write_atomically
@@ -185,3 +186,5 @@ def write(network: Network, path) -> None:
     else:
         raise ValueError(f"{path}: expected a name that ends in .keras or .weights.h5, got another; .h5 is only read")
     write_atomically(path, content)
+    if path.lower().endswith(".keras"):
+        tell_turned(path, network.notes)

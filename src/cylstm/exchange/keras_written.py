@@ -14,7 +14,7 @@ from cylstm.checks import describe
 from cylstm.exchange.keras_activations import NAMES, keras_name, written_as
 from cylstm.exchange.keras_layers import MERGE_MODES
 from cylstm.exchange.keras_weights import h5py_or_why
-from cylstm.exchange.network import Dense, Embedding, Network, Recurrent, expect_network, unsaid
+from cylstm.exchange.network import TURNED, Dense, Embedding, Network, Recurrent, expect_network, unsaid
 from cylstm.version import __version__
 
 __all__ = ["CONFIG", "METADATA", "WEIGHTS", "as_archive", "as_weights", "described"]
@@ -161,7 +161,8 @@ def as_archive(layers, network) -> bytes:
                    "layers": [layer.config(dtype) for layer in layers], "build_input_shape": shape},
         "build_config": {"input_shape": shape},
     }  # fmt: skip
-    metadata = {"keras_version": VERSION, "cylstm": {"version": __version__, "notes": network.notes}}
+    notes = {name: value for name, value in network.notes.items() if name not in TURNED}  # not so of this file
+    metadata = {"keras_version": VERSION, "cylstm": {"version": __version__, "notes": notes}}
     try:
         parts = {METADATA: json.dumps(metadata), CONFIG: json.dumps(config), WEIGHTS: as_weights(layers, network.dtype)}
     except TypeError as error:

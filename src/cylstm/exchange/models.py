@@ -8,7 +8,17 @@ from dataclasses import fields
 from cylstm import dense
 from cylstm.cell import SUFFIXES
 from cylstm.checks import describe, flag
-from cylstm.exchange.network import WEIGHTS, Dense, Direction, Embedding, Network, Recurrent, expect_alike, parted
+from cylstm.exchange.network import (
+    WEIGHTS,
+    Dense,
+    Direction,
+    Embedding,
+    Network,
+    Recurrent,
+    expect_alike,
+    parted,
+    tell_turned,
+)
 from cylstm.heads import Head
 from cylstm.init import LATER
 from cylstm.losses import as_loss
@@ -33,6 +43,7 @@ def model_of(network: Network) -> Model | LSTM:
     """
     table, before, recurrent, after = parted(network)
     first = recurrent[0]
+    tell_turned("network", network.notes, kept=("time_major",))  # whoever calls a model gives it rows
     expect_alike(recurrent, widths=False)
     for n, layer in enumerate(recurrent):
         expect_residual(n, layer, recurrent[-1].residual)

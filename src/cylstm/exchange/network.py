@@ -18,14 +18,20 @@ from cylstm.cell import MERGES
 from cylstm.checks import describe, flag, real_in
 
 __all__ = [
-    "WEIGHTS", "Dense", "Direction", "Embedding", "Network", "Recurrent", "expect_alike", "expect_network",
-    "expect_plain", "naming", "numbered", "parted", "short", "shown", "tell_left_out", "transposed", "unsaid",
+    "TURNED", "WEIGHTS", "Dense", "Direction", "Embedding", "Network", "Recurrent", "expect_alike", "expect_network",
+    "expect_plain", "naming", "numbered", "parted", "short", "shown", "tell_left_out", "tell_turned", "transposed",
+    "unsaid",
 ]  # fmt: skip
 
 
 # What a direction has, and what a layer's parameters call it.
 WEIGHTS = {"weight_ih": "weight_ih", "weight_hh": "weight_hh", "bias": "bias", "peephole": "peephole", "h0": "h0",
            "c0": "c0", "projection": "weight_hr"}  # fmt: skip
+
+
+# Notes on how an ONNX graph differs from its network, and what is told where something else is made of that.
+TURNED = {"time_major": "rows come first, (B, T, I), where the file that was read has steps",
+          "log": "outputs are probabilities, where the file that was read has their logarithms"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -257,6 +263,14 @@ def tell_left_out(path, why: str, network, kept=()) -> None:
     names = [name for name in names if name not in ("left_out", *kept)]
     if names:
         warnings.warn(f"{path}: left out, {why}: {shown(names)}", stacklevel=4)
+
+
+def tell_turned(name, notes, kept=()) -> None:
+    """Warns of notes on how the file that a network was read from gives its numbers, where what is made of the network
+    does otherwise. kept : the notes that it follows."""
+    for note, told in TURNED.items():
+        if notes.get(note) and note not in kept:
+            warnings.warn(f"{name}: {told} ({note})", stacklevel=4)
 
 
 def shown(names) -> str:

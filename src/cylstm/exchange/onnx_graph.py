@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from cylstm.exchange import onnx_dense, onnx_notes, onnx_pieces, onnx_shapes
-from cylstm.exchange.network import Dense, Embedding, Network, Recurrent
+from cylstm.exchange.network import TURNED, Dense, Embedding, Network, Recurrent
 from cylstm.exchange.onnx_file import File
 from cylstm.exchange.onnx_formulas import activation_of
 from cylstm.exchange.onnx_lstm import lstm
@@ -173,7 +173,7 @@ class Graph:
         notes = {}
         if onnx_notes.KEY in self.file.metadata:
             notes |= onnx_notes.notes_from(self.file.metadata[onnx_notes.KEY])
-            notes = {name: value for name, value in notes.items() if name not in onnx_notes.OF_GRAPHS}
+            notes = {name: value for name, value in notes.items() if name not in TURNED}  # the graph says them
         first = next(input_of(given).axes for given in self.file.inputs if given.name == stream.source)[:1]
         if stream.time and stream.time in first:
             notes["time_major"] = True

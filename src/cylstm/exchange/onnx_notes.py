@@ -10,10 +10,9 @@ import numpy as np
 from cylstm.exchange.json_files import object_of
 from cylstm.exchange.network import naming
 
-__all__ = ["KEY", "OF_GRAPHS", "notes_from", "notes_to", "with_dropout"]
+__all__ = ["KEY", "notes_from", "notes_to", "with_dropout"]
 
 KEY = "cylstm"
-OF_GRAPHS = ("time_major", "log")  # notes that no entry says, as the graph does
 
 
 def notes_from(text) -> dict:

@@ -13,7 +13,7 @@ import numpy as np
 from cylstm.activations import name_of
 from cylstm.checks import describe, flag, one_of
 from cylstm.exchange import onnx_notes
-from cylstm.exchange.network import Dense, Embedding, Recurrent, expect_network, numbered, unsaid
+from cylstm.exchange.network import TURNED, Dense, Embedding, Recurrent, expect_network, numbered, tell_turned, unsaid
 from cylstm.exchange.onnx_file import DOUBLE, FLOAT, INT32, INT64
 from cylstm.exchange.onnx_functions import attributes_of
 from cylstm.exchange.onnx_nodes import gates_to
@@ -43,7 +43,8 @@ def write(network, path, *, states=True, lengths=False, clip=False, dtype=None) 
     dtype : "float32" or "float64"; None for the network's own, which must be float32: onnxruntime has no LSTM of
         doubles, and "float32" rounds them.
 
-    Dropout, which no file for inference has, and notes stand in the file's metadata, where `read` finds them.
+    Dropout, which no file for inference has, and notes stand in the file's metadata, where `read` finds them. With the
+    note "log", outputs are logarithms, by LogSoftmax; rows come first, whatever "time_major" says, which is told.
     Raises OSError, TypeError, or ValueError for what ONNX cannot say, by its name.
     """
     expect_network(network)
@@ -61,6 +62,7 @@ def write(network, path, *, states=True, lengths=False, clip=False, dtype=None) 
     if len(content) > LARGEST:
         raise ValueError(f"network: expected at most {LARGEST} bytes, which ONNX files can have, got {len(content)}")
     write_atomically(path, content)
+    tell_turned(path, network.notes, kept=("log",))
 
 
 class Writer:
@@ -85,7 +87,7 @@ class Writer:
 
     def metadata(self) -> list[bytes]:
         """Notes, and dropout, as one entry; none where there is nothing to say."""
-        notes = {name: value for name, value in self.network.notes.items() if name not in onnx_notes.OF_GRAPHS}
+        notes = {name: value for name, value in self.network.notes.items() if name not in TURNED}
         dropout = [getattr(layer, "dropout", 0.0) for layer in self.network.layers]
         if any(dropout):
             notes["dropout"] = dropout
