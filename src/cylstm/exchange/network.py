@@ -255,11 +255,11 @@ def naming(path):
         raise ValueError(start + str(error).removeprefix(start)) from None
 
 
-def tell_left_out(path, why: str, network, kept=()) -> None:
-    """Warns of notes, and of "dropout", that a file has no place for, unless they are kept. Weights that were not read,
-    `notes["left_out"]`, were told by who did not read them."""
+def tell_left_out(path, why: str, network, kept=(), others=()) -> None:
+    """Warns of notes, of "dropout", and of others by their names, that a file has no place for, unless they are kept.
+    Weights that were not read, `notes["left_out"]`, were told by who did not read them."""
     dropout = any(getattr(layer, "dropout", 0) for layer in network.layers)
-    names = [*map(str, network.notes), *(["dropout"] if dropout else [])]
+    names = [*map(str, network.notes), *(["dropout"] if dropout else []), *others]
     names = [name for name in names if name not in ("left_out", *kept)]
     if names:
         warnings.warn(f"{path}: left out, {why}: {shown(names)}", stacklevel=4)

@@ -18,7 +18,7 @@ from itertools import count, takewhile
 
 import numpy as np
 
-from cylstm.activations import as_activation
+from cylstm.activations import as_activation, name_of
 from cylstm.cell import SUFFIXES
 from cylstm.checks import describe, flag, one_of, path_name, plain_array
 from cylstm.exchange.network import (
@@ -37,7 +37,7 @@ from cylstm.exchange.network import (
 )
 from cylstm.tensor_files import expect_file, open_safetensors, write_atomically
 
-__all__ = ["named_arrays", "read", "state_dict", "write"]
+__all__ = ["forms_of", "named_arrays", "read", "state_dict", "write"]
 
 DEPTH = 8  # of mappings within mappings that are looked into
 
@@ -328,12 +328,22 @@ def state_dict(network: Network, prefix="") -> dict[str, np.ndarray]:
     return found
 
 
+def forms_of(network) -> list[str]:
+    """What a network computes that a state dict does not say: the activations of its dense layers, and "last"."""
+    _, before, recurrent, after = parted(network)
+    names = [f"before.{n}" for n in range(len(before))] + [f"after.{n}" for n in range(len(after) - 1)] + ["head"]
+    found = [f"{name_of(layer.activation)} of {name}" for name, layer in zip(names, before + after, strict=False)
+             if layer.activation != "linear"]  # fmt: skip
+    return found + (["last"] if recurrent[-1].last else [])
+
+
 def write(network: Network, path, prefix="") -> None:
     """Write a safetensors file with the names of `torch.nn.LSTM`, atomically.
 
     prefix : what stands before all names. An LSTM alone has `weight_ih_l0`, ...; a network has `embedding.weight`,
     `before.0.weight`, ..., `lstm.weight_ih_l0`, ..., `after.0.weight`, ... and `head.weight`. Activations, dropout and
-    what is last are no part of a state dict. Raises OSError, TypeError or ValueError.
+    what is last are no part of a state dict: a warning names them, and `read` is to be told.
+    Raises OSError, TypeError or ValueError.
     """
     from safetensors.numpy import save
 
@@ -344,4 +354,4 @@ def write(network: Network, path, prefix="") -> None:
     with naming(path):
         arrays = {name: np.ascontiguousarray(array) for name, array in state_dict(network, prefix).items()}
     write_atomically(path, save(arrays, metadata={"format": "pt"}))
-    tell_left_out(path, "as a state dict has no place for it", network)
+    tell_left_out(path, "as a state dict has no place for it", network, others=forms_of(network))

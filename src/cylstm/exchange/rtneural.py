@@ -133,7 +133,7 @@ def write(network: Network, path, *, state_dict=False) -> None:
     """Write JSON that RTNeural reads, atomically; numbers are written in full.
 
     state_dict : for a file of the other kind, whose names are those of `exchange.pytorch.write`; activations are no
-        part of it.
+        part of it, and a warning names them.
 
     Raises OSError, TypeError, or ValueError for what RTNeural has not: an embedding, both directions, variants of the
     cell, a first state, a network that gives its last output only, other activations, weights that are not finite.
@@ -151,7 +151,8 @@ def write(network: Network, path, *, state_dict=False) -> None:
             first = (before[0].weight if before else recurrent[0].directions[0].weight_ih).shape[1]
             value = {"in_shape": [None, None, first], "layers": [layer_to_write(one) for one in network.layers]}
     write_object(path, value)
-    tell_left_out(path, "as RTNeural has no place for it", network)
+    others = pytorch.forms_of(network) if state_dict else ()
+    tell_left_out(path, "as RTNeural has no place for it", network, others=others)
 
 
 def layer_to_write(layer):
