@@ -67,13 +67,14 @@ MODELS = {
     "plain": dict(output_size=2, loss="mse"),
     "deep": dict(output_size=4, num_layers=3, head_bias=False),
     "double": dict(output_size=1, loss="binary_cross_entropy", dtype="float64", num_layers=2),
+    "widths": dict(output_size=2, loss="mse", hidden_size=(5, 17, 3)),
     "dense": dict(output_size=2, loss="mse", before=[cylstm.Dense(4 + n, name) for n, name in enumerate(ACTIVATIONS)],
                   after=[cylstm.Dense(5, "tanh", bias=False)]),
 }  # fmt: skip
 
 
 def random_model(name, rng):
-    model = cylstm.Model(3, 5, **MODELS[name])
+    model = cylstm.Model(3, **{"hidden_size": 5, **MODELS[name]})
     model.parameters.flat = rng.uniform(-0.8, 0.8, model.parameters.size)
     return model
 

@@ -117,6 +117,16 @@ def test_a_model_comes_back_to_the_bit(name, state_dict, rng, tmp_path):
     assert np.array_equal(again.parameters.flat, model.parameters.flat)
 
 
+def test_layers_of_different_widths_come_back(rng, tmp_path):
+    model = cylstm.Model(3, (5, 17, 3), 2, loss="mse", after=[cylstm.Dense(4)], seed=1)
+    exchange.save(model, tmp_path / "m.json")
+    again = exchange.load(tmp_path / "m.json")
+    x = rng.standard_normal((2, 9, 3)).astype("f4")
+    assert again.hidden_size == (5, 17, 3) and np.array_equal(again(x)[0], model(x)[0])
+    with pytest.raises(ValueError, match=r"n.json: LSTM layer 1: expected hidden units as in the first one, 5, got 17"):
+        exchange.save(model, tmp_path / "n.json", state_dict=True)
+
+
 def test_the_file_is_what_rtneurals_loaders_ask_for(tmp_path):
     lstm = cylstm.LSTM(3, 5, bias=False, seed=1)
     exchange.save(lstm, tmp_path / "m.json")

@@ -47,9 +47,9 @@ def read(path, *, config=None, version=None) -> Network:
     config : text or dict, what `model.to_json()` of Keras gives, for a file that has weights alone. Without it such a
         file is read where LSTM layers, with an embedding before and a dense layer behind them, are all that it holds.
     version : of Keras, 2 or 3, for a file, or a config, that does not say its own; it matters for hard_sigmoid alone.
-    Layers: Embedding, LSTM, CuDNNLSTM, Bidirectional (concat), Dense, TimeDistributed(Dense), activations behind dense
-    layers, Dropout, Masking, in a Sequential model or a Functional one that is a chain. What training alone knows and a
-    network does not have is left out, and one warning says what.
+    Layers: Embedding, LSTM, CuDNNLSTM, Bidirectional (merge_mode concat, sum, ave or mul), Dense,
+    TimeDistributed(Dense), activations behind dense layers, Dropout, Masking, in a Sequential model or a Functional one
+    that is a chain. What training alone knows and a network does not have is left out, and one warning says what.
     Raises OSError, ImportError without h5py, or ValueError, which names the file and what cannot be read.
     """
     path = path_name("path", path)
