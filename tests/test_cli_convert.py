@@ -161,11 +161,55 @@ def test_texts_are_texts_and_numbers_numbers(capsys):
      "--raw: expected a model of ours and a file of another system, got onnx and cylstm"),
     (["theirs.onnx", "out.keras", "--raw"], "--raw: expected a model of ours and a file of another system, got onnx"),
     (["model.safetensors", "out.safetensors", "--raw"], "--raw: expected a model of ours and a file of another system"),
+    (["model.safetensors", "out.h", "--writing", "nam=x"], "--writing: expected NAME=VALUE of name, got 'nam=x'"),
+    (["model.h", "out.onnx"], "model.h: format: expected one that can be read, got c_header, which is only written"),
     (["model.safetensors"], "the following arguments are required: OUT (see cylstm convert --help)"),
 ])  # fmt: skip
 def test_what_cannot_be_is_one_line(arguments, message, model, capsys):
     assert refused(capsys, "convert", *arguments).startswith(message)
     assert not os.path.exists("out.onnx") and not os.path.exists("out.safetensors")
+
+
+MODELS = {"widths": dict(hidden_size=(5, 17, 3)), "begun": dict(first_state=True), "clipped": dict(gate_clip=4.0),
+          "double": dict(dtype="float64")}  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["widths.safetensors", "out.onnx"], "out.onnx: LSTM layers: expected one size, so that their states are one "
+     "array, or --writing states=false, got directions x units of 1 x 3, 1 x 5, 1 x 17"),
+    (["begun.safetensors", "out.onnx"],
+     "out.onnx: LSTM layer 0: expected no first state of its own, or --writing states=false, got one"),
+    (["clipped.safetensors", "out.onnx"], "out.onnx: gate_clip: expected None in layer 0 without --writing clip=true,"),
+    (["double.safetensors", "out.onnx"], "dtype: expected a network in float32, or --writing dtype=float32 to round"),
+    (["torchs.safetensors", "out.onnx"], "torchs.safetensors: expected a cylstm model, got safetensors without its "
+     "header; --from pytorch reads weights of PyTorch"),
+    (["torchs.safetensors", "out.safetensors", "--from", "pytorch"], "torchs.safetensors: expected a dense layer "
+     "behind the LSTM, a model's head, got none (--reading head=PREFIX names one)"),
+    (["double.safetensors", "out.onnx", "--from", "pytorch"], "double.safetensors: expected weights of PyTorch, got a "
+     "file of cylstm's own, which --from cylstm reads"),
+    (["double.safetensors", "out.pt"], "out.pt: expected a name that ends in .safetensors, with --to pytorch, got one"),
+])  # fmt: skip
+def test_what_helps_is_said_as_the_shell_has_it(arguments, message, capsys):
+    for name, options in MODELS.items():
+        model = cylstm.Model(**{"input_size": 3, "hidden_size": 5, "output_size": 2, "loss": "mse", **options}, seed=1)
+        model.save(f"{name}.safetensors")
+    exchange.save(cylstm.LSTM(3, 5, seed=1), "torchs.safetensors", format="pytorch")
+    assert refused(capsys, "convert", *arguments).startswith(message)
+    assert not os.path.exists(arguments[1])
+
+
+@pytest.mark.parametrize(("name", "content", "message"), [
+    ("m.json", "{}", "expected in_shape and layers, or a state dict's tensors by their names, got nothing"),
+    ("m.json", '{"x": "y"}', "expected in_shape and layers, or a state dict's tensors by their names, got x"),
+    ("m.keras", "", "expected a file of Keras, got an empty one"),
+    ("m.keras", "hello", "expected an HDF5 file of Keras, got a damaged one or another (Unable to "),
+    ("m.keras", "PK\3\4", "expected a .keras file, got a damaged archive (File is not a zip file)"),
+])  # fmt: skip
+def test_a_file_without_a_model_is_said_so(name, content, message, capsys):
+    if name == "m.keras":
+        pytest.importorskip("h5py")
+    Path(name).write_text(content)
+    assert refused(capsys, "convert", name, "out.onnx").startswith(f"{name}: {message}")
 
 
 def test_what_a_model_of_ours_cannot_be_is_refused(model, capsys):

@@ -235,6 +235,7 @@ def projected(state):
 
 
 WRONG = {
+    "nothing": (lambda state: {}, {}, r"expected an LSTM's weight_hh_l0 \(4\*H, H\), got no tensors$"),
     "no LSTM": (lambda state: {"weight": np.ones((3, 4), F4)}, {}, r"expected an LSTM's weight_hh_l0 \(4\*H, H\), got"),
     "prefix": (dict, {"prefix": "rnn."}, "expected a tensor rnn.weight_ih_l0, got none among .*weight_ih_l0"),
     "half a bias": (without("bias_hh_l0"), {}, "expected a tensor bias_hh_l0, got none"),

@@ -21,6 +21,15 @@ ENDING = ".safetensors"
 KEPT = ("loss", "labels", "vocabulary", "dropout", "log")  # what a model of ours has, too, or `model_of` tells
 NUMBERS = ("sample_rate",)  # options
 HANDED_ON = {("rtneural", "read"): ("pytorch", "read")}  # of a state dict in lists
+# What helps, in errors of Python and here.
+IN_SHELL = {
+    "states=False": "--writing states=false",
+    "clip=True": "--writing clip=true",
+    "dtype='float32'": "--writing dtype=float32",
+    "cylstm.exchange.load reads weights": "--from pytorch reads weights",
+    "Model.load reads": "--from cylstm reads",
+    "name that ends in .safetensors, got": "name that ends in .safetensors, with --to pytorch, got",
+}
 
 
 def run_convert(args) -> None:
@@ -30,11 +39,17 @@ def run_convert(args) -> None:
         raise ValueError(f"IN, OUT: expected different files, got {args.source} twice")
     if args.raw and (source != OURS or target == OURS):
         raise ValueError(f"--raw: expected a model of ours and a file of another system, got {source} and {target}")
+    if source != OURS:
+        with naming(args.source):
+            exchange.way(source, "read")
     reading = options_of(args.reading, source, "read", "--reading")
     writing = options_of(args.writing, target, "write", "--writing")
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        convert(args, source, target, reading, writing)
+        try:
+            convert(args, source, target, reading, writing)
+        except (TypeError, ValueError) as error:
+            raise ValueError(in_shell(str(error))) from None
     for warning in told:
         print(f"cylstm: {warning.message}", file=sys.stderr)
     print(f"wrote {args.target} ({target}), from {args.source} ({source})")
@@ -54,11 +69,19 @@ def convert(args, source, target, reading, writing) -> None:
         with naming(args.source):
             model = exchange.model_of(network)
             if not isinstance(model, Model):
-                raise ValueError("expected a dense layer behind the LSTM, a model's head, got none")
+                way = " (--reading head=PREFIX names one)" if "head" in defaults_of(source, "read") else ""
+                raise ValueError(f"expected a dense layer behind the LSTM, a model's head, got none{way}")
         tell_left_out(args.source, "as a model of ours has no place for it", network, KEPT)
         model.save(args.target)
     else:
         exchange.write(network, args.target, format=target, **writing)
+
+
+def in_shell(text) -> str:
+    """What an error says of Python, as it is said in the shell."""
+    for there, here in IN_SHELL.items():
+        text = text.replace(there, here)
+    return text
 
 
 def format_of(path, given, option) -> str:

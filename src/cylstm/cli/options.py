@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cylstm
 from cylstm.checks import path_name, positive_int, real_in
+from cylstm.exchange import FORMATS
 from cylstm.text.vocabulary import LEVELS
 from cylstm.training.checkpoint import read_checkpoint
 from cylstm.training.pictures import PICTURES
@@ -238,8 +239,11 @@ def add_convert_options(commands):
         description="Read a model from IN and write it to OUT, each in the format that its ending says.")  # fmt: skip
     convert.add_argument("source", metavar="IN")
     convert.add_argument("target", metavar="OUT")
-    convert.add_argument("--from", dest="read_as", metavar="FORMAT", help="of IN (default: by its ending)")
-    convert.add_argument("--to", dest="write_as", metavar="FORMAT", help="of OUT (default: by its ending)")
+    formats = f"cylstm, {', '.join(FORMATS)}"
+    convert.add_argument("--from", dest="read_as", metavar="FORMAT", help=f"of IN: {formats} (default: by its ending, "
+                         ".safetensors is cylstm)")  # fmt: skip
+    convert.add_argument("--to", dest="write_as", metavar="FORMAT", help="of OUT, alike; pytorch for a state dict in "
+                         ".safetensors")  # fmt: skip
     convert.add_argument("--raw", action="store_true", help="of a model of ours, outputs as `model(x)` gives them, "
                          "instead of probabilities")  # fmt: skip
     for name, file in (("reading", "IN"), ("writing", "OUT")):

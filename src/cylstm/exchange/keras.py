@@ -18,7 +18,7 @@ from cylstm.exchange.json_files import object_of
 from cylstm.exchange.keras_config import planned
 from cylstm.exchange.keras_inferred import inferred
 from cylstm.exchange.keras_layers import Told
-from cylstm.exchange.keras_weights import h5py_or_why, major_of, opened
+from cylstm.exchange.keras_weights import h5py_or_why, major_of, opened, why
 from cylstm.exchange.keras_written import CONFIG, METADATA, WEIGHTS, as_archive, as_weights, described
 from cylstm.exchange.network import (
     Dense,
@@ -85,7 +85,7 @@ def of_archive(file, config, told):
                 if info.filename in members:
                     members[info.filename] = member(archive, info, file)
     except OF_ZIP as error:
-        raise ValueError(f"expected a .keras file, got a damaged archive ({describe(error)})") from None
+        raise ValueError(f"expected a .keras file, got a damaged archive ({why(error)})") from None
     for name in (CONFIG, WEIGHTS):
         if members[name] is None:
             raise ValueError(f"expected {name} in it, as in Keras's files, got none")

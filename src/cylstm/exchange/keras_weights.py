@@ -17,7 +17,7 @@ from cylstm.exchange.keras_attributes import text_lengths
 from cylstm.exchange.keras_layers import Planned
 from cylstm.exchange.network import shown
 
-__all__ = ["Weights", "h5py_or_why", "major_of", "opened"]
+__all__ = ["Weights", "h5py_or_why", "major_of", "opened", "why"]
 
 # Files compressed by other tools: zeros take next to nothing, but no layer is made of them alone.
 MOST_EXPANSION = 64
@@ -42,13 +42,20 @@ def damage():
     except ValueError:
         raise
     except (AttributeError, ArithmeticError, LookupError, OSError, RuntimeError, TypeError) as error:
-        raise ValueError(f"expected an HDF5 file of Keras, got a damaged one or another ({describe(error)})") from None
+        raise ValueError(f"expected an HDF5 file of Keras, got a damaged one or another ({why(error)})") from None
+
+
+def why(error) -> str:
+    """What another's library says, in a line."""
+    return shown([str(error)]) or type(error).__name__
 
 
 @contextlib.contextmanager
 def opened(file):
     """The `Weights` of an open file. Raises ValueError for what is no HDF5, or damaged."""
     h5py, size = h5py_or_why(), file.seek(0, 2)
+    if not size:
+        raise ValueError("expected a file of Keras, got an empty one")
     with damage():
         root = h5py.File(file, "r")
     try:

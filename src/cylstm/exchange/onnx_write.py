@@ -13,7 +13,18 @@ import numpy as np
 from cylstm.activations import name_of
 from cylstm.checks import describe, flag, one_of
 from cylstm.exchange import onnx_notes
-from cylstm.exchange.network import TURNED, Dense, Embedding, Recurrent, expect_network, numbered, tell_turned, unsaid
+from cylstm.exchange.network import (
+    TURNED,
+    Dense,
+    Embedding,
+    Recurrent,
+    expect_network,
+    naming,
+    numbered,
+    shown,
+    tell_turned,
+    unsaid,
+)
 from cylstm.exchange.onnx_file import DOUBLE, FLOAT, INT32, INT64
 from cylstm.exchange.onnx_functions import attributes_of
 from cylstm.exchange.onnx_nodes import gates_to
@@ -53,14 +64,14 @@ def write(network, path, *, states=True, lengths=False, clip=False, dtype=None) 
         raise ValueError("dtype: expected a network in float32, or dtype='float32' to round it, or 'float64' for "
                          f"runtimes that have an LSTM of doubles, got one in {network.dtype}")  # fmt: skip
     dtype = np.dtype(one_of("dtype", dtype or "float32", ("float32", "float64")))
-    check(network.layers, [layer for layer in network.layers if isinstance(layer, Recurrent)], states, clip)
-    last = getattr(network.layers[-1], "activation", None)
-    if network.notes.get("log") and last != "softmax":
-        raise ValueError(f"notes: expected log of a network whose last layer is softmax, got {last or 'an LSTM'}")
-    file = Writer(network, states, lengths, dtype)
-    content = file.content()
-    if len(content) > LARGEST:
-        raise ValueError(f"network: expected at most {LARGEST} bytes, which ONNX files can have, got {len(content)}")
+    with naming(path):
+        check(network.layers, [layer for layer in network.layers if isinstance(layer, Recurrent)], states, clip)
+        last = getattr(network.layers[-1], "activation", None)
+        if network.notes.get("log") and last != "softmax":
+            raise ValueError(f"notes: expected log of a network whose last layer is softmax, got {last or 'an LSTM'}")
+        content = Writer(network, states, lengths, dtype).content()
+        if len(content) > LARGEST:
+            raise ValueError(f"network: expected at most {LARGEST} bytes, as ONNX files have, got {len(content)}")
     write_atomically(path, content)
     tell_turned(path, network.notes, kept=("log",))
 
@@ -315,9 +326,12 @@ def check(layers, recurrent, states, clip) -> None:
     for n, layer in enumerate(recurrent):
         own = any(state is not None for one in layer.directions for state in (one.h0, one.c0))
         if states and own:
-            raise ValueError(f"states: expected False for a network with a first state of its own, in LSTM layer {n}")
-    if states and len({(layer.hidden_size, len(layer.directions)) for layer in recurrent}) > 1:
-        raise ValueError("states: expected False for LSTM layers of different sizes, whose states are no one array")
+            raise ValueError(f"LSTM layer {n}: expected no first state of its own, or states=False, got one")
+    sizes = sorted({(len(layer.directions), layer.hidden_size) for layer in recurrent})
+    if states and len(sizes) > 1:
+        got = shown([f"{D} x {H}" for D, H in sizes])
+        raise ValueError("LSTM layers: expected one size, so that their states are one array, or states=False, got "
+                         f"directions x units of {got}")  # fmt: skip
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------

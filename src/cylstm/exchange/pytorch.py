@@ -53,9 +53,13 @@ class States:
     def array(self, name: str) -> np.ndarray:
         """float32 or float64, of float16 and bfloat16 the same numbers. Raises ValueError where there is none."""
         if name not in self.shapes:
-            raise ValueError(f"expected a tensor {name}, got none among {shown(self.shapes)}")
+            raise ValueError(f"expected a tensor {name}, got {self.told()}")
         self.taken.add(name)
         return self.get(name)
+
+    def told(self) -> str:
+        """That none of the tensors is what was expected, with their names."""
+        return f"none among {shown(self.shapes)}" if self.shapes else "no tensors"
 
     def optional(self, name: str) -> np.ndarray | None:
         return self.array(name) if name in self.shapes else None
@@ -146,7 +150,7 @@ def prefix_of(states) -> str:
         if match and len(shape) == 2 and (shape[0] == 4 * shape[1] or f"{match[1]}weight_hr_l0" in states.shapes):
             found.append(match[1])
     if not found:
-        raise ValueError(f"expected an LSTM's weight_hh_l0 (4*H, H), got none among {shown(states.shapes)}")
+        raise ValueError(f"expected an LSTM's weight_hh_l0 (4*H, H), got {states.told()}")
     if len(found) > 1:
         raise ValueError(f"prefix: expected one of {', '.join(map(repr, found))}, as there are several LSTMs, got None")
     return found[0]

@@ -23,6 +23,7 @@ from cylstm.exchange.network import (
     expect_plain,
     naming,
     parted,
+    shown,
     tell_left_out,
     transposed,
 )
@@ -47,7 +48,11 @@ def read(path, *, dtype="float32", **options) -> Network:
     with naming(path):
         file = read_object(path)
         if "layers" not in file:
-            return pytorch.read(of_state_dict(file, dtype), **options)
+            states = of_state_dict(file, dtype)
+            if not states:
+                told = shown(file) or "nothing"
+                raise ValueError(f"expected in_shape and layers, or a state dict's tensors by their names, got {told}")
+            return pytorch.read(states, **options)
         if options:
             raise ValueError(f"expected a state dict for {', '.join(options)}, got a file that names its layers")
         expect_keys("file", file, ("in_shape", "layers"), None)
