@@ -24,9 +24,14 @@ def told_by(config, path, content=CONTENT, **options):
 
 LAYERS = {
     "recurrent activation": (lstm(4, recurrent_activation="silu"),
-                             "lstm: recurrent_activation: expected one of 'linear', .*, got 'silu'"),
-    "activation": (lstm(4, activation="softmax"), "lstm: activation: expected one of 'linear', .*, got 'softmax'"),
-    "of another formula": (lstm(4, activation="mish"), "lstm: expected an activation of linear, .*, got mish"),
+                             "lstm: expected recurrent_activation of linear, relu, .*, got silu"),
+    "activation": (lstm(4, activation="softmax"),
+                   "lstm: expected activation of linear, relu, tanh, sigmoid, elu, softplus, softsign, selu, "
+                   "exponential, relu6, hard_tanh, leaky_relu, hard_sigmoid, or a layer of ReLU, LeakyReLU, ELU, "
+                   "ThresholdedReLU, got softmax"),
+    "an activation that is a layer": (lstm(4, activation=layer("Softmax", name="s", axis=-1)),
+                                      "lstm: expected activation of linear, .*, or a layer of ReLU, .*, got Softmax"),
+    "of another formula": (lstm(4, activation="mish"), "lstm: expected activation of linear, .*, got mish"),
     "no activation": (layer("LSTM", name="lstm", units=4),
                       "lstm: expected recurrent_activation, by its name, got NoneType None"),
     "backwards": (lstm(4, go_backwards=True), "lstm: expected go_backwards False, got bool True"),

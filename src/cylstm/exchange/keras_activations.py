@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from cylstm.activations import as_activation, name_of
+from cylstm.activations import CELL, as_activation, name_of
 from cylstm.exchange.network import short
 
-__all__ = ["LAYERS_OF_ACTIVATIONS", "NAMES", "activation_of_layer", "keras_name", "named", "written_as"]
+__all__ = [
+    "LAYERS_OF_ACTIVATIONS", "LAYERS_OF_CELLS", "NAMES", "OF_CELLS", "activation_of_layer", "keras_name", "named",
+    "written_as",
+]  # fmt: skip
 
 # Keras's names -> ours; of these two the formula goes by the version. gelu is the one by erf, which we do not have.
 ALIKE = ("linear", "relu", "tanh", "sigmoid", "elu", "softplus", "softsign", "silu", "selu", "exponential", "relu6",
@@ -76,6 +79,11 @@ def activation_of_layer(options):
         return as_activation(options.name, found)
     except TypeError as error:
         raise ValueError(str(error)) from None
+
+
+# What a cell may have of both.
+OF_CELLS = tuple(name for name in NAMES if name_of(named(name, 3)) in CELL)
+LAYERS_OF_CELLS = tuple(name for name in LAYERS_OF_ACTIVATIONS if name != "Softmax")
 
 
 # --- out --------------------------------------------------------------------------------------------------------------

@@ -8,9 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cylstm.activations import CELL, as_activation, as_cell, name_of
+from cylstm.activations import as_cell, name_of
 from cylstm.checks import describe, positive_int, real_in
-from cylstm.exchange.keras_activations import LAYERS_OF_ACTIVATIONS, NAMES, activation_of_layer, named
+from cylstm.exchange.keras_activations import (
+    LAYERS_OF_ACTIVATIONS,
+    LAYERS_OF_CELLS,
+    NAMES,
+    OF_CELLS,
+    activation_of_layer,
+    named,
+)
 
 __all__ = ["LAYERS", "MERGE_MODES", "Options", "Planned", "Told", "expected"]
 
@@ -161,16 +168,18 @@ def expected(holder, key, kind, what):
     return value
 
 
-def activation_of(options, given):
-    """Ours for an activation's name or layer. Raises ValueError, by its name, for another formula."""
+def activation_of(options, given, what="an activation", names=tuple(NAMES), layers=tuple(LAYERS_OF_ACTIVATIONS)):
+    """Ours for an activation's name or layer, of those that may stand there. Raises ValueError, by its name, for
+    another formula."""
     if given is None:
         return "linear"
-    if isinstance(given, dict) and given.get("class_name") in tuple(LAYERS_OF_ACTIVATIONS):
+    kind = given.get("class_name") if isinstance(given, dict) else None
+    if kind in layers:
         return activation_of_layer(Options(given, options.told))
-    if isinstance(given, dict):  # a function of its user's, whatever it is called
-        options.refuse("an activation of Keras", f"{given.get('class_name')} {given.get('config')}")
-    if not isinstance(given, str) or given not in NAMES:
-        options.refuse(f"an activation of {', '.join(NAMES)}, or a layer of {', '.join(LAYERS_OF_ACTIVATIONS)}", given)
+    if kind is not None and kind not in tuple(LAYERS_OF_ACTIVATIONS):  # a function of its user's, whatever it is called
+        options.refuse("an activation of Keras", f"{kind} {given.get('config')}")
+    if not isinstance(given, str) or given not in names:
+        options.refuse(f"{what} of {', '.join(names)}, or a layer of {', '.join(layers)}", kind or given)
     if given == "hard_sigmoid" and options.told.major is None:
         options.refuse(
             "version= 2 or 3, as hard_sigmoid is another function in each", "a file that does not say its own"
@@ -222,7 +231,7 @@ def cell_activations(options):
         given = options.take(key)
         if given is None:
             options.refuse(f"{key}, by its name", given)
-        found.append(as_activation(f"{options.name}: {key}", activation_of(options, given), CELL))
+        found.append(activation_of(options, given, key, OF_CELLS, LAYERS_OF_CELLS))
     return as_cell(options.name, (found[0], found[1], found[1]))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from cylstm.activations import PLAIN
 from cylstm.checks import describe
-from cylstm.exchange.keras_activations import NAMES, keras_name, written_as
+from cylstm.exchange.keras_activations import OF_CELLS, keras_name, written_as
 from cylstm.exchange.keras_layers import MERGE_MODES
 from cylstm.exchange.keras_weights import h5py_or_why
 from cylstm.exchange.network import TURNED, Dense, Embedding, Network, Recurrent, expect_network, unsaid
@@ -104,7 +104,7 @@ def cell_names(n, layer):
                          f"{others[0]!r} and {others[1]!r}")  # fmt: skip
     names = {key: keras_name(one) for key, one in (("recurrent_activation", gates), ("activation", others[0]))}
     if None in names.values():
-        told = f"{', '.join(NAMES)} by Keras 3's formulas"
+        told = f"{', '.join(OF_CELLS)} by Keras 3's formulas"
         raise ValueError(f"layer {n}: expected activations of {told}, got {gates!r} and {others[0]!r}")
     return names
 
