@@ -21,7 +21,7 @@ ENDING = ".safetensors"
 KEPT = ("loss", "labels", "vocabulary", "dropout", "log")  # what a model of ours has, too, or `model_of` tells
 NUMBERS = ("sample_rate",)  # options
 HANDED_ON = {("rtneural", "read"): ("pytorch", "read")}  # of a state dict in lists
-# What helps, in errors of Python and here.
+# What errors name as the way out: in Python, and in the shell.
 IN_SHELL = {
     "states=False": "--writing states=false",
     "clip=True": "--writing clip=true",
@@ -58,7 +58,7 @@ def run_convert(args) -> None:
 def convert(args, source, target, reading, writing) -> None:
     if source == OURS:
         model = Model.load(args.source)
-        if target == OURS:  # as it is: no network has its loss, nor a table that is tied
+        if target == OURS:  # as it is: no network has a table that is tied, or several heads
             model.save(args.target)
             return
         with naming(args.source):

@@ -159,8 +159,8 @@ class Recurrent:
 
 @dataclass(frozen=True)
 class Network:
-    """Layers in their order, and what a file says beside them: `notes`, such as "labels" and "vocabulary" (as JSON) of
-    a model, or a sample rate. It and its layers raise TypeError or ValueError as they are made; arrays of
+    """Layers in their order, and what a file says beside them: `notes`, such as "loss", "labels" and "vocabulary" (as
+    JSON) of a model, or a sample rate. It and its layers raise TypeError or ValueError as they are made; arrays of
     float16 become float32."""
 
     layers: tuple
