@@ -48,10 +48,11 @@ else:
     # the extension finds it next to itself.
     vendored = PACKAGE / "_openblas"
     vendored.mkdir(exist_ok=True)
+    (ROOT / "build").mkdir(exist_ok=True)
     for pattern in ("*.so*", "*.dll", "*.lib"):
         for library in Path(openblas.get_lib_dir()).glob(pattern):
-            # Under another name at first: a process that runs the package now has the file of before.
-            copy = shutil.copyfile(library, vendored / f"{library.name}.new")
+            # In another folder at first: a process that runs the package now has the file of before.
+            copy = shutil.copyfile(library, ROOT / "build" / library.name)
             if sys.platform == "linux" and shutil.which("strip"):  # names that nothing is linked by: 0.9 MB
                 subprocess.run(["strip", "--strip-unneeded", copy], check=True)
             os.replace(copy, vendored / library.name)

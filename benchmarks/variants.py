@@ -22,6 +22,7 @@ VARIANTS = {
     "first_state": dict(first_state=True),
     "weight_drop": dict(weight_drop=0.5),
     "recurrent_dropout": dict(recurrent_dropout=0.3),
+    "recurrent_dropout per gate": dict(recurrent_dropout=0.3, recurrent_dropout_per="gate"),
     "update_dropout": dict(update_dropout=0.3),
     "layer_norm ba": dict(layer_norm="ba"),
     "layer_norm torchscript": dict(layer_norm="torchscript"),
@@ -81,14 +82,20 @@ def torch_loop(layer, x, dy, tape=None):
             h, c = (values[f"{name}_l{n}"].expand(len(inputs), H) for name in ("h0", "c0"))
         if layer.weight_drop:
             R = R * mask("weight_masks", layer.weight_drop, n, R.shape)
-        kept = mask("recurrent_masks", layer.recurrent_dropout, n, h.shape) if layer.recurrent_dropout else None
+        of_gates = (4,) if layer.recurrent_dropout_per == "gate" else ()
+        kept = None
+        if layer.recurrent_dropout:
+            kept = mask("recurrent_masks", layer.recurrent_dropout, n, (*of_gates, *h.shape))
         update = mask("update_masks", layer.update_dropout, n, c.shape) if layer.update_dropout else None
         by_x, by_h, by_c = (values.get(f"{name}_l{n}") for name in ("norm_ih", "norm_hh", "norm_c"))
         from_inputs, outputs = inputs @ W.T + b if by_x is None else norm(inputs @ W.T, by_x) + b, []
         new_c, new_h = (zoned(m, n, from_inputs.shape[:2]) for m in (0, 1))
         for t, z in enumerate(from_inputs.unbind(1)):
             old_c, old_h = c, h
-            recurrent = (h if kept is None else h * kept) @ R.T
+            if kept is None or kept.dim() == 2:
+                recurrent = (h if kept is None else h * kept) @ R.T
+            else:
+                recurrent = torch.bmm(h * kept, R.reshape(4, H, -1).mT).transpose(0, 1).flatten(1)
             i, f, g, o = (z + (recurrent if by_h is None else norm(recurrent, by_h))).chunk(4, 1)
             if P is not None:
                 i, f = i + P[0] * c, f + P[1] * c

@@ -334,7 +334,7 @@ Y = [[1, 2], [3]]
     (Z, [[], [1, -1]], {}, ValueError, r"targets\[1\]\[1\]: expected a label in 0\.\.3 other than the blank 0, got -1"),
     (Z, [[3, 2], [1]], {"blank": 2}, ValueError, r"targets\[0\]\[1\]: expected .* other than the blank 2, got 2"),
     (Z, [np.array([2**64 - 1], np.uint64), [1]], {}, ValueError, r"targets\[0\]\[0\]: expected a label in"),
-    (Z, Y, {"blank": 4}, ValueError, r"blank: expected a class in 0\.\.3, got 4"),
+    (Z, Y, {"blank": 4}, ValueError, r"blank: expected a class in 0\.\.3, got int 4"),
     (Z, Y, {"blank": -1}, ValueError, "blank: expected an integer >= 0, got -1"),
     (Z, Y, {"blank": 1.0}, TypeError, "blank: expected an integer, got float"),
 ])  # fmt: skip

@@ -193,7 +193,7 @@ Z = np.zeros((2, 5, 4), np.float32)
     (Z[0], {}, ValueError, r"logits: expected \(B, T, V\)"),
     (Z, {"lengths": [5, 6]}, ValueError, r"lengths\[1\]: expected 1\.\.5, got 6"),
     (list(Z), {"lengths": [5, 5]}, ValueError, "lengths: expected None beside a list of logits"),
-    (Z, {"blank": 4}, ValueError, r"blank: expected a class in 0\.\.3, got 4"),
+    (Z, {"blank": 4}, ValueError, r"blank: expected a class in 0\.\.3, got int 4"),
 ])  # fmt: skip
 def test_bad_input_is_named(decode, logits, options, error, message):
     with pytest.raises(error, match=f"^{message}"):

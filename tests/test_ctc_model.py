@@ -131,7 +131,7 @@ def test_what_goes_wrong_is_named(y, options, error, message):
             call(X, y, **options)
     with pytest.raises(ValueError, match="output: expected 'sequence' with loss='ctc', got 'last'"):
         made(output="last")
-    with pytest.raises(ValueError, match=r"blank: expected a class in 0\.\.4, got 5"):
+    with pytest.raises(ValueError, match=r"blank: expected a class in 0\.\.4, got int 5"):
         made(CTC(blank=5))
     with pytest.raises(ValueError, match=r"tbptt: expected a model of one direction .* and a loss of steps, got Model"):
         Model(I, H, O, loss="ctc").fit(X, [[1], [2]], tbptt=2)

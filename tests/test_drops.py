@@ -15,6 +15,7 @@ from cylstm.drops import DROPS as ARGUMENTS
 DROPS = {
     "weights": dict(weight_drop=0.4),
     "states": dict(recurrent_dropout=0.3),
+    "states, by gates": dict(recurrent_dropout=0.3, recurrent_dropout_per="gate"),
     "updates": dict(update_dropout=0.3),
     "inputs": dict(input_dropout=0.25),
     "per sequence": dict(dropout=0.35, dropout_per="sequence"),
@@ -30,7 +31,14 @@ DROPS = {
     "all, zoneout": dict(
         weight_drop=0.2, recurrent_dropout=0.4, dropout=0.5, peepholes=True, zoneout=(0.3, 0.2), update_dropout=0.25
     ),
-    "all, per step": dict(weight_drop=0.2, recurrent_dropout=0.4, input_dropout=0.3, dropout=0.5, peepholes=True),
+    "all, per step": dict(
+        weight_drop=0.2,
+        recurrent_dropout=0.4,
+        recurrent_dropout_per="gate",
+        input_dropout=0.3,
+        dropout=0.5,
+        peepholes=True,
+    ),
 }
 SIZES = [(1, 1, 3, 5), (7, 1, 8, 33), (2, 6, 2, 16), (9, 3, 5, 17), (12, 17, 20, 64), (5, 40, 11, 7), (20, 33, 70, 50)]
 
@@ -283,4 +291,6 @@ def test_calls_of_others_are_refused_by_name():
 
     with pytest.raises(ValueError, match=r"^layer: expected one without dropout, got recurrent_dropout=0\.5, weight_d"):
         calls.Call(LSTM(2, 3, recurrent_dropout=0.5, weight_drop=0.1), 4, 5, training=True)
-    calls.Call(LSTM(2, 3, recurrent_dropout=0.5, weight_drop=0.1), 4, 5)
+    with pytest.raises(ValueError, match=r"^layer: expected one without dropout, got update_dropout=0\.2"):
+        calls.Call(LSTM(2, 3, update_dropout=0.2), 4, 5, training=True)
+    calls.Call(LSTM(2, 3, recurrent_dropout=0.5, weight_drop=0.1, update_dropout=0.2), 4, 5)

@@ -224,6 +224,21 @@ def test_what_an_onnx_file_had_otherwise_is_told(tmp_path):
     assert exchange.read(tmp_path / "m.keras").notes == {**network.notes, "rate": 2}  # nothing is turned in this file
 
 
+def test_an_archive_says_nothing_of_how_its_numbers_are(tmp_path, silent):
+    """Whoever wrote so into it: its outputs are what its last layer gives, rows first."""
+    network = exchange.network_of(random_model("labels"))
+    exchange.write(network, tmp_path / "m.keras")
+    with zipfile.ZipFile(tmp_path / "m.keras") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    metadata = json.loads(members["metadata.json"])
+    metadata["cylstm"]["notes"] |= {"log": True, "time_major": "no"}
+    with zipfile.ZipFile(tmp_path / "m.keras", "w") as archive:
+        for name, content in (members | {"metadata.json": json.dumps(metadata)}).items():
+            archive.writestr(name, content)
+    assert exchange.read(tmp_path / "m.keras").notes == network.notes
+    exchange.load(tmp_path / "m.keras")  # silent
+
+
 def test_a_layer_there_and_back(tmp_path, silent):
     lstm = cylstm.LSTM(3, 5, 2, bidirectional=True, bias=False, dropout=0.5, seed=1)
     exchange.save(lstm, tmp_path / "m.keras")

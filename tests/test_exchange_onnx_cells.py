@@ -85,6 +85,13 @@ OURS = [(("hard_sigmoid", 0.3, 0.4), ("leaky_relu", 0.2), "softsign"), ("hard_si
         (("scaled_tanh", 0.9, 0.6), "relu", "tanh")]  # fmt: skip
 
 
+def test_a_bound_that_float32_has_not_is_refused(tmp_path):
+    for bound in (1e-50, 3.5e38, 1e300):
+        far = cylstm.LSTM(3, 5, gate_clip=bound, dtype="float64")
+        with pytest.raises(ValueError, match=r"x.onnx: LSTM layer 0: expected a gate_clip that float32 has, got \d"):
+            exchange.save(far, tmp_path / "x.onnx", clip=True, dtype="float64")
+
+
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("activations", OURS)
 def test_cells_come_back(activations, bidirectional, tmp_path):

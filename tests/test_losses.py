@@ -56,7 +56,7 @@ def test_a_loss_with_parameters_is_held_with_them(registered):
 def test_what_is_no_loss_is_named(given):
     with pytest.raises(ValueError, match=r"^loss: expected one of 'cross_entropy', 'mse', .*, or a Loss, got "):
         Model(V, H, O, loss=given)
-    with pytest.raises(TypeError, match="loss: expected for 'mse' no parameters, got by"):
+    with pytest.raises(TypeError, match="loss: expected for 'mse' no parameters, got str 'by'"):
         losses.as_loss({"name": "mse", "by": 1})
 
 
@@ -164,7 +164,7 @@ def test_the_base_is_a_loss_of_numbers():
     (lambda: Quantiles([0.5, 0.1]), ValueError, "quantiles: expected increasing numbers"),
     (lambda: Quantiles([0.1, 1.0]), ValueError, r"quantiles: expected a number in \(0, 1\), got 1"),
     (lambda: Model(V, H, 4, loss="quantiles"), ValueError, "output_size: expected a multiple of 3, .*, got 4"),
-    (lambda: Model(V, H, 4, loss={"name": "huber", "by": 3}), TypeError, "loss: expected for 'huber' delta, got by"),
+    (lambda: Model(V, H, 4, loss={"name": "huber", "by": 3}), TypeError, "expected for 'huber' delta, got str 'by'"),
 ])  # fmt: skip
 def test_bad_parameters_are_named(make, error, message):
     with pytest.raises(error, match=message):

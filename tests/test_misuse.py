@@ -15,7 +15,22 @@ import time
 import numpy as np
 import pytest
 
-from cylstm import LSTM, SGD, Adam, AdamW, Checkpoint, Cosine, Model, NonFiniteLoss, State, data, tensor_files, training
+from cylstm import (
+    LSTM,
+    SGD,
+    Adam,
+    AdamW,
+    Checkpoint,
+    Cosine,
+    Dense,
+    Model,
+    NonFiniteLoss,
+    State,
+    data,
+    losses,
+    tensor_files,
+    training,
+)
 from cylstm.parameters import Parameters
 from cylstm.text.vocabulary import Vocabulary
 
@@ -29,6 +44,22 @@ def batch(rng, B=4, T=6):
 
 
 # --- memory of the caller's -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "make"), [
+    ("bias", lambda no: model(head_bias=no)), ("tied", lambda no: model(embedding_size=8, tied=no)),
+    ("bias", lambda no: Dense(3, bias=no)), ("zero_infinity", lambda no: losses.CTC(zero_infinity=no)),
+    ("nesterov", lambda no: SGD(momentum=0.5, nesterov=no)), ("bidirectional", lambda no: LSTM(2, 3, bidirectional=no)),
+    ("coupled", lambda no: LSTM(2, 3, coupled=no)),
+    ("shuffle", lambda no: model().fit(*batch(np.random.default_rng(0)), epochs=1, shuffle=no, progress=False)),
+    ("clip_each", lambda no: model().fit(*batch(np.random.default_rng(0)), epochs=1, clip_each=no, progress=False)),
+])  # fmt: skip
+@pytest.mark.parametrize("no", ["False", "no", 0, []])
+def test_switches_are_true_or_false(name, make, no):
+    """The text "False" counts as true."""
+    with pytest.raises(TypeError, match=f"{name}: expected True or False, got {type(no).__name__}"):
+        make(no)
+    make(np.bool_(False))
 
 
 class Swapping:

@@ -48,7 +48,7 @@ DROP_MUTATIONS = {  # of a cell whose inputs, states, updates and weights are dr
     "forward, no mask on g": ("c = f * c_prev + i * (kept * g)\n", "c = f * c_prev + i * g\n"),
     "forward, what c has is dropped": ("c = f * c_prev + i * (kept * g)\n", "c = kept * (f * c_prev + i * g)\n"),
     "R trained on the state before it was masked": (DROPPED, DROPPED.replace("mask", "1.0")),
-    "no mask on the way back to h": ("dh_prev, dc_prev = mask * (dz_h @ R)", "dh_prev, dc_prev = (dz_h @ R)"),
+    "no mask on the way back to h": ("return dz.T @ h, mask * (dz @ R)", "return dz.T @ h, dz @ R"),
     "forward, no mask on h": (f"{BEGUN}        i[t]", f"{BEGUN}        i[t]".replace("mask", "1.0")),
     "forward, the cell is dropped as well": ("return mask * h, c\n", "return mask * h, mask * c\n"),
     "the gradient of weights that were dropped": (
@@ -58,6 +58,12 @@ DROP_MUTATIONS = {  # of a cell whose inputs, states, updates and weights are dr
     "dx of inputs that were dropped": (
         "    dlayer = dlayer if input_mask is None else dlayer * input_mask\n", ""),
     "forward, no input dropped": (" * (1.0 if input_mask is None else input_mask)", ""),
+}  # fmt: skip
+GATE_MUTATIONS = {  # of a cell where h has a mask for each gate
+    "forward, one mask for all": ("for h_n, R_n in zip(h,", "for h_n, R_n in zip([h[0]] * 4,"),
+    "R trained on one gate's state": ("dz_n.T @ h_n for", "dz_n.T @ h[0] for"),
+    "no mask on the way back": ("sum(m_n * (dz_n @ R_n)", "sum((dz_n @ R_n)"),
+    "one mask on the way back": ("sum(m_n * (dz_n @ R_n)", "sum(mask[2] * (dz_n @ R_n)"),
 }  # fmt: skip
 OLD_H = "before(keep[t], 1.0, h[t], c[t], variant)[0]"
 C_KEPT = "(1 - new_c[t]) * c_prev\n        # a row"
@@ -72,8 +78,8 @@ ZONEOUT_MUTATIONS = {  # of a cell with zoneout, recurrent dropout and resets, a
     "forward, the mask of another step": ("c_t = new_c[t] * c_t + ", "c_t = new_c[t - 1] * c_t + "),
     "backward through the state that is kept": ("alive, keep, mask, c, (new_c, new_h), kept = run\n",
                                                 "alive, keep, mask, _, (new_c, new_h), kept = run\n    c = states\n"),
-    "no gradient of h past a step": ("mask * (dz_h @ R) + dh_old, ", "mask * (dz_h @ R), "),
-    "that of h with the mask of dropout": ("mask * (dz_h @ R) + dh_old, ", "mask * (dz_h @ R + dh_old), "),
+    "no gradient of h past a step": ("dh_prev + dh_old, ", "dh_prev, "),
+    "that of h with the mask of dropout": ("dh_prev + dh_old, ", "dh_prev + mask * dh_old, "),
     "no gradient of c past a step": (", dc_prev + dc_old\n", ", dc_prev\n"),
     "all of h's gradient through the step": ("dh_t, dc_t = new_h[t] * dh_t, new_c", "dh_t, dc_t = dh_t, new_c"),
     "all of c's gradient through the step": ("dh_t, new_c[t] * dc_t\n", "dh_t, dc_t\n"),
@@ -117,11 +123,11 @@ NORM_MUTATIONS = {
     "c's gain trained on c": ("np.stack([(d * n).sum", "np.stack([(d * c).sum"),
     "a gain left out on the way back": ("dz * gain), (dz", "dz), (dz"),
     "a gain trained on what was not normalised": ("(dz * n).sum(axis=0)\n", "(dz * z).sum(axis=0)\n"),
-    "x's gain for h": ("(variant.norm.h, h_prev @ R.T)", "(variant.norm.x, h_prev @ R.T)"),
+    "x's gain for h": ("(variant.norm.h, recurrent(", "(variant.norm.x, recurrent("),
     "the bias normalised as well": ("((variant.norm.x, x @ W.T),", "((variant.norm.x, x @ W.T + b),"),
-    "the sum normalised": ("(variant.norm.x, x @ W.T),", "(variant.norm.x, x @ W.T + h_prev @ R.T),"),
+    "the sum normalised": ("(variant.norm.x, x @ W.T),", "(variant.norm.x, x @ W.T + recurrent(h_prev, R)),"),
     "W trained on the sum's gradient": ("dW += dz_x.T @ x[t]", "dW += dz.T @ x[t]"),
-    "R trained on the sum's gradient": ("dR += dz_h.T @ h_prev", "dR += dz.T @ h_prev"),
+    "R trained on the sum's gradient": ("dR += dR_t\n", "dR += dz.T @ h_prev\n"),
     "dx of the sum's gradient": ("dx[t] = dz_x @ W", "dx[t] = dz @ W"),
     "h of c as it is": ("return seen if self.norm is not None and self.norm.carried else c, seen",
                         "return seen if self.norm is not None and self.norm.carried else c, c"),
@@ -178,6 +184,21 @@ def test_the_unchanged_drops_pass(drops):
 @pytest.mark.parametrize("mistake", DROP_MUTATIONS)
 def test_a_mistake_in_what_is_dropped_fails_the_gradient_check(mistake, drops):
     assert worst_gradient_error(mutated(*DROP_MUTATIONS[mistake]), **drops) > 1000 * RTOL
+
+
+@pytest.fixture(scope="module")
+def of_gates():
+    """Four masks of h on B = 2 rows of H = 3."""
+    return dict(recurrent_masks=np.random.default_rng(10).uniform(0.2, 1.8, (1, 4, 2, 3)))
+
+
+def test_the_unchanged_masks_of_gates_pass(of_gates):
+    assert worst_gradient_error(oracle, **of_gates) <= RTOL
+
+
+@pytest.mark.parametrize("mistake", GATE_MUTATIONS)
+def test_a_mistake_in_masks_of_gates_fails_the_gradient_check(mistake, of_gates):
+    assert worst_gradient_error(mutated(*GATE_MUTATIONS[mistake]), **of_gates) > 1000 * RTOL
 
 
 @pytest.fixture(scope="module")

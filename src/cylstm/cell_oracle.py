@@ -62,11 +62,11 @@ def gates(x, h_prev, c_prev, W, R, b, variant=PLAIN, kept=1.0):
     """The gates of one step and its new cell state, each (B, H), and what the gates are of, z (B, 4H), from x (B, I),
     h_prev and c_prev (B, H). kept (B, H): the mask of g."""
     # z = W x + R h + b
-    z = x @ W.T + h_prev @ R.T + b
+    z = x @ W.T + recurrent(h_prev, R) + b
     if variant.norm is not None:
         # z = gain_x n(W x) + gain_h n(R h) + b
         z = sum(gain * normed(part, variant.norm.eps)[0] for gain, part in
-                ((variant.norm.x, x @ W.T), (variant.norm.h, h_prev @ R.T))) + b  # fmt: skip
+                ((variant.norm.x, x @ W.T), (variant.norm.h, recurrent(h_prev, R)))) + b  # fmt: skip
     z_i, z_f, z_g, z_o = np.split(z, 4, axis=1)
     if variant.P is not None:
         # z_i += p_i c_prev, z_f += p_f c_prev (Gers, Schraudolph & Schmidhuber 2002)
@@ -89,6 +89,23 @@ def gates(x, h_prev, c_prev, W, R, b, variant=PLAIN, kept=1.0):
         z_o = z_o + variant.P[2] * c
     o = variant.squashed(variant.cut(z_o)[0], 0)[0] if variant.replaced else sigmoid(z_o)
     return i, f, g, o, c, np.concatenate([z_i, z_f, z_g, z_o], axis=1)
+
+
+def recurrent(h, R):
+    """R h of all gates (B, 4H), h (B, H), or (4, B, H) where that of each gate has been masked on its own."""
+    if h.ndim == 2:
+        return h @ R.T
+    return np.concatenate([h_n @ R_n.T for h_n, R_n in zip(h, np.split(R, 4), strict=True)], axis=1)
+
+
+def recurrent_backward(dz, h, R, mask):
+    """d loss / dR and / dh of recurrent(mask * h, R), whose first argument is `h` here, from dz (B, 4H)."""
+    if h.ndim == 2:
+        return dz.T @ h, mask * (dz @ R)
+    parts = list(zip(np.split(dz, 4, axis=1), h, np.split(R, 4), mask, strict=True))
+    # R_n (m_n h) of each gate n
+    dR = np.concatenate([dz_n.T @ h_n for dz_n, h_n, _, _ in parts])
+    return dR, sum(m_n * (dz_n @ R_n) for dz_n, _, R_n, m_n in parts)
 
 
 def step(x, h_prev, c_prev, W, R, b, variant=PLAIN):
@@ -135,7 +152,7 @@ class Record(NamedTuple):
     z: np.ndarray  # (T, B, 4H): what the gates are of
     alive: np.ndarray  # (T, B, 1): 1 where step t belongs to the row, 0 past its end
     keep: np.ndarray  # (T, B, 1): 0 where nothing reaches step t from the step before it, 1 elsewhere
-    mask: np.ndarray | float  # (B, H): of recurrent dropout; 1 without
+    mask: np.ndarray | float  # (B, H), or for each gate (4, B, H): of recurrent dropout; 1 without
     fresh: np.ndarray  # (T+1, B, H): c as the gates make it, which zoneout has not kept as it was
     zone: tuple  # of zoneout, shares of what is new in c and h: each (T, B, H), or 1 without
     kept: np.ndarray | float  # (B, H): the mask of g; 1 without
@@ -145,7 +162,7 @@ def before(keep, mask, h, c, variant):
     """What a step begins with: h and c (B, H) or, where nothing reaches it, the first state; h times the mask."""
     # h_prev = keep h + (1 - keep) h_0, and so c
     h, c = keep * h + (1 - keep) * variant.first[0], keep * c + (1 - keep) * variant.first[1]
-    # m h_{t-1} in the place of h_{t-1}, m the same at all steps (Gal & Ghahramani 2016)
+    # m h_{t-1} in the place of h_{t-1}, m the same at all steps (Gal & Ghahramani 2016), or one for each gate
     return mask * h, c
 
 
@@ -253,12 +270,13 @@ def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
         if variant.norm is not None:
             # z = gain_x n(W x_t) + gain_h n(R h_{t-1}) + b
             dz_x, by_x = variant.norm.part_backward(x[t] @ W.T, variant.norm.x, dz)
-            dz_h, by_h = variant.norm.part_backward(h_prev @ R.T, variant.norm.h, dz)
+            dz_h, by_h = variant.norm.part_backward(recurrent(h_prev, R), variant.norm.h, dz)
             dnorm[0] += by_x
             dnorm[1] += by_h
         # z = W x_t + R h_{t-1} + b
         dW += dz_x.T @ x[t]
-        dR += dz_h.T @ h_prev
+        dR_t, dh_prev = recurrent_backward(dz_h, h_prev, R, mask)
+        dR += dR_t
         db += dz.sum(axis=0)
         dc_prev = dc_t * f[t]
         if variant.P is not None:
@@ -266,7 +284,7 @@ def run_backward(run, dy, dhn, dcn, W, R, variant=PLAIN):
             dP += [(dz_i * c_prev).sum(axis=0), (dz_f * c_prev).sum(axis=0), (dz_o * c[t + 1]).sum(axis=0)]
             dc_prev = dc_prev + dz_i * variant.P[0] + dz_f * variant.P[1]
         dx[t] = dz_x @ W
-        dh_prev, dc_prev = mask * (dz_h @ R) + dh_old, dc_prev + dc_old
+        dh_prev, dc_prev = dh_prev + dh_old, dc_prev + dc_old
         # h_prev = keep h + (1 - keep) h_0, and so c
         dh_first += ((1 - keep[t]) * dh_prev).sum(axis=0)
         dc_first += ((1 - keep[t]) * dc_prev).sum(axis=0)

@@ -223,7 +223,7 @@ def as_counts(name, given, B: int, low: int, high: int) -> np.ndarray:
 def as_blank(blank, V: int) -> int:
     blank = positive_int("blank", blank, 0)
     if blank >= V:
-        raise ValueError(f"blank: expected a class in 0..{V - 1}, got {blank}")
+        raise ValueError(f"blank: expected a class in 0..{V - 1}, got {describe(blank)}")
     return blank
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from cylstm._core import head
 from cylstm._core.updates import activate, activate_backward
 from cylstm.activations import as_activation, name_of
-from cylstm.checks import describe, positive_int, real_in
+from cylstm.checks import describe, flag, positive_int, real_in
 from cylstm.drops import mask
 from cylstm.losses import GivenGradient
 
@@ -55,7 +55,7 @@ class Dense:
             "size": positive_int("size", self.size),
             "activation": as_activation("activation", self.activation),
             "dropout": real_in("dropout", self.dropout, 0, 1, open_high=True),
-            "bias": bool(self.bias),
+            "bias": flag("bias", self.bias),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)

@@ -10,23 +10,24 @@ import numpy as np
 from cylstm.checks import describe, one_of, real_in
 
 __all__ = [
-    "DROPS", "INPUTS", "OUTPUTS", "PER_ROW", "STATES", "UPDATES", "WEIGHTS", "ZONED_C", "ZONED_H", "Drops", "Masks",
-    "OfDrops", "OfLayer",
+    "DROPS", "EACH_GATE", "INPUTS", "OUTPUTS", "PER_ROW", "STATES", "UPDATES", "WEIGHTS", "ZONED_C", "ZONED_H", "Drops",
+    "Masks", "OfDrops", "OfLayer",
 ]  # fmt: skip
 
 # The arguments of `LSTM` and `Model` beside `dropout`, and what they are unless somebody says so.
-DROPS = {"dropout_per": "step", "input_dropout": 0.0, "recurrent_dropout": 0.0, "weight_drop": 0.0,
-         "update_dropout": 0.0, "zoneout": (0.0, 0.0)}  # fmt: skip
+DROPS = {"dropout_per": "step", "input_dropout": 0.0, "recurrent_dropout": 0.0, "recurrent_dropout_per": "row",
+         "weight_drop": 0.0, "update_dropout": 0.0, "zoneout": (0.0, 0.0)}  # fmt: skip
 
 # The masks that a call has, in bits; as in _core/direction.pxd. Zoneout has no masks where nothing is trained, but is.
-OUTPUTS, PER_ROW, INPUTS, STATES, WEIGHTS, ZONED_C, ZONED_H, UPDATES = (1 << n for n in range(8))
+OUTPUTS, PER_ROW, INPUTS, STATES, WEIGHTS, ZONED_C, ZONED_H, UPDATES, EACH_GATE = (1 << n for n in range(9))
 
 
 class Masks(NamedTuple):
     """Of one call: 0 where something is dropped, 1/(1-p) elsewhere; None where nothing is.
 
     inputs (B, I); outputs of all layers but the last, (L-1, N, O) in packed order or, the same at all steps, (L-1, B,
-    O); weights (L*D, 4H, Y), of weight_hh; states (L*D, B, Y), of what weight_hh is multiplied by; updates (L*D, B,
+    O); weights (L*D, 4H, Y), of weight_hh; states (L*D, B, Y), of what weight_hh is multiplied by, or, one
+    for each gate, (L*D, 4, B, Y); updates (L*D, B,
     H), of g. Y numbers in h, O in an output. Of zoneout, in packed order, new_c bool (L*D, N, H) and new_h (L*D, N, Y):
     where c and h are not as they were. Where layers have different widths, the outputs of all are in one row, layer by
     layer, and the others but inputs in a list.
@@ -56,6 +57,8 @@ class Drops:
             one_of(name, value, ("step", "sequence"))
             if value != "step" and self.layers == 1:
                 raise ValueError(f"dropout_per: expected 'step' with one layer, without dropout, got {value!r}")
+        elif name == "recurrent_dropout_per":
+            one_of(name, value, ("row", "gate"))
         elif name == "zoneout":
             value = pair_of_shares(name, value)
         else:
@@ -77,19 +80,21 @@ class Drops:
         of = {INPUTS: "input_dropout", STATES: "recurrent_dropout", WEIGHTS: "weight_drop", UPDATES: "update_dropout"}
         of_c, of_h = shares["zoneout"]
         zoned = ZONED_C * (of_c > 0) | ZONED_H * (of_h > 0)
-        return zoned | outputs | sum(bit for bit, name in of.items() if shares[name])
+        each_gate = EACH_GATE if shares["recurrent_dropout"] and shares["recurrent_dropout_per"] == "gate" else 0
+        return zoned | outputs | each_gate | sum(bit for bit, name in of.items() if shares[name])
 
     def masks(self, kinds, rng, B, N, I, D, sizes, dtype) -> Masks:
         """Masks of these kinds, drawn in the order of their names in `Masks`, for B rows of N steps in all. sizes: H, Y
         and O of each layer."""
         shares, rows, widths = self.shares, B if kinds & PER_ROW else N, [O for _, _, O in sizes[:-1]]
         each = [(H, Y) for H, Y, _ in sizes for _ in range(D)]
+        each_gate = (4,) if kinds & EACH_GATE else ()
         outputs = (len(widths), rows, *set(widths)) if len(set(widths)) == 1 else (rows * sum(widths),)
         shapes = {
             "inputs": (INPUTS, "input_dropout", (B, I)),
             "outputs": (OUTPUTS, "dropout", outputs),
             "weights": (WEIGHTS, "weight_drop", in_one([(4 * H, Y) for H, Y in each])),
-            "states": (STATES, "recurrent_dropout", in_one([(B, Y) for _, Y in each])),
+            "states": (STATES, "recurrent_dropout", in_one([(*each_gate, B, Y) for _, Y in each])),
             "updates": (UPDATES, "update_dropout", in_one([(B, H) for H, _ in each])),
         }
         drawn = {name: mask(rng, shape, shares[share], dtype) for name, (bit, share, shape) in shapes.items()

@@ -10,7 +10,7 @@ import numpy as np
 
 from cylstm import losses
 from cylstm._core.head import linear
-from cylstm.checks import describe, one_of, plain_array, positive_int, real_in
+from cylstm.checks import describe, flag, one_of, plain_array, positive_int, real_in
 from cylstm.labels import Labels, is_text
 
 __all__ = [
@@ -58,7 +58,7 @@ class Head:
                 raise TypeError(f"labels: expected None with loss={loss.name!r} of {O} outputs, which are no classes")
             names = Labels(self.labels, 2 if loss.name == "binary_cross_entropy" else O)
         checked = {
-            "output_size": O, "loss": loss, "bias": bool(self.bias),
+            "output_size": O, "loss": loss, "bias": flag("bias", self.bias),
             "horizon": None if self.horizon is None else positive_int("horizon", self.horizon),
             "labels": None if names is None else names.all, "names": names,
             "weight": real_in("weight", self.weight, 0, open_low=True),

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from cylstm.checks import as_ids, check_range, describe, positive_int, real_in, refuse
+from cylstm.checks import as_ids, check_range, describe, flag, positive_int, real_in, refuse
 
 __all__ = [
     "CTC",
@@ -200,7 +200,7 @@ class Quantiles(Loss):
             raise TypeError(f"quantiles: expected a list of numbers, got {describe(self.quantiles)}")
         given = tuple(real_in("quantiles", q, 0, 1, open_low=True, open_high=True) for q in self.quantiles)
         if not given or any(later <= q for q, later in pairwise(given)):
-            raise ValueError(f"quantiles: expected increasing numbers, at least one, got {given}")
+            raise ValueError(f"quantiles: expected increasing numbers, at least one, got {describe(given)}")
         object.__setattr__(self, "quantiles", given)
 
     @property
@@ -301,11 +301,11 @@ class CTC(Loss):
 
     def __post_init__(self):
         object.__setattr__(self, "blank", positive_int("blank", self.blank, 0))
-        object.__setattr__(self, "zero_infinity", bool(self.zero_infinity))
+        object.__setattr__(self, "zero_infinity", flag("zero_infinity", self.zero_infinity))
 
     def width(self, outputs):
         if self.blank >= outputs:
-            raise ValueError(f"blank: expected a class in 0..{outputs - 1}, got {self.blank}")
+            raise ValueError(f"blank: expected a class in 0..{outputs - 1}, got {describe(self.blank)}")
         return ()
 
     def check_kind(self, name, y):
@@ -353,6 +353,6 @@ def as_loss(given) -> Loss:
         names = ", ".join(map(repr, by_name))
         raise ValueError(f"loss: expected one of {names}, or a Loss, got {describe(given)}")
     known = [field.name for field in fields(by_name[name])]
-    if unknown := [str(parameter) for parameter in parameters if parameter not in known]:
-        raise TypeError(f"loss: expected for {name!r} {', '.join(known) or 'no parameters'}, got {', '.join(unknown)}")
+    for unknown in parameters.keys() - set(known):
+        raise TypeError(f"loss: expected for {name!r} {', '.join(known) or 'no parameters'}, got {describe(unknown)}")
     return replace(by_name[name], **parameters)

@@ -47,9 +47,11 @@ class LSTM(layer.Layer):
         Shares of x, and of h before it is multiplied by weight_hh, that `forward` sets to 0 at all steps of a row
         alike; of h in each layer and direction on its own, the same for all gates (Gal & Ghahramani 2016). Ids have no
         inputs to drop: `input_dropout` is 0 then.
+    recurrent_dropout_per : "row" or "gate"
+        "gate": h has masks of its own in the sums of each gate, as Keras has it in implementation 1.
     update_dropout : float in [0, 1)
-        Share of g that `forward` keeps from c, f c_prev + i m g, at all steps of a row alike; what c has stays, so that
-        nothing is forgotten (Semeniuta, Severyn & Barth 2016).
+        Share of g that `forward` sets to 0 where c gets it, c = f c_prev + i m g, at all steps of a row alike; nothing
+        that c has is dropped (Semeniuta, Severyn & Barth 2016).
     weight_drop : float in [0, 1)
         Share of the elements of weight_hh that `forward` takes as 0, for all rows and steps of a call (DropConnect: Wan
         et al. 2013; Merity, Keskar & Socher 2018). The weights themselves stay; what is dropped has no gradient.
@@ -116,7 +118,7 @@ class LSTM(layer.Layer):
                  reverse=False, proj_size=0, proj_clip=None, layer_norm=None, forget_bias=1.0, dtype="float32",
                  seed=None, parameters=None, dropout_per="step", input_dropout=0.0, recurrent_dropout=0.0,
                  weight_drop=0.0, zoneout=(0.0, 0.0), merge="concat", residual=False,
-                 update_dropout=0.0):  # fmt: skip
+                 update_dropout=0.0, recurrent_dropout_per="row"):  # fmt: skip
         I, sizes = positive_int("input_size", input_size), hidden_sizes(hidden_size, num_layers)
         L, D, dtype = len(sizes), 1 + flag("bidirectional", bidirectional), self.check_dtype(dtype)
         cell = CellType.checked(dtype, bias=bias, peepholes=peepholes, coupled=coupled, cell_clip=cell_clip,
@@ -135,7 +137,8 @@ class LSTM(layer.Layer):
         super().__init__(I, sizes, L, D, cell, dropout, dtype, parameters, rng)
         self.cell, self.hidden_sizes, self.bidirectional, self.forget_bias = cell, sizes, D == 2, forget_bias
         self.dropout_per, self.input_dropout = dropout_per, input_dropout
-        self.recurrent_dropout, self.update_dropout = recurrent_dropout, update_dropout
+        self.recurrent_dropout, self.recurrent_dropout_per = recurrent_dropout, recurrent_dropout_per
+        self.update_dropout = update_dropout
         self.weight_drop, self.zoneout = weight_drop, zoneout
         if seed is not LATER:
             initialise(parameters, I, sizes, L, D, cell, forget_bias, rng)
@@ -143,6 +146,7 @@ class LSTM(layer.Layer):
     dropout_per = OfDrops("Whether `dropout` draws for each step, or once for each row: 'step' or 'sequence'.")
     input_dropout = OfDrops("Share of x that `forward` sets to 0, at all steps of a row alike.")
     recurrent_dropout = OfDrops("Share of h that `forward` sets to 0 before weight_hh, at all steps of a row alike.")
+    recurrent_dropout_per = OfDrops("Whether its mask is one for each 'row', or for each 'gate' of a row.")
     update_dropout = OfDrops("Share of g that `forward` sets to 0 where c gets it, at all steps of a row alike.")
     weight_drop = OfDrops("Share of the elements of weight_hh that `forward` takes as 0.")
     zoneout = OfDrops("Shares of c and of h that stay what they were before a step; in the mean outside of `forward`.")

@@ -12,7 +12,7 @@ from cylstm._core.blas import Linear
 from cylstm._core.ragged import table_rows
 from cylstm.batches import batch_of, step_outputs
 from cylstm.cell import VARIANTS, hidden_sizes, one_or_each
-from cylstm.checks import as_generator, describe, positive_int, real_in
+from cylstm.checks import as_generator, describe, flag, positive_int, real_in
 from cylstm.drops import DROPS, OfLayer
 from cylstm.heads import as_heads, check_outputs, heads_config, of_kinds, weights_of
 from cylstm.init import LATER
@@ -60,7 +60,7 @@ class Model:
     num_layers, bidirectional, dropout, forget_bias, dtype
         As for `LSTM`; and so its variants (peepholes, coupled, cell_clip, activations, gate_clip, first_state, reverse,
         proj_size, proj_clip, layer_norm, merge, residual), what else training drops (dropout_per, input_dropout,
-        recurrent_dropout, update_dropout, weight_drop) and what it keeps as it was (zoneout).
+        recurrent_dropout, recurrent_dropout_per, update_dropout, weight_drop) and what it keeps as it was (zoneout).
     embedding_size : int or None
         E: ids go through a learned table (V, E) first. Without one, ids stand for one-hot rows.
     embedding_dropout : float in [0, 1)
@@ -120,7 +120,7 @@ class Model:
             raise ValueError("embeddings: expected none beside embedding_size, whose inputs are ids (B, T), "
                              f"got {dict(self.embeddings)}")  # fmt: skip
         self.before, self.after = dense.as_layers("before", before), dense.as_layers("after", after)
-        self.tied = bool(tied)
+        self.tied = flag("tied", tied)
         if vocabulary is not None and not isinstance(vocabulary, Vocabulary):
             raise TypeError(f"vocabulary: expected a Vocabulary, got {describe(vocabulary)}")
         if vocabulary is not None and len(vocabulary) != self.input_size:
@@ -163,7 +163,8 @@ class Model:
     dropout_per = OfLayer("Whether dropout draws for each 'step', or once for each row, the 'sequence'.")
     input_dropout = OfLayer("Share of what goes into the LSTM that training sets to 0, at all steps of a row alike.")
     recurrent_dropout = OfLayer("Share of h that training sets to 0 before weight_hh, at all steps of a row alike.")
-    update_dropout = OfLayer("Share of g that training keeps from c, at all steps of a row alike.")
+    recurrent_dropout_per = OfLayer("Whether its mask is one for each 'row', or for each 'gate' of a row.")
+    update_dropout = OfLayer("Share of g that training sets to 0 where c gets it, at all steps of a row alike.")
     weight_drop = OfLayer("Share of the elements of weight_hh that training takes as 0.")
     zoneout = OfLayer("Shares of c and of h that stay what they were before a step; in the mean outside of training.")
 

@@ -96,10 +96,10 @@ def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths
     resets (B, T): where true, nothing flows between steps t-1 and t, in either direction; at step 0 the forward
     direction's initial state is discarded, past a row's end it means nothing.
     dropout_masks: L-1 arrays (B, T, D*H), which multiply the outputs of all layers but the last; or (B, 1, D*H), the
-    same at all steps. input_mask (B, I) multiplies x, recurrent_masks (L*D, B, H) what R is multiplied by, update_masks
-    (L*D, B, H) g where c gets it, and weight_masks (L*D, 4H, H) weight_hh, which is not written to. zoneout_masks: the
-    shares of what is new in c and in h after each step, of L*D layers and directions, (L*D, B, T, H) each; or a number,
-    the same everywhere.
+    same at all steps. input_mask (B, I) multiplies x, recurrent_masks (L*D, B, H), or for each gate (L*D, 4, B, H),
+    what R is multiplied by, update_masks (L*D, B, H) g where c gets it, and weight_masks (L*D, 4H, H) weight_hh, which
+    is not written to. zoneout_masks: the shares of what is new in c and in h after each step, of L*D layers and
+    directions, (L*D, B, T, H) each; or a number, the same everywhere.
     coupled, cell_clip, activations, gate_clip, proj_clip: see Variant; peepholes where params has "peephole_l0". The
     first state is zeros or, where params has them, "h0_l0", "c0_l0" and so on. reverse: the only direction is the
     reverse one. A projection where params has "weight_hr_l0" (P, H): h, y, their masks and what stands between layers

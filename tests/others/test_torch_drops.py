@@ -72,6 +72,25 @@ def test_recurrent_dropout_is_that_of_cells_whose_state_is_masked(rng):
     compare(layer, layer.backward(tape, dy), weights, inputs)
 
 
+def test_masks_of_gates_are_those_of_four_products(rng):
+    layer = LSTM(5, 7, recurrent_dropout=0.4, recurrent_dropout_per="gate", dtype="float64", seed=1)
+    x, dy, start = rng.standard_normal((4, 6, 5)), rng.standard_normal((4, 6, 7)), rng.standard_normal((2, 1, 4, 7))
+    y, _, tape = layer.forward(x, tuple(start))
+    weights, inputs = leaves(layer), torch.tensor(x, requires_grad=True)
+    W, R, b = (weights[f"{name}_l0"] for name in ("weight_ih", "weight_hh", "bias_ih"))
+    masks, (h, c), outputs = torch.tensor(tape.recurrent_masks[0]), torch.tensor(start[:, 0]), []
+    for t in range(6):
+        z = inputs[:, t] @ W.T + b + torch.cat([(m * h) @ R_n.T for m, R_n in zip(masks, R.chunk(4), strict=True)], 1)
+        i, f, g, o = z.chunk(4, 1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        outputs.append(h)
+    outputs = torch.stack(outputs, 1)
+    np.testing.assert_allclose(y, outputs.detach().numpy(), rtol=1e-10, atol=1e-13)
+    (outputs * torch.tensor(dy)).sum().backward()
+    compare(layer, layer.backward(tape, dy), weights, inputs)
+
+
 def test_update_dropout_is_that_of_semeniutas_equation(rng):
     layer = LSTM(5, 7, update_dropout=0.4, dtype="float64", seed=1)
     x, dy, start = rng.standard_normal((4, 6, 5)), rng.standard_normal((4, 6, 7)), rng.standard_normal((2, 1, 4, 7))

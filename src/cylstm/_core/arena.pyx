@@ -14,7 +14,7 @@ from cylstm._core.kernels cimport Activation, Kernels, activation_of, active, le
 from cylstm._core.memory cimport TOO_MANY, fitting
 from cylstm._core.network cimport Backward, Forward, backward_fits_tiles, forward_fits_tiles
 from cylstm._core.team cimport ALL_THREADS, ROWS_EACH
-from cylstm._core.direction cimport OUTPUTS, PER_ROW, STATES, WEIGHTS, ZONED_C, ZONED_H, Direction
+from cylstm._core.direction cimport OUTPUTS, PER_ROW, STATES, WEIGHTS, ZONED_C, ZONED_H, Direction, masks_of
 from cylstm._core.forward cimport rows_at_once
 from cylstm._core.gradients cimport DX_ROWS, GRADIENT_ROWS, GRADIENT_UNITS
 from cylstm._core.ragged cimport Plan, Steps, alive, slot
@@ -159,7 +159,7 @@ cdef class Work:
         cdef Py_ssize_t N = plan.steps.N, Y = weights.Y, Hp, Yp, rows = 0, n
         cdef Py_ssize_t item = self.item, O = weights.O
         cdef Py_ssize_t widest = max(0 if has_ids else weights.I, O if L > 1 else 0)
-        self.choice = choose(self.k, self.doubles, H, Y, B, N) if weights.bounded else plain_forms()
+        self.choice = choose(self.k, self.doubles or not weights.bounded or masks_of(masked) > 1, H, Y, B, N)
         self.widest(weights)
         Hp, Yp = self.Hp, self.Yp
         for n in range(0, L * D, D):
@@ -178,7 +178,7 @@ cdef class Work:
         cdef Py_ssize_t x = place(&pieces, <double>packs * (N if keep else rows) * weights.I * item)
         cdef double row_bytes = left_room(self.choice.steps, with_gaps(B, B), Yp)
         if row_bytes == 0:
-            row_bytes = <double>copies * B * Yp * item
+            row_bytes = <double>copies * masks_of(masked) * B * Yp * item
         cdef Py_ssize_t carried_0 = place(&pieces, row_bytes), carried_1 = place(&pieces, row_bytes)
         cdef Py_ssize_t cut_rows = place(&pieces, <double>copies * B * Yp * item)
         cdef Py_ssize_t states = place(&pieces, <double>cuts * B * Hp * item)
@@ -249,7 +249,8 @@ cdef class Work:
         cdef bint learns = s.cut != NULL and weights.cell.first_state
         cdef Py_ssize_t cut_h = place(&pieces, <double>learns * B * Yp * item)
         cdef Py_ssize_t cut_c = place(&pieces, <double>learns * B * Hp * item)
-        cdef Py_ssize_t previous = place(&pieces, <double>(copies or s.sizes != NULL) * N * Yp * item)
+        cdef double moved = <double>(copies or s.sizes != NULL) * masks_of(self.masked) * N
+        cdef Py_ssize_t previous = place(&pieces, moved * Yp * item)
         cdef Py_ssize_t columns = place(&pieces, <double>self.has_ids * weights.I * G * item)
         cdef Py_ssize_t x_packed = place(&pieces, right_room(choice.gradients, rows, inputs))
         cdef Py_ssize_t h_packed = place(&pieces, right_room(choice.gradients, rows, Y))

@@ -99,9 +99,7 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Direction* direct
             if scratch.cut_c != NULL:
                 add_cut(s, t, reverse, who, Hp, <const real*>dc, <real*>scratch.cut_c)
             clear_cut(s, t, reverse, who, Hp, dc)
-        if direction.mask != NULL:
-            set_aside(s, t, of_h, Yp, dh + (source - row) * Yp, kept)
-        elif cut:
+        if cut and direction.mask == NULL:
             copy_cut(s, t, reverse, of_h, Yp, dh + (source - row) * Yp, kept)
             if scratch.cut_h != NULL:
                 clear_cut(s, t, reverse, of_h, Yp, dh + (source - row) * Yp)
@@ -109,12 +107,13 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Direction* direct
                         <const real*>dgates - row * G, <const real*>NULL, <const real*>NULL,
                         <char*>scratch.carried[n % 2], <real*>NULL)
         meet_by_units(who)
-        product(k, direction.R_back.form, rows, G, Yp, of_h.first, of_h.last, operand, G, direction.R_back.packed,
-                <const real*>NULL, dh + source * Yp, Yp)
         if direction.mask != NULL:
-            add_masked(s, t, reverse, of_h, direction.Y, Yp, <const real*>kept, <const real*>direction.mask,
-                       <real*>scratch.cut_h, dh + (source - row) * Yp)
-        elif cut:
+            masked_recurrent_gradients(k, s, direction, t, reverse, of_h, rows, operand, dgates, scratch, kept,
+                                       dh + (source - row) * Yp)
+        else:
+            product(k, direction.R_back.form, rows, G, Yp, of_h.first, of_h.last, operand, G, direction.R_back.packed,
+                    <const real*>NULL, dh + source * Yp, Yp)
+        if cut and direction.mask == NULL:
             if scratch.cut_h != NULL:
                 add_cut(s, t, reverse, of_h, Yp, <const real*>dh + (source - row) * Yp, <real*>scratch.cut_h)
             copy_cut(s, t, reverse, of_h, Yp, <const real*>kept, dh + (source - row) * Yp)
@@ -124,6 +123,41 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Direction* direct
                 memset(dx_t + b * direction.Ip + first, 0, (last - first) * sizeof(real))
             product(k, direction.W_back.form, rows, G, direction.Ip, first, last, operand, G, direction.W_back.packed,
                     <const real*>NULL, dx_t, direction.Ip)
+
+
+cdef void masked_recurrent_gradients(const Kernels* k, const Steps* s, const Direction* direction, Py_ssize_t t,
+                                     bint reverse, const Member* of_h, Py_ssize_t rows, const void* operand,
+                                     const real* dgates, const Scratch* scratch, real* kept, real* dh) noexcept nogil:
+    """dh += m (dgates R) or, with a mask for each gate, the sum of these over the gates. operand: dgates in R_back's
+    form."""
+    cdef Py_ssize_t G = 4 * direction.Hp, Yp = direction.Yp, gate
+    cdef const real* mask = <const real*>direction.mask
+    cdef real* sums = dh + of_h.first_row * Yp
+    for gate in range(direction.masks):
+        set_aside(s, t, of_h, Yp, dh, kept)
+        if direction.masks == 1:
+            product(k, direction.R_back.form, rows, G, Yp, of_h.first, of_h.last, operand, G, direction.R_back.packed,
+                    <const real*>NULL, sums, Yp)
+        else:
+            add_product_of_gate(k, direction, of_h, gate, rows, dgates, sums)
+        add_masked(s, t, reverse, of_h, direction.Y, Yp, <const real*>kept, mask + gate * s.B * direction.Y,
+                   <real*>scratch.cut_h, dh)
+
+
+cdef void add_product_of_gate(const Kernels* k, const Direction* direction, const Member* of_h, Py_ssize_t gate,
+                              Py_ssize_t rows, const real* dgates, real* out) noexcept nogil:
+    """out (rows, Yp) += dz R of one gate, whose rows of R are a vector in each of its panels."""
+    cdef Py_ssize_t G = 4 * direction.Hp, Yp = direction.Yp, lanes = lanes_of(k, out), start, width, at
+    cdef Py_ssize_t block = 4 * lanes, n, panel
+    cdef const real* R = <const real*>direction.R_back.packed
+    for n in range(of_h.first // block, (of_h.last + block - 1) // block):
+        start = n * block
+        width = min(block, Yp - start)
+        for panel in range(direction.Hp // lanes):
+            at = (4 * panel + gate) * lanes
+            product(k, direction.R_back.form, rows, lanes, width, max(of_h.first - start, 0),
+                    min(of_h.last - start, width), dgates + at, G, R + start * G + at * width, <const real*>NULL,
+                    out + start, Yp)
 
 
 cdef void pass_by(const Kernels* k, const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t H,

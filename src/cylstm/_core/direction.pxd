@@ -18,6 +18,7 @@ cdef enum Masked:
     ZONED_C = 32     # where zoneout, of c and of h, takes the new one; shares alone where nothing is trained
     ZONED_H = 64
     UPDATES = 128    # g, what c gets anew
+    EACH_GATE = 256  # those of states differ from gate to gate
 
 # How the outputs of two directions become those of a layer; as in cell.py.
 cdef enum Merge:
@@ -63,7 +64,8 @@ cdef struct Direction:
     Factor c0
     Factor W_back       # backward: dgates W, dgates R
     Factor R_back
-    const void* mask    # (B, Y) in the caller's order, of h before R; or NULL
+    const void* mask    # (B, Y) in the caller's order, of h before R, or NULL
+    Py_ssize_t masks    # how many of them: 1, or 4, one for each gate
     const void* update_mask  # (B, Hp), packed: of g; or NULL
     double zone_c       # shares of zoneout: of c and h that stay as they were, 0 without
     double zone_h
@@ -122,6 +124,10 @@ cdef struct Scratch:
     char* own           # one member's alone: tiles (64, GRADIENT_ROWS) or (DX_ROWS, 4Hp), or a piece of dW in panels
     Py_ssize_t own_bytes
 
+
+# How many masks a row's h has.
+cdef inline Py_ssize_t masks_of(int masked) noexcept nogil:
+    return 4 if masked & EACH_GATE else 1
 
 cdef enum:
     SMALL_WEIGHTS = 262144  # W and R, in all their elements, that stay in each core's second-level cache

@@ -12,8 +12,8 @@ from cylstm._core.direction cimport (
 )
 from cylstm._core.interrupt cimport goes_on
 from cylstm._core.kernels cimport (
-    Kernels, Norm, Step, cell_forward, gather, left_bytes, left_operand, norm_forward, norm_gates, product, real,
-    zone_row,
+    PANELS, Kernels, Norm, Step, cell_forward, gather, lanes_of, left_bytes, left_operand, norm_forward, norm_gates,
+    product, real, zone_row,
 )
 from cylstm._core.ragged cimport Steps, is_cut, offset, slot
 from cylstm._core.packed_rows cimport carry, copy_outputs, copy_uncut, has_cut, pack_inputs
@@ -41,14 +41,15 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
 
     Without `keep`, gates holds one chunk and c one boundary, both used again and again, as u and fresh one step.
     """
-    cdef Py_ssize_t Hp = direction.Hp, G = 4 * direction.Hp, T = s.T, t0, t1, t, n, first, source, target, rows
+    cdef Py_ssize_t Hp = direction.Hp, G = 4 * direction.Hp, T = s.T, t0, t1, t, n, first, source, target, rows, gate
     cdef Py_ssize_t Y = direction.Y, Yp = direction.Yp, done = 0
     cdef Py_ssize_t steps = max(1, rows_at_once(s, G * <Py_ssize_t>sizeof(real)) // s.B)
     cdef Py_ssize_t row = who.first_row, every = step_beats(s, direction)
     cdef const real* c_prev
     cdef real* chunk
     cdef bint cut, normed = direction.at_norm_x >= 0
-    cdef bint more = direction.at_proj >= 0 or normed or direction.zone_c > 0 or direction.zone_h > 0
+    cdef bint by_gates = direction.mask != NULL and direction.masks > 1
+    cdef bint more = direction.at_proj >= 0 or normed or direction.zone_c > 0 or direction.zone_h > 0 or by_gates
     cdef Norm norm
     cdef Step step = step_of(direction, who, gates)
     if who.by_rows:
@@ -76,6 +77,10 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
             step.h_prev = carry(k, s, t, reverse, cut, direction.R.form, of_h, of_h.first, of_h.last, Y, Yp,
                                 h + (source - row) * Yp, <const real*>direction.mask, <const real*>direction.h0.packed,
                                 <char*>scratch.carried[(done + n) % 2], <real*>scratch.rows)
+            for gate in range(1, direction.masks if by_gates else 1):
+                carry(k, s, t, reverse, cut, PANELS, of_h, of_h.first, of_h.last, Y, Yp, h + (source - row) * Yp,
+                      <const real*>direction.mask + gate * s.B * Y, <const real*>direction.h0.packed,
+                      <char*>(<real*>scratch.carried[(done + n) % 2] + gate * s.B * Yp), <real*>NULL)
             c_prev = c + source * Hp if keep else c + row * Hp
             if cut:
                 copy_uncut(s, t, reverse, who, who.first, who.last, Hp, c_prev - row * Hp,
@@ -101,16 +106,24 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
 cdef void step_with_more(const Kernels* k, const Steps* s, const Direction* direction, bint reverse, Py_ssize_t t,
                          const Member* who, const Member* of_h, const Norm* norm, Step* step, real* u, real* fresh,
                          const real* h_before, real* h_after, const real* c_before, real* c_after) noexcept nogil:
-    """One step of a cell with layer norms, a projection or zoneout. u, fresh, and h and c before and after it: of the
-    batch's first row."""
-    cdef Py_ssize_t Hp = direction.Hp, Yp = direction.Yp, row = who.first_row
+    """One step of a cell with layer norms, a projection, zoneout or a mask of h for each gate. u, fresh, and h and c
+    before and after it: of the batch's first row."""
+    cdef Py_ssize_t Hp = direction.Hp, Yp = direction.Yp, row = who.first_row, apart = 0
+    if direction.mask != NULL and direction.masks > 1:
+        apart = s.B * Yp
     if direction.at_proj >= 0:
         step.h = u + row * Hp
     if direction.zone_c > 0:
         step.c = fresh + row * Hp
     if direction.at_norm_x >= 0:
-        recurrent_rows(k, &direction.R, step.B, direction, step, <real*>norm.h)
+        memset(<real*>norm.h, 0, step.B * 4 * Hp * sizeof(real))
+        recurrent_rows(k, direction, who, step, apart, <real*>norm.h)
         norm_forward(k, real is double, step, norm)
+    elif apart > 0:
+        recurrent_rows(k, direction, who, step, apart, <real*>step.gates)
+        step.Y = 0  # nothing is left to be added
+        cell_forward(k, real is double, step)
+        step.Y = direction.Y
     else:
         cell_forward(k, real is double, step)
     if direction.at_proj >= 0:
@@ -166,13 +179,19 @@ cdef void project(const Kernels* k, const Factor* factor, const Member* who, Py_
     product(k, factor.form, rows, K, width, first, last, left, ld, factor.packed, <const real*>NULL, out, width)
 
 
-cdef void recurrent_rows(const Kernels* k, const Factor* R, Py_ssize_t rows, const Direction* direction,
-                         const Step* step, real* out) noexcept nogil:
-    """out (rows, 4Hp) = h_prev R', where nothing else is to be added."""
-    cdef Py_ssize_t G = 4 * direction.Hp
-    memset(out, 0, rows * G * sizeof(real))
-    product(k, R.form, rows, direction.Y, R.columns, 0, G, step.h_prev, direction.Yp, R.packed, <const real*>NULL, out,
-            G)
+cdef void recurrent_rows(const Kernels* k, const Direction* direction, const Member* who, const Step* step,
+                         Py_ssize_t apart, real* out) noexcept nogil:
+    """out (rows, 4Hp) += h_prev R', in this member's units. apart: how far the h_prev of the next gate is from that of
+    the one before, 0 where they are the same."""
+    cdef Py_ssize_t G = 4 * direction.Hp, Yp = direction.Yp, lanes = lanes_of(k, out), n
+    cdef const Factor* R = &direction.R
+    if apart == 0:
+        product(k, R.form, step.B, direction.Y, R.columns, 4 * who.first, 4 * who.last, step.h_prev, Yp, R.packed,
+                <const real*>NULL, out, G)
+        return
+    for n in range(4 * (who.first // lanes), 4 * (who.last // lanes)):  # a vector of one gate
+        product(k, R.form, step.B, direction.Y, R.columns, n * lanes, (n + 1) * lanes,
+                <const real*>step.h_prev + n % 4 * apart, Yp, R.packed, <const real*>NULL, out, G)
 
 
 cdef void input_gates(const Kernels* k, const Steps* s, const Direction* direction, const Member* who,

@@ -41,6 +41,7 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* di
     cdef const int64_t* ids = inputs.ids
     cdef const real* by_x = dgates
     cdef const real* by_h = dgates
+    cdef bint by_gates = direction.mask != NULL and direction.masks > 1
     if direction.at_norm_x >= 0:
         by_x, by_h = <const real*>direction.norm.x, <const real*>direction.norm.h
         norm_gradients(k, s.B, direction, who, d)
@@ -52,10 +53,11 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* di
         h += s.B * Yp if reverse else 0  # packed row n starts from state row n (or B + n): no copy needed
     else:
         for t in range(part(s.T, who.me, who.count), part(s.T, who.me + 1, who.count)):
-            if direction.mask != NULL:
+            for n in range(direction.masks if direction.mask != NULL else 0):
                 copy_masked(s, t, reverse, who, 0, Yp, direction.Y, Yp, h + slot(s, t + 1 if reverse else t) * Yp,
-                            <const real*>direction.mask, <const real*>direction.h0.packed, previous + offset(s, t) * Yp)
-            else:
+                            <const real*>direction.mask + n * s.B * direction.Y, <const real*>direction.h0.packed,
+                            previous + (n * s.N + offset(s, t)) * Yp)
+            if direction.mask == NULL:
                 copy_uncut(s, t, reverse, who, 0, Yp, Yp, h + slot(s, t + 1 if reverse else t) * Yp,
                            <const real*>direction.h0.packed, previous + offset(s, t) * Yp)
         h = previous
@@ -71,11 +73,11 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* di
         return
     for n in range(part(2 * pieces, who.me, who.count), part(2 * pieces, who.me + 1, who.count)):
         if n < pieces and ids == NULL:
-            gradients_of_piece(k, s.N, direction, who, scratch, beat, n, pieces, by_x, direction.I, x, inputs.ld,
+            gradients_of_piece(k, s.N, direction, who, scratch, beat, n, pieces, by_x, direction.I, x, inputs.ld, 0,
                                d + direction.at_W, dgates, <real*>NULL)
         elif n >= pieces:
             gradients_of_piece(k, s.N, direction, who, scratch, beat, n - pieces, pieces, by_h, direction.Y, h, Yp,
-                               d + direction.at_R, dgates,
+                               s.N * Yp if by_gates else 0, d + direction.at_R, dgates,
                                d + direction.at_b if direction.at_b >= 0 else <real*>NULL)
 
 
@@ -176,16 +178,17 @@ cdef inline void add_row(Py_ssize_t first, Py_ssize_t last, const real* row, rea
 
 cdef void gradients_of_piece(const Kernels* k, Py_ssize_t N, const Direction* direction, const Member* who,
                              const Scratch* scratch, Py_ssize_t beat, Py_ssize_t n, Py_ssize_t pieces,
-                             const real* dgates, Py_ssize_t K, const real* P, Py_ssize_t ldp, real* dweights,
-                             const real* by_bias, real* dbias) noexcept nogil:
+                             const real* dgates, Py_ssize_t K, const real* P, Py_ssize_t ldp, Py_ssize_t apart,
+                             real* dweights, const real* by_bias, real* dbias) noexcept nogil:
     """dweights = dgates' P, P (N, K), for the nth of `pieces` pieces of the units, and dbias, sums of by_bias, or NULL.
+    apart: how far the next gate's P is from the one before, 0 where they are the same.
 
     How BLAS adds depends on the size of the product, so the pieces are the same for any number of members.
     """
     cdef Py_ssize_t lanes = lanes_of(k, dgates), panels = direction.Hp // lanes, G = 4 * direction.Hp
     cdef Py_ssize_t unit = panels * n // pieces * lanes, last = panels * (n + 1) // pieces * lanes
     cdef real* sums = <real*>(scratch.own + who.me * scratch.own_bytes)
-    cdef Py_ssize_t block, row
+    cdef Py_ssize_t block, row, at, width = lanes if apart else 4 * (last - unit)
     dgates += 4 * unit
     if N == 0:  # rows of length 0 alone
         memset(sums, 0, 4 * (last - unit) * K * sizeof(real))
@@ -193,8 +196,10 @@ cdef void gradients_of_piece(const Kernels* k, Py_ssize_t N, const Direction* di
         row = block * BLAS_ROWS
         if not goes_on_alone(who.interrupt, who.me, beat):
             return
-        gemm[real](True, False, 4 * (last - unit), K, min(<Py_ssize_t>BLAS_ROWS, N - row), 1, dgates + row * G, G,
-                   P + row * ldp, ldp, 0 if row == 0 else 1, sums, K)
+        for n in range(4 * (last - unit) // width):
+            at = n * width
+            gemm[real](True, False, width, K, min(<Py_ssize_t>BLAS_ROWS, N - row), 1, dgates + row * G + at, G,
+                       P + n % 4 * apart + row * ldp, ldp, 0 if row == 0 else 1, sums + at * K, K)
     unpack_rows(k, <const real*>sums - 4 * unit * K, direction.H, K, unit, last, dweights)
     if dbias != NULL:
         column_sums(k, N, 4 * (last - unit), by_bias + 4 * unit, G, sums)

@@ -11,7 +11,7 @@ from cylstm._core.interrupt cimport Interrupt, begin, finish
 from cylstm._core.memory cimport LARGEST
 from cylstm._core.network cimport Backward, run_network_backward, run_network_forward, team_size
 from cylstm._core.team cimport ALL_THREADS
-from cylstm._core.direction cimport INPUTS, PER_ROW, WEIGHTS, ZONED_C, ZONED_H, Inputs
+from cylstm._core.direction cimport INPUTS, PER_ROW, WEIGHTS, ZONED_C, ZONED_H, Inputs, masks_of
 from cylstm._core.ragged cimport Plan, Steps, packed_ids, planned
 from cylstm._core.packed_weights cimport FIRST_C, FIRST_H, Weights
 from cylstm._core.arena cimport Shelf, Work
@@ -341,7 +341,7 @@ cdef class Layer(Arguments):
 
     cdef int _point_at_masks(self, Work work, masks) except -1:
         """Tell the call where its cylstm.drops.Masks are, of the kinds that it was laid out for."""
-        cdef Py_ssize_t n
+        cdef Py_ssize_t n, B = work.plan.steps.B
         work.masks = masks
         if masks.outputs is not None:
             work.forward.record.masks = np.PyArray_DATA(<np.ndarray>masks.outputs)
@@ -349,10 +349,13 @@ cdef class Layer(Arguments):
             work.forward.record.inputs.mask = np.PyArray_DATA(<np.ndarray>masks.inputs)
         for n in range(self.num_layers * self.num_directions if masks.states is not None else 0):
             work.directions[n].mask = np.PyArray_DATA(<np.ndarray>masks.states[n])
+            work.directions[n].masks = masks_of(work.masked)
         work.update_masks = []
         for n in range(self.num_layers * self.num_directions if masks.updates is not None else 0):
-            rows = masks.updates[n] if work.plan.steps.order == NULL else masks.updates[n][work.plan.order()]
-            padded = numpy.pad(rows, ((0, 0), (0, work.directions[n].Hp - work.directions[n].H)))
+            padded = numpy.zeros((B, work.directions[n].Hp), self.dtype)
+            padded[:, :work.directions[n].H] = (
+                masks.updates[n] if work.plan.steps.order == NULL else masks.updates[n][work.plan.order()]
+            )
             work.directions[n].update_mask = np.PyArray_DATA(<np.ndarray>padded)
             work.update_masks.append(padded)
         for n in range(self.num_layers * self.num_directions if masks.new_c is not None else 0):

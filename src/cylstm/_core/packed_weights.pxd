@@ -33,13 +33,13 @@ cdef enum:
     TILED_INPUTS = 17          # I, or H
     TILED_ROWS = 32            # of all steps together
 
-cdef inline Choice choose(const Kernels* k, bint doubles, Py_ssize_t H, Py_ssize_t Y, Py_ssize_t B,
+cdef inline Choice choose(const Kernels* k, bint panels_alone, Py_ssize_t H, Py_ssize_t Y, Py_ssize_t B,
                           Py_ssize_t N) noexcept nogil:
     """By the batch and the layer alone, never by the number of steps in a forward product: step() and a call on the
     whole sequence compute the same bits. No tiles behind a projection (Y < H), whose h has no bounds."""
     cdef Choice choice = plain_forms()
     cdef Py_ssize_t R = 4 * H * H
-    if doubles or not has_form(k, TILES, <const float*>NULL) or H < TILED_INPUTS or Y < H:
+    if panels_alone or not has_form(k, TILES, <const float*>NULL) or H < TILED_INPUTS or Y < H:
         return choice
     if B >= TILED_BATCH:
         choice.inputs = TILES

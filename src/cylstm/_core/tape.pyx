@@ -48,7 +48,8 @@ cdef class Tape:
 
     @property
     def recurrent_masks(self):
-        """(L*D, B, Y) of recurrent_dropout, scaled, of layers of different widths a list; None without."""
+        """(L*D, B, Y) of recurrent_dropout, scaled, or (L*D, 4, B, Y), one for each gate; of layers of different widths
+        a list; None without."""
         return None if self.kept_masks is None else self.kept_masks.states
 
     @property

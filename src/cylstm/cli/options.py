@@ -239,11 +239,11 @@ def add_convert_options(commands):
         description="Read a model from IN and write it to OUT, each in the format that its ending says.")  # fmt: skip
     convert.add_argument("source", metavar="IN")
     convert.add_argument("target", metavar="OUT")
-    formats = f"cylstm, {', '.join(FORMATS)}"
+    formats = f"cylstm, {', '.join(name for name in FORMATS if name != 'c_header')}"
     convert.add_argument("--from", dest="read_as", metavar="FORMAT", help=f"of IN: {formats} (default: by its ending, "
                          ".safetensors is cylstm)")  # fmt: skip
-    convert.add_argument("--to", dest="write_as", metavar="FORMAT", help="of OUT, alike; pytorch for a state dict in "
-                         ".safetensors")  # fmt: skip
+    convert.add_argument("--to", dest="write_as", metavar="FORMAT", help="of OUT, alike, or c_header; pytorch for a "
+                         "state dict in .safetensors")  # fmt: skip
     convert.add_argument("--raw", action="store_true", help="of a model of ours, outputs as `model(x)` gives them, "
                          "instead of probabilities")  # fmt: skip
     for name, file in (("reading", "IN"), ("writing", "OUT")):

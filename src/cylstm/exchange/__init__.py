@@ -77,8 +77,8 @@ def save(model, path, *, format=None, probabilities=True, **options) -> None:
     """Write a `Model` or an `LSTM` into a file for another system, atomically.
 
     format, options : as for `read`, of that format's `write`. probabilities : whether the file's outputs are those of
-    `predict_proba`, where the model has them, or those of `model(x)`. A warning tells what the format has no place for
-    and outputs do not need: labels and other notes, dropout.
+    `predict_proba`, where the model has them, or those of `model(x)`. A warning tells what the format has no place for:
+    labels and other notes, dropout, in a state dict activations.
     Raises OSError, TypeError, or ValueError for what the format cannot express, by its name.
     """
     write(network_of(model, probabilities=probabilities), path, format=format, **options)

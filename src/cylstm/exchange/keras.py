@@ -21,6 +21,7 @@ from cylstm.exchange.keras_layers import Told
 from cylstm.exchange.keras_weights import h5py_or_why, major_of, opened, why
 from cylstm.exchange.keras_written import CONFIG, METADATA, WEIGHTS, as_archive, as_weights, described
 from cylstm.exchange.network import (
+    TURNED,
     Dense,
     Direction,
     Embedding,
@@ -94,8 +95,10 @@ def of_archive(file, config, told):
     plan = planned(as_json(members[CONFIG], CONFIG), told)
     ours = metadata.get("cylstm")
     notes = ours.get("notes") if isinstance(ours, dict) else None
+    # Those of how a file gives its numbers were of another one.
+    notes = {name: value for name, value in notes.items() if name not in TURNED} if isinstance(notes, dict) else {}
     with opened(io.BytesIO(members[WEIGHTS])) as weights:
-        return network_of(plan, weights.of(plan), notes if isinstance(notes, dict) else {})
+        return network_of(plan, weights.of(plan), notes)
 
 
 def member(archive, info, file) -> bytes:
@@ -174,17 +177,14 @@ def write(network: Network, path) -> None:
     """
     path = path_name("path", path)
     h5py_or_why()
-    try:
-        layers = described(network)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    if path.lower().endswith(".keras"):
-        content = as_archive(layers, network)
-    elif path.lower().endswith(".weights.h5"):
-        content = as_weights(layers, network.dtype)
-        tell_left_out(path, "as weights alone are kept", network, ("dropout",))
-    else:
+    archive = path.lower().endswith(".keras")
+    if not archive and not path.lower().endswith(".weights.h5"):
         raise ValueError(f"{path}: expected a name that ends in .keras or .weights.h5, got another; .h5 is only read")
+    with naming(path):
+        layers = described(network)
+        content = as_archive(layers, network) if archive else as_weights(layers, network.dtype)
+    if not archive:
+        tell_left_out(path, "as weights alone are kept", network, ("dropout",))
     write_atomically(path, content)
-    if path.lower().endswith(".keras"):
+    if archive:
         tell_turned(path, network.notes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cylstm.checks import describe, positive_int, real_in
+from cylstm.checks import describe, flag, positive_int, real_in
 from cylstm.metrics import BETTER, as_monitor, of_heads
 from cylstm.training import checkpoint as checkpoints
 from cylstm.training.batch_stream import Stream, are_batches, data_of, named_parts
@@ -103,7 +103,7 @@ def fit(model, x, y=None, *, lengths=None, mask=None, resets=None, state=None, s
     options = Options(
         **options_of(dataset, optimizer, batch_size, shuffle, checkpoint or resume), optimizer=repr(optimizer),
         clip_norm=None if clip_norm is None else real_in("clip_norm", clip_norm, 0, open_low=True),
-        clip_each=bool(clip_each), tbptt=tbptt, seed=positive_int("seed", seed, 0),
+        clip_each=flag("clip_each", clip_each), tbptt=tbptt, seed=positive_int("seed", seed, 0),
         patience=None if patience is None else positive_int("patience", patience),
         accumulate=positive_int("accumulate", accumulate),
         trainable=None if trainable is None else model.parameters.matching("trainable", trainable),
@@ -137,7 +137,7 @@ def options_of(dataset, optimizer, batch_size, shuffle, fingerprint) -> dict:
     """The options that say what data there is and how it is cut; of batches that come one by one, that is unknown."""
     if not isinstance(dataset, Stream):
         return dict(batch_size=positive_int("batch_size", 32 if batch_size is None else batch_size),
-                    shuffle=shuffle is None or bool(shuffle), rows=len(dataset), tokens=dataset.tokens,
+                    shuffle=shuffle is None or flag("shuffle", shuffle), rows=len(dataset), tokens=dataset.tokens,
                     data=dataset.fingerprint() if fingerprint else None)  # fmt: skip
     if batch_size is not None:
         raise ValueError(f"batch_size: expected None with batches, which come as they are, got {describe(batch_size)}")

@@ -16,7 +16,7 @@ import numpy as np
 
 from cylstm._core import updates
 from cylstm._core.memory import aligned_empty
-from cylstm.checks import describe, real_in
+from cylstm.checks import describe, flag, real_in
 from cylstm.parameters import Parameters, check_gradients
 from cylstm.training.schedule import Constant, as_schedule
 
@@ -145,7 +145,7 @@ class SGD(Optimizer):
     def __init__(self, lr=0.1, *, momentum=0.0, nesterov=False, weight_decay=0.0):
         super().__init__(lr, weight_decay)
         self.momentum = real_in("momentum", momentum, 0, 1, open_high=True)
-        self.nesterov = bool(nesterov)
+        self.nesterov = flag("nesterov", nesterov)
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov: expected a momentum > 0 with it, got 0")
         self.buffer_names = ("m",) if self.momentum else ()
