@@ -323,10 +323,10 @@ def check(layers, recurrent, states, clip) -> None:
                 told = f"{one.default} in layer {n}{WHY.get(one.name, '')}"
                 got = describe(value) if isinstance(value, np.ndarray) else value
                 raise ValueError(f"{one.name}: expected {told}, got {got}")
-    of_float32 = np.finfo(np.float32)  # as the attribute is
+    low, high = float(np.finfo(np.float32).smallest_subnormal), float(np.finfo(np.float32).max)  # as the attribute is
     for n, layer in enumerate(recurrent):
         bound = layer.gate_clip
-        if bound is not None and not of_float32.smallest_subnormal <= bound <= of_float32.max:
+        if bound is not None and not low <= bound <= high:
             raise ValueError(f"LSTM layer {n}: expected a gate_clip that float32 has, got {bound:g}")
         own = any(state is not None for one in layer.directions for state in (one.h0, one.c0))
         if states and own:
