@@ -125,6 +125,16 @@ def test_ctrl_c_saves_and_says_how_to_go_on_to_the_same_bits():
     assert "broken.ckpt" not in os.listdir(), "a checkpoint that nobody asked for is kept"
 
 
+def test_ctrl_c_before_there_is_a_checkpoint_says_that_there_is_none(monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Model, "fit", interrupted)
+    assert main(["train", "corpus.txt", *TINY, "--quiet", "--out", "none.safetensors"]) == 130
+    said = "cylstm: interrupted before there was a checkpoint; no none.safetensors is written\n"
+    assert capsys.readouterr().err == said and os.listdir() == ["corpus.txt"]
+
+
 def test_a_new_run_leaves_an_interrupted_ones_checkpoint_alone(capsys):
     run = ["train", "corpus.txt", *TINY, "--quiet", "--sample", "0"]
     Path("model.ckpt").write_bytes(b"of another run")

@@ -252,6 +252,8 @@ def test_history_is_drawn_and_kept_without_a_screen(tmp_path, monkeypatch):
         history.plot(tmp_path / "loss")
     with pytest.raises(ValueError, match="history: expected at least one epoch"):
         History().plot(tmp_path / "none.png")
+    one = History([2.0], [None], [], [], [0.1], [5], [1.0]).figure().axes[0]
+    assert one.get_xlim() == (0.5, 1.5) and [tick for tick in one.get_xticks() if 0.5 < tick < 1.5] == [1]
 
 
 X = np.arange(40).reshape(8, 5) % V

@@ -23,7 +23,7 @@ def last_outputs(lstm, state):
 
 
 def width_of(lstm) -> int:
-    """Y of the last layer and, where outputs are sums, of all."""
+    """How many numbers of the state's h belong to the last layer. With residuals all layers have as many."""
     return lstm.cell.width(lstm.hidden_sizes[-1])
 
 

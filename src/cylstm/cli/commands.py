@@ -112,6 +112,8 @@ def run_train(args) -> None:
             needed = [files[0], *((option, path) for option, path in files[1:] if path and os.path.exists(path))]
             note("interrupted; go on with: cylstm train "
                  + " ".join(f"{option} {shlex.quote(path)}" for option, path in needed))  # fmt: skip
+        else:
+            note(f"interrupted before there was a checkpoint; no {args.out} is written")
         raise
     model.save(args.out)
     history.save(args.history)

@@ -172,6 +172,8 @@ class History:
             panel.set_ylabel(name, parse_math=False)  # a $ is one
         axes[-1].set_xlabel("epoch")
         axes[-1].xaxis.get_major_locator().set_params(integer=True)
+        if len(self) == 1:
+            axes[-1].set_xlim(0.5, 1.5)  # one point has no range of its own
         return figure
 
 
