@@ -193,6 +193,7 @@ MODELS = {
                          before=[cylstm.Dense(6, "tanh", bias=False)], head_bias=False,
                          after=[cylstm.Dense(4, "leaky_relu", dropout=0.5), cylstm.Dense(4, "silu")]),
     "labels": dict(input_size=3, hidden_size=5, output_size=2, labels=["no", "yes"], output="last"),
+    "backwards": dict(input_size=3, hidden_size=5, output_size=2, loss="mse", reverse=True, output="last"),
 }  # fmt: skip
 
 
@@ -211,6 +212,12 @@ def test_there_and_back_to_the_bit(name, tmp_path, silent):
     assert configs[0] == configs[1]
     assert np.array_equal(again.parameters.flat, model.parameters.flat)
     assert exchange.read(tmp_path / "m.keras").notes == exchange.network_of(model).notes
+
+
+def test_a_reverse_direction_that_gives_all_outputs_is_refused(tmp_path):
+    model = cylstm.Model(3, 5, 2, loss="mse", reverse=True)
+    with pytest.raises(ValueError, match=r"layer 0: expected the last output alone of a reverse direction"):
+        exchange.save(model, tmp_path / "m.keras")
 
 
 def test_what_an_onnx_file_had_otherwise_is_told(tmp_path):

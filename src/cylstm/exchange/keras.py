@@ -152,7 +152,7 @@ def layer_of(layer, parts):
             return Dense(transposed(first["kernel"]), first.get("bias"), layer.activation, layer.dropout)
         ways = tuple(direction_of(layer, part) for part in parts)
         return Recurrent(ways, dropout=layer.dropout, last=layer.last, activations=layer.activations,
-                         merge=layer.merge)  # fmt: skip
+                         reverse=layer.reverse, merge=layer.merge)  # fmt: skip
     except ValueError as error:
         raise ValueError(f"{layer.name}: {error}") from None
 

@@ -64,7 +64,7 @@ class Told:
 class Planned:
     """A layer with weights. kind: "Embedding", "Dense", "LSTM", "CuDNNLSTM" or "Bidirectional". group: what its class
     is called in .weights.h5; parts: where in there its arrays stand. units: H, O, or (V, E) of an embedding.
-    activations: of an LSTM's cell, and merge of its directions, as `Recurrent` has them."""
+    activations: of an LSTM's cell, reverse, and merge of its directions, as `Recurrent` has them."""
 
     name: str
     kind: str
@@ -76,6 +76,7 @@ class Planned:
     dropout: float = 0.0
     last: bool = False
     activations: tuple | None = None
+    reverse: bool = False
     merge: str = "concat"
 
     @property
@@ -254,9 +255,12 @@ def lstm_options(options, backwards=False):
 
 
 def lstm_layer(options, plan):
-    units, bias, sequences, activations = lstm_options(options)
+    reverse = options.left.get("go_backwards") is True
+    units, bias, sequences, activations = lstm_options(options, reverse)
+    if reverse and sequences:
+        options.refuse("return_sequences False with go_backwards, whose outputs begin with the last step's", sequences)
     plan.append(Planned(options.name, options.class_name, "lstm", ("cell",), units, bias, last=not sequences,
-                        activations=activations))  # fmt: skip
+                        activations=activations, reverse=reverse))  # fmt: skip
 
 
 def bidirectional(options, plan):

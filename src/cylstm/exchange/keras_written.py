@@ -111,7 +111,10 @@ def cell_names(n, layer):
 
 def recurrent_of(n, layer):
     """An LSTM layer, or one of both directions: a Bidirectional of two."""
-    expect_plain(f"layer {n}", layer, ("directions", "dropout", "last", "activations", "merge"))
+    if layer.reverse and not layer.last:
+        raise ValueError(f"layer {n}: expected the last output alone of a reverse direction, whose outputs Keras gives "
+                         "from the last step to the first, got all of them")  # fmt: skip
+    expect_plain(f"layer {n}", layer, ("directions", "dropout", "last", "activations", "reverse", "merge"))
     names = cell_names(n, layer)
     bias = any(one.bias is not None for one in layer.directions)
     ways = []
@@ -122,8 +125,8 @@ def recurrent_of(n, layer):
         ways.append([one.weight_ih.T, one.weight_hh.T, *([some] if bias else [])])
     options = [
         {"units": layer.hidden_size, **names, "use_bias": bias,
-         "return_sequences": not layer.last, "return_state": False, "go_backwards": bool(n), "stateful": False,
-         "unroll": False, "dropout": 0.0, "recurrent_dropout": 0.0}
+         "return_sequences": not layer.last, "return_state": False, "go_backwards": bool(n) or layer.reverse,
+         "stateful": False, "unroll": False, "dropout": 0.0, "recurrent_dropout": 0.0}
         for n in range(len(ways))
     ]  # fmt: skip
     if len(ways) == 1:
