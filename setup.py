@@ -134,6 +134,8 @@ CORE = (
     "backward",
     "gradients",
     "packed_weights",
+    "tile_range",
+    "highway",
     "network",
     "arena",
     "arguments",

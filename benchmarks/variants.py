@@ -27,6 +27,8 @@ VARIANTS = {
     "layer_norm ba": dict(layer_norm="ba"),
     "layer_norm torchscript": dict(layer_norm="torchscript"),
     "zoneout": dict(zoneout=(0.5, 0.05)),
+    "residual": dict(residual=True),
+    "highway": dict(highway=True),
 }
 
 
@@ -126,7 +128,12 @@ def torch_loop(layer, x, dy, tape=None):
             value.grad = None
         y = x
         for n in range(L):
-            y = run(y, n)
+            below, y = y, run(y, n)
+            if n and cell.residual:
+                y = y + below
+            if n and cell.highway:
+                share = torch.sigmoid(below @ values[f"highway_weight_l{n}"].T + values[f"highway_bias_l{n}"])
+                y = below + share * (y - below)
         y.backward(dy)
         return y.detach(), {"x": x.grad, **{name: value.grad for name, value in values.items()}}
 
@@ -152,6 +159,8 @@ def cases(shapes, threads):
             continue
         plain, x = layer_and_input(shape)
         for name, options in VARIANTS.items():
+            if name in ("residual", "highway") and shape.L == 1:
+                continue
             layer = LSTM(shape.I, shape.H, shape.L, seed=1, **options)
             ours = pass_of(layer, x)
             fused = layer.cell.proj_size and layer.cell.proj_clip is None  # torch has a kernel for those

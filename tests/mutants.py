@@ -61,7 +61,10 @@ TILED += [f"{THREADS[0]}[ISA-float32-{case}]" for case in ("rows all", "units al
 TILED += [
     f"{OPS}::test_losses_and_their_gradients[ISA-float32-{loss}-300-70-2203-True]" for loss in ("mse", "smoothed")
 ]
-NEWER = [f"tests/test_{name}.py" for name in ("layer_norm", "merge", "widths", "zoneout", "proj_clip", "projection")]
+NEWER = [
+    f"tests/test_{name}.py"
+    for name in ("layer_norm", "merge", "highway", "widths", "zoneout", "proj_clip", "projection")
+]
 CORE = ([*SMALL, VARIANTS, LAYER, "tests/test_ragged.py"], [MODULE, *LARGE, *THREADS, *NEWER])
 TESTS = {
     "cext/cell/lstm.h": ([*SMALL, VARIANTS], [KERNELS, LAYER, MODULE, *LARGE, *CELLS]),

@@ -81,6 +81,7 @@ def test_a_first_state(streams, rng, given):
 BETWEEN = {
     "merged": dict(hidden_size=11, num_layers=2, bidirectional=True, merge="product"),
     "residual": dict(hidden_size=9, num_layers=3, residual=True),
+    "highway": dict(hidden_size=9, num_layers=3, highway=True, bidirectional=True),
     "widths": dict(hidden_size=(5, 17, 3), bidirectional=True),
     "norms": dict(hidden_size=(5, 17, 3), bidirectional=True, layer_norm="torchscript"),
 }
@@ -103,9 +104,12 @@ def test_what_lies_between_layers(streams, rng, name, ragged):
     assert all(np.array_equal(got[name], values) for name, values in expected.items())
 
 
-def test_a_stream_with_residuals_is_refused(streams, rng):
-    call = Call(LSTM(3, 21, 2, residual=True, dtype="float64"), 4, 1)
-    with pytest.raises(ValueError, match="step: expected a layer whose outputs are its state's h, got one with"):
+@pytest.mark.parametrize("name", ["residual", "highway"])
+def test_a_stream_whose_outputs_are_no_state_is_refused(streams, rng, name):
+    call = Call(LSTM(3, 21, 2, dtype="float64", **{name: True}), 4, 1)
+    with pytest.raises(
+        ValueError, match=f"step: expected a layer whose outputs are its state's h, got one with {name}$"
+    ):
         streams.stream(call, rng.standard_normal((2, 4, 3)), *np.zeros((2, 2, 4, 21)))
 
 

@@ -25,6 +25,19 @@ WIDTH_MUTATIONS = {
     "gradients of the last numbers of final states": ("dhn[n][:, : R.shape[1]]", "dhn[n][:, -R.shape[1] :]"),
     "and of c's": ("dcn[n][:, : len(R) // 4]", "dcn[n][:, -(len(R) // 4) :]"),
 }
+HIGHWAY_MUTATIONS = {
+    "forward, the shares the other way": (
+        "return t * h + (1 - t) * share(x, d, h)",
+        "return (1 - t) * h + t * share(x, d, h)",
+    ),
+    "forward, the other direction's half": ("(1 - t) * share(x, d, h)\n\n", "(1 - t) * share(x, 1 - d, h)\n\n"),
+    "no gradient through the gate": ("dz = dy * (h - share(x, d, h)) * t * (1 - t)", "dz = 0 * dy"),
+    "a gradient of h alone": ("dz = dy * (h - share(x, d, h)) * t", "dz = dy * h * t"),
+    "what is carried has none": ("share(dx, d, h)[...] += (1 - t) * dy", "pass"),
+    "it is the other half's": ("share(dx, d, h)[...] +=", "share(dx, 1 - d, h)[...] +="),
+    "that of h is dy": ("return t * dy, dx,", "return dy, dx,"),
+    "its gate has no gradient by x": ("dx = dz @ W\n", "dx = 0 * dz @ W\n"),
+}
 RESIDUAL_MUTATIONS = {
     "what was dropped is added": ("y = y + below\n", "y = y + below * dropout_masks[layer - 1].swapaxes(0, 1)\n"),
     "the first outputs to all": ("layer_input = below = y\n", "layer_input, below = y, below if layer else y\n"),
@@ -37,14 +50,14 @@ RESIDUAL_MUTATIONS = {
 def stack_error(module, **options):
     """The largest relative error of any gradient of three layers in both directions, with dropout between them."""
     rng = np.random.default_rng(9)
-    layout = LSTM.layout(2, 2, 3, bidirectional=True, merge=options["merge"])
+    layout = LSTM.layout(2, 2, 3, bidirectional=True, merge=options["merge"], highway=options.pop("highway", False))
     params = {name: rng.standard_normal(shape) * 0.6 for name, shape in layout.items()}
     x, dy = rng.standard_normal((2, 3, 2)), rng.standard_normal((2, 3, 4 if options["merge"] == "concat" else 2))
     masks = rng.permutation(np.arange(2 * dy.size) % 3 > 0).reshape(2, *dy.shape) * 1.5
     options |= dict(num_layers=3, bidirectional=True, dropout_masks=masks, lengths=[3, 2])
     _, _, tape = module.forward(x, params, **options)
     dx, _, dparams = module.backward(tape, dy)
-    names = ["weight_ih_l0", "weight_ih_l1_reverse"]
+    names = ["weight_ih_l0", "weight_ih_l1_reverse", *(name for name in params if name.startswith("highway"))]
 
     def loss():
         return (dy * module.forward(x, params, **options)[0]).sum()
@@ -93,3 +106,12 @@ def test_a_mistake_in_merging_fails_the_gradient_check(mistake):
 @pytest.mark.parametrize("mistake", RESIDUAL_MUTATIONS)
 def test_a_mistake_in_residuals_fails_the_gradient_check(mistake):
     assert stack_error(mutated(*RESIDUAL_MUTATIONS[mistake]), merge="concat", residual=True) > 1000 * RTOL
+
+
+def test_the_unchanged_highway_passes():
+    assert stack_error(oracle, merge="concat", highway=True) <= RTOL
+
+
+@pytest.mark.parametrize("mistake", HIGHWAY_MUTATIONS)
+def test_a_mistake_in_highways_fails_the_gradient_check(mistake):
+    assert stack_error(mutated(*HIGHWAY_MUTATIONS[mistake]), merge="concat", highway=True) > 1000 * RTOL

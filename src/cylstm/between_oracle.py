@@ -1,10 +1,14 @@
-"""How the two directions of a layer give its outputs, in plain NumPy; see oracle.py."""
+"""How the two directions of a layer give its outputs, and what these are mixed with, in plain NumPy; see oracle.py."""
 
 from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["merged", "of_directions", "stacked"]
+from cylstm.dense_oracle import sigmoid
+
+__all__ = ["HIGHWAY", "carried", "carried_backward", "merged", "of_directions", "stacked"]
+
+HIGHWAY = "weight", "bias"
 
 
 def stacked(states):
@@ -37,3 +41,26 @@ def of_directions(dy, outputs, merge):
     # dy_f = dy_r = dy, or half of it
     half = dy / (2 if merge == "mean" else 1)
     return half, half
+
+
+def carried(h, x, d, W, b):
+    """Outputs (T, B, Y) of direction d, from its h and what goes into the layer, x (T, B, I), I being Y or 2 Y: its own
+    share x_d (Srivastava, Greff & Schmidhuber 2015)."""
+    # t = sigmoid(W x + b), y = t h + (1 - t) x_d
+    t = sigmoid(x @ W.T + b)
+    return t * h + (1 - t) * share(x, d, h)
+
+
+def carried_backward(dy, h, x, d, W, b):
+    """d loss / d h, / d x, / d W, / d b of carried()."""
+    t = sigmoid(x @ W.T + b)
+    # y = t h + (1 - t) x_d
+    dz = dy * (h - share(x, d, h)) * t * (1 - t)
+    dx = dz @ W
+    share(dx, d, h)[...] += (1 - t) * dy
+    return t * dy, dx, np.einsum("tbo,tbi->oi", dz, x), dz.sum(axis=(0, 1))
+
+
+def share(x, d, h):
+    """The columns of x, a view, that stand beside direction d's h."""
+    return x[..., d * h.shape[2] : (d + 1) * h.shape[2]]

@@ -14,9 +14,8 @@ from cylstm._core.direction cimport ZONED_C, ZONED_H
 from cylstm._core.interrupt cimport Interrupt, begin, finish
 from cylstm._core.kernels cimport active
 from cylstm._core.memory cimport LARGEST
-from cylstm._core.network cimport (
-    Backward, Forward, backward_fits_tiles, forward_fits_tiles, run_network_backward, run_network_forward, team_size,
-)
+from cylstm._core.network cimport Backward, Forward, run_network_backward, run_network_forward, team_size
+from cylstm._core.tile_range cimport backward_fits_tiles, forward_fits_tiles
 from cylstm._core.team cimport ALL_THREADS
 from cylstm._core.ragged cimport Plan, planned
 from cylstm._core.packed_weights cimport Weights, any_bounded
@@ -206,7 +205,8 @@ cdef int step(Call call, bint doubles, const void* x, void* h, void* c) except -
         with gil:
             got = f"{f.s.T} and {f.D}" + " (reverse)" * f.reverse
             raise ValueError(f"step: expected a call of one step and direction, got {got}")
-    if f.residual:
+    if f.residual or f.highway:
         with gil:
-            raise ValueError("step: expected a layer whose outputs are its state's h, got one with residual")
+            raise ValueError("step: expected a layer whose outputs are its state's h, got one with "
+                             + ("residual" if f.residual else "highway"))
     return forward(call, doubles, x, h, c, NULL, h, c)

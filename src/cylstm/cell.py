@@ -16,7 +16,7 @@ import numpy as np
 from cylstm._core.memory import LARGEST
 from cylstm.activations import PLAIN, as_cell
 from cylstm.checks import describe, flag, one_of, positive_int, real_in
-from cylstm.init import forget_gate, gain_and_shift, ones, orthogonal_gates, uniform, zeros
+from cylstm.init import forget_gate, gain_and_shift, mostly_carried, ones, orthogonal_gates, uniform, zeros
 
 __all__ = [
     "MERGES", "PARAMETERS", "VARIANTS", "CellType", "check_stack", "hidden_sizes", "initialise", "layout", "offsets",
@@ -59,7 +59,8 @@ class CellType:
     which h = R_p (o tanh c) has P numbers, 0 < P < H (Sak, Senior & Beaufays 2014); 0 for no projection. proj_clip:
     these stay within -proj_clip..proj_clip (TensorFlow's LSTMCell). layer_norm: which of LAYER_NORMS, or a pair of it
     and eps; None for none. merge: how two directions give the outputs of their layer, one of MERGES. residual: whether
-    what goes into a layer, from the second one on, is added to its outputs (Wu et al. 2016).
+    what goes into a layer, from the second one on, is added to its outputs (Wu et al. 2016). highway: whether its
+    outputs are mixed with what goes into it, as a gate says (Srivastava, Greff & Schmidhuber 2015).
     """
 
     bias: bool = True
@@ -75,6 +76,7 @@ class CellType:
     layer_norm: str | tuple | None = None
     merge: str = "concat"
     residual: bool = False
+    highway: bool = False
 
     @classmethod
     def checked(cls, dtype, *, cell_clip, activations, gate_clip, proj_size, proj_clip, layer_norm, merge,
@@ -162,10 +164,15 @@ def check_stack(cell: CellType, sizes, D) -> None:
         raise ValueError("reverse: expected False for a bidirectional layer, which has such a direction, got True")
     if cell.merge != "concat" and D == 1:
         raise ValueError(f"merge: expected 'concat' without bidirectional=True, got {cell.merge!r}")
-    if cell.residual and len(sizes) == 1:
-        raise ValueError("residual: expected False with one layer, which has none below it, got True")
-    if cell.residual and not cell.proj_size and len(set(sizes)) > 1:
-        raise ValueError(f"residual: expected False for layers of different widths, {sizes}, got True")
+    if cell.highway and cell.merge != "concat":
+        raise ValueError(f"merge: expected 'concat' with highway=True, got {cell.merge!r}")
+    if cell.highway and cell.residual:
+        raise ValueError("highway: expected False with residual=True, which adds the same inputs, got True")
+    for name in ("residual", "highway"):
+        if getattr(cell, name) and len(sizes) == 1:
+            raise ValueError(f"{name}: expected False with one layer, which has none below it, got True")
+        if getattr(cell, name) and not cell.proj_size and len(set(sizes)) > 1:
+            raise ValueError(f"{name}: expected False for layers of different widths, {sizes}, got True")
 
 
 def one_or_each(sizes):
@@ -185,6 +192,7 @@ class Row(NamedTuple):
     initial: Callable
     torch: tuple[str, ...]
     belongs: Callable[[CellType], bool] = lambda cell: True
+    above: bool = False  # layers above the first one alone have it
 
 
 PARAMETERS = (
@@ -197,6 +205,8 @@ PARAMETERS = (
     Row("norm_hh", lambda I, H, Y: (4 * H,), ones, ("norm_hh",), lambda cell: cell.layer_norm is not None),
     # gain and shift of c
     Row("norm_c", lambda I, H, Y: (2, H), gain_and_shift, ("norm_c",), lambda cell: cell.layer_norm is not None),
+    Row("highway_weight", lambda I, H, Y: (Y, I), uniform, ("highway_weight",), lambda cell: cell.highway, True),
+    Row("highway_bias", lambda I, H, Y: (Y,), mostly_carried, ("highway_bias",), lambda cell: cell.highway, True),
     Row("h0", lambda I, H, Y: (Y,), zeros, ("h0",), lambda cell: cell.first_state),
     Row("c0", lambda I, H, Y: (H,), zeros, ("c0",), lambda cell: cell.first_state),
 )
@@ -223,7 +233,7 @@ def parameters_of(I, H, L, D, cell: CellType) -> Iterator[Parameter]:
         Y = cell.width(width)
         for suffix in SUFFIXES[:D]:
             for row in PARAMETERS:
-                if row.belongs(cell):
+                if row.belongs(cell) and (layer > 0 or not row.above):
                     ending = f"_l{layer}{suffix}"
                     yield Parameter(row.name + ending, row.shape(I, width, Y), row, ending)
         I = cell.output_size(width, D)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-__all__ = ["LATER", "forget_gate", "gain_and_shift", "ones", "orthogonal_gates", "uniform", "zeros"]
+__all__ = ["LATER", "forget_gate", "gain_and_shift", "mostly_carried", "ones", "orthogonal_gates", "uniform", "zeros"]
 
 LATER = object()  # as a seed: the weights come from elsewhere, and drawing some would take longer than reading those
 
@@ -39,6 +39,11 @@ def ones(values, forget_bias, rng) -> None:
 def gain_and_shift(values, forget_bias, rng) -> None:
     """1 and 0: draws nothing."""
     values[0], values[1] = 1, 0
+
+
+def mostly_carried(values, forget_bias, rng) -> None:
+    """-1: layers give more of what goes into them than of their own at first (Srivastava, Greff & Schmidhuber 2015)."""
+    values[...] = -1
 
 
 def zeros(values, forget_bias, rng) -> None:

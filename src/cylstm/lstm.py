@@ -99,6 +99,10 @@ class LSTM(layer.Layer):
     residual : bool
         Whether what goes into a layer is added to its outputs, from the second layer on: y = LSTM(dropped x) + x, x
         being the outputs of the layer below, undropped (Wu et al. 2016). The state is the layers' own h and c.
+    highway : bool
+        Whether a layer's outputs are mixed with what goes into it, from the second layer on: y = t h + (1 - t) x,
+        t = sigmoid(W_t x + b_t), with highway_weight (H, I) and highway_bias (H,), -1 at first; of two directions each
+        with its half of x (Srivastava, Greff & Schmidhuber 2015). The state is the layers' own h and c.
     forget_bias : float
         Initial bias of the forget gate (1.0: Jozefowicz, Zaremba & Sutskever 2015). The other biases begin at 0.
     dtype : "float32" or "float64"
@@ -118,13 +122,13 @@ class LSTM(layer.Layer):
                  reverse=False, proj_size=0, proj_clip=None, layer_norm=None, forget_bias=1.0, dtype="float32",
                  seed=None, parameters=None, dropout_per="step", input_dropout=0.0, recurrent_dropout=0.0,
                  weight_drop=0.0, zoneout=(0.0, 0.0), merge="concat", residual=False,
-                 update_dropout=0.0, recurrent_dropout_per="row"):  # fmt: skip
+                 update_dropout=0.0, recurrent_dropout_per="row", highway=False):  # fmt: skip
         I, sizes = positive_int("input_size", input_size), hidden_sizes(hidden_size, num_layers)
         L, D, dtype = len(sizes), 1 + flag("bidirectional", bidirectional), self.check_dtype(dtype)
         cell = CellType.checked(dtype, bias=bias, peepholes=peepholes, coupled=coupled, cell_clip=cell_clip,
                                 activations=activations, gate_clip=gate_clip, first_state=first_state, reverse=reverse,
                                 proj_size=proj_size, proj_clip=proj_clip, layer_norm=layer_norm, merge=merge,
-                                residual=residual)  # fmt: skip
+                                residual=residual, highway=highway)  # fmt: skip
         check_stack(cell, sizes, D)
         largest = float(np.finfo(dtype).max)
         forget_bias = real_in("forget_bias", forget_bias, -largest, largest)

@@ -59,8 +59,9 @@ class Model:
         those of the one head.
     num_layers, bidirectional, dropout, forget_bias, dtype
         As for `LSTM`; and so its variants (peepholes, coupled, cell_clip, activations, gate_clip, first_state, reverse,
-        proj_size, proj_clip, layer_norm, merge, residual), what else training drops (dropout_per, input_dropout,
-        recurrent_dropout, recurrent_dropout_per, update_dropout, weight_drop) and what it keeps as it was (zoneout).
+        proj_size, proj_clip, layer_norm, merge, residual, highway), what else training drops (dropout_per,
+        input_dropout, recurrent_dropout, recurrent_dropout_per, update_dropout, weight_drop) and what it keeps as it
+        was (zoneout).
     embedding_size : int or None
         E: ids go through a learned table (V, E) first. Without one, ids stand for one-hot rows.
     embedding_dropout : float in [0, 1)
@@ -143,6 +144,9 @@ class Model:
                          bidirectional=bidirectional, dropout=dropout, forget_bias=forget_bias, dtype=self.dtype,
                          seed=LATER if seed is LATER else rng, parameters=self.parameters.child("lstm."),
                          **drops, **variant)  # fmt: skip
+        if self.lstm.cell.highway and any(head.output == "last" for head in self.heads.values()):
+            raise ValueError("output: expected 'sequence' with highway=True, whose outputs are no part of the state, "
+                             "got 'last'")  # fmt: skip
         self.lstm.embedded = self.inputs is not None
         self.bidirectional, self.forget_bias = self.lstm.bidirectional, self.lstm.forget_bias
         for name, value in self.lstm.cell.variant.items():

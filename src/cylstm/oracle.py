@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cylstm.between_oracle import merged, of_directions, stacked
+from cylstm.between_oracle import HIGHWAY, carried, carried_backward, merged, of_directions, stacked
 from cylstm.cell_oracle import Variant, run_backward, run_forward, sequence, step
 from cylstm.ctc_oracle import ctc_loss
 from cylstm.dense_oracle import sigmoid
@@ -105,8 +105,9 @@ def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths
     reverse one. A projection where params has "weight_hr_l0" (P, H): h, y, their masks and what stands between layers
     have P in the place of H then. layer_norm: "ba" or "torchscript", or a pair of it and eps; with NORMS in params.
     merge: what "concat" makes (B, T, D*H), "sum", "mean" or "product" make (B, T, H) of both directions. residual:
-    layers, but the first, add the undropped outputs of the layer below to their own. Layers may have different H:
-    states are as wide as the widest then, and 0 where others end.
+    layers, but the first, add the undropped outputs of the layer below to their own; where params has
+    "highway_weight_l1" and so on, they mix them with what goes in. Layers may have different H: states are as wide as
+    the widest then, and 0 where others end.
     """
     x = np.asarray(x, np.float64)
     B, T, _ = x.shape
@@ -135,7 +136,10 @@ def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths
             run = run_forward(layer_input[clock], h0, c0, W, R, b, alive[clock], reached[clock], variant, mask, zone,
                               kept)  # fmt: skip
             runs.append(run)
-            outputs.append((run.alive * run.h[1:])[clock])
+            h = (run.alive * run.h[1:])[clock]
+            if f"highway_weight_{suffix}" in params:
+                h = carried(h, layer_input, direction, *(params[f"highway_{part}_{suffix}"] for part in HIGHWAY))
+            outputs.append(h)
         y = merged(outputs, merge)
         if residual and layer > 0:
             # y_l = LSTM_l(M y_{l-1}) + y_{l-1} (Wu et al. 2016)
@@ -164,7 +168,14 @@ def backward(tape, dy, dstate=None):
             n = layer * D + direction
             clock = slice(None, None, -1 if direction or reverse else 1)
             # as in forward, what stands past a row's end is ignored
-            dy_run = np.where(runs[n].alive, dparts[direction][clock], 0)
+            dy_run, dcarried = np.where(runs[n].alive, dparts[direction][clock], 0), 0.0
+            if f"highway_weight_{suffix}" in params:
+                weights = [params[f"highway_{part}_{suffix}"] for part in HIGHWAY]
+                dy_run, dcarried, *dweights = carried_backward(
+                    dy_run[clock], outputs[direction], runs[n].x[clock], direction, *weights
+                )
+                dy_run = dy_run[clock]
+                dparams.update({f"highway_{part}_{suffix}": d for part, d in zip(HIGHWAY, dweights, strict=True)})
             W, R = params[f"weight_ih_{suffix}"], params[f"weight_hh_{suffix}"]
             R = R if weight_masks is None else weight_masks[n] * R
             variant = variant_of(params, suffix, cell)
@@ -186,7 +197,7 @@ def backward(tape, dy, dstate=None):
                 # rows begin with it as well, each of them, unless the caller gave them another state
                 for name, first, begun in (("h0", dfirst[0], dh0[n]), ("c0", dfirst[1], dc0[n])):
                     dparams[f"{name}_{suffix}"] = first + (0 if given else begun.sum(axis=0))
-            dinput = dinput + dx[clock]
+            dinput = dinput + dx[clock] + dcarried
         dabove, dlayer = dlayer, dinput
         if masks is not None and layer > 0:
             dlayer = dlayer * masks[layer - 1].swapaxes(0, 1)

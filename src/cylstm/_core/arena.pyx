@@ -11,44 +11,23 @@ from libc.string cimport memset
 import numpy
 
 from cylstm._core.kernels cimport Activation, Kernels, activation_of, active, left_bytes, right_bytes
-from cylstm._core.memory cimport TOO_MANY, fitting
-from cylstm._core.network cimport Backward, Forward, backward_fits_tiles, forward_fits_tiles
+from cylstm._core.memory cimport fitting
+from cylstm._core.network cimport Backward, Forward
+from cylstm._core.tile_range cimport backward_fits_tiles, forward_fits_tiles
 from cylstm._core.team cimport ALL_THREADS, ROWS_EACH
 from cylstm._core.direction cimport OUTPUTS, PER_ROW, STATES, WEIGHTS, ZONED_C, ZONED_H, Direction, masks_of
 from cylstm._core.forward cimport rows_at_once
 from cylstm._core.gradients cimport DX_ROWS, GRADIENT_ROWS, GRADIENT_UNITS
+from cylstm._core.pieces cimport Norms, Pieces, left_room, place, place_norms, point_norms, right_room
 from cylstm._core.ragged cimport Plan, Steps, alive, slot
 from cylstm._core.packed_weights cimport (
-    BIASES, FIRST_C, FIRST_H, NORM_C, NORM_HH, NORM_IH, PEEPHOLE, WEIGHT_HH, WEIGHT_HR, WEIGHT_IH, Choice, Weights,
-    any_bounded, choose, plain_forms,
+    BIASES, FIRST_C, FIRST_H, HIGHWAY, HIGHWAY_BIAS, NORM_C, NORM_HH, NORM_IH, PEEPHOLE, WEIGHT_HH, WEIGHT_HR,
+    WEIGHT_IH, Choice, Weights, any_bounded, choose, plain_forms,
 )
 
 cdef enum:
-    LINE = 64         # bytes: pieces begin on a cache line
     SHELVED = 8       # works that wait, if they are small:
     SMALL = 1048576   # bytes
-
-# Pieces of one allocation. Sizes are worked out in double precision, where no product can wrap around.
-cdef struct Pieces:
-    double end
-
-cdef Py_ssize_t place(Pieces* pieces, double size) noexcept nogil:
-    """Where a piece of so many bytes begins."""
-    cdef Py_ssize_t start = <Py_ssize_t>min(pieces.end, TOO_MANY)
-    if size > 0:
-        pieces.end = <double>((<Py_ssize_t>min(pieces.end + size, TOO_MANY) + LINE - 1) // LINE * LINE)
-    return start
-
-
-cdef double left_room(int form, Py_ssize_t rows, Py_ssize_t K) noexcept nogil:
-    """Bytes for a left operand (rows, K) beside weights of this form; 0 where it is taken as it lies."""
-    return <double>left_bytes(form, rows, 1) * left_bytes(form, 1, K) / max(1, left_bytes(form, 1, 1))
-
-
-cdef double right_room(int form, Py_ssize_t K, Py_ssize_t columns) noexcept nogil:
-    """The same for a right operand (K, columns), in a form that is cut or taken as it lies."""
-    return <double>right_bytes(form, K, 1, 0) * right_bytes(form, 1, columns, 0) / max(1, right_bytes(form, 1, 1, 0))
-
 
 cdef class Work:
     """Memory and pointers for calls of one shape, one call at a time."""
@@ -165,7 +144,8 @@ cdef class Work:
         for n in range(0, L * D, D):
             rows = max(rows, rows_at_once(&plan.steps, 4 * directions[n].Hp * item))
         cdef bint residual = weights.cell.residual
-        cdef bint joined = D == 2 or masked & OUTPUTS or weights.cell.reverse or residual
+        cdef bint highway = weights.cell.highway
+        cdef bint joined = D == 2 or masked & OUTPUTS or weights.cell.reverse or residual or highway
         cdef bint cuts = plan.steps.cut != NULL, copies = cuts or masked & STATES
         cdef Pieces pieces
         pieces.end = 0
@@ -186,6 +166,7 @@ cdef class Work:
         cdef Py_ssize_t u = place(&pieces, (Y < H) * (<double>L * D * N if keep else B) * Hp * item)
         cdef bint zoned = masked & ZONED_C != 0
         cdef Py_ssize_t fresh = place(&pieces, zoned * (<double>L * D * N if keep else B) * Hp * item)
+        cdef Py_ssize_t shares = place(&pieces, highway * (<double>L * D * N if keep else B) * Yp * item)
         cdef Norms norms
         place_norms(&norms, &pieces, weights.cell.layer_norm is not None, all_rows, Hp, item)
         cdef bint adds = residual and masked & OUTPUTS != 0
@@ -198,6 +179,7 @@ cdef class Work:
         memset(call, 0, sizeof(Forward))
         call.k, call.s, call.directions, call.L, call.D = self.k, &self.plan.steps, directions, L, D
         call.reverse, call.merge, call.residual, call.O = weights.cell.reverse, weights.merge, residual, O
+        call.highway, call.record.highway = highway, m + shares
         call.H, call.Hp, call.Y, call.Yp = H, Hp, Y, Yp
         for n in range(0, L * D, D):
             call.uneven = call.uneven or directions[n].H != H
@@ -266,6 +248,9 @@ cdef class Work:
         cdef Py_ssize_t norm_row = place(&pieces, <double>normed * B * 2 * Hp * item), n
         cdef bint zones = self.masked & ZONED_C != 0
         cdef Py_ssize_t zoned = place(&pieces, <double>zones * B * Hp * item)
+        cdef bint highway = weights.cell.highway
+        cdef Py_ssize_t dz = place(&pieces, <double>highway * N * Yp * item)
+        cdef Py_ssize_t dcarried = place(&pieces, <double>highway * N * Yp * item)
         cdef Py_ssize_t dsums = place(&pieces, <double>residual * N * weights.O * item)
         self.scratch = fitting(self.scratch, pieces.end)
         self.nbytes, self.members = self.memory.nbytes + self.scratch.nbytes, members
@@ -286,33 +271,12 @@ cdef class Work:
         call.scratch.columns = m + columns
         call.scratch.du, call.scratch.rows, call.scratch.dh_packed = m + du, m + dh_cut, m + dh_packed
         call.scratch.x_packed, call.scratch.h_packed = m + x_packed, m + h_packed
-        call.scratch.zoned = m + zoned
+        call.scratch.zoned, call.scratch.dz, call.scratch.dcarried = m + zoned, m + dz, m + dcarried
         call.scratch.own, call.scratch.own_bytes = m + own, own_bytes
         for n in range(weights.L * D if normed else 0):
             self.directions[n].norm.sums, self.directions[n].norm.sums_row = m + norm_sums, 10 * Hp
             self.directions[n].norm.row = m + norm_row
         return 0
-
-
-# Where the memory of layer norms begins, in bytes: x and h (rows, 4Hp) and moments (rows, 4) of all directions in turn.
-cdef struct Norms:
-    Py_ssize_t x, h, moments, Hp
-
-
-cdef void place_norms(Norms* norms, Pieces* pieces, bint normed, double rows, Py_ssize_t Hp, Py_ssize_t item) noexcept:
-    norms.x, norms.h = place(pieces, normed * rows * 4 * Hp * item), place(pieces, normed * rows * 4 * Hp * item)
-    norms.moments, norms.Hp = place(pieces, normed * rows * 4 * item), Hp
-
-
-cdef void point_norms(const Norms* norms, char* memory, Direction* directions, Py_ssize_t count, Py_ssize_t rows,
-                      Py_ssize_t item) noexcept:
-    """rows: of each direction; 0 where they all use the same ones in turn."""
-    cdef Py_ssize_t n, start
-    for n in range(count):
-        start = n * rows * 4 * item
-        directions[n].norm.x = memory + norms.x + start * norms.Hp
-        directions[n].norm.h = memory + norms.h + start * norms.Hp
-        directions[n].norm.moments = memory + norms.moments + start
 
 
 cdef int describe_directions(const Kernels* k, Weights weights, Direction* directions) except -1:
@@ -339,6 +303,8 @@ cdef int describe_directions(const Kernels* k, Weights weights, Direction* direc
         directions[n].at_proj = weights.offsets[n, WEIGHT_HR]
         directions[n].at_norm_x, directions[n].at_norm_h = weights.offsets[n, NORM_IH], weights.offsets[n, NORM_HH]
         directions[n].at_norm_c = weights.offsets[n, NORM_C]
+        directions[n].at_highway = weights.offsets[n, HIGHWAY]
+        directions[n].at_highway_bias = weights.offsets[n, HIGHWAY_BIAS]
         if weights.cell.layer_norm is not None:
             directions[n].norm.carried, directions[n].norm.eps = weights.cell.norm
         directions[n].flags, directions[n].clip, directions[n].gate_clip = flags, clip, gate_clip

@@ -51,6 +51,8 @@ cdef struct Direction:
     Py_ssize_t at_norm_x  # norm_ih, -1 without
     Py_ssize_t at_norm_h
     Py_ssize_t at_norm_c
+    Py_ssize_t at_highway  # highway_weight and highway_bias, -1 without
+    Py_ssize_t at_highway_bias
     int flags           # of the direction (cext/kernels.h)
     double clip         # of c
     double gate_clip    # of what the gates and g are of
@@ -77,6 +79,9 @@ cdef struct Direction:
     Factor norm_x       # gains (4Hp,) of x W' and of h R', gain and shift (2, Hp) of c
     Factor norm_h
     Factor norm_c
+    Factor highway      # forward: x W_t', (Yp,), and backward: dz W_t
+    Factor highway_bias
+    Factor highway_back
     Norm norm           # where they are, and the memory of all rows
 
 # The rows that a layer reads: packed, `ld` reals apart, or still the caller's (B, T, I), to be packed step by step into
@@ -113,6 +118,8 @@ cdef struct Scratch:
     void* inputs        # x of some steps, as tiles
     Py_ssize_t input_bytes  # of a row of them in the widest layer: members that share out rows may be in different ones
     void* zoned         # (B, Hp): gradients of c that go past a step
+    void* dz            # (N, Yp), with highways: gradients by what their gates are of, and by what they carry
+    void* dcarried
     void* cut_h         # (B, Yp) and (B, Hp): of each row, gradients of the first state at its cuts; NULL where nobody
     void* cut_c         # wants them
     void* previous      # (N, Yp): h before each step, packed

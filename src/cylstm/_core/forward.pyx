@@ -10,6 +10,7 @@ from libc.string cimport memset
 from cylstm._core.direction cimport (
     Direction, Factor, Inputs, Outputs, Scratch, norm_of, step_beats, step_of,
 )
+from cylstm._core.highway cimport shares_of_h
 from cylstm._core.interrupt cimport goes_on
 from cylstm._core.kernels cimport (
     PANELS, Kernels, Norm, Step, cell_forward, gather, lanes_of, left_bytes, left_operand, norm_forward, norm_gates,
@@ -33,20 +34,22 @@ cdef Py_ssize_t rows_at_once(const Steps* s, Py_ssize_t row_bytes) noexcept nogi
 
 cdef void run_forward(const Kernels* k, const Steps* s, const Direction* direction, bint reverse, bint keep,
                       const Member* who, const Member* of_h, const Scratch* scratch, const Inputs* inputs,
-                      const Outputs* outputs, Py_ssize_t beat, real* gates, real* u, real* fresh, real* h,
-                      real* c) noexcept nogil:
-    """Gates, h and c of every step; with a projection u = o tanh(c), with zoneout the fresh c as well. Boundary 0 (or
-    each row's last one, in reverse) of h and c holds the initial state.
+                      const Outputs* outputs, Py_ssize_t beat, real* gates, real* u, real* fresh, real* shares,
+                      real* h, real* c) noexcept nogil:
+    """Gates, h and c of every step; with a projection u = o tanh(c), with zoneout the fresh c, with a highway shares
+    of h in the outputs as well. Boundary 0 (or each row's last one, in reverse) of h and c holds the initial state.
     beat: of the first step (interrupt.pxd). of_h: the same member's share of h.
 
-    Without `keep`, gates holds one chunk and c one boundary, both used again and again, as u and fresh one step.
+    Without `keep`, gates holds one chunk and c one boundary, both used again and again, as u, fresh and shares one
+    step.
     """
     cdef Py_ssize_t Hp = direction.Hp, G = 4 * direction.Hp, T = s.T, t0, t1, t, n, first, source, target, rows, gate
-    cdef Py_ssize_t Y = direction.Y, Yp = direction.Yp, done = 0
+    cdef Py_ssize_t Y = direction.Y, Yp = direction.Yp, done = 0, at
     cdef Py_ssize_t steps = max(1, rows_at_once(s, G * <Py_ssize_t>sizeof(real)) // s.B)
     cdef Py_ssize_t row = who.first_row, every = step_beats(s, direction)
     cdef const real* c_prev
     cdef real* chunk
+    cdef real* share = NULL
     cdef bint cut, normed = direction.at_norm_x >= 0
     cdef bint by_gates = direction.mask != NULL and direction.masks > 1
     cdef bint more = direction.at_proj >= 0 or normed or direction.zone_c > 0 or direction.zone_h > 0 or by_gates
@@ -98,8 +101,12 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
                                c + (source - row) * Hp if keep else c, c + (target - row) * Hp if keep else c)
             else:
                 cell_forward(k, real is double, &step)
+            if direction.at_highway >= 0:
+                at = offset(s, t) + row
+                share = shares + (at if keep else row) * Yp
+                shares_of_h(k, direction, of_h, rows, <const real*>inputs.packed + at * inputs.ld, inputs.ld, share)
             if outputs.y != NULL:
-                copy_outputs(s, t, of_h, Y, Yp, h + target * Yp, outputs)
+                copy_outputs(s, t, of_h, Y, Yp, h + target * Yp, <const real*>share, outputs)
         done += t1 - t0
 
 

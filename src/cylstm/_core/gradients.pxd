@@ -14,6 +14,9 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* di
                            const Member* who, const Scratch* scratch, int form, Py_ssize_t beat, const real* dgates,
                            const Inputs* inputs, const real* u, const real* fresh, const real* h, const real* c,
                            const real* dh, real* d) noexcept nogil
+cdef void summed_products(const Member* who, Py_ssize_t beat, Py_ssize_t N, Py_ssize_t rows, Py_ssize_t columns,
+                          Py_ssize_t lanes, const real* left, Py_ssize_t ldl, const real* right, Py_ssize_t ldr,
+                          real* d) noexcept nogil
 cdef void first_state_gradients(const Steps* s, const Direction* direction, bint reverse, const Member* who,
                                 const Member* of_h, const Scratch* scratch, const real* dh, const real* dc,
                                 real* d) noexcept nogil

@@ -84,10 +84,8 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* di
 cdef void projection_gradients(const Kernels* k, const Steps* s, const Direction* direction, bint reverse,
                                const Member* who, const Scratch* scratch, Py_ssize_t beat, const real* u,
                                const real* dh, real* d) noexcept nogil:
-    """dR_p (P, H) = dh' u, some units' columns after the others: pieces as in gradients_of_piece."""
-    cdef Py_ssize_t H = direction.H, Hp = direction.Hp, Y = direction.Y, Yp = direction.Yp, lanes = lanes_of(k, u)
-    cdef Py_ssize_t pieces = (Hp + GRADIENT_UNITS - 1) // GRADIENT_UNITS, panels = Hp // lanes
-    cdef Py_ssize_t t, n, unit, units, block, row
+    """dR_p (P, H) = dh' u."""
+    cdef Py_ssize_t H = direction.H, Hp = direction.Hp, Y = direction.Y, Yp = direction.Yp, lanes = lanes_of(k, u), t
     cdef real* packed = <real*>scratch.dh_packed
     if reverse and s.sizes != NULL:
         for t in range(part(s.T, who.me, who.count), part(s.T, who.me + 1, who.count)):
@@ -96,18 +94,27 @@ cdef void projection_gradients(const Kernels* k, const Steps* s, const Direction
         meet(who.team)
     else:
         dh += 0 if reverse else s.B * Yp  # packed row n ends in state row B + n (or n)
+    summed_products(who, beat, s.N, Y, H, lanes, <const real*>dh, Yp, u, Hp, d)
+
+
+cdef void summed_products(const Member* who, Py_ssize_t beat, Py_ssize_t N, Py_ssize_t rows, Py_ssize_t columns,
+                          Py_ssize_t lanes, const real* left, Py_ssize_t ldl, const real* right, Py_ssize_t ldr,
+                          real* d) noexcept nogil:
+    """d (rows, columns) = left' right of N rows, some columns after the others: pieces as in gradients_of_piece."""
+    cdef Py_ssize_t panels = (columns + lanes - 1) // lanes, first, width, n, block, row
+    cdef Py_ssize_t pieces = (panels * lanes + GRADIENT_UNITS - 1) // GRADIENT_UNITS
     for n in range(part(pieces, who.me, who.count), part(pieces, who.me + 1, who.count)):
-        unit = panels * n // pieces * lanes
-        units = min(H, panels * (n + 1) // pieces * lanes) - unit
-        if s.N == 0:  # rows of length 0 alone
-            for row in range(Y):
-                memset(d + row * H + unit, 0, units * sizeof(real))
-        for block in range((s.N + BLAS_ROWS - 1) // BLAS_ROWS):
+        first = panels * n // pieces * lanes
+        width = min(columns, panels * (n + 1) // pieces * lanes) - first
+        if N == 0:  # rows of length 0 alone
+            for row in range(rows):
+                memset(d + row * columns + first, 0, width * sizeof(real))
+        for block in range((N + BLAS_ROWS - 1) // BLAS_ROWS):
             row = block * BLAS_ROWS
             if not goes_on_alone(who.interrupt, who.me, beat):
                 return
-            gemm[real](True, False, Y, units, min(<Py_ssize_t>BLAS_ROWS, s.N - row), 1, dh + row * Yp, Yp,
-                       u + row * Hp + unit, Hp, 0 if row == 0 else 1, d + unit, H)
+            gemm[real](True, False, rows, width, min(<Py_ssize_t>BLAS_ROWS, N - row), 1, left + row * ldl, ldl,
+                       right + row * ldr + first, ldr, 0 if row == 0 else 1, d + first, columns)
 
 
 cdef void norm_gradients(const Kernels* k, Py_ssize_t B, const Direction* direction, const Member* who,

@@ -45,7 +45,9 @@ cdef class Layer(Arguments):
         self.dropout = dropout
         self._weights = Weights(I, sizes, L, D, cell, self.item == 8, parameters)
         self.shelf = Shelf()
-        self.whole_rows, self.own_outputs = D == 2 or cell.reverse, cell.residual or cell.width(last) < self.h_size
+        self.whole_rows, self.own_outputs = D == 2 or cell.reverse, (
+            cell.residual or cell.highway or cell.width(last) < self.h_size
+        )
         self.state_type = LearntState if cell.first_state else State
 
     @property

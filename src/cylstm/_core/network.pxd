@@ -27,6 +27,7 @@ cdef struct Record:
     char* c
     char* outputs
     char* plain         # NULL where no layer needs it
+    char* highway       # shares of h in the outputs, (N, Yp) of each layer and direction, or (B, Yp) of one step
 
 cdef struct Forward:
     Interrupt* interrupt
@@ -39,6 +40,7 @@ cdef struct Forward:
     bint reverse        # the only direction is the reverse one
     int merge           # of the directions (direction.pxd)
     bint residual       # what goes into a layer, from the second one on, is added to its outputs
+    bint highway        # they are mixed with it (highway.pyx)
     Record record
     Scratch scratch
     const void* h0      # (L*D, B, Y), or NULL for the first state, or zeros
@@ -86,8 +88,5 @@ cdef struct Backward:
 
 cdef int team_size(const Steps* s, const Direction* directions, Py_ssize_t count, Py_ssize_t D, Py_ssize_t lanes,
                    bint has_ids, int most) noexcept nogil
-# Whether tiles hold what a call is given; for float, on kernels that have tiles.
-cdef bint forward_fits_tiles(const Forward* call) noexcept nogil
-cdef bint backward_fits_tiles(const Backward* call) noexcept nogil
 cdef void run_network_forward(Forward* call, bint doubles) noexcept nogil
 cdef void run_network_backward(Backward* call, bint doubles, int members) noexcept nogil

@@ -10,8 +10,9 @@ from cylstm._core.backward cimport inputs_by_steps, run_backward
 from cylstm._core.direction cimport CONCAT, SMALL_WEIGHTS, Direction, Inputs, Outputs, member_of_h
 from cylstm._core.forward cimport run_forward
 from cylstm._core.gradients cimport GRADIENT_ROWS, first_state_gradients, input_gradients, weight_gradients
+from cylstm._core.highway cimport highway_gradients, part_highway
 from cylstm._core.interrupt cimport Interrupt
-from cylstm._core.kernels cimport Kernels, lanes_of, largest, real, tiles_hold
+from cylstm._core.kernels cimport lanes_of, real
 from cylstm._core.packed_rows cimport (
     FIRST, LAST, ONLY, add_states, clear_padding, fetch_states, give_input_gradients, part_gradients, place_states,
     start_gradients, sum_gradients,
@@ -19,7 +20,7 @@ from cylstm._core.packed_rows cimport (
 from cylstm._core.team cimport (
     ROWS_EACH, Member, Team, meet, meet_by_units, member_by_rows, member_by_units, part, run, threads_for,
 )
-from cylstm._core.ragged cimport Steps, caller_row, length
+from cylstm._core.ragged cimport Steps
 
 # With more weights than so many for each row, reading them takes longer than computing: members then share out units,
 # so that each reads only a part of them.
@@ -36,47 +37,6 @@ cdef void run_network_forward(Forward* call, bint doubles) noexcept nogil:
 cdef void run_network_backward(Backward* call, bint doubles, int members) noexcept nogil:
     """members: team_size(), for which the scratch has room."""
     run(members, backward_f64 if doubles else backward_f32, call)
-
-
-cdef bint forward_fits_tiles(const Forward* call) noexcept nogil:
-    """Features of real steps and initial states: past a row's end there may be anything."""
-    cdef const Inputs* inputs = &call.record.inputs
-    cdef Py_ssize_t I = call.directions[0].I
-    if inputs.ids == NULL and inputs.caller != NULL:
-        if not rows_fit_tiles(call.k, call.s, I, <const float*>inputs.caller, inputs.row, inputs.step):
-            return False
-    elif inputs.ids == NULL and not tiles_hold(largest(call.k, call.s.N, I, <const float*>inputs.packed, inputs.ld)):
-        return False
-    return states_fit_tiles(call.k, call.L * call.D * call.s.B * call.H, call.h0, call.c0)  # Y is H
-
-
-cdef bint backward_fits_tiles(const Backward* call) noexcept nogil:
-    """Gradients by outputs, of real steps, and by final states."""
-    cdef Py_ssize_t O = call.directions[call.L * call.D - 1].O
-    if call.packed:
-        if not tiles_hold(largest(call.k, call.s.N, O, <const float*>call.dy, call.dy_row)):
-            return False
-    elif not rows_fit_tiles(call.k, call.s, O, <const float*>call.dy, call.dy_row, call.dy_step):
-        return False
-    return states_fit_tiles(call.k, call.L * call.D * call.s.B * call.H, call.dhn, call.dcn)
-
-
-cdef bint rows_fit_tiles(const Kernels* k, const Steps* s, Py_ssize_t columns, const float* rows, Py_ssize_t row,
-                         Py_ssize_t step) noexcept nogil:
-    cdef float most = 0
-    cdef Py_ssize_t b, t
-    if s.lengths == NULL and row == columns:  # time-major
-        for t in range(s.T):
-            most = max(most, largest(k, s.B, columns, rows + t * step, row))
-    else:
-        for b in range(s.B):
-            most = max(most, largest(k, length(s, b), columns, rows + caller_row(s, b) * row, step))
-    return tiles_hold(most)
-
-
-cdef bint states_fit_tiles(const Kernels* k, Py_ssize_t size, const void* h, const void* c) noexcept nogil:
-    return ((h == NULL or tiles_hold(largest(k, 1, size, <const float*>h, size)))
-            and (c == NULL or tiles_hold(largest(k, 1, size, <const float*>c, size))))
 
 
 cdef bint best_by_rows(const Steps* s, const Direction* directions, Py_ssize_t count, bint has_ids) noexcept nogil:
@@ -182,7 +142,7 @@ cdef void forward_member(const Forward* call, int me, int count, Team* team, rea
                 part_of = outputs_of_direction(&outputs, d, direction.Y, type_tag)
                 own = &part_of
             run_forward(call.k, s, direction, reverse, keep, &who, &of_h, &call.scratch, &inputs, own,
-                        n * s.T, gates, u, fresh, h, c)
+                        n * s.T, gates, u, fresh, <real*>record.highway + (n * s.N * call.Yp if keep else 0), h, c)
             fetch_states(s, reverse, LAST, &of_h, direction.Y, direction.Yp, <const real*>h, call.Y,
                          <real*>call.hn + n * h_state)
             fetch_states(s, reverse, LAST if keep else ONLY, &who, direction.H, Hp, <const real*>c, call.H,
@@ -217,9 +177,9 @@ cdef inline void outputs_of(const Forward* call, Py_ssize_t l, const Inputs* inp
             outputs.mask = <const real*>record.masks + direction.below * (call.s.B if record.per_row else N)
         if record.plain != NULL:
             outputs.plain = <real*>record.plain + l % 2 * N * O
-    if call.merge != CONCAT or call.residual:
+    if call.merge != CONCAT or call.residual or call.highway:
         outputs.merge = call.merge
-        if call.residual and l > 0:
+        if (call.residual or call.highway) and l > 0:
             outputs.skip, outputs.skip_row = inputs.packed, inputs.ld
             if record.plain != NULL:
                 outputs.skip, outputs.skip_row = <real*>record.plain + (l - 1) % 2 * N * O, O
@@ -332,6 +292,9 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
             if dinputs != NULL and not by_steps:
                 input_gradients(call.k, s, direction, &summing, &call.scratch, beat - 1,
                                 <const real*>(gates if direction.at_norm_x < 0 else direction.norm.x), dinputs)
+            if direction.at_highway >= 0:
+                highway_gradients(call.k, s, direction, &summing, &summing_h, &call.scratch, beat - 1, &inputs,
+                                  d * direction.Y, dinputs, <real*>call.dflat)
             meet(team)
         dabove, ld_above = dinputs, direction.Ip
     if call.dx != NULL:
@@ -368,6 +331,7 @@ cdef void place_gradients(const Backward* call, const Member* who, const Member*
     cdef const real* dhn = <const real*>call.dhn
     cdef bint reverse = d == 1 or call.reverse
     cdef const real* mask = <const real*>call.record.masks
+    cdef Inputs inputs
     if call.residual:
         start_gradients(s, reverse, True, of_h, Y, Yp, <const real*>call.dsums + at, O, 0, <const real*>NULL, 0, False,
                         dh)
@@ -377,6 +341,12 @@ cdef void place_gradients(const Backward* call, const Member* who, const Member*
     else:
         mask = mask + direction.below * (s.B if call.record.per_row else s.N) + at if mask != NULL else NULL
         start_gradients(s, reverse, True, of_h, Y, Yp, dabove + at, ld_above, 0, mask, O, call.record.per_row, dh)
+    if direction.at_highway >= 0:
+        inputs = inputs_of(call, l, dh)
+        part_highway(s, direction, reverse, of_h, &call.scratch,
+                     <const real*>call.record.highway + n * s.N * call.Yp,
+                     <const real*>call.record.h + n * (s.B + s.N) * call.Yp, <const real*>inputs.packed + at,
+                     inputs.ld, dh)
     if call.merge != CONCAT:
         part_gradients(s, reverse, call.merge, of_h, Y, Yp,
                        <const real*>call.record.h + (n + 1 - 2 * d) * (s.B + s.N) * call.Yp, dh)

@@ -24,9 +24,9 @@ cdef void give_input_gradients(const Steps* s, int me, int count, const Directio
 cdef void add_states(const Steps* s, bint reverse, const Member* who, Py_ssize_t H, Py_ssize_t Hp, const real* dstate,
                      Py_ssize_t ld, real* dh) noexcept nogil
 cdef void copy_outputs(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t H, Py_ssize_t Hp, const real* h,
-                       const Outputs* outputs) noexcept nogil
+                       const real* gates, const Outputs* outputs) noexcept nogil
 cdef void finish_outputs(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t H, Py_ssize_t Hp, const real* h,
-                         const Outputs* outputs) noexcept nogil
+                         const real* gates, const Outputs* outputs) noexcept nogil
 cdef void part_gradients(const Steps* s, bint reverse, int merge, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
                          const real* other, real* dh) noexcept nogil
 cdef void sum_gradients(const Steps* s, int me, int count, Py_ssize_t width, bint packed, const real* dy,

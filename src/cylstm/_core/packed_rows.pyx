@@ -115,13 +115,13 @@ cdef void give_input_gradients(const Steps* s, int me, int count, const Directio
 
 
 cdef void copy_outputs(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t H, Py_ssize_t Hp, const real* h,
-                       const Outputs* outputs) noexcept nogil:
-    """h of this member's rows after step t, while it is in the cache."""
+                       const real* gates, const Outputs* outputs) noexcept nogil:
+    """h of this member's rows after step t, while it is in the cache. gates (., Hp): of a highway, or NULL."""
     cdef Py_ssize_t b, j, at, last = min(who.last, H), row = outputs.row
     cdef real* y = <real*>outputs.y
     cdef const real* kept
     if outputs.finishes:
-        finish_outputs(s, t, who, H, Hp, h, outputs)
+        finish_outputs(s, t, who, H, Hp, h, gates, outputs)
         return
     for b in range(who.first_row, last_alive(s, who, t)):
         at = (offset(s, t) + b) * row if outputs.packed else caller_row(s, b) * row + t * outputs.step
@@ -135,8 +135,8 @@ cdef void copy_outputs(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize
 
 
 cdef void finish_outputs(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t H, Py_ssize_t Hp, const real* h,
-                         const Outputs* outputs) noexcept nogil:
-    """The same where more becomes of h than a copy: y = mask (merge(y, h) + skip)."""
+                         const real* gates, const Outputs* outputs) noexcept nogil:
+    """The same where more becomes of h than a copy: y = mask (merge(y, h) + skip), or gate h + (1 - gate) skip."""
     cdef Py_ssize_t b, j, at, row = outputs.row
     cdef int merge = outputs.merge
     cdef real value
@@ -158,12 +158,16 @@ cdef void finish_outputs(const Steps* s, Py_ssize_t t, const Member* who, Py_ssi
                 value = y[j] * value
             elif merge != CONCAT:
                 value = y[j] + value if merge == SUM else (y[j] + value) / 2
-            if skip != NULL:
+            if gates != NULL:
+                value = skip[j] + gates[j] * (value - skip[j])
+            elif skip != NULL:
                 value += skip[j]
             if plain != NULL:
                 plain[j] = value
             y[j] = value * kept[j] if kept != NULL else value
         h += Hp
+        if gates != NULL:
+            gates += Hp
 
 
 cdef void part_gradients(const Steps* s, bint reverse, int merge, const Member* who, Py_ssize_t H, Py_ssize_t Hp,

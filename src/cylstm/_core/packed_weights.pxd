@@ -64,6 +64,7 @@ cdef class Packed:
 
 # Columns of `offsets`.
 cdef Py_ssize_t WEIGHT_IH, WEIGHT_HH, BIASES, PEEPHOLE, FIRST_H, FIRST_C, WEIGHT_HR, NORM_IH, NORM_HH, NORM_C
+cdef Py_ssize_t HIGHWAY, HIGHWAY_BIAS
 
 cdef class Weights:
     cdef readonly Py_ssize_t I, H, L, D, Y, O  # H, Y and O of the widest layer
@@ -89,6 +90,6 @@ cdef class Weights:
     cdef bint first_states_fit(self, const Kernels* k, const Direction* directions) noexcept
     cdef int _pad(self, Packed packed, Py_ssize_t slot, Py_ssize_t start, Py_ssize_t rows, Py_ssize_t width,
                   Py_ssize_t padded) except -1
-    cdef int _pack_projection(self, Packed packed, const Direction* direction, Py_ssize_t slot,
-                              bint backward) except -1
+    cdef int _pack_matrix(self, Packed packed, Py_ssize_t slot, Py_ssize_t start, Py_ssize_t rows, Py_ssize_t width,
+                          bint backward) except -1
     cdef int _pack(self, Packed packed, const Direction* direction, Py_ssize_t n, int operand, int form) except -1

@@ -20,7 +20,8 @@ from cylstm._core.memory import aligned_empty
 
 # What is packed of a direction.
 cdef enum Operand:
-    W, R, BIAS, W_BACK, R_BACK, PEEPHOLES, H0, C0, PROJ, PROJ_BACK, NO_BIAS, X_GAIN, H_GAIN, C_GAIN, OPERANDS
+    W, R, BIAS, W_BACK, R_BACK, PEEPHOLES, H0, C0, PROJ, PROJ_BACK, NO_BIAS, X_GAIN, H_GAIN, C_GAIN, TRANSFORM
+    TRANSFORM_BIAS, TRANSFORM_BACK, OPERANDS
 
 cdef enum:
     LINE = 64                  # bytes of a cache line
@@ -31,6 +32,7 @@ WEIGHT_IH, WEIGHT_HH = _names.index("weight_ih"), _names.index("weight_hh")
 BIASES, PEEPHOLE, WEIGHT_HR = _names.index("bias"), _names.index("peephole"), _names.index("weight_hr")
 NORM_IH, NORM_HH, NORM_C = map(_names.index, ("norm_ih", "norm_hh", "norm_c"))
 FIRST_H, FIRST_C = _names.index("h0"), _names.index("c0")
+HIGHWAY, HIGHWAY_BIAS = _names.index("highway_weight"), _names.index("highway_bias")
 
 cdef char too_much           # whose address stands for weights that tiles do not hold
 
@@ -176,6 +178,9 @@ cdef class Weights:
                 self.take(packed, &directions[n], n, C0, PANELS, &directions[n].c0)
             if directions[n].at_proj >= 0:
                 self.take(packed, &directions[n], n, PROJ, PANELS, &directions[n].proj)
+            if directions[n].at_highway >= 0:
+                self.take(packed, &directions[n], n, TRANSFORM, PANELS, &directions[n].highway)
+                self.take(packed, &directions[n], n, TRANSFORM_BIAS, PANELS, &directions[n].highway_bias)
             as_chosen = as_chosen and directions[n].W.form == form and directions[n].R.form == choice.steps
         if directions[0].at_h0 >= 0 and any_bounded(choice):
             as_chosen = as_chosen and self.first_states_fit(packed.k, directions)
@@ -212,6 +217,8 @@ cdef class Weights:
             as_chosen = as_chosen and directions[n].R_back.form == choice.steps
             if directions[n].at_proj >= 0:
                 self.take(packed, &directions[n], n, PROJ_BACK, PANELS, &directions[n].proj_back)
+            if directions[n].at_highway >= 0:
+                self.take(packed, &directions[n], n, TRANSFORM_BACK, PANELS, &directions[n].highway_back)
             if to_inputs or n >= self.D:
                 self.take(packed, &directions[n], n, W_BACK, choice.rows, &directions[n].W_back)
                 as_chosen = as_chosen and directions[n].W_back.form == choice.rows
@@ -260,7 +267,11 @@ cdef class Weights:
         if operand == C0:
             return self._pad(packed, slot, direction.at_c0, 1, direction.H, direction.Hp)
         if operand == PROJ or operand == PROJ_BACK:
-            return self._pack_projection(packed, direction, slot, operand == PROJ_BACK)
+            return self._pack_matrix(packed, slot, direction.at_proj, direction.Y, direction.H, operand == PROJ_BACK)
+        if operand == TRANSFORM_BIAS:
+            return self._pad(packed, slot, direction.at_highway_bias, 1, direction.Y, direction.Yp)
+        if operand == TRANSFORM or operand == TRANSFORM_BACK:
+            return self._pack_matrix(packed, slot, direction.at_highway, direction.Y, direction.I, operand != TRANSFORM)
         if packed.arrays[slot] is None:
             size = right_bytes(form, packing.rows, packing.columns, item)
             memory = fitting(packed.spare(n, operand), size)
@@ -309,25 +320,24 @@ cdef class Weights:
         publish(&packed.at[slot], &target[0])
         return 0
 
-    cdef int _pack_projection(self, Packed packed, const Direction* direction, Py_ssize_t slot,
-                              bint backward) except -1:
-        """R_p (P, H), or forward its transpose (H, P), in column blocks."""
+    cdef int _pack_matrix(self, Packed packed, Py_ssize_t slot, Py_ssize_t start, Py_ssize_t rows, Py_ssize_t width,
+                          bint backward) except -1:
+        """A projection's R_p (P, H) or a highway's W_t (Y, I), or forward its transpose, in column blocks."""
         cdef Py_ssize_t lanes = packed.k.f64.lanes if self.doubles else packed.k.f32.lanes
-        cdef Py_ssize_t P = direction.Y, H = direction.H, item = 8 if self.doubles else 4
-        cdef Py_ssize_t K = P if backward else H, columns = H if backward else P
-        cdef Py_ssize_t k_apart = H if backward else 1, column_apart = 1 if backward else H
+        cdef Py_ssize_t item = 8 if self.doubles else 4
+        cdef Py_ssize_t K = rows if backward else width, columns = width if backward else rows
+        cdef Py_ssize_t k_apart = width if backward else 1, column_apart = 1 if backward else width
         cdef const unsigned char[::1] flat = self.flat.view("u1")
         cdef unsigned char[::1] target
-        cdef Py_ssize_t padded = direction.Hp if backward else direction.Yp
+        cdef Py_ssize_t padded = (columns + lanes - 1) // lanes * lanes
+        cdef const void* source = &flat[start * item]
         packed.arrays[slot] = memory = fitting(packed.arrays[slot], <double>K * padded * item)
         target = memory
         with nogil:
             if self.doubles:
-                pack_blocks(lanes, K, columns, k_apart, column_apart,
-                            <const double*>&flat[direction.at_proj * item], <double*>&target[0])
+                pack_blocks(lanes, K, columns, k_apart, column_apart, <const double*>source, <double*>&target[0])
             else:
-                pack_blocks(lanes, K, columns, k_apart, column_apart,
-                            <const float*>&flat[direction.at_proj * item], <float*>&target[0])
+                pack_blocks(lanes, K, columns, k_apart, column_apart, <const float*>source, <float*>&target[0])
         publish(&packed.at[slot], &target[0])
         return 0
 
