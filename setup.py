@@ -55,7 +55,7 @@ else:
             copy = shutil.copyfile(library, ROOT / "build" / library.name)
             if sys.platform == "linux" and shutil.which("strip"):  # names that nothing is linked by: 0.9 MB
                 subprocess.run(["strip", "--strip-unneeded", copy], check=True)
-            os.replace(copy, vendored / library.name)
+            shutil.move(copy, vendored / library.name)
     for file in metadata.files("scipy-openblas32"):
         if file.name == "LICENSE.txt":
             shutil.copyfile(file.locate(), vendored / file.name)

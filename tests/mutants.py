@@ -63,7 +63,7 @@ TILED += [
 ]
 NEWER = [
     f"tests/test_{name}.py"
-    for name in ("layer_norm", "merge", "highway", "widths", "zoneout", "proj_clip", "projection")
+    for name in ("drops", "layer_norm", "merge", "highway", "widths", "zoneout", "proj_clip", "projection")
 ]
 CORE = ([*SMALL, VARIANTS, LAYER, "tests/test_ragged.py"], [MODULE, *LARGE, *THREADS, *NEWER])
 TESTS = {
@@ -84,6 +84,8 @@ TESTS = {
     "src/cylstm/_core/gradients.pyx": CORE,
     "src/cylstm/_core/packed_rows.pyx": CORE,
     "src/cylstm/_core/network.pyx": CORE,
+    "src/cylstm/_core/highway.pyx": (["tests/test_highway.py"], []),
+    "src/cylstm/_core/tile_range.pyx": CORE,
     "src/cylstm/_core/ragged.pyx": (
         [*SMALL[:2], LAYER, "tests/test_lstm_arguments.py", "tests/test_ragged.py", "tests/test_model.py"],
         [STEP, SEAMS, MODULE, *THREADS],

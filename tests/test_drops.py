@@ -16,6 +16,12 @@ DROPS = {
     "weights": dict(weight_drop=0.4),
     "states": dict(recurrent_dropout=0.3),
     "states, by gates": dict(recurrent_dropout=0.3, recurrent_dropout_per="gate"),
+    "gates, norms": dict(
+        recurrent_dropout=0.3, recurrent_dropout_per="gate", layer_norm=("ba", 0.01), zoneout=(0.3, 0.0)
+    ),
+    "gates, projection": dict(
+        recurrent_dropout=0.3, recurrent_dropout_per="gate", proj_size=3, zoneout=(0.2, 0.4), first_state=True
+    ),
     "updates": dict(update_dropout=0.3),
     "inputs": dict(input_dropout=0.25),
     "per sequence": dict(dropout=0.35, dropout_per="sequence"),
@@ -129,7 +135,7 @@ def test_every_tape_has_masks_of_its_own(dtype, drops, rng):
     """Two at once, and plain calls in between, on a layer whose weights a view keeps from being packed once."""
     layer = made((6, 40), 2, 2, dtype, DROPS[drops], 1)
     held = layer.parameters["weight_hh_l0"]
-    x, dy = rng.standard_normal((9, 7, 6)).astype(dtype), rng.standard_normal((9, 7, 80)).astype(dtype)
+    x, dy = (rng.standard_normal((9, 7, width)).astype(dtype) for width in (6, layer.output_size))
 
     def alone(seed):
         layer.rng = np.random.default_rng(seed)

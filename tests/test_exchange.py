@@ -60,6 +60,8 @@ def test_a_tied_table_is_two(recwarn):
     assert "embedding_dropout: of training alone" in str(recwarn.pop(UserWarning).message)
     exchange.network_of(cylstm.LSTM(3, 5, weight_drop=0.5, recurrent_dropout=0.2))
     assert "recurrent_dropout, weight_drop: of training alone" in str(recwarn.pop(UserWarning).message)
+    exchange.network_of(cylstm.LSTM(3, 5, recurrent_dropout_per="gate"))
+    assert not recwarn.list
 
 
 def test_a_layer_has_no_word_for_its_last_output_alone(recwarn):

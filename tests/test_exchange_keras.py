@@ -220,6 +220,12 @@ def test_a_reverse_direction_that_gives_all_outputs_is_refused(tmp_path):
         exchange.save(model, tmp_path / "m.keras")
 
 
+def test_weights_alone_say_nothing_of_a_direction(tmp_path):
+    exchange.save(cylstm.Model(3, 5, 2, loss="mse", reverse=True, output="last"), tmp_path / "m.weights.h5")
+    with pytest.warns(UserWarning, match="taken to have tanh and sigmoid, to run forward and to hand on all steps"):
+        exchange.load(tmp_path / "m.weights.h5")
+
+
 def test_what_an_onnx_file_had_otherwise_is_told(tmp_path):
     network = exchange.network_of(random_model("labels"))
     turned = Network(network.layers, {**network.notes, "log": True, "time_major": True, "rate": 2})

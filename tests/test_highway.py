@@ -15,6 +15,7 @@ CASES = {
     "projection": dict(proj_size=4, bidirectional=True, first_state=True),
     "norms": dict(layer_norm="ba", zoneout=(0.3, 0.2)), "drops": dict(dropout=0.4, weight_drop=0.2),
     "rows": dict(dropout=0.3, dropout_per="sequence", recurrent_dropout=0.2, bidirectional=True),
+    "gates": dict(recurrent_dropout=0.2, recurrent_dropout_per="gate", bidirectional=True, first_state=True),
 }  # fmt: skip
 SIZES = [(1, 1, 3, 5), (9, 3, 5, 17), (4, 17, 20, 40), (5, 18, 11, 7), (6, 70, 4, 33)]  # T, B, I, H
 

@@ -38,6 +38,6 @@ cdef class Call:
                           double* dc0, double* dparameters) except -1 nogil
 
     # One step of a stream, T = 1 and D = 1: x (B, I); h and c (L, B, H) become the next state. The step's output is the
-    # last layer's h; layers with residual, whose it is not, are refused.
+    # last layer's h; layers with residual or highway, whose it is not, are refused.
     cdef int step_f32(self, const float* x, float* h, float* c) except -1 nogil
     cdef int step_f64(self, const double* x, double* h, double* c) except -1 nogil

@@ -50,7 +50,7 @@ cdef class Call:
             raise ValueError(f"batch_size, steps: expected at most {LARGEST} steps in all, got {B} x {T}")
         if training and layer.drops.drawn:
             drops = {"dropout": layer.dropout, **layer.drops.config}
-            told = ", ".join(f"{name}={value}" for name, value in drops.items() if name != "dropout_per" and value)
+            told = ", ".join(f"{name}={value}" for name, value in drops.items() if value and not isinstance(value, str))
             raise ValueError(f"layer: expected one without dropout, got {told}")
         self.layer, self.batch_size, self.steps, self.training = layer, B, T, training
         cdef Plan plan = planned(B, T, lengths, resets, True)

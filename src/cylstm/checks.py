@@ -36,7 +36,7 @@ def positive_int(name: str, value, minimum: int = 1) -> int:
     except TypeError:
         raise TypeError(f"{name}: expected an integer, got {describe(value)}") from None
     if number < minimum:
-        got = number if number > -(10**18) else describe(value)  # Python writes no number of 4,300 digits
+        got = number if number > -(10**18) else describe(value)  # cut short: Python writes none of 4,301 digits
         raise ValueError(f"{name}: expected an integer >= {minimum}, got {got}")
     return number
 

@@ -26,11 +26,10 @@ class Masks(NamedTuple):
     """Of one call: 0 where something is dropped, 1/(1-p) elsewhere; None where nothing is.
 
     inputs (B, I); outputs of all layers but the last, (L-1, N, O) in packed order or, the same at all steps, (L-1, B,
-    O); weights (L*D, 4H, Y), of weight_hh; states (L*D, B, Y), of what weight_hh is multiplied by, or, one
-    for each gate, (L*D, 4, B, Y); updates (L*D, B,
-    H), of g. Y numbers in h, O in an output. Of zoneout, in packed order, new_c bool (L*D, N, H) and new_h (L*D, N, Y):
-    where c and h are not as they were. Where layers have different widths, the outputs of all are in one row, layer by
-    layer, and the others but inputs in a list.
+    O); weights (L*D, 4H, Y), of weight_hh; states (L*D, B, Y), of what weight_hh is multiplied by, or, one for each
+    gate, (L*D, 4, B, Y); updates (L*D, B, H), of g. Y numbers in h, O in an output. Of zoneout, in packed order, new_c
+    bool (L*D, N, H) and new_h (L*D, N, Y): where c and h are not as they were. Where layers have different widths, the
+    outputs of all are in one row, layer by layer, and the others but inputs in a list.
     """
 
     inputs: np.ndarray | None = None

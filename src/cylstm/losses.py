@@ -353,6 +353,7 @@ def as_loss(given) -> Loss:
         names = ", ".join(map(repr, by_name))
         raise ValueError(f"loss: expected one of {names}, or a Loss, got {describe(given)}")
     known = [field.name for field in fields(by_name[name])]
-    for unknown in parameters.keys() - set(known):
+    unknown = next((parameter for parameter in parameters if parameter not in known), None)
+    if unknown is not None:
         raise TypeError(f"loss: expected for {name!r} {', '.join(known) or 'no parameters'}, got {describe(unknown)}")
     return replace(by_name[name], **parameters)

@@ -48,7 +48,7 @@ class LSTM(layer.Layer):
         alike; of h in each layer and direction on its own, the same for all gates (Gal & Ghahramani 2016). Ids have no
         inputs to drop: `input_dropout` is 0 then.
     recurrent_dropout_per : "row" or "gate"
-        "gate": h has masks of its own in the sums of each gate, as Keras has it in implementation 1.
+        "gate": h has masks of its own in the sums of each gate (Keras 3; Keras 2 with implementation=1).
     update_dropout : float in [0, 1)
         Share of g that `forward` sets to 0 where c gets it, c = f c_prev + i m g, at all steps of a row alike; nothing
         that c has is dropped (Semeniuta, Severyn & Barth 2016).
@@ -101,8 +101,9 @@ class LSTM(layer.Layer):
         being the outputs of the layer below, undropped (Wu et al. 2016). The state is the layers' own h and c.
     highway : bool
         Whether a layer's outputs are mixed with what goes into it, from the second layer on: y = t h + (1 - t) x,
-        t = sigmoid(W_t x + b_t), with highway_weight (H, I) and highway_bias (H,), -1 at first; of two directions each
-        with its half of x (Srivastava, Greff & Schmidhuber 2015). The state is the layers' own h and c.
+        t = sigmoid(W_t x + b_t), with highway_weight (H, I) and highway_bias (H,), -1 at first (P for H with a
+        projection); of two directions each with its half of x (Srivastava, Greff & Schmidhuber 2015). The state is the
+        layers' own h and c.
     forget_bias : float
         Initial bias of the forget gate (1.0: Jozefowicz, Zaremba & Sutskever 2015). The other biases begin at 0.
     dtype : "float32" or "float64"
@@ -150,7 +151,7 @@ class LSTM(layer.Layer):
     dropout_per = OfDrops("Whether `dropout` draws for each step, or once for each row: 'step' or 'sequence'.")
     input_dropout = OfDrops("Share of x that `forward` sets to 0, at all steps of a row alike.")
     recurrent_dropout = OfDrops("Share of h that `forward` sets to 0 before weight_hh, at all steps of a row alike.")
-    recurrent_dropout_per = OfDrops("Whether its mask is one for each 'row', or for each 'gate' of a row.")
+    recurrent_dropout_per = OfDrops("Whether `recurrent_dropout` has a mask for each 'row', or for each 'gate' of it.")
     update_dropout = OfDrops("Share of g that `forward` sets to 0 where c gets it, at all steps of a row alike.")
     weight_drop = OfDrops("Share of the elements of weight_hh that `forward` takes as 0.")
     zoneout = OfDrops("Shares of c and of h that stay what they were before a step; in the mean outside of `forward`.")

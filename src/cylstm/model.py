@@ -167,7 +167,7 @@ class Model:
     dropout_per = OfLayer("Whether dropout draws for each 'step', or once for each row, the 'sequence'.")
     input_dropout = OfLayer("Share of what goes into the LSTM that training sets to 0, at all steps of a row alike.")
     recurrent_dropout = OfLayer("Share of h that training sets to 0 before weight_hh, at all steps of a row alike.")
-    recurrent_dropout_per = OfLayer("Whether its mask is one for each 'row', or for each 'gate' of a row.")
+    recurrent_dropout_per = OfLayer("Whether `recurrent_dropout` has a mask for each 'row', or for each 'gate' of it.")
     update_dropout = OfLayer("Share of g that training sets to 0 where c gets it, at all steps of a row alike.")
     weight_drop = OfLayer("Share of the elements of weight_hh that training takes as 0.")
     zoneout = OfLayer("Shares of c and of h that stay what they were before a step; in the mean outside of training.")

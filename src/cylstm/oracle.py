@@ -105,9 +105,9 @@ def forward(x, params, state=None, *, num_layers=1, bidirectional=False, lengths
     reverse one. A projection where params has "weight_hr_l0" (P, H): h, y, their masks and what stands between layers
     have P in the place of H then. layer_norm: "ba" or "torchscript", or a pair of it and eps; with NORMS in params.
     merge: what "concat" makes (B, T, D*H), "sum", "mean" or "product" make (B, T, H) of both directions. residual:
-    layers, but the first, add the undropped outputs of the layer below to their own; where params has
-    "highway_weight_l1" and so on, they mix them with what goes in. Layers may have different H: states are as wide as
-    the widest then, and 0 where others end.
+    layers, but the first, add the undropped outputs of the layer below to their own. Where params has
+    "highway_weight_l1" and so on, a layer's outputs are mixed with what goes into it. Layers may have different H:
+    states are as wide as the widest then, and 0 where others end.
     """
     x = np.asarray(x, np.float64)
     B, T, _ = x.shape

@@ -34,7 +34,7 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* di
     """
     cdef Py_ssize_t G = 4 * direction.Hp, Hp = direction.Hp, Yp = direction.Yp, t, first = 4 * who.first
     cdef Py_ssize_t columns = 4 * (who.last - who.first)
-    cdef Py_ssize_t pieces = (Hp + GRADIENT_UNITS - 1) // GRADIENT_UNITS, n
+    cdef Py_ssize_t pieces = (Hp + GRADIENT_UNITS - 1) // GRADIENT_UNITS, n, gate
     cdef real* wide = <real*>scratch.columns
     cdef real* previous = <real*>scratch.previous
     cdef const real* x = <const real*>inputs.packed
@@ -53,10 +53,10 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* di
         h += s.B * Yp if reverse else 0  # packed row n starts from state row n (or B + n): no copy needed
     else:
         for t in range(part(s.T, who.me, who.count), part(s.T, who.me + 1, who.count)):
-            for n in range(direction.masks if direction.mask != NULL else 0):
+            for gate in range(direction.masks if direction.mask != NULL else 0):
                 copy_masked(s, t, reverse, who, 0, Yp, direction.Y, Yp, h + slot(s, t + 1 if reverse else t) * Yp,
-                            <const real*>direction.mask + n * s.B * direction.Y, <const real*>direction.h0.packed,
-                            previous + (n * s.N + offset(s, t)) * Yp)
+                            <const real*>direction.mask + gate * s.B * direction.Y, <const real*>direction.h0.packed,
+                            previous + (gate * s.N + offset(s, t)) * Yp)
             if direction.mask == NULL:
                 copy_uncut(s, t, reverse, who, 0, Yp, Yp, h + slot(s, t + 1 if reverse else t) * Yp,
                            <const real*>direction.h0.packed, previous + offset(s, t) * Yp)
@@ -195,7 +195,7 @@ cdef void gradients_of_piece(const Kernels* k, Py_ssize_t N, const Direction* di
     cdef Py_ssize_t lanes = lanes_of(k, dgates), panels = direction.Hp // lanes, G = 4 * direction.Hp
     cdef Py_ssize_t unit = panels * n // pieces * lanes, last = panels * (n + 1) // pieces * lanes
     cdef real* sums = <real*>(scratch.own + who.me * scratch.own_bytes)
-    cdef Py_ssize_t block, row, at, width = lanes if apart else 4 * (last - unit)
+    cdef Py_ssize_t block, row, at, vector, width = lanes if apart else 4 * (last - unit)
     dgates += 4 * unit
     if N == 0:  # rows of length 0 alone
         memset(sums, 0, 4 * (last - unit) * K * sizeof(real))
@@ -203,10 +203,10 @@ cdef void gradients_of_piece(const Kernels* k, Py_ssize_t N, const Direction* di
         row = block * BLAS_ROWS
         if not goes_on_alone(who.interrupt, who.me, beat):
             return
-        for n in range(4 * (last - unit) // width):
-            at = n * width
+        for vector in range(4 * (last - unit) // width):
+            at = vector * width
             gemm[real](True, False, width, K, min(<Py_ssize_t>BLAS_ROWS, N - row), 1, dgates + row * G + at, G,
-                       P + n % 4 * apart + row * ldp, ldp, 0 if row == 0 else 1, sums + at * K, K)
+                       P + vector % 4 * apart + row * ldp, ldp, 0 if row == 0 else 1, sums + at * K, K)
     unpack_rows(k, <const real*>sums - 4 * unit * K, direction.H, K, unit, last, dweights)
     if dbias != NULL:
         column_sums(k, N, 4 * (last - unit), by_bias + 4 * unit, G, sums)

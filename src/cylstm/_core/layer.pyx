@@ -45,9 +45,8 @@ cdef class Layer(Arguments):
         self.dropout = dropout
         self._weights = Weights(I, sizes, L, D, cell, self.item == 8, parameters)
         self.shelf = Shelf()
-        self.whole_rows, self.own_outputs = D == 2 or cell.reverse, (
-            cell.residual or cell.highway or cell.width(last) < self.h_size
-        )
+        self.whole_rows = D == 2 or cell.reverse
+        self.own_outputs = cell.residual or cell.highway or cell.width(last) < self.h_size
         self.state_type = LearntState if cell.first_state else State
 
     @property
@@ -164,8 +163,8 @@ cdef class Layer(Arguments):
 
         x_t : (B, I) or (I,) floats, or (B,) or scalar integer ids. state : State (L, B, H), or None to begin.
         out : State to write the next state into, which may be `state` itself. Nothing is allocated then: y_t is a view
-            of the last layer's `out.h`, and the next step with the same `out` overwrites it. With `residual`, or
-            where the last layer is narrower than others, y_t is an array of its own.
+            of the last layer's `out.h`, and the next step with the same `out` overwrites it. With `residual` or
+            `highway`, or where the last layer is narrower than others, y_t is an array of its own.
 
         Raises ValueError where the layer is bidirectional or reverse, which needs the whole sequence.
         """

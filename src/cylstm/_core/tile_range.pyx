@@ -1,4 +1,8 @@
-"""Whether tiles hold what a call is given; for float, on kernels that have tiles."""
+"""Whether tiles hold what a call is given; for float, on kernels that have tiles.
+
+Nobody looks at what a highway's gates make of gradients on the way down: those below 1e-11 may take them out of the
+range that tiles hold.
+"""
 
 from cylstm._core.kernels cimport Kernels, largest, tiles_hold
 from cylstm._core.network cimport Backward, Forward

@@ -37,8 +37,8 @@ def inferred(inventory, told: Told, ordered: bool) -> list[Planned]:
     inputs = {layer.name: width for layer, width in plan}
     if dense and not (ordered or tables) and fits_before_and_behind(dense[0], recurrent, inputs):
         raise ValueError(f"{dense[0].name}: expected {MORE}, as it fits before and behind the LSTM")
-    told.yours.append("weights alone: LSTM layers are taken to have tanh and sigmoid and to hand on all steps"
-                      f"{', a dense layer to have no activation' if dense else ''}; {MORE}")  # fmt: skip
+    told.yours.append("weights alone: LSTM layers are taken to have tanh and sigmoid, to run forward and to hand on "
+                      f"all steps{', a dense layer to have no activation' if dense else ''}; {MORE}")  # fmt: skip
     return wanted
 
 

@@ -197,7 +197,8 @@ def say_left_out(lstm, **shares):
     ValueError for zoneout, which they do."""
     if any(lstm.zoneout):
         raise ValueError(f"zoneout: expected (0, 0), since networks have none, got {lstm.zoneout}")
-    names = [*lstm.drops.config, *(name for name, share in shares.items() if share)]
+    shares = {**lstm.drops.config, **shares}
+    names = [name for name, share in shares.items() if share and not isinstance(share, str)]
     if names:
         warnings.warn(f"{', '.join(names)}: of training alone, left out of the network", stacklevel=4)
 
