@@ -14,8 +14,8 @@ from cylstm import oracle
 # name -> (the line as it is, the line with the mistake)
 LAYER_MUTATIONS = {
     "h[t] for h[t+1]: the output of step t is the state before it": (
-        "            outputs.append((run.alive * run.h[1:])[clock])\n",
-        "            outputs.append((run.alive * run.h[:-1])[clock])\n",
+        "            h = (run.alive * run.h[1:])[clock]\n",
+        "            h = (run.alive * run.h[:-1])[clock]\n",
     ),
     "tanh(tanh(C)) going forward": ("        h_t = o[t] * np.tanh(seen)\n",
                                     "        h_t = o[t] * np.tanh(np.tanh(seen))\n"),

@@ -174,6 +174,7 @@ class History:
         axes[-1].xaxis.get_major_locator().set_params(integer=True)
         if len(self) == 1:
             axes[-1].set_xlim(0.5, 1.5)  # one point has no range of its own
+            axes[-1].set_xticks([1])
         return figure
 
 
