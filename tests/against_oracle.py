@@ -6,6 +6,13 @@ from gradcheck import check_gradients
 from cylstm import State, oracle
 
 
+def with_some_weights(layer, rng, size=0.5):
+    """The layer, none of whose parameters is 0 any more or the same as others."""
+    for values in layer.parameters.values():
+        values[...] += size / np.sqrt(values.shape[-1]) * rng.standard_normal(values.shape)
+    return layer
+
+
 def oracle_options(layer, **more):
     """What the oracle is told of a layer beside its parameters."""
     cell = layer.cell

@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from against_oracle import agrees, gradients_are_differences, same, steps_and_generates
+from against_oracle import agrees, gradients_are_differences, same, steps_and_generates, with_some_weights
 
 from cylstm import LSTM, Model, exchange, set_num_threads
 from cylstm.oracle import sigmoid
@@ -21,11 +21,7 @@ SIZES = [(1, 1, 3, 5), (9, 3, 5, 17), (4, 17, 20, 40), (5, 18, 11, 7), (6, 70, 4
 
 
 def made(I, H, L, dtype, rng, **options):
-    """A layer with weights of some size everywhere."""
-    layer = LSTM(I, H, L, highway=True, dtype=dtype, seed=rng, **options)
-    for values in layer.parameters.values():
-        values[...] += 0.5 / np.sqrt(values.shape[-1]) * rng.standard_normal(values.shape)
-    return layer
+    return with_some_weights(LSTM(I, H, L, highway=True, dtype=dtype, seed=rng, **options), rng)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from against_oracle import agrees, gradients_are_differences, random_state, steps_and_generates
+from against_oracle import agrees, gradients_are_differences, random_state, steps_and_generates, with_some_weights
 from gradcheck import check_gradients
 
 from cylstm import LSTM, Dense, Model, set_num_threads
@@ -21,12 +21,9 @@ SIZES = [(1, 1, 3, 5, 0), (9, 3, 5, 17, 4), (4, 17, 20, 40, 0), (5, 18, 11, 7, 6
 
 
 def made(sizes, L, case, dtype, rng, **more):
-    """A layer with weights of some size everywhere."""
     (I, H), (merge, residual, D) = sizes, CASES[case]
     layer = LSTM(I, H, L, bidirectional=D == 2, merge=merge, residual=residual, dtype=dtype, seed=rng, **more)
-    for values in layer.parameters.values():
-        values[...] += 0.5 / np.sqrt(values.shape[-1]) * rng.standard_normal(values.shape)
-    return layer
+    return with_some_weights(layer, rng)
 
 
 @pytest.mark.parametrize("case", CASES)

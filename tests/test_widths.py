@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from against_oracle import agrees, gradients_are_differences, random_state
+from against_oracle import agrees, gradients_are_differences, random_state, with_some_weights
 from gradcheck import check_gradients
 from keras_by_hand import archive, arrays, by_layers, dense, lstm, sequential
 
@@ -24,10 +24,7 @@ CASES = {
 
 
 def made(I, sizes, dtype, rng, **options):
-    layer = LSTM(I, sizes, dtype=dtype, seed=rng, **options)
-    for values in layer.parameters.values():
-        values[...] += 0.5 / np.sqrt(values.shape[-1]) * rng.standard_normal(values.shape)
-    return layer
+    return with_some_weights(LSTM(I, sizes, dtype=dtype, seed=rng, **options), rng)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -55,58 +55,61 @@ def test_weight_drop_and_locked_dropout_are_torchs_with_the_same_masks(D, rng):
     compare(layer, layer.backward(tape, dy), weights, inputs)
 
 
-def test_recurrent_dropout_is_that_of_cells_whose_state_is_masked(rng):
-    layer = LSTM(5, 7, recurrent_dropout=0.4, weight_drop=0.3, dtype="float64", seed=1)
+def agrees_step_by_step(rng, step_of, **options):
+    """AssertionError unless a layer with these options gives outputs and gradients of a step in torch, which
+    step_of(layer, tape, weights) makes: (x, h, c) -> h, c."""
+    layer = LSTM(5, 7, dtype="float64", seed=1, **options)
     x, dy, start = rng.standard_normal((4, 6, 5)), rng.standard_normal((4, 6, 7)), rng.standard_normal((2, 1, 4, 7))
     y, _, tape = layer.forward(x, tuple(start))
     weights, inputs = leaves(layer), torch.tensor(x, requires_grad=True)
-    cell = torch.nn.LSTMCell(5, 7, dtype=torch.float64)
-    own = {name.removesuffix("_l0"): weight for name, weight in dropped(weights, layer, tape).items()}
-    mask, (h, c), outputs = torch.tensor(tape.recurrent_masks[0]), torch.tensor(start[:, 0]), []
+    step, (h, c), outputs = step_of(layer, tape, weights), torch.tensor(start[:, 0]), []
     for t in range(6):
-        h, c = torch.func.functional_call(cell, own, (inputs[:, t], (h * mask, c)))
+        h, c = step(inputs[:, t], h, c)
         outputs.append(h)
     outputs = torch.stack(outputs, 1)
     np.testing.assert_allclose(y, outputs.detach().numpy(), rtol=1e-10, atol=1e-13)
     (outputs * torch.tensor(dy)).sum().backward()
     compare(layer, layer.backward(tape, dy), weights, inputs)
+
+
+def test_recurrent_dropout_is_that_of_cells_whose_state_is_masked(rng):
+    def step_of(layer, tape, weights):
+        cell, mask = torch.nn.LSTMCell(5, 7, dtype=torch.float64), torch.tensor(tape.recurrent_masks[0])
+        own = {name.removesuffix("_l0"): weight for name, weight in dropped(weights, layer, tape).items()}
+        return lambda x, h, c: torch.func.functional_call(cell, own, (x, (h * mask, c)))
+
+    agrees_step_by_step(rng, step_of, recurrent_dropout=0.4, weight_drop=0.3)
 
 
 def test_masks_of_gates_are_those_of_four_products(rng):
-    layer = LSTM(5, 7, recurrent_dropout=0.4, recurrent_dropout_per="gate", dtype="float64", seed=1)
-    x, dy, start = rng.standard_normal((4, 6, 5)), rng.standard_normal((4, 6, 7)), rng.standard_normal((2, 1, 4, 7))
-    y, _, tape = layer.forward(x, tuple(start))
-    weights, inputs = leaves(layer), torch.tensor(x, requires_grad=True)
-    W, R, b = (weights[f"{name}_l0"] for name in ("weight_ih", "weight_hh", "bias_ih"))
-    masks, (h, c), outputs = torch.tensor(tape.recurrent_masks[0]), torch.tensor(start[:, 0]), []
-    for t in range(6):
-        z = inputs[:, t] @ W.T + b + torch.cat([(m * h) @ R_n.T for m, R_n in zip(masks, R.chunk(4), strict=True)], 1)
-        i, f, g, o = z.chunk(4, 1)
-        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-        h = o.sigmoid() * c.tanh()
-        outputs.append(h)
-    outputs = torch.stack(outputs, 1)
-    np.testing.assert_allclose(y, outputs.detach().numpy(), rtol=1e-10, atol=1e-13)
-    (outputs * torch.tensor(dy)).sum().backward()
-    compare(layer, layer.backward(tape, dy), weights, inputs)
+    def step_of(layer, tape, weights):
+        W, R, b = (weights[f"{name}_l0"] for name in ("weight_ih", "weight_hh", "bias_ih"))
+        gates = list(zip(torch.tensor(tape.recurrent_masks[0]), R.chunk(4), strict=True))
+
+        def step(x, h, c):
+            z = x @ W.T + b + torch.cat([(mask * h) @ R_n.T for mask, R_n in gates], 1)
+            i, f, g, o = z.chunk(4, 1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            return o.sigmoid() * c.tanh(), c
+
+        return step
+
+    agrees_step_by_step(rng, step_of, recurrent_dropout=0.4, recurrent_dropout_per="gate")
 
 
 def test_update_dropout_is_that_of_semeniutas_equation(rng):
-    layer = LSTM(5, 7, update_dropout=0.4, dtype="float64", seed=1)
-    x, dy, start = rng.standard_normal((4, 6, 5)), rng.standard_normal((4, 6, 7)), rng.standard_normal((2, 1, 4, 7))
-    y, _, tape = layer.forward(x, tuple(start))
-    weights, inputs = leaves(layer), torch.tensor(x, requires_grad=True)
-    W, R, b = (weights[f"{name}_l0"] for name in ("weight_ih", "weight_hh", "bias_ih"))
-    mask, (h, c), outputs = torch.tensor(tape.update_masks[0]), torch.tensor(start[:, 0]), []
-    for t in range(6):
-        i, f, g, o = (inputs[:, t] @ W.T + h @ R.T + b).chunk(4, 1)
-        c = f.sigmoid() * c + i.sigmoid() * (mask * g.tanh())
-        h = o.sigmoid() * c.tanh()
-        outputs.append(h)
-    outputs = torch.stack(outputs, 1)
-    np.testing.assert_allclose(y, outputs.detach().numpy(), rtol=1e-10, atol=1e-13)
-    (outputs * torch.tensor(dy)).sum().backward()
-    compare(layer, layer.backward(tape, dy), weights, inputs)
+    def step_of(layer, tape, weights):
+        W, R, b = (weights[f"{name}_l0"] for name in ("weight_ih", "weight_hh", "bias_ih"))
+        mask = torch.tensor(tape.update_masks[0])
+
+        def step(x, h, c):
+            i, f, g, o = (x @ W.T + h @ R.T + b).chunk(4, 1)
+            c = f.sigmoid() * c + i.sigmoid() * (mask * g.tanh())
+            return o.sigmoid() * c.tanh(), c
+
+        return step
+
+    agrees_step_by_step(rng, step_of, update_dropout=0.4)
 
 
 @pytest.mark.parametrize("zoneout", [(0.5, 0.05), (0.3, 0.4)])
