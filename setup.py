@@ -80,10 +80,10 @@ def isa_flags(platform):
     """
     sets, macos = {"baseline": []}, platform.startswith("macosx")
     if macos or "x86_64" in platform or "amd64" in platform:
-        sets["avx2"] = ["-mavx2", "-mfma"]
+        sets["avx2"] = ["-mavx2", "-mfma", "-mf16c"]
         sets["avx512"] = ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma"]
     if platform == "linux-x86_64":
-        sets["amx"] = [*sets["avx512"], *([] if EMULATE == "amx" else ["-mamx-tile", "-mamx-bf16"])]
+        sets["amx"] = [*sets["avx512"], *([] if EMULATE == "amx" else ["-mamx-tile", "-mamx-bf16", "-mamx-int8"])]
     if macos:
         sets = {name: [part for flag in own for part in ("-Xarch_x86_64", flag)] for name, own in sets.items()}
     return sets
@@ -133,6 +133,7 @@ CORE = (
     "forward",
     "backward",
     "gradients",
+    "pack",
     "packed_weights",
     "tile_range",
     "highway",

@@ -45,41 +45,71 @@
 #include <stdint.h>
 
 /* Forms of the right operand of a product, the weights: panels (or column blocks), tiles, (4H, K) row-major as their owner
- * has them, or any matrix as it lies, which BLAS multiplies and no kernel here. The form says what the left operand has to
- * be: rows of reals, or packed as well. */
-enum { CYLSTM_PANELS, CYLSTM_TILES, CYLSTM_UNPACKED, CYLSTM_BLAS, CYLSTM_FORMS };
+ * has them, any matrix as it lies, which BLAS multiplies and no kernel here; and panels of small numbers, below. The form says
+ * what the left operand has to be: rows of reals, or packed as well.
+ *
+ * SMALL NUMBERS, for float alone. Products are those of panels, in whose place there is, for a panel `wide` columns wide:
+ *   FLOAT16:   [k][wide] float16, all finite. The left operand is rows of reals.
+ *   BFLOAT16:  [k / 2][wide][2], zeros up to a multiple of 32 k. A row of the left operand is bfloat16 likewise. Both operands are
+ *              rounded, to even; products are exact, sums are of float.
+ *   INT8:      int32 [wide], float [wide], then [k / 4][wide][4] signed bytes q, zeros up to a multiple of 64 k. A row of the left
+ *              operand is bytes q + 128, likewise filled up, and a line whose first float is the row's scale. What is added to C
+ *              is (float)(sum of q q, exact) * (scale of the column * scale of the row). The floats of a panel are these scales
+ *              of columns, the int32 -128 times the sum of each column's bytes. K is at most CYLSTM_INT8_K.
+ * A form ..._DOT takes the units of AVX512-BF16, AVX512-VNNI or AVX-VNNI, one ..._TILES those of AMX, for the same operands: in INT8
+ * the bits are the same, in BFLOAT16 the order of a sum is the unit's own. */
+enum {
+    CYLSTM_PANELS, CYLSTM_TILES, CYLSTM_UNPACKED, CYLSTM_BLAS, CYLSTM_FLOAT16, CYLSTM_BFLOAT16, CYLSTM_BFLOAT16_DOT,
+    CYLSTM_BFLOAT16_TILES, CYLSTM_INT8, CYLSTM_INT8_DOT, CYLSTM_INT8_TILES, CYLSTM_FORMS
+};
+enum { CYLSTM_INT8_K = 65536 }; /* 255 * 127 * K < 2^31 */
 
-/* Of packed operands: blocks of so many rows (of the right one: columns) by so many k take so many bytes; 0 where an operand
- * is taken as it lies. */
+/* Of packed operands: blocks of so many rows (of the right one: columns) by so many k take so many bytes, and each row `tail` more;
+ * 0 where an operand is taken as it lies. */
 enum { CYLSTM_A_REAL = -1 }; /* as many bytes as the table's type has */
 typedef struct {
-    ptrdiff_t across, k, bytes;
+    ptrdiff_t across, k, bytes, tail;
 } cylstm_block;
 
+#define CYLSTM_AS_IT_LIES {1, 1, 0, 0}
 static const struct {
     cylstm_block left, right;
-    int cut;     /* both operands are packed, by pack_left() and pack_right(); weights from what pack_gates() or
+    int stored;  /* the form that has the same operands, by which weights are packed */
+    int cut;     /* operands are packed, by pack_left() and pack_right(); weights from what pack_gates() or
                     pack_columns() have made */
     int bounded; /* only for numbers between CYLSTM_TILES_LOW and CYLSTM_TILES_HIGH, and 0 */
 } cylstm_forms[CYLSTM_FORMS] = {
-    [CYLSTM_PANELS] = {.left = {1, 1, 0}, .right = {1, 1, CYLSTM_A_REAL}},
-    [CYLSTM_TILES] = {.left = {16, 32, 3072}, .right = {16, 32, 3072}, .cut = 1, .bounded = 1}, /* three parts in bfloat16, 1 kB each */
-    [CYLSTM_UNPACKED] = {.left = {1, 1, 0}, .right = {1, 1, 0}},
-    [CYLSTM_BLAS] = {.left = {1, 1, 0}, .right = {1, 1, 0}},
+    [CYLSTM_PANELS] = {CYLSTM_AS_IT_LIES, {1, 1, CYLSTM_A_REAL, 0}, CYLSTM_PANELS, 0, 0},
+    [CYLSTM_TILES] = {{16, 32, 3072, 0}, {16, 32, 3072, 0}, CYLSTM_TILES, 1, 1}, /* three parts in bfloat16, 1 kB each */
+    [CYLSTM_UNPACKED] = {CYLSTM_AS_IT_LIES, CYLSTM_AS_IT_LIES, CYLSTM_UNPACKED, 0, 0},
+    [CYLSTM_BLAS] = {CYLSTM_AS_IT_LIES, CYLSTM_AS_IT_LIES, CYLSTM_BLAS, 0, 0},
+    [CYLSTM_FLOAT16] = {CYLSTM_AS_IT_LIES, {1, 1, 2, 0}, CYLSTM_FLOAT16, 1, 0},
+    [CYLSTM_BFLOAT16] = {{1, 32, 64, 0}, {1, 32, 64, 0}, CYLSTM_BFLOAT16, 1, 0},
+    [CYLSTM_BFLOAT16_DOT] = {{1, 32, 64, 0}, {1, 32, 64, 0}, CYLSTM_BFLOAT16, 1, 0},
+    [CYLSTM_BFLOAT16_TILES] = {{1, 32, 64, 0}, {1, 32, 64, 0}, CYLSTM_BFLOAT16, 1, 0},
+    [CYLSTM_INT8] = {{1, 64, 64, 64}, {1, 64, 64, 8}, CYLSTM_INT8, 1, 0},
+    [CYLSTM_INT8_DOT] = {{1, 64, 64, 64}, {1, 64, 64, 8}, CYLSTM_INT8, 1, 0},
+    [CYLSTM_INT8_TILES] = {{1, 64, 64, 64}, {1, 64, 64, 8}, CYLSTM_INT8, 1, 0},
 };
+#undef CYLSTM_AS_IT_LIES
 
 /* Bytes of a left operand (rows, K); 0 where it is taken as it lies. Rows that fill whole blocks may be put behind each other. */
 static inline ptrdiff_t cylstm_left_bytes(int form, ptrdiff_t rows, ptrdiff_t K)
 {
     const cylstm_block b = cylstm_forms[form].left;
-    return (rows + b.across - 1) / b.across * ((K + b.k - 1) / b.k) * b.bytes;
+    return (rows + b.across - 1) / b.across * ((K + b.k - 1) / b.k * b.bytes + b.tail);
 }
 
 /* Bytes of a right operand (K, columns) for reals of so many bytes, likewise. */
 static inline ptrdiff_t cylstm_right_bytes(int form, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t real)
 {
     const cylstm_block b = cylstm_forms[form].right;
-    return (columns + b.across - 1) / b.across * ((K + b.k - 1) / b.k) * (b.bytes == CYLSTM_A_REAL ? real : b.bytes);
+    return (columns + b.across - 1) / b.across * ((K + b.k - 1) / b.k * (b.bytes == CYLSTM_A_REAL ? real : b.bytes) + b.tail);
+}
+
+static inline int cylstm_stored_as(int form)
+{
+    return cylstm_forms[form].stored;
 }
 
 static inline int cylstm_is_cut(int form)
@@ -206,5 +236,8 @@ const cylstm_kernels *cylstm_available(int n);
 /* The kernels for a named instruction set, NULL where this build or this processor lacks it.
  * A NULL name asks for the widest one that the processor and its operating system support. */
 const cylstm_kernels *cylstm_select(const char *isa);
+
+/* The forms, bit `form` of each, whose products by kernels of this instruction set run on this processor; in float. */
+int cylstm_forms_of(const cylstm_kernels *kernels);
 
 #endif

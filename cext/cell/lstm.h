@@ -117,28 +117,17 @@ static void NAME(cell_forward)(const cylstm_step *step)
 {
     const ptrdiff_t B = step->B, H = step->H, Hp = (H + LANES - 1) / LANES * LANES, group = B == 1 ? 2 * LANES : LANES;
     const ptrdiff_t Y = step->Y, Yp = (Y + LANES - 1) / LANES * LANES;
-#if HAVE_TILES
     int now = 0;
-#endif
     for (ptrdiff_t j0 = step->first; j0 < step->last; j0 += group) {
         const ptrdiff_t j1 = step->last - j0 < group ? step->last : j0 + group;
-#if HAVE_TILES
-        if (step->form == CYLSTM_TILES)
-            product_of_tiles(&now, B, Y, 4 * Hp, 4 * j0, 4 * j1, step->h_prev, step->R, NULL, step->gates, 4 * Hp, 64 * Hp);
-        else
-#endif
-        if (step->form == CYLSTM_UNPACKED)
-            NAME(product_of_unpacked)(B, H, Y, j0, j1, step->h_prev, Yp, step->R, NULL, step->gates, 4 * Hp);
-        else
-            NAME(product_of_panels)(B, Y, 4 * Hp, 4 * j0, 4 * j1, step->h_prev, Yp, step->R, NULL, step->gates, 4 * Hp);
+        NAME(product_of)(step->form, &now, B, Y, step->form == CYLSTM_UNPACKED ? 4 * H : 4 * Hp, 4 * j0, 4 * j1, step->h_prev, Yp,
+                         step->R, NULL, step->gates, 4 * Hp);
         if (step->flags == 0)
             NAME(activations)(0, step, j0, j1, Hp);
         else
             NAME(activations_of_variant)(step, j0, j1, Hp);
     }
-#if HAVE_TILES
-    if (step->form == CYLSTM_TILES) _tile_release();
-#endif
+    NAME(release)(step->form);
 }
 
 /* Zeros in the padding of a row's last panel, which ends at `end` (4 * LANES reals of gates, LANES of dc). */

@@ -3,9 +3,9 @@
     !defined(__FMA__)
 #error "compile with -mavx512f -mavx512dq -mavx512vl -mavx512bw -mfma"
 #endif
-#if !defined(CYLSTM_EMULATED_TILES) && !(defined(__AMX_TILE__) && defined(__AMX_BF16__)) && \
-    !(defined(__AMXTILE__) && defined(__AMXBF16__)) /* Clang 14 */
-#error "compile with -mamx-tile -mamx-bf16"
+#if !defined(CYLSTM_EMULATED_TILES) && !(defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AMX_INT8__)) && \
+    !(defined(__AMXTILE__) && defined(__AMXBF16__) && defined(__AMXINT8__)) /* Clang 14 */
+#error "compile with -mamx-tile -mamx-bf16 -mamx-int8"
 #endif
 #define ISA amx
 #define ISA_NAME "amx"

@@ -1,6 +1,6 @@
 #ifdef __x86_64__ /* macOS compiles every file for each of its architectures: nothing for the others */
-#if !defined(__AVX2__) || !defined(__FMA__)
-#error "compile with -mavx2 -mfma"
+#if !defined(__AVX2__) || !defined(__FMA__) || !defined(__F16C__)
+#error "compile with -mavx2 -mfma -mf16c"
 #endif
 #define ISA avx2
 #define ISA_NAME "avx2"

@@ -16,13 +16,17 @@
 #include <immintrin.h>
 #if VECTOR_BYTES == 16
 #define X86_WIDTH _mm_
+#define X86_INTEGERS __m128i
 #elif VECTOR_BYTES == 32
 #define X86_WIDTH _mm256_
+#define X86_INTEGERS __m256i
 #else
 #define X86_WIDTH _mm512_
+#define X86_INTEGERS __m512i
 #endif
 /* The intrinsic function of this width and type */
 #define X86(operation) CONCATENATE_EXPANDED(X86_WIDTH, CONCATENATE_EXPANDED(operation, X86_TYPE))
+#define X86_OF(operation) CONCATENATE_EXPANDED(X86_WIDTH, operation)
 #elif defined(__aarch64__)
 #include <arm_neon.h>
 #define NEON(operation) CONCATENATE_EXPANDED(operation, CONCATENATE_EXPANDED(_f, REAL_BITS))
@@ -83,9 +87,9 @@ static const double inverse_odds[] = {1.0, 1.0 / 3, 1.0 / 5, 1.0 / 7, 1.0 / 9, 1
 #define KERNEL(result, name, arguments) .name = NAME(name),
 #ifdef WITH_TILES
 #define TILE_KERNEL KERNEL
-#define CUT_FORMS (1 << CYLSTM_TILES)
+#define TILE_FORMS (1 << CYLSTM_TILES | 1 << CYLSTM_BFLOAT16_TILES | 1 << CYLSTM_INT8_TILES)
 #else
-#define CUT_FORMS 0
+#define TILE_FORMS 0
 #define TILE_KERNEL(result, name, arguments) .name = NULL,
 #endif
 const cylstm_kernels CONCATENATE_EXPANDED(cylstm_, ISA) = {
@@ -93,7 +97,7 @@ const cylstm_kernels CONCATENATE_EXPANDED(cylstm_, ISA) = {
     .f32 = {
 #define NAME(name) name##_f32
         .lanes = VECTOR_BYTES / sizeof(float),
-        .cut_forms = CUT_FORMS,
+        .cut_forms = 1 << CYLSTM_FLOAT16 | 1 << CYLSTM_BFLOAT16 | 1 << CYLSTM_INT8 | DOT_FORMS | TILE_FORMS,
 #include "../kernels.def"
 #undef NAME
 #undef TILE_KERNEL

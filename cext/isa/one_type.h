@@ -14,6 +14,9 @@ typedef REAL NAME(real);
 #endif
 
 #include "../product/panels.h"
+#if HAVE_TILES
+#include "../product/small_tiles.h"
+#endif
 
 #include "../product/unpacked.h"
 

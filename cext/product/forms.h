@@ -1,29 +1,71 @@
 /* The kernels that take operands of any form: here each asks which one, once. */
 
-static void NAME(product)(int form, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t first, ptrdiff_t last,
-                          const void *A, ptrdiff_t lda, const void *P, const REAL *bias, REAL *C, ptrdiff_t ldc)
+/* Before _tile_release(), where the form is of tiles; `now` as in tile_rows(). */
+INLINE void NAME(product_of)(int form, int *now, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t first, ptrdiff_t last,
+                             const void *A, ptrdiff_t lda, const void *P, const REAL *bias, REAL *C, ptrdiff_t ldc)
 {
+    (void)now;
     switch (form) {
 #if HAVE_TILES
-    case CYLSTM_TILES: {
-        int now = 0;
-        product_of_tiles(&now, rows, K, columns, first, last, A, P, bias, C, ldc, 16 * ldc);
-        _tile_release();
+    case CYLSTM_TILES:
+        product_of_tiles(now, rows, K, columns, first, last, A, P, bias, C, ldc, 16 * ldc);
         return;
-    }
+    case CYLSTM_BFLOAT16_TILES:
+        product_of_bfloat16_tiles(now, rows, K, columns, first, last, A, P, bias, C, ldc);
+        return;
+    case CYLSTM_INT8_TILES:
+        product_of_int8_tiles(now, rows, K, columns, first, last, A, P, bias, C, ldc);
+        return;
 #endif
     case CYLSTM_UNPACKED:
         NAME(product_of_unpacked)(rows, columns / 4, K, first / 4, last / 4, A, lda, P, bias, C, ldc);
         return;
+#if REAL_BITS == 32
+    case CYLSTM_FLOAT16:
+        NAME(product_of_panels_float16)(rows, K, columns, first, last, A, lda, P, bias, C, ldc);
+        return;
+    case CYLSTM_BFLOAT16:
+        NAME(product_of_panels_bfloat16)(rows, K, columns, first, last, A, lda, P, bias, C, ldc);
+        return;
+    case CYLSTM_INT8:
+        NAME(product_of_panels_int8)(rows, K, columns, first, last, A, lda, P, bias, C, ldc);
+        return;
+#ifdef HAVE_BFLOAT16_DOT
+    case CYLSTM_BFLOAT16_DOT:
+        NAME(product_of_panels_bfloat16_dot)(rows, K, columns, first, last, A, lda, P, bias, C, ldc);
+        return;
+#endif
+#ifdef HAVE_INT8_DOT
+    case CYLSTM_INT8_DOT:
+        NAME(product_of_panels_int8_dot)(rows, K, columns, first, last, A, lda, P, bias, C, ldc);
+        return;
+#endif
+#endif
     default:
         NAME(product_of_panels)(rows, K, columns, first, last, A, lda, P, bias, C, ldc);
     }
 }
 
-static void NAME(pack_left)(int form, int transposed, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last,
-                            const REAL *A, ptrdiff_t lda, void *out)
+INLINE void NAME(release)(int form)
 {
-    switch (form) {
+    (void)form;
+#if HAVE_TILES
+    if (form == CYLSTM_TILES || form == CYLSTM_BFLOAT16_TILES || form == CYLSTM_INT8_TILES) _tile_release();
+#endif
+}
+
+static void NAME(product)(int form, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t first, ptrdiff_t last,
+                          const void *A, ptrdiff_t lda, const void *P, const REAL *bias, REAL *C, ptrdiff_t ldc)
+{
+    int now = 0;
+    NAME(product_of)(form, &now, rows, K, columns, first, last, A, lda, P, bias, C, ldc);
+    NAME(release)(form);
+}
+
+static void NAME(pack_left)(int form, int transposed, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last,
+                            const REAL *A, ptrdiff_t lda, REAL bound, void *out)
+{
+    switch (cylstm_stored_as(form)) {
 #if HAVE_TILES
     case CYLSTM_TILES:
         if (transposed)
@@ -32,18 +74,37 @@ static void NAME(pack_left)(int form, int transposed, ptrdiff_t rows, ptrdiff_t 
             split_plain(rows, K, first, last, A, lda, out);
         return;
 #endif
+#if REAL_BITS == 32
+    case CYLSTM_BFLOAT16:
+        NAME(left_pairs)(rows, K, first, last, A, lda, out);
+        return;
+    case CYLSTM_INT8:
+        NAME(left_bytes)(rows, K, first, last, A, lda, bound, out);
+        return;
+#endif
     default:
-        (void)transposed, (void)rows, (void)K, (void)first, (void)last, (void)A, (void)lda, (void)out;
+        (void)transposed, (void)rows, (void)K, (void)first, (void)last, (void)A, (void)lda, (void)bound, (void)out;
     }
 }
 
 static void NAME(pack_right)(int form, int transposed, ptrdiff_t K, ptrdiff_t columns, const REAL *P, ptrdiff_t ldp,
                              void *out)
 {
-    switch (form) {
+    switch (cylstm_stored_as(form)) {
 #if HAVE_TILES
     case CYLSTM_TILES:
         split_columns(transposed, K, columns, P, ldp, out);
+        return;
+#endif
+#if REAL_BITS == 32
+    case CYLSTM_FLOAT16:
+        NAME(right_float16)(K, columns, P, ldp, out);
+        return;
+    case CYLSTM_BFLOAT16:
+        NAME(right_pairs)(K, columns, P, ldp, out);
+        return;
+    case CYLSTM_INT8:
+        NAME(right_bytes)(K, columns, P, ldp, out);
         return;
 #endif
     default:

@@ -4,6 +4,7 @@
  *   TDPBF16PS (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2): the products of a row of A with the
  *   even and with the odd k are summed apart, from zero, in the order of k, by FMA in float; the sum of the two sums is added
  *   to C. Subnormal numbers count as zero, what comes in and what goes out, and numbers are rounded to even.
+ *   TDPBUSD: products of unsigned bytes of A and signed ones of P are added to C, all of it in 32 bits.
  *
  * What the processor would refuse (a tile used before it is configured, sizes that do not fit) ends the program. */
 #ifndef CYLSTM_TILES_EMULATED_H
@@ -17,12 +18,16 @@
 #undef _tile_release
 #undef _tile_loadd
 #undef _tile_stored
+#undef _tile_zero
 #undef _tile_dpbf16ps
+#undef _tile_dpbusd
 #define _tile_loadconfig emulated_loadconfig
 #define _tile_release emulated_release
 #define _tile_loadd emulated_loadd
 #define _tile_stored emulated_stored
+#define _tile_zero emulated_zero
 #define _tile_dpbf16ps emulated_dpbf16ps
+#define _tile_dpbusd emulated_dpbusd
 
 enum { EMULATED_TILES = 8, EMULATED_ROWS = 16, EMULATED_BYTES = 64 };
 
@@ -60,6 +65,12 @@ static void emulated_loadd(int tile, const void *base, ptrdiff_t stride)
         memcpy(emulated.data[tile][r], (const char *)base + r * stride, (size_t)emulated.bytes[tile]);
 }
 
+static void emulated_zero(int tile)
+{
+    emulated_expect(emulated.rows[tile] > 0);
+    memset(emulated.data[tile], 0, sizeof emulated.data[tile]);
+}
+
 static void emulated_stored(int tile, void *base, ptrdiff_t stride)
 {
     emulated_expect(emulated.rows[tile] > 0);
@@ -85,12 +96,32 @@ static __attribute__((noinline)) void emulated_products(int rows, int pairs, con
     }
 }
 
+static void emulated_expect_fit(int sum, int left, int right)
+{
+    emulated_expect(emulated.rows[sum] > 0 && emulated.rows[sum] == emulated.rows[left]);
+    emulated_expect(emulated.bytes[left] / 4 == emulated.rows[right] && emulated.bytes[sum] == emulated.bytes[right]);
+}
+
+static void emulated_dpbusd(int sum, int left, int right)
+{
+    emulated_expect_fit(sum, left, right);
+    for (int r = 0; r < emulated.rows[sum]; r++)
+        for (int k = 0; k < emulated.rows[right]; k++) {
+            uint8_t a[4];
+            memcpy(a, &emulated.data[left][r][k], sizeof a);
+            for (int j = 0; j < 16; j++) {
+                int8_t p[4];
+                memcpy(p, &emulated.data[right][k][j], sizeof p);
+                for (int n = 0; n < 4; n++) emulated.data[sum][r][j] += (uint32_t)(a[n] * p[n]);
+            }
+        }
+}
+
 static void emulated_dpbf16ps(int sum, int left, int right)
 {
     enum { ROUND_TO_EVEN_DAZ_FTZ_MASKED = 0x9fc0 };
     const unsigned int before = _mm_getcsr();
-    emulated_expect(emulated.rows[sum] > 0 && emulated.rows[sum] == emulated.rows[left]);
-    emulated_expect(emulated.bytes[left] / 4 == emulated.rows[right] && emulated.bytes[sum] == emulated.bytes[right]);
+    emulated_expect_fit(sum, left, right);
     _mm_setcsr(ROUND_TO_EVEN_DAZ_FTZ_MASKED);
     emulated_products(emulated.rows[sum], emulated.rows[right], (const uint32_t(*)[16])emulated.data[left],
                       (const uint32_t(*)[16])emulated.data[right], emulated.data[sum]);

@@ -18,7 +18,8 @@ from cylstm._core.network cimport Backward, Forward, run_network_backward, run_n
 from cylstm._core.tile_range cimport backward_fits_tiles, forward_fits_tiles
 from cylstm._core.team cimport ALL_THREADS
 from cylstm._core.ragged cimport Plan, planned
-from cylstm._core.packed_weights cimport Weights, any_bounded
+from cylstm._core.choice cimport any_bounded
+from cylstm._core.packed_weights cimport Weights
 from cylstm._core.arena cimport Work
 
 from cylstm._core.layer import Layer

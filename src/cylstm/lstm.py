@@ -12,11 +12,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from cylstm._core import layer
+from cylstm.activations import are_bounded
 from cylstm.cell import CellType, check_stack, hidden_sizes, initialise, layout, one_or_each, parameters_of
-from cylstm.checks import as_float_array, as_generator, describe, flag, positive_int, real_in
+from cylstm.checks import as_float_array, as_generator, describe, flag, one_of, positive_int, real_in
 from cylstm.drops import OfDrops
 from cylstm.init import LATER
 from cylstm.parameters import Parameters
+from cylstm.small_parameters import INT8_WIDTH, PRECISIONS, SmallParameters
 
 __all__ = ["LSTM"]
 
@@ -183,6 +185,51 @@ class LSTM(layer.Layer):
         return not (self.bidirectional or self.cell.reverse)
 
     @property
+    def precision(self) -> str:
+        """What its matrices are kept in: "float32", "float64" or, of a layer from `astype`, one of PRECISIONS."""
+        return getattr(self.parameters, "precision", str(self.dtype))
+
+    def astype(self, precision) -> LSTM:
+        """This layer as it is now with its numbers in "float32" or "float64", or in fewer bits, to run and no more:
+        "bfloat16", "float16" or "int8".
+
+        Of those three, weight_ih and weight_hh are kept and multiplied in so few bits, everything else and all sums are
+        float32, as what goes in and comes out is. Calls are the same, but for `forward`, which is refused.
+            float16: the weights are rounded.
+            bfloat16: the weights are rounded, and so are x and h where they meet them.
+            int8: weights q scale, q a whole number within -127..127, the scale being that of a unit's row in a gate; h in
+            steps of 1/127, x in steps of 1/127 of the largest |x| of its row and step. So h has to stay within -1..1: a
+            projection, an unbounded activation or a state beyond it is refused. All processors have the same bits of these
+            sums.
+
+        Raises TypeError, or ValueError for other names and for weights that the precision does not hold.
+        """
+        precision = str(one_of("precision", precision, ("float32", "float64", *PRECISIONS)))
+        small = precision in PRECISIONS
+        if precision == "int8":
+            self._check_int8()
+        options = {**self.options, "dtype": "float32" if small else precision}
+        sizes = (self.input_size, one_or_each(self.hidden_sizes), self.num_layers)
+        parameters = SmallParameters.of(self.parameters, precision) if small else None
+        layer = type(self)(*sizes, **options, seed=LATER, parameters=parameters)
+        if not small:
+            layer.parameters.raw()[:] = self.parameters.raw()
+            layer.parameters.touch()
+        layer.embedded, layer.rng = self.embedded, copy.deepcopy(self.rng)
+        return layer
+
+    def _check_int8(self) -> None:
+        """ValueError where h is not within -1..1, or sums are of too many numbers for 32 bits."""
+        if self.cell.proj_size or not are_bounded(self.cell.all_activations):
+            got = "a projection" if self.cell.proj_size else f"activations {self.cell.all_activations}"
+            raise ValueError(f"precision: expected a layer whose h stays within -1..1 for int8, got one with {got}")
+        for name, values in self.parameters.items():
+            if name.startswith("h0") and not (np.abs(values) <= 1).all():
+                raise ValueError(f"{name}: expected numbers within -1..1 for int8, got {np.abs(values).max():g}")
+            if name.startswith("weight") and values.shape[1] > INT8_WIDTH:
+                raise ValueError(f"{name}: expected at most {INT8_WIDTH} columns for int8, got {values.shape[1]}")
+
+    @property
     def options(self) -> dict:
         """The arguments that make a layer of this kind, beside its sizes."""
         cell = self.cell
@@ -194,12 +241,13 @@ class LSTM(layer.Layer):
 
     def __reduce__(self):
         sizes = (self.input_size, one_or_each(self.hidden_sizes), self.num_layers)
-        flat, rng = self.parameters.raw().copy(), copy.deepcopy(self.rng)
-        return _rebuilt, (type(self), sizes, self.options, flat, rng, self.embedded)
+        small = isinstance(self.parameters, SmallParameters)
+        kept, rng = self.parameters if small else self.parameters.raw().copy(), copy.deepcopy(self.rng)
+        return _rebuilt, (type(self), sizes, self.options, kept, rng, self.embedded)
 
     def __repr__(self) -> str:
         options = {name: value for name, value in self.options.items() if name != "forget_bias"}
-        options["dropout"] = f"{self.dropout:g}"
+        options.update(dropout=f"{self.dropout:g}", dtype=self.precision)
         told = ", ".join(f"{name}={value if name == 'dropout' else repr(value)}" for name, value in options.items())
         H = one_or_each(self.hidden_sizes)
         sizes = f"input_size={self.input_size}, hidden_size={H}, num_layers={self.num_layers}"
@@ -241,16 +289,20 @@ class LSTM(layer.Layer):
                     raise ValueError(f"{name}: expected {parameter.shape}, got {array.shape}")
             first, *others = parts.values()
             arrays[parameter.name] = np.array(sum(others, first))  # a copy: they may be views of this layer's own
+        if isinstance(self.parameters, SmallParameters):
+            self.parameters.touch()
         for name, array in arrays.items():
             self.parameters.raw(name)[...] = array
         self.parameters.touch()
 
 
-def _rebuilt(cls, sizes, options, flat, rng, embedded=False):
-    """A copy (copy, pickle) of a layer, with parameters of its own."""
-    layer = cls(*sizes, **options, seed=LATER)
+def _rebuilt(cls, sizes, options, kept, rng, embedded=False):
+    """A copy (copy, pickle) of a layer, with parameters of its own; kept: these, where they cannot change, or all values."""
+    small = isinstance(kept, SmallParameters)
+    layer = cls(*sizes, **options, seed=LATER, parameters=kept if small else None)
     layer.embedded = embedded
-    layer.parameters.raw()[:] = flat
-    layer.parameters.touch()
+    if not small:
+        layer.parameters.raw()[:] = kept
+        layer.parameters.touch()
     layer.rng = rng
     return layer

@@ -10,6 +10,7 @@ from libc.string cimport memset
 
 import numpy
 
+from cylstm._core.choice cimport Choice, any_bounded, choose, choose_small, plain_forms
 from cylstm._core.kernels cimport Activation, Kernels, activation_of, active, left_bytes, right_bytes
 from cylstm._core.memory cimport fitting
 from cylstm._core.network cimport Backward, Forward
@@ -22,7 +23,7 @@ from cylstm._core.pieces cimport Norms, Pieces, left_room, place, place_norms, p
 from cylstm._core.ragged cimport Plan, Steps, alive, slot
 from cylstm._core.packed_weights cimport (
     BIASES, FIRST_C, FIRST_H, HIGHWAY, HIGHWAY_BIAS, NORM_C, NORM_HH, NORM_IH, PEEPHOLE, WEIGHT_HH, WEIGHT_HR,
-    WEIGHT_IH, Choice, Weights, any_bounded, choose, plain_forms,
+    WEIGHT_IH, Weights,
 )
 
 cdef enum:
@@ -138,7 +139,10 @@ cdef class Work:
         cdef Py_ssize_t N = plan.steps.N, Y = weights.Y, Hp, Yp, rows = 0, n
         cdef Py_ssize_t item = self.item, O = weights.O
         cdef Py_ssize_t widest = max(0 if has_ids else weights.I, O if L > 1 else 0)
-        self.choice = choose(self.k, self.doubles or not weights.bounded or masks_of(masked) > 1, H, Y, B, N)
+        if weights.small:
+            self.choice = choose_small(weights.small, B, N)
+        else:
+            self.choice = choose(self.doubles or not weights.bounded or masks_of(masked) > 1, H, Y, B, N)
         self.widest(weights)
         Hp, Yp = self.Hp, self.Yp
         for n in range(0, L * D, D):

@@ -211,8 +211,8 @@ cdef void input_gates(const Kernels* k, const Steps* s, const Direction* directi
     cdef real* x
     cdef char* own = <char*>scratch.inputs + 16 * tiles_before(who) * scratch.input_bytes
     if inputs.ids != NULL:
-        gather(k, rows, direction.H, direction.I, who.first, who.last, inputs.ids + packed,
-               <const real*>direction.W.packed, <const real*>direction.b.packed, gates)
+        gather(k, direction.W.form, rows, direction.H, direction.I, who.first, who.last, inputs.ids + packed,
+               direction.W.packed, <const real*>direction.b.packed, gates)
         return
     if inputs.caller == NULL or inputs.whole:
         x = <real*>inputs.packed + packed * inputs.ld
@@ -223,7 +223,7 @@ cdef void input_gates(const Kernels* k, const Steps* s, const Direction* directi
     if inputs.caller != NULL:
         pack_inputs(s, inputs, t0, t1, packed + first, packed + last, direction.I, x + first * inputs.ld)
     left_operand(k, direction.W.form, False, last - first, direction.I, 0, direction.I, x + first * inputs.ld,
-                 inputs.ld, own + left_bytes(direction.W.form, first, direction.I))
+                 inputs.ld, 0, own + left_bytes(direction.W.form, first, direction.I))
     if packs_left or inputs.caller != NULL:
         meet_by_units(who)
     product(k, direction.W.form, rows, direction.I, direction.W.columns, 4 * who.first, 4 * who.last,

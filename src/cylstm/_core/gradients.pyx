@@ -261,7 +261,7 @@ cdef void input_gradients(const Kernels* k, const Steps* s, const Direction* dir
             return
         start = block * DX_ROWS
         rows = min(<Py_ssize_t>DX_ROWS, s.N - start)
-        operand = left_operand(k, direction.W_back.form, False, rows, G, 0, G, dgates + start * G, G,
+        operand = left_operand(k, direction.W_back.form, False, rows, G, 0, G, dgates + start * G, G, <real>0,
                                scratch.own + who.me * scratch.own_bytes)
         product(k, direction.W_back.form, rows, G, direction.Ip, 0, direction.Ip, operand, G, direction.W_back.packed,
                 <const real*>NULL, dx + start * direction.Ip, direction.Ip)

@@ -161,7 +161,7 @@ cdef run_head(Head* head, const real[:, ::1] h, const real[:, ::1] weight, const
     cdef double work = <double>chunk * F * O
     cdef int members = threads_for(work * (3 if head.gradient else 1), work, 256)
     head.N, head.F, head.O = N, F, O
-    cdef bint tiles = (has_form(head.k, TILES, type_tag) and chunk >= TILED_CHUNK and F >= TILED_WIDTH
+    cdef bint tiles = (has_form(TILES, type_tag) and chunk >= TILED_CHUNK and F >= TILED_WIDTH
                        and O >= TILED_WIDTH and tiles_hold(largest(head.k, N, F, &h[0, 0], F))
                        and tiles_hold(largest(head.k, O, F, &weight[0, 0], F)))
     cdef int form = TILES if tiles else BLAS
@@ -268,7 +268,7 @@ cdef void pack_h(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, int c
     cdef Py_ssize_t down = (rows + 15) // 16, across = (p.F + 63) // 64, first, last
     first, last = 16 * part(down, me, count), min(rows, 16 * part(down, me + 1, count))
     if first < last:
-        pack_left(p.k, p.form, False, last - first, p.F, 0, p.F, h + first * p.F, p.F,
+        pack_left(p.k, p.form, False, last - first, p.F, 0, p.F, h + first * p.F, p.F, 0,
                   p.h_left + left_bytes(p.form, first, p.F))
     first, last = 64 * part(across, me, count), min(p.F, 64 * part(across, me + 1, count))
     if p.gradient and first < last:
@@ -344,7 +344,7 @@ cdef void dh_share(const Head* p, int form, Py_ssize_t start, Py_ssize_t rows, i
             if o > 0:
                 meet(team)  # nobody reads the last ones any more
             if first < last:
-                pack_left(p.k, form, False, last - first, deep, 0, deep, z + first * p.O, p.O,
+                pack_left(p.k, form, False, last - first, deep, 0, deep, z + first * p.O, p.O, 0,
                           p.d_left + left_bytes(form, first, deep))
             meet(team)
         for piece in range(part(down * across, me, count), part(down * across, me + 1, count)):
@@ -376,7 +376,7 @@ cdef void dweight_share(const Head* p, int form, Py_ssize_t start, Py_ssize_t ro
         if not goes_on_alone(p.interrupt, me, start // p.chunk):
             return
         z = <const real*>p.outputs + o
-        dz = left_operand(p.k, form, True, width, rows, 0, rows, z, p.O, own)
+        dz = left_operand(p.k, form, True, width, rows, 0, rows, z, p.O, 0, own)
         multiply(p, form, True, False, width, rows, p.F, dz, p.O, h, p.F,
                  <const real*>p.zeros if start == 0 else <const real*>NULL, <real*>p.dweight + o * p.F, p.F)
         if p.dbias != NULL:

@@ -46,14 +46,24 @@ cdef extern from "kernels.h" nogil:
         TILES "CYLSTM_TILES"
         UNPACKED "CYLSTM_UNPACKED"
         BLAS "CYLSTM_BLAS"
+        FLOAT16 "CYLSTM_FLOAT16"
+        BFLOAT16 "CYLSTM_BFLOAT16"
+        BFLOAT16_DOT "CYLSTM_BFLOAT16_DOT"
+        BFLOAT16_TILES "CYLSTM_BFLOAT16_TILES"
+        INT8 "CYLSTM_INT8"
+        INT8_DOT "CYLSTM_INT8_DOT"
+        INT8_TILES "CYLSTM_INT8_TILES"
+        INT8_K "CYLSTM_INT8_K"
         FORMS "CYLSTM_FORMS"
 
     const Kernels* cylstm_available(int n)
     const Kernels* cylstm_select(const char* isa)
+    int cylstm_forms_of(const Kernels* kernels)
     const float TILES_LOW "CYLSTM_TILES_LOW"
     const float TILES_HIGH "CYLSTM_TILES_HIGH"
     bint is_cut "cylstm_is_cut"(int form)
     bint is_bounded "cylstm_is_bounded"(int form)
+    int stored_as "cylstm_stored_as"(int form)
     Py_ssize_t left_bytes "cylstm_left_bytes"(int form, Py_ssize_t rows, Py_ssize_t K)
     Py_ssize_t right_bytes "cylstm_right_bytes"(int form, Py_ssize_t K, Py_ssize_t columns, Py_ssize_t real)
     double ctc_scratch "cylstm_ctc_scratch"(Py_ssize_t T, Py_ssize_t L, bint gradient)
@@ -68,22 +78,22 @@ cdef inline Py_ssize_t lanes_of(const Kernels* k, const real* type_tag) noexcept
     return k.f32.lanes if real is float else k.f64.lanes
 
 
-# Whether there are products of a form that is cut, for this type.
-cdef inline bint has_form(const Kernels* k, int form, const real* type_tag) noexcept nogil:
-    return (k.f32.cut_forms if real is float else k.f64.cut_forms) >> form & 1
+# Whether there are products of a form that is cut, for this type, by the kernels in use.
+cdef inline bint has_form(int form, const real* type_tag) noexcept nogil:
+    return real is float and forms_in_use() >> form & 1
 
 # An activation as cylstm.activations has it.
 cdef Activation activation_of(given) except *
 
 # The operands of a product of this form, in the order of its arguments: A (rows, K), its columns first..last, and
-# P (K, columns). Each is taken as it lies, or packed at `room`, which takes left_bytes() or right_bytes(). Returns
-# where it is.
+# P (K, columns). Each is taken as it lies, or packed at `room`, which takes left_bytes() or right_bytes(). bound: of |A|,
+# 0 where none is known. Returns where it is.
 cdef inline const void* left_operand(const Kernels* k, int form, bint transposed, Py_ssize_t rows, Py_ssize_t K,
                                      Py_ssize_t first, Py_ssize_t last, const real* A, Py_ssize_t lda,
-                                     void* room) noexcept nogil:
-    if not is_cut(form):
+                                     real bound, void* room) noexcept nogil:
+    if left_bytes(form, 1, 1) == 0:
         return A
-    pack_left(k, form, transposed, rows, K, first, last, A, lda, room)
+    pack_left(k, form, transposed, rows, K, first, last, A, lda, bound, room)
     return room
 
 cdef inline const void* right_operand(const Kernels* k, int form, bint transposed, Py_ssize_t K, Py_ssize_t columns,
@@ -100,3 +110,6 @@ cdef inline bint tiles_hold(double largest) noexcept nogil:
 
 # The kernels in use: the widest set that the processor has, or the one that CYLSTM_ISA or use() named.
 cdef const Kernels* active() noexcept nogil
+
+# Bit `form`: its products by these kernels run on this processor, in float.
+cdef int forms_in_use() noexcept nogil

@@ -9,10 +9,35 @@ from cpython.pycapsule cimport PyCapsule_New
 from cylstm.activations import numbers_of
 
 cdef const Kernels* in_use = NULL
+cdef int forms = 0
+
+# Units of the processor that products take in the place of what every processor of the instruction set has.
+UNITS = {"bfloat16_dot": BFLOAT16_DOT, "bfloat16_tiles": BFLOAT16_TILES, "int8_dot": INT8_DOT, "int8_tiles": INT8_TILES}
 
 
 cdef const Kernels* active() noexcept nogil:
     return in_use
+
+
+cdef int forms_in_use() noexcept nogil:
+    return forms
+
+
+def units():
+    """Which of UNITS products in bfloat16 and int8 take."""
+    return [name for name, form in UNITS.items() if forms >> form & 1]
+
+
+def use_units(names=None):
+    """Let layers made from now on take these of UNITS alone, or with None all that the kernels in use have."""
+    global forms
+    cdef int found = cylstm_forms_of(in_use)
+    wanted = UNITS if names is None else names
+    for name, form in UNITS.items():
+        if name not in wanted:
+            found &= ~(1 << <int>form)
+    forms = found
+    return units()
 
 
 def use(isa=None):
@@ -33,6 +58,7 @@ def use(isa=None):
     if found == NULL:
         raise ValueError(f"isa: expected one of {', '.join(map(repr, available()))} on this processor, got {isa!r}")
     in_use = found
+    use_units()
     return instruction_set()
 
 

@@ -13,6 +13,7 @@ from cylstm._core.network cimport Backward, run_network_backward, run_network_fo
 from cylstm._core.team cimport ALL_THREADS
 from cylstm._core.direction cimport INPUTS, PER_ROW, WEIGHTS, ZONED_C, ZONED_H, Inputs, masks_of
 from cylstm._core.ragged cimport Plan, Steps, packed_ids, planned
+from cylstm._core.kernels cimport INT8
 from cylstm._core.packed_weights cimport FIRST_C, FIRST_H, Weights
 from cylstm._core.arena cimport Shelf, Work
 from cylstm._core.tape cimport Tape
@@ -29,6 +30,16 @@ cdef extern from *:
     """
     #undef I  /* a letter of ours, which <complex.h>, brought in by NumPy's headers, takes */
     """
+
+
+cdef bint within_one(np.ndarray h):
+    """Whether all numbers of h, in float32, are within -1..1."""
+    cdef const float* numbers = <const float*>np.PyArray_DATA(h)
+    cdef Py_ssize_t n
+    cdef bint all_are = True
+    for n in range(np.PyArray_SIZE(h)):
+        all_are &= -1 <= numbers[n] <= 1
+    return all_are
 
 
 cdef class Layer(Arguments):
@@ -102,6 +113,9 @@ cdef class Layer(Arguments):
 
     cdef _run(self, x, state, lengths, resets, bint keep):
         cdef bint has_ids = False
+        if keep and self._weights.small:
+            raise ValueError(f"forward: expected a layer in float32 or float64, whose gradients backward gives, got one "
+                             f"in {self.parameters.precision}; lstm(x) runs it")
         cdef int masked = self.drawn if keep else self.drawn & (ZONED_C | ZONED_H)
         cdef np.ndarray array = self.features("x", x, &has_ids), y, h, c
         cdef Py_ssize_t B, T, row, step
@@ -229,7 +243,7 @@ cdef class Layer(Arguments):
             for n, row in enumerate(numpy.asarray(self._weights.offsets)):
                 for part, column in ((state.h, FIRST_H), (state.c, FIRST_C)):
                     width = sizes[n // self.num_directions][1 if column == FIRST_H else 0]
-                    part[n, :, :width] = self._weights.flat[row[column] : row[column] + width]
+                    part[n, :, :width] = self._weights.numbers(row[column], width)
         return state
 
     def backward(self, tape, dy, dstate=None, *, out=None, input_gradient=True):
@@ -336,6 +350,8 @@ cdef class Layer(Arguments):
             work.forward.h0 = work.forward.c0 = NULL
             return None, None
         arrays = self.state(name, state, B)
+        if self._weights.small == INT8 and not within_one(arrays[0]):
+            raise ValueError(f"{name}.h: expected numbers within -1..1, which int8 has at steps of 1/127, got others")
         work.forward.h0 = np.PyArray_DATA(<np.ndarray>arrays[0])
         work.forward.c0 = np.PyArray_DATA(<np.ndarray>arrays[1])
         return arrays

@@ -329,4 +329,4 @@ cdef const void* carry(const Kernels* k, const Steps* s, Py_ssize_t t, bint reve
         rows = copy
     carried += left_bytes(form, 16 * tiles_before(who), K)
     return left_operand(k, form, False, last_alive(s, who, t) - row, K, first, last, rows + row * width, width,
-                        carried)
+                        <real>1, carried)

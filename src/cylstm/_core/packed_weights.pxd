@@ -1,53 +1,8 @@
 """The weights of a network packed for one instruction set, in the forms that calls have asked for so far."""
 
-from cylstm._core.kernels cimport BLAS, PANELS, TILES, Kernels, has_form, is_bounded
+from cylstm._core.choice cimport Choice
+from cylstm._core.kernels cimport Kernels
 from cylstm._core.direction cimport Direction, Factor
-
-# The forms of a call's products.
-cdef struct Choice:
-    int inputs      # x W'
-    int steps       # h R', dgates R
-    int rows        # dgates W
-    int gradients   # dgates' x, dgates' h: BLAS, or a form that is cut
-
-# What every call can do, whatever numbers it is given.
-cdef inline Choice plain_forms() noexcept nogil:
-    cdef Choice choice
-    choice.inputs = choice.steps = choice.rows = PANELS
-    choice.gradients = BLAS
-    return choice
-
-# Whether a call has to look at its numbers first.
-cdef inline bint any_bounded(Choice choice) noexcept nogil:
-    return (is_bounded(choice.inputs) or is_bounded(choice.steps) or is_bounded(choice.rows)
-            or is_bounded(choice.gradients))
-
-# Where products of tiles are faster than those of panels, measured with 1.. 48 rows and H = 32..1500: a tile has 16
-# rows and 32 k, and takes at least the time of about 8 rows in panels. Tiles of R take 6 bytes a weight, panels 4: the
-# less of R the caches hold, the more rows it takes until that does not count.
-cdef enum:
-    TILED_BATCH = 8             # rows of a batch, and with more than so many weights in R:
-    WEIGHTS_12 = 200000
-    WEIGHTS_20 = 350000
-    WEIGHTS_24 = 4000000
-    TILED_INPUTS = 17          # I, or H
-    TILED_ROWS = 32            # of all steps together
-
-cdef inline Choice choose(const Kernels* k, bint panels_alone, Py_ssize_t H, Py_ssize_t Y, Py_ssize_t B,
-                          Py_ssize_t N) noexcept nogil:
-    """By the batch and the layer alone, never by the number of steps in a forward product: step() and a call on the
-    whole sequence compute the same bits. No tiles behind a projection (Y < H), whose h has no bounds."""
-    cdef Choice choice = plain_forms()
-    cdef Py_ssize_t R = 4 * H * H
-    if panels_alone or not has_form(k, TILES, <const float*>NULL) or H < TILED_INPUTS or Y < H:
-        return choice
-    if B >= TILED_BATCH:
-        choice.inputs = TILES
-    if B >= (TILED_BATCH if R <= WEIGHTS_12 else 12 if R <= WEIGHTS_20 else 20 if R <= WEIGHTS_24 else 24):
-        choice.steps = TILES
-    if N >= TILED_ROWS:
-        choice.rows = choice.gradients = TILES
-    return choice
 
 # What was packed from the parameters as they were at one version. A call borrows it and keeps the weights it began
 # with: with others of it still borrowed, an update packs into new memory.
@@ -72,6 +27,7 @@ cdef class Weights:
     cdef readonly int merge        # of the directions (direction.pxd)
     cdef readonly bint doubles
     cdef readonly object cell      # cylstm.cell.CellType
+    cdef readonly int small        # the form of its matrices, PANELS for float32 and float64
     cdef bint bounded              # whether its gates and outputs are, so that tiles hold them
     cdef const Py_ssize_t[:, ::1] offsets  # cylstm.cell.offsets()
     cdef object flat, parameters, lock
@@ -79,6 +35,7 @@ cdef class Weights:
     cdef Packed dropped     # the last of those that are masked
     cdef int most            # threads that pack
     cdef long long version(self)
+    cdef numbers(self, Py_ssize_t start, Py_ssize_t size)
     cdef Packed borrow(self)
     cdef Packed borrow_masked(self, masks)
     cdef bint in_use(self)

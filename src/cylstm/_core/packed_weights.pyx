@@ -3,12 +3,13 @@
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.string cimport memcpy, memset
 
+from cylstm._core.choice cimport TILED_INPUTS, any_bounded
 from cylstm._core.kernels cimport (
-    FORMS, PANELS, Kernels, active, is_bounded, is_cut, largest, pack_columns, pack_gates, pack_right,
-    real, right_bytes, tiles_hold,
+    BFLOAT16, FLOAT16, FORMS, INT8, PANELS, Kernels, active, is_cut, largest, right_bytes, stored_as, tiles_hold,
 )
 from cylstm._core.memory cimport fitting
-from cylstm._core.team cimport ALL_THREADS, Team, part, run, threads_for
+from cylstm._core.pack cimport LINE, Packing, pack_blocks, pack_f32, pack_f64
+from cylstm._core.team cimport ALL_THREADS, run, threads_for
 from cylstm._core.direction cimport Direction, Factor
 
 import numpy
@@ -24,7 +25,6 @@ cdef enum Operand:
     TRANSFORM_BIAS, TRANSFORM_BACK, OPERANDS
 
 cdef enum:
-    LINE = 64                  # bytes of a cache line
     SHARED = 1048576           # bytes, from which on the forms of forward and backward share memory
 
 _names = [row.name for row in PARAMETERS]
@@ -33,6 +33,9 @@ BIASES, PEEPHOLE, WEIGHT_HR = _names.index("bias"), _names.index("peephole"), _n
 NORM_IH, NORM_HH, NORM_C = map(_names.index, ("norm_ih", "norm_hh", "norm_c"))
 FIRST_H, FIRST_C = _names.index("h0"), _names.index("c0")
 HIGHWAY, HIGHWAY_BIAS = _names.index("highway_weight"), _names.index("highway_bias")
+
+# Of SmallParameters' precisions; None: of Parameters.
+SMALL_FORMS = {None: PANELS, "float16": FLOAT16, "bfloat16": BFLOAT16, "int8": INT8}
 
 cdef char too_much           # whose address stands for weights that tiles do not hold
 
@@ -110,11 +113,18 @@ cdef class Weights:
         self.I, self.L, self.D, self.cell, self.doubles, self.merge = I, L, D, cell, doubles, MERGES.index(cell.merge)
         self.offsets = offsets(I, H, L, D, cell)
         self.bounded = are_bounded(cell.all_activations) and cell.layer_norm is None
-        self.parameters, self.flat, self.lock = parameters, parameters.raw(), Lock()
+        self.small = SMALL_FORMS[getattr(parameters, "precision", None)]
+        self.parameters, self.flat, self.lock = parameters, None if self.small else parameters.raw(), Lock()
         self.now, self.dropped, self.most = None, None, ALL_THREADS
 
     cdef long long version(self):
         return self.parameters.version()
+
+    cdef numbers(self, Py_ssize_t start, Py_ssize_t size):
+        """What is packed of the parameter that begins here: itself (size,), or what it is without its scales."""
+        if self.small:
+            return self.parameters.numbers(self.parameters.at(start)).ravel()
+        return self.flat[start:start + size]
 
     cdef Packed borrow(self):
         """The weights as they are now, with one user more: who borrows gives them back."""
@@ -164,7 +174,7 @@ cdef class Weights:
         cdef int form
         for n in range(self.L * self.D):
             gathered = ids and n < self.D
-            form = choice.inputs if not gathered and directions[n].I >= TILED_INPUTS else PANELS
+            form = choice.inputs if self.small or (not gathered and directions[n].I >= TILED_INPUTS) else PANELS
             self.take(packed, &directions[n], n, W, form, &directions[n].W)
             self.take(packed, &directions[n], n, R, choice.steps, &directions[n].R)
             if directions[n].at_norm_x >= 0:
@@ -227,11 +237,11 @@ cdef class Weights:
     cdef int take(self, Packed packed, const Direction* direction, Py_ssize_t n, int operand, int form,
                   Factor* factor) except -1:
         """One factor, packed now unless it is already."""
-        cdef Py_ssize_t slot = (n * OPERANDS + operand) * FORMS + form
+        cdef Py_ssize_t slot = (n * OPERANDS + operand) * FORMS + stored_as(form)
         if look_up(&packed.at[slot]) == NULL:
             with self.lock.held:
                 if packed.at[slot] == NULL:
-                    self._pack(packed, direction, n, operand, form)
+                    self._pack(packed, direction, n, operand, stored_as(form))
         factor.packed, factor.form, factor.columns = packed.at[slot], form, 4 * direction.Hp
         if factor.packed == &too_much:
             return self.take(packed, direction, n, operand, PANELS, factor)
@@ -243,7 +253,7 @@ cdef class Weights:
         cdef Py_ssize_t item = 8 if self.doubles else 4, start, threads, member
         cdef double most = 0
         cdef unsigned char[::1] target, scratch
-        cdef const unsigned char[::1] flat
+        cdef const unsigned char[::1] flat, scales
         memset(&packing, 0, sizeof(Packing))
         packing.k, packing.H, packing.form = packed.k, direction.H, form
         packing.K = direction.I if operand in (W, W_BACK) else direction.Y if operand in (R, R_BACK) else 1
@@ -283,18 +293,20 @@ cdef class Weights:
         if start < 0:
             memset(packing.target, 0, target.shape[0])
         else:
-            flat = self.flat.view("u1")
-            packing.source = <const char*>&flat[start * item]
+            weights = self.numbers(start, 4 * direction.H * packing.K)
             if packed.masks is not None and operand in (R, R_BACK):
-                weights = self.flat[start:start + 4 * direction.H * direction.Y]
-                flat = (weights * packed.masks[n].ravel()).view("u1")
-                packing.source = <const char*>&flat[0]
+                weights = weights * packed.masks[n].ravel()
+            flat = weights.view("u1")
+            packing.source = <const char*>&flat[0]
+            if form == INT8:
+                scales = self.parameters.scales[self.parameters.at(start)].view("u1")
+                packing.scales = <const char*>&scales[0]
             packing.blocks = (packing.columns + 4 * packing.lanes - 1) // (4 * packing.lanes)
             threads = min(self.most, threads_for(<double>PACKING_COST * packing.rows * packing.columns, 1e9,
                                                  packing.blocks))
             packing.cut = is_cut(form)
             if packing.cut:
-                packing.room = packing.rows * 4 * packing.lanes * item + LINE
+                packing.room = (packing.rows + 1) * 4 * packing.lanes * item + LINE
                 scratch = aligned_empty(packing.room * threads, "u1")
                 packing.scratch = <char*>&scratch[0]
                 for member in range(threads):
@@ -310,13 +322,13 @@ cdef class Weights:
                   Py_ssize_t padded) except -1:
         """Peepholes, a first state or c's norm (rows, width) -> (rows, padded)."""
         cdef Py_ssize_t item = 8 if self.doubles else 4, row
-        cdef const unsigned char[::1] flat = self.flat.view("u1")
+        cdef const unsigned char[::1] flat = self.numbers(start, rows * width).view("u1")
         cdef unsigned char[::1] target
         packed.arrays[slot] = memory = fitting(None, rows * padded * item)
         target = memory
         memset(&target[0], 0, rows * padded * item)
         for row in range(rows):
-            memcpy(&target[row * padded * item], &flat[(start + row * width) * item], width * item)
+            memcpy(&target[row * padded * item], &flat[row * width * item], width * item)
         publish(&packed.at[slot], &target[0])
         return 0
 
@@ -327,10 +339,10 @@ cdef class Weights:
         cdef Py_ssize_t item = 8 if self.doubles else 4
         cdef Py_ssize_t K = rows if backward else width, columns = width if backward else rows
         cdef Py_ssize_t k_apart = width if backward else 1, column_apart = 1 if backward else width
-        cdef const unsigned char[::1] flat = self.flat.view("u1")
+        cdef const unsigned char[::1] flat = self.numbers(start, rows * width).view("u1")
         cdef unsigned char[::1] target
         cdef Py_ssize_t padded = (columns + lanes - 1) // lanes * lanes
-        cdef const void* source = &flat[start * item]
+        cdef const void* source = &flat[0]
         packed.arrays[slot] = memory = fitting(packed.arrays[slot], <double>K * padded * item)
         target = memory
         with nogil:
@@ -340,61 +352,3 @@ cdef class Weights:
                 pack_blocks(lanes, K, columns, k_apart, column_apart, <const float*>source, <float*>&target[0])
         publish(&packed.at[slot], &target[0])
         return 0
-
-
-cdef void pack_blocks(Py_ssize_t lanes, Py_ssize_t K, Py_ssize_t columns, Py_ssize_t k_apart, Py_ssize_t column_apart,
-                      const real* source, real* target) noexcept nogil:
-    """source (K, columns), its elements so far apart, in column blocks (cext/kernels.h); zeros in the padding."""
-    cdef Py_ssize_t padded = (columns + lanes - 1) // lanes * lanes, block, start, width, k, j
-    for block in range((padded + 4 * lanes - 1) // (4 * lanes)):
-        start = 4 * lanes * block
-        width = min(4 * lanes, padded - start)
-        for k in range(K):
-            for j in range(start, start + width):
-                target[0] = source[k * k_apart + j * column_apart] if j < columns else 0
-                target += 1
-
-
-# One matrix to be packed: by the team, in blocks of 4 * lanes columns.
-cdef struct Packing:
-    const Kernels* k
-    bint backward
-    int form
-    bint cut
-    Py_ssize_t H, K, lanes
-    Py_ssize_t rows      # of the packed factor, and its columns
-    Py_ssize_t columns
-    Py_ssize_t blocks
-    const char* source
-    char* target
-    char* scratch        # of each member: one block before it is cut; in the last line, its largest weight
-    Py_ssize_t room      # bytes
-
-
-cdef void pack_f32(void* packing, int me, int count, Team* team) noexcept nogil:
-    pack_share(<const Packing*>packing, me, count, <float*>NULL)
-
-cdef void pack_f64(void* packing, int me, int count, Team* team) noexcept nogil:
-    pack_share(<const Packing*>packing, me, count, <double*>NULL)
-
-
-cdef void pack_share(const Packing* p, int me, int count, real* type_tag) noexcept nogil:
-    cdef Py_ssize_t block, width = 4 * p.lanes, start
-    cdef real* target
-    cdef double most = 0
-    for block in range(part(p.blocks, me, count), part(p.blocks, me + 1, count)):
-        start = block * width
-        target = <real*>(p.scratch + me * p.room) if p.cut else <real*>p.target + start * p.rows
-        if p.backward:
-            pack_columns(p.k, <const real*>p.source, p.H, p.K, block, target)
-        else:
-            pack_gates(p.k, <const real*>p.source, p.H, p.K, block, target)
-        if p.cut:
-            width = min(4 * p.lanes, p.columns - start)
-            if is_bounded(p.form):
-                most = max(most, largest(p.k, p.rows, width, <const real*>target, width))
-            pack_right(p.k, p.form, False, p.rows, width, <const real*>target, width,
-                       p.target + right_bytes(p.form, p.rows, start, 0))
-            width = 4 * p.lanes
-    if p.cut:
-        (<double*>(p.scratch + (me + 1) * p.room - LINE))[0] = most

@@ -1,0 +1,140 @@
+/* C = start + A . P over packed panels of one form: the functions of panels.h. Included once per form; no include guard.
+ *
+ * Expects OF(name), a name of this form; TARGET, the attributes of its functions; and of operands, in reals: GROUPS(K), how many
+ * groups of k there are, a real of A each; ROW_OF(lda, K), the distance of rows of A; STRIDE, that of two vectors of one group of
+ * P; PANEL_SIZE(columns, K). LEFT(p) is a group of a row of A, RIGHT(p) that of a vector of columns, and ADD(sum, w, a) adds
+ * their product. WHOLE: sums begin at 0, as integers, and meet C at the end (scaled_sum in small.h).
+ *
+ * A block of ROWS rows and PANELS * VECTORS vectors of columns stays in registers while k runs. The three numbers are
+ * compile-time constants and each block is a function of its own: only then does the compiler unroll the block fully
+ * and keep every accumulator in a register (GCC 12 spills them otherwise, at half the speed). */
+
+/* K: groups of k */
+INLINE TARGET void OF(block)(const int ROWS, const int PANELS, const int VECTORS, ptrdiff_t K, const REAL *restrict A,
+                             ptrdiff_t lda, const REAL *restrict P, ptrdiff_t step, ptrdiff_t panel_size,
+                             ptrdiff_t ahead, const REAL *restrict bias, REAL *restrict C, ptrdiff_t ldc)
+{
+#if WHOLE
+    const REAL *tail = P;
+    P += 2 * step;
+#endif
+    VECTOR acc[BLOCK_ROWS][8];
+    const int width = PANELS * VECTORS;
+    UNROLL
+    for (int r = 0; r < ROWS; r++)
+        UNROLL
+        for (int j = 0; j < width; j++)
+            acc[r][j] = WHOLE ? NAME(splat)(0) : NAME(load)((bias ? bias : C + r * ldc) + j * LANES);
+    for (ptrdiff_t k = 0; k < K; k++) {
+        __builtin_prefetch(P + ahead, 0, 2); /* into the second-level cache */
+        VECTOR a[BLOCK_ROWS]; /* one load of each: GCC 12 would load them anew for every vector of columns */
+        UNROLL
+        for (int r = 0; r < ROWS; r++) a[r] = LEFT(A + r * lda + k);
+        UNROLL
+        for (int j = 0; j < width; j++) {
+            const VECTOR w = RIGHT(P + (j / VECTORS) * panel_size + (j % VECTORS) * STRIDE);
+            UNROLL
+            for (int r = 0; r < ROWS; r++) acc[r][j] = ADD(acc[r][j], w, a[r]);
+        }
+        P += step;
+    }
+    UNROLL
+    for (int r = 0; r < ROWS; r++)
+        UNROLL
+        for (int j = 0; j < width; j++) {
+#if WHOLE
+            const VECTOR start = NAME(load)((bias ? bias : C + r * ldc) + j * LANES);
+            acc[r][j] = NAME(scaled_sum)(acc[r][j], start, A[r * lda + lda - BYTES_TAIL],
+                                         tail + (j / VECTORS) * panel_size + (j % VECTORS) * LANES, step);
+#endif
+            NAME(store)(C + r * ldc + j * LANES, acc[r][j]);
+        }
+}
+
+#define DEFINE_BLOCK(ROWS, PANELS, VECTORS)                                                                     \
+    static __attribute__((noinline)) TARGET void OF(block_##ROWS##_##PANELS##_##VECTORS)(                            \
+        ptrdiff_t K, const REAL *A, ptrdiff_t lda, const REAL *P, ptrdiff_t step, ptrdiff_t panel_size,        \
+        ptrdiff_t ahead, const REAL *bias, REAL *C, ptrdiff_t ldc)                                                              \
+    {                                                                                                          \
+        OF(block)(ROWS, PANELS, VECTORS, K, A, lda, P, step, panel_size, ahead, bias, C, ldc);                       \
+    }
+#define DEFINE_BLOCKS(ROWS) DEFINE_BLOCK(ROWS, 1, 1) DEFINE_BLOCK(ROWS, 1, 2) DEFINE_BLOCK(ROWS, 1, 3) DEFINE_BLOCK(ROWS, 1, 4)
+#define BLOCKS(ROWS) {OF(block_##ROWS##_1_1), OF(block_##ROWS##_1_2), OF(block_##ROWS##_1_3), OF(block_##ROWS##_1_4)}
+
+DEFINE_BLOCK(1, 2, 4)
+DEFINE_BLOCKS(1)
+DEFINE_BLOCKS(2)
+DEFINE_BLOCKS(3)
+#if BLOCK_ROWS >= 4
+DEFINE_BLOCKS(4)
+#endif
+#if BLOCK_ROWS >= 6
+DEFINE_BLOCKS(5)
+DEFINE_BLOCKS(6)
+#endif
+
+typedef void (*OF(block_function))(ptrdiff_t, const REAL *, ptrdiff_t, const REAL *, ptrdiff_t, ptrdiff_t, ptrdiff_t, const REAL *,
+                                    REAL *, ptrdiff_t);
+
+static const OF(block_function) OF(blocks)[BLOCK_ROWS][4] = {BLOCKS(1), BLOCKS(2), BLOCKS(3),
+#if BLOCK_ROWS >= 4
+                                                              BLOCKS(4),
+#endif
+#if BLOCK_ROWS >= 6
+                                                              BLOCKS(5), BLOCKS(6),
+#endif
+};
+
+#undef DEFINE_BLOCK
+#undef DEFINE_BLOCKS
+#undef BLOCKS
+
+/* `vectors` vectors of columns under all rows: rows in blocks as even as they can be, so that no block of one row,
+ * which cannot hide the latency of its additions, is left over. `step` lies between k and k + 1 in P. Each block of rows asks for
+ * one line in `step` of what comes next in P: weights that no cache holds then come in time (462 to 402 us at 20 x 650). */
+INLINE void OF(product_panel)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t vectors, const REAL *A, ptrdiff_t lda, const REAL *P,
+                                ptrdiff_t step, const REAL *bias, REAL *C, ptrdiff_t ldc)
+{
+    ptrdiff_t blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS, line = 0;
+    while (rows > 0) {
+        const ptrdiff_t size = (rows + blocks - 1) / blocks;
+        OF(blocks)[size - 1][vectors - 1](K, A, lda, P, step, 0, K * step + line, bias, C, ldc);
+        line = (line + LANES) % step;
+        A += size * lda, C += size * ldc, rows -= size, blocks--;
+    }
+}
+
+/* Columns first..last of C, both multiples of a vector; K, in numbers, and columns say how P is packed. */
+static TARGET void OF(product_of_panels)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t first, ptrdiff_t last,
+                                         const REAL *A, ptrdiff_t lda, const REAL *P, const REAL *bias, REAL *C, ptrdiff_t ldc)
+{
+    const ptrdiff_t panel = 4 * LANES, groups = GROUPS(K);
+    lda = ROW_OF(lda, K);
+    while (first < last) {
+        const ptrdiff_t start = first / panel * panel, step = columns - start < panel ? columns - start : panel;
+        const ptrdiff_t end = start + step < last ? start + step : last, width = end - first;
+        const REAL *p = P + PANEL_SIZE(start, K) + (first - start) * STRIDE / LANES;
+        if (rows == 1 && width == panel && last - first >= 2 * panel) {
+            /* two panels at once: eight accumulators hide the latency that four do not */
+            OF(block_1_2_4)(groups, A, lda, p, 4 * STRIDE, PANEL_SIZE(panel, K), 0, bias ? bias + first : NULL, C + first, ldc);
+            first += 2 * panel;
+            continue;
+        }
+        const ptrdiff_t k_block = rows > BLOCK_ROWS && !WHOLE ? K_BLOCK : groups, step_reals = step * STRIDE / LANES;
+        for (ptrdiff_t k = 0; k < groups; k += k_block)
+            OF(product_panel)(rows, groups - k < k_block ? groups - k : k_block, width / LANES, A + k, lda, p + k * step_reals,
+                              step_reals, bias && k == 0 ? bias + first : NULL, C + first, ldc);
+        first = end;
+    }
+}
+
+#undef OF
+#undef TARGET
+#undef STRIDE
+#undef WHOLE
+#undef GROUPS
+#undef ROW_OF
+#undef PANEL_SIZE
+#undef LEFT
+#undef RIGHT
+#undef ADD

@@ -1,0 +1,77 @@
+"""The form of each product of a call: which operands, and which units of the processor."""
+
+from cylstm._core.kernels cimport (
+    BFLOAT16, BFLOAT16_DOT, BFLOAT16_TILES, BLAS, INT8, INT8_DOT, INT8_TILES, PANELS, TILES, has_form, is_bounded,
+)
+
+# The forms of a call's products.
+cdef struct Choice:
+    int inputs      # x W'
+    int steps       # h R', dgates R
+    int rows        # dgates W
+    int gradients   # dgates' x, dgates' h: BLAS, or a form that is cut
+
+# What every call can do, whatever numbers it is given.
+cdef inline Choice plain_forms() noexcept nogil:
+    cdef Choice choice
+    choice.inputs = choice.steps = choice.rows = PANELS
+    choice.gradients = BLAS
+    return choice
+
+# Whether a call has to look at its numbers first.
+cdef inline bint any_bounded(Choice choice) noexcept nogil:
+    return (is_bounded(choice.inputs) or is_bounded(choice.steps) or is_bounded(choice.rows)
+            or is_bounded(choice.gradients))
+
+# Where products of tiles are faster than those of panels, measured with 1.. 48 rows and H = 32..1500: a tile has 16
+# rows and 32 k, and takes at least the time of about 8 rows in panels. Tiles of R take 6 bytes a weight, panels 4: the
+# less of R the caches hold, the more rows it takes until that does not count.
+cdef enum:
+    TILED_BATCH = 8             # rows of a batch, and with more than so many weights in R:
+    WEIGHTS_12 = 200000
+    WEIGHTS_20 = 350000
+    WEIGHTS_24 = 4000000
+    TILED_INPUTS = 17          # I, or H
+    TILED_ROWS = 32            # of all steps together
+
+cdef inline Choice choose(bint panels_alone, Py_ssize_t H, Py_ssize_t Y, Py_ssize_t B,
+                          Py_ssize_t N) noexcept nogil:
+    """By the batch and the layer alone, never by the number of steps in a forward product: step() and a call on the
+    whole sequence compute the same bits. No tiles behind a projection (Y < H), whose h has no bounds."""
+    cdef Choice choice = plain_forms()
+    cdef Py_ssize_t R = 4 * H * H
+    if panels_alone or not has_form(TILES, <const float*>NULL) or H < TILED_INPUTS or Y < H:
+        return choice
+    if B >= TILED_BATCH:
+        choice.inputs = TILES
+    if B >= (TILED_BATCH if R <= WEIGHTS_12 else 12 if R <= WEIGHTS_20 else 20 if R <= WEIGHTS_24 else 24):
+        choice.steps = TILES
+    if N >= TILED_ROWS:
+        choice.rows = choice.gradients = TILES
+    return choice
+
+
+# Of weights in fewer bits.
+cdef enum:
+    SMALL_TILED_BATCH = 8
+
+cdef inline int unit_for(int small, Py_ssize_t rows) noexcept nogil:
+    """The form that takes the units which are fastest with so many rows."""
+    cdef const float* tag = NULL
+    if small == BFLOAT16:
+        if rows >= SMALL_TILED_BATCH and has_form(BFLOAT16_TILES, tag):
+            return BFLOAT16_TILES
+        return BFLOAT16_DOT if has_form(BFLOAT16_DOT, tag) else BFLOAT16
+    if small == INT8:
+        if rows >= SMALL_TILED_BATCH and has_form(INT8_TILES, tag):
+            return INT8_TILES
+        return INT8_DOT if has_form(INT8_DOT, tag) else INT8
+    return small
+
+
+cdef inline Choice choose_small(int small, Py_ssize_t B, Py_ssize_t N) noexcept nogil:
+    """By the batch, as above; int8 by how many rows there are, since all units give the same bits."""
+    cdef Choice choice = plain_forms()
+    choice.steps = unit_for(small, B)
+    choice.inputs = unit_for(small, N if small == INT8 else B)
+    return choice

@@ -1,0 +1,50 @@
+"""One matrix into the form of a right operand, by a team of threads."""
+
+from cylstm._core.kernels cimport (
+    Kernels, is_bounded, largest, pack_columns, pack_gates, pack_right, real, right_bytes,
+)
+from cylstm._core.team cimport Team, part
+
+
+cdef void pack_blocks(Py_ssize_t lanes, Py_ssize_t K, Py_ssize_t columns, Py_ssize_t k_apart, Py_ssize_t column_apart,
+                      const real* source, real* target) noexcept nogil:
+    """source (K, columns), its elements so far apart, in column blocks (cext/kernels.h); zeros in the padding."""
+    cdef Py_ssize_t padded = (columns + lanes - 1) // lanes * lanes, block, start, width, k, j
+    for block in range((padded + 4 * lanes - 1) // (4 * lanes)):
+        start = 4 * lanes * block
+        width = min(4 * lanes, padded - start)
+        for k in range(K):
+            for j in range(start, start + width):
+                target[0] = source[k * k_apart + j * column_apart] if j < columns else 0
+                target += 1
+
+
+cdef void pack_f32(void* packing, int me, int count, Team* team) noexcept nogil:
+    pack_share(<const Packing*>packing, me, count, <float*>NULL)
+
+cdef void pack_f64(void* packing, int me, int count, Team* team) noexcept nogil:
+    pack_share(<const Packing*>packing, me, count, <double*>NULL)
+
+
+cdef void pack_share(const Packing* p, int me, int count, real* type_tag) noexcept nogil:
+    cdef Py_ssize_t block, width = 4 * p.lanes, start
+    cdef real* target
+    cdef double most = 0
+    for block in range(part(p.blocks, me, count), part(p.blocks, me + 1, count)):
+        start = block * width
+        target = <real*>(p.scratch + me * p.room) if p.cut else <real*>p.target + start * p.rows
+        if p.backward:
+            pack_columns(p.k, <const real*>p.source, p.H, p.K, block, target)
+        else:
+            pack_gates(p.k, <const real*>p.source, p.H, p.K, block, target)
+        if p.scales != NULL:
+            pack_gates(p.k, <const real*>p.scales, p.H, 1, block, target + p.K * width)
+        if p.cut:
+            width = min(4 * p.lanes, p.columns - start)
+            if is_bounded(p.form):
+                most = max(most, largest(p.k, p.rows, width, <const real*>target, width))
+            pack_right(p.k, p.form, False, p.rows, width, <const real*>target, width,
+                       p.target + right_bytes(p.form, p.rows, start, 0))
+            width = 4 * p.lanes
+    if p.cut:
+        (<double*>(p.scratch + (me + 1) * p.room - LINE))[0] = most

@@ -1,0 +1,130 @@
+"""Parameters in fewer bits, of layers that only run: the matrices in 16 or 8 bits a number, everything else in float32.
+
+float16, bfloat16
+    The nearest number, of two the even one. A float32 has 24 significant bits, a float16 11 and a bfloat16 8; a bfloat16
+    has float32's range.
+int8
+    W (rows, columns) = scale (rows,) * q, q = round(W / scale) within -127..127 and scale = largest |W| of the row / 127:
+    symmetric, a scale per output unit and gate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from cylstm.checks import describe
+
+__all__ = ["INT8_WIDTH", "PRECISIONS", "SmallParameters"]
+
+PRECISIONS = "float16", "bfloat16", "int8"
+INT8_WIDTH = 65536  # columns at most (cext/kernels.h)
+MATRICES = "weight_ih", "weight_hh"  # as names begin
+LARGEST = {"float16": float(np.finfo(np.float16).max), "bfloat16": float(np.uint32(0x7F7F0000).view(np.float32)),
+           "int8": float(np.finfo(np.float32).max)}  # fmt: skip
+
+
+def as_bfloat16(values: np.ndarray) -> np.ndarray:
+    """float32 -> the upper halves of the nearest numbers whose lower halves are 0, as uint16; all of them finite."""
+    bits = values.view(np.uint32)
+    return ((bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
+
+
+def as_int8(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float32 (rows, columns) -> q (rows, columns) and the scales (rows,), 1 for a row of zeros."""
+    scales = np.abs(values).max(axis=1) / np.float32(127)
+    scales[scales == 0] = 1
+    return np.rint(values / scales[:, None]).astype(np.int8), scales
+
+
+class SmallParameters(Mapping):
+    """A mapping from names to values, in float32 and read-only: of matrices, what their few bits stand for."""
+
+    def __init__(self, layout: dict[str, tuple[int, ...]], precision: str, stored: dict, scales: dict):
+        self.layout, self.precision, self.stored, self.scales = dict(layout), precision, stored, scales
+        self.in_order = tuple(self.layout.items())
+        self.dtype = np.dtype(np.float32)
+        self._names, start = {}, 0
+        for name, shape in self.layout.items():
+            self._names[start] = name
+            start += math.prod(shape)
+        self.size = start
+
+    @classmethod
+    def of(cls, parameters: Mapping, precision: str) -> SmallParameters:
+        """float32 or float64 parameters in this precision. Raises ValueError for matrices that it cannot hold."""
+        stored, scales = {}, {}
+        layout = {name: np.shape(values) for name, values in parameters.items()}
+        for name, given in parameters.items():
+            values = np.ascontiguousarray(given, np.float32)
+            if not name.startswith(MATRICES):
+                stored[name] = values.copy()
+                continue
+            most = float(np.abs(values).max(initial=0))
+            if not most <= LARGEST[precision]:
+                raise ValueError(f"{name}: expected numbers within -{LARGEST[precision]:g}..{LARGEST[precision]:g}, "
+                                 f"which {precision} holds, got {most:g}")  # fmt: skip
+            if precision == "int8":
+                stored[name], scales[name] = as_int8(values)
+            else:
+                stored[name] = values.astype(np.float16) if precision == "float16" else as_bfloat16(values)
+        return cls(layout, precision, stored, scales)
+
+    def raw(self, name: str | None = None) -> np.ndarray:
+        """One parameter, or all of them in the order of the layout, in float32."""
+        if name is None:
+            return np.concatenate([self.raw(each).ravel() for each in self.layout])
+        values = self.numbers(name)
+        return values * self.scales[name][:, None] if name in self.scales else values
+
+    def numbers(self, name: str) -> np.ndarray:
+        """The same without its scales: of int8, whole numbers."""
+        values = self.stored[name]
+        if values.dtype == np.uint16:
+            return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return values.astype(np.float32, copy=False)
+
+    def at(self, start: int) -> str:
+        """The name of what begins at this place of `raw()`."""
+        return self._names[start]
+
+    @property
+    def flat(self) -> np.ndarray:
+        """All values, as `raw()` has them."""
+        return self.raw()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are kept."""
+        return sum(array.nbytes for arrays in (self.stored, self.scales) for array in arrays.values())
+
+    def version(self) -> int:
+        """0: they never change."""
+        return 0
+
+    def watch(self) -> None:
+        """Nothing is to be watched."""
+
+    def touch(self) -> None:
+        """Raises TypeError."""
+        raise TypeError(f"parameters: expected float32 or float64, to be changed, got {describe(self.precision)}")
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        self.layout[name]  # a KeyError for others
+        values = self.raw(name).view()
+        values.flags.writeable = False
+        return values
+
+    __eq__, __hash__ = object.__eq__, object.__hash__  # which parameters they are, not what they hold
+
+    def __iter__(self):
+        return iter(self.layout)
+
+    def __len__(self) -> int:
+        return len(self.layout)
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{name} {shape}" for name, shape in self.layout.items())
+        return f"SmallParameters({inside}; {self.precision})"
