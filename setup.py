@@ -134,6 +134,7 @@ CORE = (
     "backward",
     "gradients",
     "pack",
+    "small_matrix",
     "packed_weights",
     "tile_range",
     "highway",

@@ -172,9 +172,9 @@ def initialise(parameters, heads, rng) -> None:
 
 
 def weights_of(model, name) -> tuple:
-    """Weight and bias of one head, views that are not tracked; None for no bias."""
+    """Weight, as products take it, and bias of one head, not tracked; None for no bias."""
     weight, bias = parameter_names(name, model.tied)
-    return model.parameters.raw(weight), model.parameters.raw(bias) if model.heads[name].bias else None
+    return model.parameters.operand(weight), model.parameters.raw(bias) if model.heads[name].bias else None
 
 
 def check_outputs(model, outputs, x_t, state) -> None:

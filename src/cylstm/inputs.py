@@ -10,10 +10,10 @@ import numpy as np
 
 from cylstm import dense
 from cylstm._core.gradients import embedding_gradient
-from cylstm.checks import as_ids, describe, described_with_way, plain_array, positive_int
+from cylstm.checks import as_ids, describe, described_with_way, plain_array, positive_int, real_in
 from cylstm.drops import mask
 
-__all__ = ["Inputs", "Taken", "as_embeddings", "config_of", "layout", "tail", "width_of"]
+__all__ = ["Inputs", "OfEmbedding", "Taken", "as_embeddings", "config_of", "layout", "tail", "width_of"]
 
 AT_ONCE = 1 << 20  # elements whose ids are checked at a time: a memory map is not copied as a whole
 
@@ -172,7 +172,7 @@ class Inputs:
     def __call__(self, x, name="x", plan=None) -> np.ndarray:
         """Features (..., W) for the layer, of ids or of x (..., I); 0 past the rows' ends. Nothing is dropped."""
         if self.takes_ids and self.before is None:
-            return self.parameters.raw("embedding.weight")[self.ids_of(x, name, plan)]
+            return self.parameters.rows("embedding.weight", self.ids_of(x, name, plan))
         rows, taken = self._taken(x, name, plan)
         return in_place(rows if self.before is None else self.before(rows), taken)
 
@@ -215,7 +215,7 @@ class Inputs:
             ids = self.ids_of(x, name, plan)
             real = real_steps(plan, ids.shape) if self.before is not None else None
             rows = ids.ravel() if real is None else ids[real]
-            return self.parameters.raw("embedding.weight")[rows], Taken(ids.shape, real, rows)
+            return self.parameters.rows("embedding.weight", rows), Taken(ids.shape, real, rows)
         x, I, dtype = self._features(name, x), self.input_size, self.parameters.dtype
         shape, real, ids = x.shape[:-1], real_steps(plan, x.shape[:-1]), None
         rows = x.reshape(-1, I) if real is None else x[real]
@@ -223,7 +223,7 @@ class Inputs:
             ids, features = self._ids(name, x, real), np.empty((len(rows), self.ends[-1]), dtype)
             features[:, : len(self.numbers)] = rows[:, self.numbers]
             for n, table in enumerate(self.tables):
-                features[:, self.ends[n] : self.ends[n + 1]] = self.parameters.raw(table)[ids[:, n]]
+                features[:, self.ends[n] : self.ends[n + 1]] = self.parameters.rows(table, ids[:, n])
             rows = features
         rows = np.array(rows, dtype, order="C") if kept and rows.base is not None else np.ascontiguousarray(rows, dtype)
         return rows, Taken(shape, real, ids)
@@ -238,6 +238,25 @@ class Inputs:
             expected = f"(B, {I}) or ({I},)" if one else f"(B, T, {I}) or (T, {I})"
             raise ValueError(f"{name}: expected {expected}{', none of them 0' * (not x.size)}, got {x.shape}")
         return x
+
+
+class OfEmbedding:
+    """The share of its table's rows that training drops, as an attribute of a model: 0 where it has no embedding of ids."""
+
+    def __init__(self, doc):
+        self.__doc__ = doc
+
+    def __get__(self, model, kind=None):
+        if model is None:
+            return self
+        return model.inputs.dropout if model.embedding_size is not None else 0.0
+
+    def __set__(self, model, value):
+        value = real_in("embedding_dropout", value, 0, 1, open_high=True)
+        if model.embedding_size is not None:
+            model.inputs.dropout = value
+        elif value > 0:
+            raise ValueError(f"embedding_dropout: expected 0 without embedding_size, got {value:g}")
 
 
 def real_steps(plan, shape):

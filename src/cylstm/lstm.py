@@ -12,13 +12,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from cylstm._core import layer
-from cylstm.activations import are_bounded
 from cylstm.cell import CellType, check_stack, hidden_sizes, initialise, layout, one_or_each, parameters_of
-from cylstm.checks import as_float_array, as_generator, describe, flag, one_of, positive_int, real_in
+from cylstm.checks import as_float_array, as_generator, describe, flag, positive_int, real_in
 from cylstm.drops import OfDrops
 from cylstm.init import LATER
-from cylstm.parameters import Parameters
-from cylstm.small_parameters import INT8_WIDTH, PRECISIONS, SmallParameters
+from cylstm.parameters import laid_out
+from cylstm.precision import check_int8, converted, expect_gradients, fill, given_of, kept_of, precision_of
 
 __all__ = ["LSTM"]
 
@@ -136,10 +135,7 @@ class LSTM(layer.Layer):
         largest = float(np.finfo(dtype).max)
         forget_bias = real_in("forget_bias", forget_bias, -largest, largest)
         rng = as_generator("seed", 0 if seed is LATER else seed)
-        shapes = layout(I, sizes, L, D, cell)
-        parameters = Parameters(shapes, dtype) if parameters is None else parameters
-        if parameters.in_order != tuple(shapes.items()) or parameters.dtype != dtype:
-            raise ValueError(f"parameters: expected {shapes} in {dtype}, got {parameters!r}")
+        parameters = laid_out(layout(I, sizes, L, D, cell), dtype, parameters)
         parameters.watch()
         super().__init__(I, sizes, L, D, cell, dropout, dtype, parameters, rng)
         self.cell, self.hidden_sizes, self.bidirectional, self.forget_bias = cell, sizes, D == 2, forget_bias
@@ -147,6 +143,8 @@ class LSTM(layer.Layer):
         self.recurrent_dropout, self.recurrent_dropout_per = recurrent_dropout, recurrent_dropout_per
         self.update_dropout = update_dropout
         self.weight_drop, self.zoneout = weight_drop, zoneout
+        if self.precision == "int8":
+            check_int8(self)
         if seed is not LATER:
             initialise(parameters, I, sizes, L, D, cell, forget_bias, rng)
 
@@ -187,7 +185,7 @@ class LSTM(layer.Layer):
     @property
     def precision(self) -> str:
         """What its matrices are kept in: "float32", "float64" or, of a layer from `astype`, one of PRECISIONS."""
-        return getattr(self.parameters, "precision", str(self.dtype))
+        return precision_of(self.parameters)
 
     def astype(self, precision) -> LSTM:
         """This layer as it is now with its numbers in "float32" or "float64", or in fewer bits, to run and no more:
@@ -204,30 +202,14 @@ class LSTM(layer.Layer):
 
         Raises TypeError, or ValueError for other names and for weights that the precision does not hold.
         """
-        precision = str(one_of("precision", precision, ("float32", "float64", *PRECISIONS)))
-        small = precision in PRECISIONS
-        if precision == "int8":
-            self._check_int8()
-        options = {**self.options, "dtype": "float32" if small else precision}
         sizes = (self.input_size, one_or_each(self.hidden_sizes), self.num_layers)
-        parameters = SmallParameters.of(self.parameters, precision) if small else None
-        layer = type(self)(*sizes, **options, seed=LATER, parameters=parameters)
-        if not small:
-            layer.parameters.raw()[:] = self.parameters.raw()
-            layer.parameters.touch()
-        layer.embedded, layer.rng = self.embedded, copy.deepcopy(self.rng)
-        return layer
 
-    def _check_int8(self) -> None:
-        """ValueError where h is not within -1..1, or sums are of too many numbers for 32 bits."""
-        if self.cell.proj_size or not are_bounded(self.cell.all_activations):
-            got = "a projection" if self.cell.proj_size else f"activations {self.cell.all_activations}"
-            raise ValueError(f"precision: expected a layer whose h stays within -1..1 for int8, got one with {got}")
-        for name, values in self.parameters.items():
-            if name.startswith("h0") and not (np.abs(values) <= 1).all():
-                raise ValueError(f"{name}: expected numbers within -1..1 for int8, got {np.abs(values).max():g}")
-            if name.startswith("weight") and values.shape[1] > INT8_WIDTH:
-                raise ValueError(f"{name}: expected at most {INT8_WIDTH} columns for int8, got {values.shape[1]}")
+        def make(dtype, parameters):
+            layer = type(self)(*sizes, **{**self.options, "dtype": dtype}, seed=LATER, parameters=parameters)
+            layer.embedded = self.embedded
+            return layer
+
+        return converted(self, make, precision)
 
     @property
     def options(self) -> dict:
@@ -241,9 +223,7 @@ class LSTM(layer.Layer):
 
     def __reduce__(self):
         sizes = (self.input_size, one_or_each(self.hidden_sizes), self.num_layers)
-        small = isinstance(self.parameters, SmallParameters)
-        kept, rng = self.parameters if small else self.parameters.raw().copy(), copy.deepcopy(self.rng)
-        return _rebuilt, (type(self), sizes, self.options, kept, rng, self.embedded)
+        return _rebuilt, (type(self), sizes, self.options, kept_of(self.parameters), copy.deepcopy(self.rng), self.embedded)
 
     def __repr__(self) -> str:
         options = {name: value for name, value in self.options.items() if name != "forget_bias"}
@@ -289,20 +269,16 @@ class LSTM(layer.Layer):
                     raise ValueError(f"{name}: expected {parameter.shape}, got {array.shape}")
             first, *others = parts.values()
             arrays[parameter.name] = np.array(sum(others, first))  # a copy: they may be views of this layer's own
-        if isinstance(self.parameters, SmallParameters):
-            self.parameters.touch()
+        expect_gradients(self.parameters, "load_state_dict")
         for name, array in arrays.items():
             self.parameters.raw(name)[...] = array
         self.parameters.touch()
 
 
 def _rebuilt(cls, sizes, options, kept, rng, embedded=False):
-    """A copy (copy, pickle) of a layer, with parameters of its own; kept: these, where they cannot change, or all values."""
-    small = isinstance(kept, SmallParameters)
-    layer = cls(*sizes, **options, seed=LATER, parameters=kept if small else None)
+    """A copy (copy, pickle) of a layer, with parameters of its own; kept: by kept_of."""
+    layer = cls(*sizes, **options, seed=LATER, parameters=given_of(kept))
     layer.embedded = embedded
-    if not small:
-        layer.parameters.raw()[:] = kept
-        layer.parameters.touch()
+    fill(layer.parameters, kept)
     layer.rng = rng
     return layer

@@ -12,7 +12,7 @@ from cylstm._core.blas import Linear
 from cylstm._core.ragged import table_rows
 from cylstm.batches import batch_of, step_outputs
 from cylstm.cell import VARIANTS, hidden_sizes, one_or_each
-from cylstm.checks import as_generator, describe, flag, positive_int, real_in
+from cylstm.checks import as_generator, describe, flag, positive_int
 from cylstm.drops import DROPS, OfLayer
 from cylstm.heads import as_heads, check_outputs, heads_config, of_kinds, weights_of
 from cylstm.init import LATER
@@ -22,7 +22,8 @@ from cylstm.lstm import LSTM
 from cylstm.metrics import of_heads
 from cylstm.model_parameters import initialise, layout_of
 from cylstm.own_loss import ModelTape
-from cylstm.parameters import Parameters, check_gradients
+from cylstm.parameters import check_gradients, laid_out
+from cylstm.precision import converted, fill, given_of, kept_of, precision_of
 from cylstm.predictions import outputs_of, predict, probabilities
 from cylstm.state import Gradients, State
 from cylstm.summary import summary
@@ -100,7 +101,8 @@ class Model:
     def __init__(self, input_size, hidden_size, output_size, *, num_layers=1, bidirectional=False, dropout=0.0,
                  embedding_size=None, output="sequence", loss="cross_entropy", horizon=None, labels=None,
                  head_bias=True, forget_bias=1.0, dtype="float32", seed=None, vocabulary=None, embeddings=None,
-                 before=(), after=(), embedding_dropout=0.0, tied=False, **variant):  # fmt: skip
+                 before=(), after=(), embedding_dropout=0.0, tied=False, parameters=None,
+                 **variant):  # fmt: skip
         for name in variant.keys() - {*VARIANTS, *DROPS}:
             raise TypeError(f"{name}: expected an argument of {type(self).__name__}, got an unknown one")
         drops = {name: variant.pop(name) for name in DROPS if name in variant}
@@ -135,7 +137,7 @@ class Model:
             self.input_size, self.hidden_size, self.heads, num_layers=self.num_layers, bidirectional=bidirectional,
             embedding_size=self.embedding_size, embeddings=self.embeddings, before=self.before, after=self.after,
             tied=self.tied, **variant)  # fmt: skip
-        self.parameters = Parameters(layout, self.dtype)
+        self.parameters = laid_out(layout, self.dtype, parameters)
         self.inputs = inputs.Inputs.of(self)
         self.embedding_dropout = embedding_dropout
         self.behind = dense.Stack("after", self.after, self.parameters) if self.after else None
@@ -153,7 +155,7 @@ class Model:
             setattr(self, name, value)
         self.linears = {name: Linear(*weights_of(self, name), head.tail) for name, head in self.heads.items()}
         self.only = self.linears.get("")  # for `step`, which is short
-        of_ids_alone = self.embedding_size is not None and not self.before
+        of_ids_alone = self.embedding_size is not None and not self.before and self.precision == str(self.dtype)
         self.table = self.parameters.raw("embedding.weight") if of_ids_alone else None
         if seed is not LATER:
             initialise(self, rng)
@@ -172,18 +174,7 @@ class Model:
     weight_drop = OfLayer("Share of the elements of weight_hh that training takes as 0.")
     zoneout = OfLayer("Shares of c and of h that stay what they were before a step; in the mean outside of training.")
 
-    @property
-    def embedding_dropout(self) -> float:
-        """Share of the rows of the table that training sets to 0."""
-        return self.inputs.dropout if self.embedding_size is not None else 0.0
-
-    @embedding_dropout.setter
-    def embedding_dropout(self, value):
-        value = real_in("embedding_dropout", value, 0, 1, open_high=True)
-        if self.embedding_size is not None:
-            self.inputs.dropout = value
-        elif value > 0:
-            raise ValueError(f"embedding_dropout: expected 0 without embedding_size, got {value:g}")
+    embedding_dropout = inputs.OfEmbedding("Share of the rows of the table that training sets to 0.")
 
     @property
     def rng(self) -> np.random.Generator:
@@ -203,13 +194,24 @@ class Model:
         return {**plain, **self.lstm.drops.config, **inputs.config_of(self)}
 
     def __reduce__(self):
-        return _rebuilt, (
-            type(self),
-            {**self.config, **({"loss": self.loss} if self.loss else {"output_size": self.output_size})},
-            self.vocabulary,
-            self.parameters.raw().copy(),
-            copy.deepcopy(self.rng),
-        )
+        return _rebuilt, (type(self), self._arguments, self.vocabulary, kept_of(self.parameters), copy.deepcopy(self.rng))
+
+    @property
+    def _arguments(self) -> dict:
+        """`config` with the loss or the heads themselves."""
+        return {**self.config, **({"loss": self.loss} if self.loss else {"output_size": self.output_size})}
+
+    @property
+    def precision(self) -> str:
+        """What its matrices are kept in: "float32", "float64" or, of a model from `astype`, one of the others."""
+        return precision_of(self.parameters)
+
+    def astype(self, precision) -> Model:
+        """This model as it is now in "float32" or "float64" or, to run and no more, "bfloat16", "float16" or "int8": as
+        `LSTM.astype`, and embeddings, dense layers and heads likewise; of these, int8 has x in steps of 1/127 of the
+        largest of each row. `evaluate` tells what it costs. Raises TypeError or ValueError."""
+        made = {"vocabulary": self.vocabulary, "seed": LATER, **self._arguments}
+        return converted(self, lambda dtype, own: type(self)(**{**made, "dtype": dtype}, parameters=own), precision)
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name}={value!r}" for name, value in self.config.items())
@@ -365,9 +367,10 @@ class Model:
 
     # --- files ----------------------------------------------------------------------------------------------------
 
-    def save(self, path) -> None:
-        """Write weights, sizes and vocabulary to a safetensors file, atomically. Raises OSError."""
-        model_files.save(self, path)
+    def save(self, path, *, precision=None) -> None:
+        """Write weights, sizes and vocabulary to a safetensors file, atomically; in another precision, as `astype` has
+        it, where one is given. Raises OSError, and what `astype` raises."""
+        model_files.save(self if precision is None else self.astype(precision), path)
 
     def header(self) -> dict:
         """What a file says of the model besides its weights."""
@@ -388,10 +391,9 @@ class Model:
         return model_files.from_checkpoint(cls, checkpoint)
 
 
-def _rebuilt(cls, config, vocabulary, flat, rng):
+def _rebuilt(cls, config, vocabulary, kept, rng):
     """A copy (copy, pickle) of a model."""
-    model = cls(**config, vocabulary=vocabulary, seed=LATER)
-    model.parameters.raw()[:] = flat
-    model.parameters.touch()
+    model = cls(**config, vocabulary=vocabulary, seed=LATER, parameters=given_of(kept))
+    fill(model.parameters, kept)
     model.rng = rng
     return model

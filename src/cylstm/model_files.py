@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+
+import numpy as np
 
 from cylstm import tensor_files
 from cylstm.cell import VARIANTS
@@ -10,10 +13,13 @@ from cylstm.checks import describe, one_of
 from cylstm.heads import as_heads
 from cylstm.init import LATER
 from cylstm.model_parameters import layout_of
+from cylstm.small_parameters import PRECISIONS, SmallParameters, is_small, type_of
 from cylstm.text.vocabulary import Vocabulary
 from cylstm.training.checkpoint import SavedRun, read_checkpoint
 
 __all__ = ["from_checkpoint", "load", "save"]
+
+SCALE = ".scale"  # what the scales of an int8 matrix have behind its name
 
 # Options of a model with one head, as its Head and as a file has them; older files have not all.
 ONE_HEAD = [(name, name) for name in ("output", "loss", "horizon", "labels")] + [("bias", "head_bias")]
@@ -21,18 +27,39 @@ ONE_HEAD = [(name, name) for name in ("output", "loss", "horizon", "labels")] + 
 
 def save(model, path) -> None:
     """`Model.save`."""
-    weights = {name: model.parameters.raw(name) for name in model.parameters}
-    tensor_files.write_tensors(path, "model", model.header(), weights)
+    parameters, header = model.parameters, model.header()
+    if isinstance(parameters, SmallParameters):
+        header["precision"] = parameters.precision
+        scales = {name + SCALE: values for name, values in parameters.scales.items()}
+        weights = {**parameters.stored, **scales}
+    else:
+        weights = {name: parameters.raw(name) for name in parameters}
+    tensor_files.write_tensors(path, "model", header, weights)
 
 
 def load(cls, path):
     """`Model.load`."""
     with tensor_files.open_tensors(path, "model") as file:
+        if "precision" in file.header:
+            shapes = {name: shape for name, shape in file.shapes.items() if not name.endswith(SCALE)}
+            return from_header(cls, path, file.header, shapes, partial(read_small, file))
         model = from_header(cls, path, file.header, file.shapes)
         for name, shape in model.parameters.layout.items():
             model.parameters.raw(name)[:] = file.read(name, shape, model.dtype)
     model.parameters.touch()
     return model
+
+
+def read_small(file, layout) -> SmallParameters:
+    """The parameters of a file whose matrices are in fewer bits. Raises ValueError."""
+    precision = one_of("precision", file.header["precision"], PRECISIONS)
+    stored = {name: file.read(name, shape, type_of(name, precision)) for name, shape in layout.items()}
+    scales = {
+        name: file.read(name + SCALE, shape[:1], np.dtype(np.float32))
+        for name, shape in layout.items()
+        if precision == "int8" and is_small(name)
+    }
+    return SmallParameters(layout, precision, stored, scales).checked()
 
 
 def from_checkpoint(cls, checkpoint):
@@ -45,8 +72,9 @@ def from_checkpoint(cls, checkpoint):
     return model
 
 
-def from_header(cls, path, header, shapes):
-    """A model of the sizes that a file claims.
+def from_header(cls, path, header, shapes, parameters_of=None):
+    """A model of the sizes that a file claims; parameters_of: what reads its parameters, by their layout, if it does not
+    make them itself.
 
     shapes : of the file's tensors; they must be those of the parameters or, for a checkpoint, of all in one, before
         anything is allocated. Raises ValueError where they are not, and for a damaged header.
@@ -69,6 +97,7 @@ def from_header(cls, path, header, shapes):
         if shapes not in (layout, {**shapes, "parameters": total}):
             raise ValueError(f"tensors {describe(shapes)} do not fit the sizes {config}")
         vocabulary = None if vocabulary is None else Vocabulary.from_json(vocabulary)
-        return cls(**config, vocabulary=vocabulary, seed=LATER)
+        parameters = None if parameters_of is None else parameters_of(layout)
+        return cls(**config, vocabulary=vocabulary, seed=LATER, parameters=parameters)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: expected the header of a cylstm model, got one that is damaged ({error})") from None

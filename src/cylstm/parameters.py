@@ -13,7 +13,7 @@ from cylstm._core.memory import aligned_empty, same_bytes
 from cylstm.checks import describe
 from cylstm.locks import Lock
 
-__all__ = ["Parameters", "check_gradients"]
+__all__ = ["Parameters", "check_gradients", "laid_out"]
 
 
 class _Lease:
@@ -189,6 +189,18 @@ class Parameters(Mapping):
             self._raw[name] = self._flat[start : start + math.prod(shape)].reshape(shape)
         return self._raw[name]
 
+    def bytes_of(self, name: str) -> int:
+        """Those that one parameter takes."""
+        return self.raw(name).nbytes
+
+    def operand(self, name: str) -> np.ndarray:
+        """A matrix as the head's products take it: itself, not tracked."""
+        return self.raw(name)
+
+    def rows(self, name: str, ids) -> np.ndarray:
+        """Copies of the rows of a matrix by their numbers (...), (..., columns)."""
+        return self.raw(name)[ids]
+
     def __getitem__(self, name: str) -> np.ndarray:
         shape, start = self.layout[name], self._starts[name]
         return self._tracker.views()[start : start + math.prod(shape)].reshape(shape)
@@ -207,6 +219,15 @@ class Parameters(Mapping):
     def __repr__(self) -> str:
         inside = ", ".join(f"{name} {shape}" for name, shape in self.layout.items())
         return f"Parameters({inside}; {self.dtype})"
+
+
+def laid_out(layout: dict[str, tuple[int, ...]], dtype, given=None):
+    """New Parameters or, where some are given, those. Raises ValueError where they are of another layout or type."""
+    if given is None:
+        return Parameters(layout, dtype)
+    if given.in_order != tuple(layout.items()) or given.dtype != dtype:
+        raise ValueError(f"parameters: expected {layout} in {dtype}, got {given!r}")
+    return given
 
 
 def check_gradients(given, parameters: Parameters, name: str = "out") -> None:

@@ -15,15 +15,28 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from cylstm._core.small_matrix import SmallMatrix
 from cylstm.checks import describe
 
-__all__ = ["INT8_WIDTH", "PRECISIONS", "SmallParameters"]
+__all__ = ["INT8_WIDTH", "PRECISIONS", "SmallParameters", "is_small", "type_of"]
 
 PRECISIONS = "float16", "bfloat16", "int8"
 INT8_WIDTH = 65536  # columns at most (cext/kernels.h)
-MATRICES = "weight_ih", "weight_hh"  # as names begin
+TYPES = {"float16": np.float16, "bfloat16": np.uint16, "int8": np.int8}  # a bfloat16's bits
 LARGEST = {"float16": float(np.finfo(np.float16).max), "bfloat16": float(np.uint32(0x7F7F0000).view(np.float32)),
            "int8": float(np.finfo(np.float32).max)}  # fmt: skip
+
+
+def is_small(name: str) -> bool:
+    """Whether it is one of the matrices that are kept in fewer bits: of a layer's gates, of embeddings, dense layers and
+    heads."""
+    last = name.rpartition(".")[2]
+    return last == "weight" or last.startswith(("weight_ih", "weight_hh"))
+
+
+def type_of(name: str, precision: str) -> np.dtype:
+    """Of a parameter as it is kept."""
+    return np.dtype(TYPES[precision] if is_small(name) else np.float32)
 
 
 def as_bfloat16(values: np.ndarray) -> np.ndarray:
@@ -46,7 +59,7 @@ class SmallParameters(Mapping):
         self.layout, self.precision, self.stored, self.scales = dict(layout), precision, stored, scales
         self.in_order = tuple(self.layout.items())
         self.dtype = np.dtype(np.float32)
-        self._names, start = {}, 0
+        self._operands, self._names, start = {}, {}, 0
         for name, shape in self.layout.items():
             self._names[start] = name
             start += math.prod(shape)
@@ -59,7 +72,7 @@ class SmallParameters(Mapping):
         layout = {name: np.shape(values) for name, values in parameters.items()}
         for name, given in parameters.items():
             values = np.ascontiguousarray(given, np.float32)
-            if not name.startswith(MATRICES):
+            if not is_small(name):
                 stored[name] = values.copy()
                 continue
             most = float(np.abs(values).max(initial=0))
@@ -72,6 +85,18 @@ class SmallParameters(Mapping):
                 stored[name] = values.astype(np.float16) if precision == "float16" else as_bfloat16(values)
         return cls(layout, precision, stored, scales)
 
+    def checked(self) -> SmallParameters:
+        """Itself. Raises ValueError where numbers of matrices, which kernels rely on, are none that `of` makes."""
+        for name in filter(is_small, self.layout):
+            if self.precision != "int8" and not np.isfinite(self.numbers(name)).all():
+                raise ValueError(f"{name}: expected finite numbers, got others")
+            if self.precision == "int8" and (
+                not (np.isfinite(self.scales[name]) & (self.scales[name] > 0)).all()
+                or (self.stored[name] == -128).any()
+            ):
+                raise ValueError(f"{name}: expected numbers within -127..127 and finite scales above 0, got others")
+        return self
+
     def raw(self, name: str | None = None) -> np.ndarray:
         """One parameter, or all of them in the order of the layout, in float32."""
         if name is None:
@@ -81,10 +106,37 @@ class SmallParameters(Mapping):
 
     def numbers(self, name: str) -> np.ndarray:
         """The same without its scales: of int8, whole numbers."""
-        values = self.stored[name]
+        return self._expanded(self.stored[name])
+
+    @staticmethod
+    def _expanded(values):
         if values.dtype == np.uint16:
             return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
         return values.astype(np.float32, copy=False)
+
+    def rows(self, name: str, ids) -> np.ndarray:
+        """Rows of a matrix by their numbers (...): (..., columns) in float32."""
+        values = self._expanded(self.stored[name][ids])
+        return values * self.scales[name][ids][..., None] if name in self.scales else values
+
+    def operand(self, name: str):
+        """A matrix as the head's products take it."""
+        if name not in self.scales and self.stored[name].dtype == np.float32:
+            return self.stored[name]
+        if name not in self._operands:
+            self._operands[name] = SmallMatrix(self, name)
+        return self._operands[name]
+
+    def child(self, prefix: str) -> SmallParameters:
+        """The parameters whose names begin with `prefix`, without it, on the same memory. Raises KeyError where there are
+        none."""
+        parts = [
+            {name[len(prefix) :]: value for name, value in whole.items() if name.startswith(prefix)}
+            for whole in (self.layout, self.stored, self.scales)
+        ]
+        if not parts[0]:
+            raise KeyError(prefix)
+        return SmallParameters(parts[0], self.precision, *parts[1:])
 
     def at(self, start: int) -> str:
         """The name of what begins at this place of `raw()`."""
@@ -98,7 +150,11 @@ class SmallParameters(Mapping):
     @property
     def nbytes(self) -> int:
         """Bytes that are kept."""
-        return sum(array.nbytes for arrays in (self.stored, self.scales) for array in arrays.values())
+        return sum(map(self.bytes_of, self.layout))
+
+    def bytes_of(self, name: str) -> int:
+        """Those that one parameter takes."""
+        return sum(arrays[name].nbytes for arrays in (self.stored, self.scales) if name in arrays)
 
     def version(self) -> int:
         """0: they never change."""
@@ -116,6 +172,9 @@ class SmallParameters(Mapping):
         values = self.raw(name).view()
         values.flags.writeable = False
         return values
+
+    def __reduce__(self):
+        return SmallParameters, (self.layout, self.precision, self.stored, self.scales)
 
     __eq__, __hash__ = object.__eq__, object.__hash__  # which parameters they are, not what they hold
 

@@ -20,6 +20,7 @@ class Layer(NamedTuple):
     comes_out: str
     products: int  # multiply-adds of its matrix products, per step or per row
     per_row: bool = False
+    bytes: int = 0
 
     @property
     def parameters(self) -> int:
@@ -28,12 +29,12 @@ class Layer(NamedTuple):
 
 def summary(model) -> str:
     """`Model.summary`."""
-    layers, size = layers_of(model), model.dtype.itemsize
+    layers = layers_of(model)
     rows = [("layer", "in", "out", "parameters", "bytes", "multiply-adds")]
     for layer in layers:
         per_row = " per row" * layer.per_row
         rows.append((layer.name, layer.goes_in, layer.comes_out, f"{layer.parameters:,}",
-                     f"{layer.parameters * size:,}", f"{layer.products:,}{per_row}"))  # fmt: skip
+                     f"{layer.bytes:,}", f"{layer.products:,}{per_row}"))  # fmt: skip
     per_step = sum(layer.products for layer in layers if not layer.per_row)
     rows.append(("all", "", "", f"{model.parameters.size:,}", f"{model.parameters.nbytes:,}", f"{per_step:,} per step"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -50,7 +51,10 @@ def layers_of(model) -> list[Layer]:
         groups.setdefault(f"lstm l{number[1]}" if number else name.rpartition(".")[0], {})[name] = shape
     if model.tied:
         groups.setdefault("head", {})  # whose weight is the embedding's
-    return [layer_of(model, name, shapes) for name, shapes in groups.items()]
+    return [
+        layer_of(model, name, shapes)._replace(bytes=sum(map(model.parameters.bytes_of, shapes)))
+        for name, shapes in groups.items()
+    ]
 
 
 def layer_of(model, name, shapes) -> Layer:
@@ -93,7 +97,7 @@ def heading(model) -> list[str]:
             lines[0] += f" {shape((*steps, *head.tail))}"
         lines.append(f"{'  ' if name else ''}loss {described(head.loss)}, of targets: {targets}")
     return [*lines,
-            ", ".join([str(model.dtype), "both directions" if model.bidirectional else "one direction", *chosen])
+            ", ".join([model.precision, "both directions" if model.bidirectional else "one direction", *chosen])
             + f"; state {state_of(lstm)}"]  # fmt: skip
 
 

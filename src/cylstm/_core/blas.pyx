@@ -7,6 +7,8 @@ from math import prod
 
 import numpy
 
+from cylstm._core.small_matrix cimport SmallMatrix
+
 from cylstm.checks import describe
 
 np.import_array()
@@ -49,16 +51,25 @@ def multiply_add(real[:, ::1] a, real[:, ::1] b, real[:, ::1] c, bint transpose_
 cdef class Linear:
     """A linear layer whose weights stay where they are, for the few rows of a step: it costs little beside its product.
 
-    weight (O, F), bias (O,) or None : contiguous arrays of one type, read at each call. tail : the shape of a row's
+    weight (O, F), bias (O,) or None : contiguous arrays of one type, read at each call; or weight is a SmallMatrix. tail : the shape of a row's
     outputs, O numbers. `head.linear` is for many rows, with threads, and gives the same bits.
     """
 
     cdef readonly object weight, bias
+    cdef SmallMatrix small
     cdef tuple tail
     cdef Py_ssize_t F, O
     cdef int type_number
 
-    def __init__(self, np.ndarray weight not None, np.ndarray bias, tuple tail):
+    def __init__(self, weight not None, np.ndarray bias, tuple tail):
+        if isinstance(weight, SmallMatrix):
+            self.small = weight
+            self.weight, self.bias, self.tail = self.small.stored, bias, tail
+            self.O, self.F, self.type_number = self.small.O, self.small.F, np.NPY_FLOAT32
+            return
+        self.set_weight(weight, bias, tail)
+
+    cdef int set_weight(self, np.ndarray weight, np.ndarray bias, tuple tail) except -1:
         cdef bint right = np.PyArray_NDIM(weight) == 2 and np.PyArray_ISCARRAY_RO(weight) \
             and np.PyArray_TYPE(weight) in (np.NPY_FLOAT32, np.NPY_FLOAT64) and np.PyArray_SIZE(weight) > 0
         if right and bias is not None:
@@ -71,6 +82,7 @@ cdef class Linear:
         self.weight, self.bias, self.tail = weight, bias, tail
         self.O, self.F = np.PyArray_DIM(weight, 0), np.PyArray_DIM(weight, 1)
         self.type_number = np.PyArray_TYPE(weight)
+        return 0
 
     def rows(self, np.ndarray h not None, out=None):
         """Outputs (N, *tail) of h (N, F), or (*tail) of h (F,): contiguous and of the weights' type. out : an array to
@@ -81,7 +93,7 @@ cdef class Linear:
         cdef np.ndarray outputs
         if (batched not in (0, 1) or np.PyArray_TYPE(h) != self.type_number or not np.PyArray_ISCARRAY_RO(h)
                 or np.PyArray_DIM(h, batched) != self.F):
-            raise ValueError(f"h: expected a contiguous {self.weight.dtype} (N, {self.F}), got {describe(h)}")
+            raise ValueError(f"h: expected a contiguous {self.dtype} (N, {self.F}), got {describe(h)}")
         if out is None:
             shape[0] = N
             for n in range(len(self.tail)):
@@ -91,17 +103,27 @@ cdef class Linear:
             if not self.holds(out, h, batched) or overlap(out, h):
                 self.check(out, (N,) if batched else (), (h,))
             outputs = out
-        if self.type_number == np.NPY_FLOAT64:
+        if self.small is not None:
+            self.small.rows(<const float*>np.PyArray_DATA(h), N,
+                            <const float*>NULL if self.bias is None
+                            else <const float*>np.PyArray_DATA(<np.ndarray>self.bias),
+                            <float*>np.PyArray_DATA(outputs))
+        elif self.type_number == np.NPY_FLOAT64:
             few_rows[double](self, np.PyArray_DATA(h), N, np.PyArray_DATA(outputs), NULL)
         else:
             few_rows[float](self, np.PyArray_DATA(h), N, np.PyArray_DATA(outputs), NULL)
         return outputs
 
+    @property
+    def dtype(self):
+        """Of features, bias and outputs."""
+        return numpy.dtype(numpy.float64 if self.type_number == np.NPY_FLOAT64 else numpy.float32)
+
     def check(self, out, tuple rows, tuple others=()):
         """ValueError unless `out` is an array (*rows, *tail) that C can write, in memory of its own: none of the
         weights', nor of the contiguous arrays `others`."""
         if not self.holds(out, rows, len(rows)):
-            expected = f"outputs, a writable, contiguous {self.weight.dtype} {rows + self.tail}"
+            expected = f"outputs, a writable, contiguous {self.dtype} {rows + self.tail}"
             raise ValueError(f"out: expected {expected}, got {describe(out)}")
         if self.bias is not None:
             others += (self.bias,)

@@ -20,7 +20,9 @@ from cylstm._core.kernels cimport (
     BLAS, TILES, Kernels, RowLoss, active, column_sums, has_form, is_bounded, is_cut, largest, left_bytes, left_operand,
     pack_left, pack_right, product, real, right_bytes, right_operand, row_loss, row_loss_named, tiles_hold,
 )
+from cylstm._core.choice cimport unit_for
 from cylstm._core.memory cimport fitting
+from cylstm._core.small_matrix cimport SmallMatrix, small_outputs
 from cylstm._core.team cimport Team, meet, part, run, threads_for
 
 from cylstm._core.memory import aligned_empty
@@ -55,7 +57,9 @@ cdef struct Head:
     Py_ssize_t N, F, O
     Py_ssize_t chunk        # rows
     const void* h
-    const void* weight
+    const void* weight      # or NULL, and in its place:
+    const void* packed      # a SmallMatrix' panels
+    Py_ssize_t padded
     const void* bias        # (O,), zeros where there is none
     const char* targets     # of so many bytes to a row
     Py_ssize_t target_bytes
@@ -78,9 +82,9 @@ cdef struct Head:
     Py_ssize_t own_bytes
 
 
-def linear(const real[:, ::1] h, const real[:, ::1] weight, const real[::1] bias):
-    """h (N, F), weight (O, F), bias (O,) or None -> h weight' + bias, (N, O)."""
-    cdef Py_ssize_t N = h.shape[0], O = weight.shape[0], wanted
+def linear(const real[:, ::1] h, weight, const real[::1] bias):
+    """h (N, F), weight (O, F), an array or a SmallMatrix, bias (O,) or None -> h weight' + bias, (N, O)."""
+    cdef Py_ssize_t N = h.shape[0], O = outputs_of(weight), wanted
     out = aligned_empty(N * O, np.float32 if real is float else np.float64).reshape(N, O)
     cdef real[:, ::1] view = out
     cdef Head head
@@ -93,12 +97,12 @@ def linear(const real[:, ::1] h, const real[:, ::1] weight, const real[::1] bias
     return out
 
 
-def loss(kind, const real[:, ::1] h, const real[:, ::1] weight, const real[::1] bias, targets, *,
+def loss(kind, const real[:, ::1] h, weight, const real[::1] bias, targets, *,
          const real[::1] weights=None, Py_ssize_t groups=1, list spare=None, double scale=0.0,
          real[:, ::1] dh=None, real[:, ::1] dweight=None, real[::1] dbias=None):
     """Sums over rows: of w times a loss of h weight' + bias, of w, of w times hits; with dh also the gradients.
 
-    kind: a losses.Loss. h (N, F), weight (O, F), bias (O,) or None; w: weights (N,), 1 where there are none.
+    kind: a losses.Loss. h (N, F), weight (O, F), without dh also a SmallMatrix, bias (O,) or None; w: weights (N,), 1 where there are none.
     targets: from kind.converted(), (N,) int64 or (N, M) reals; that they are in range is the caller's to check.
     groups: the O outputs of a row are so many targets' outputs, one behind the other; then there are N * groups targets
     and weights.
@@ -106,7 +110,7 @@ def loss(kind, const real[:, ::1] h, const real[:, ::1] weight, const real[::1] 
     Rows go in chunks, so that (N, O) outputs never exist at once. spare: a list in which the memory of one call waits
     for the next. Raises ValueError for shapes that do not fit and for a kernel that there is not.
     """
-    cdef Py_ssize_t N = h.shape[0], O = weight.shape[0], F = h.shape[1], item = sizeof(real), n, wanted, pieces
+    cdef Py_ssize_t N = h.shape[0], O = outputs_of(weight), F = h.shape[1], item = sizeof(real), n, wanted, pieces
     cdef tuple width = kind.width(O // max(groups, <Py_ssize_t>1))
     cdef const int64_t[::1] classes = None if width else targets
     cdef const real[:, ::1] values = targets if width else None
@@ -151,23 +155,37 @@ def loss(kind, const real[:, ::1] h, const real[:, ::1] weight, const real[::1] 
     return total, count, hits
 
 
-cdef run_head(Head* head, const real[:, ::1] h, const real[:, ::1] weight, const real[::1] bias,
-              Py_ssize_t pieces, list spare, real* type_tag):
+cdef Py_ssize_t outputs_of(weight) except -1:
+    return (<SmallMatrix>weight).O if isinstance(weight, SmallMatrix) else weight.shape[0]
+
+
+cdef run_head(Head* head, const real[:, ::1] h, given, const real[::1] bias, Py_ssize_t pieces, list spare,
+              real* type_tag):
     """pieces: so many sums, for which there is no room yet, nor for outputs; or 0. Returns the memory."""
-    cdef Py_ssize_t N = h.shape[0], F = h.shape[1], O = weight.shape[0], chunk = head.chunk, item = sizeof(real)
+    cdef SmallMatrix small = given if real is float and isinstance(given, SmallMatrix) else None
+    cdef const real[:, ::1] weight = given if small is None else None
+    cdef Py_ssize_t N = h.shape[0], F = h.shape[1], O = outputs_of(given), chunk = head.chunk, item = sizeof(real)
     cdef Py_ssize_t h_left, h_right = 0, d_left = 0
-    if weight.shape[1] != F or (bias is not None and bias.shape[0] != O):
+    if (weight.shape[1] if small is None else small.F) != F or (bias is not None and bias.shape[0] != O):
         raise ValueError(f"weight, bias: expected {(O, F)} and {(O,)} for h {(N, F)}, got others")
     cdef double work = <double>chunk * F * O
     cdef int members = threads_for(work * (3 if head.gradient else 1), work, 256)
     head.N, head.F, head.O = N, F, O
-    cdef bint tiles = (has_form(TILES, type_tag) and chunk >= TILED_CHUNK and F >= TILED_WIDTH
+    cdef bint tiles = small is None and (has_form(TILES, type_tag) and chunk >= TILED_CHUNK and F >= TILED_WIDTH
                        and O >= TILED_WIDTH and tiles_hold(largest(head.k, N, F, &h[0, 0], F))
                        and tiles_hold(largest(head.k, O, F, &weight[0, 0], F)))
     cdef int form = TILES if tiles else BLAS
+    if small is not None:
+        if head.gradient:
+            raise ValueError("weight: expected an array, which has gradients, got a matrix in fewer bits")
+        small.prepare()
+        head.k, form = small.k, unit_for(small.small, chunk)
+        head.packed, head.padded = small.packed, small.padded
     head.form = form
     h_left = left_bytes(form, chunk, F)
     head.own_bytes = max(<Py_ssize_t>BLOCK_OUTPUTS * item, right_bytes(form, F, BLOCK_OUTPUTS, item))
+    if small is not None:
+        head.own_bytes = BLOCK_ROWS * BLOCK_OUTPUTS * item
     if head.gradient:
         h_right, d_left = right_bytes(form, chunk, F, item), left_bytes(form, chunk, min(O, <Py_ssize_t>DEEP))
         head.own_bytes = max(head.own_bytes, left_bytes(form, BLOCK_OUTPUTS, chunk),
@@ -193,7 +211,7 @@ cdef run_head(Head* head, const real[:, ::1] h, const real[:, ::1] weight, const
     head.counts = head.losses + pieces
     head.hits = head.counts + pieces
     head.most = head.hits + pieces
-    head.h, head.weight = &h[0, 0], &weight[0, 0]
+    head.h, head.weight = &h[0, 0], &weight[0, 0] if small is None else NULL
     head.bias = &bias[0] if bias is not None else head.zeros
     cdef Interrupt interrupt
     begin(&interrupt)
@@ -223,7 +241,7 @@ cdef void head_member(const Head* p, int me, int count, Team* team, real* type_t
             return
         start = n * p.chunk
         rows = min(p.chunk, p.N - start)
-        if is_cut(p.form):
+        if left_bytes(p.form, 1, 1):
             pack_h(p, start, rows, me, count, type_tag)
             meet(team)
         if not p.unread:
@@ -259,7 +277,7 @@ cdef inline void multiply(const Head* p, int form, bint transposed_a, bint trans
 cdef inline const void* rows_from(int form, Py_ssize_t row, const real* A, Py_ssize_t lda, const char* packed,
                                   Py_ssize_t K) noexcept nogil:
     """Where the rows of a left operand (., K) are from this one on, a multiple of 16: A's, or packed."""
-    return <const void*>(packed + left_bytes(form, row, K)) if is_cut(form) else <const void*>(A + row * lda)
+    return <const void*>(packed + left_bytes(form, row, K)) if left_bytes(form, 1, 1) else <const void*>(A + row * lda)
 
 
 cdef void pack_h(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, int count, real* type_tag) noexcept nogil:
@@ -288,6 +306,12 @@ cdef void outputs_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me
         height, width = min(<Py_ssize_t>BLOCK_ROWS, rows - r), min(<Py_ssize_t>BLOCK_OUTPUTS, p.O - o)
         if not goes_on_alone(p.interrupt, me, start // p.chunk):
             return
+        if p.packed != NULL:
+            small_outputs(p.k, p.form, height, p.F, p.padded, o, width,
+                          rows_from(p.form, r, h, p.F, p.h_left, p.F), p.packed,
+                          <const float*>p.bias + (0 if p.bias == p.zeros else o),
+                          <float*>(p.own + me * p.own_bytes), <float*>outputs + r * p.O + o, p.O)
+            continue
         if of_P != o:  # these outputs' weights serve all pieces of rows
             P = right_operand(p.k, p.form, True, p.F, width, <const real*>p.weight + o * p.F, p.F,
                               p.own + me * p.own_bytes)

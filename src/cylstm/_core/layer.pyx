@@ -6,7 +6,7 @@ from libc.stdint cimport int64_t, uint8_t
 
 import numpy
 
-from cylstm._core.arguments cimport Arguments
+from cylstm._core.arguments cimport Arguments, within_one
 from cylstm._core.interrupt cimport Interrupt, begin, finish
 from cylstm._core.memory cimport LARGEST
 from cylstm._core.network cimport Backward, run_network_backward, run_network_forward, team_size
@@ -30,16 +30,6 @@ cdef extern from *:
     """
     #undef I  /* a letter of ours, which <complex.h>, brought in by NumPy's headers, takes */
     """
-
-
-cdef bint within_one(np.ndarray h):
-    """Whether all numbers of h, in float32, are within -1..1."""
-    cdef const float* numbers = <const float*>np.PyArray_DATA(h)
-    cdef Py_ssize_t n
-    cdef bint all_are = True
-    for n in range(np.PyArray_SIZE(h)):
-        all_are &= -1 <= numbers[n] <= 1
-    return all_are
 
 
 cdef class Layer(Arguments):

@@ -5,7 +5,7 @@ from libc.string cimport memcpy, memset
 
 from cylstm._core.choice cimport TILED_INPUTS, any_bounded
 from cylstm._core.kernels cimport (
-    BFLOAT16, FLOAT16, FORMS, INT8, PANELS, Kernels, active, is_cut, largest, right_bytes, stored_as, tiles_hold,
+    FORMS, INT8, PANELS, Kernels, active, is_cut, largest, right_bytes, stored_as, tiles_hold,
 )
 from cylstm._core.memory cimport fitting
 from cylstm._core.pack cimport LINE, Packing, pack_blocks, pack_f32, pack_f64
@@ -18,6 +18,7 @@ from cylstm.activations import are_bounded
 from cylstm.cell import MERGES, PARAMETERS, hidden_sizes, offsets
 from cylstm.locks import Lock
 from cylstm._core.memory import aligned_empty
+from cylstm._core.small_matrix import SMALL_FORMS
 
 # What is packed of a direction.
 cdef enum Operand:
@@ -33,9 +34,6 @@ BIASES, PEEPHOLE, WEIGHT_HR = _names.index("bias"), _names.index("peephole"), _n
 NORM_IH, NORM_HH, NORM_C = map(_names.index, ("norm_ih", "norm_hh", "norm_c"))
 FIRST_H, FIRST_C = _names.index("h0"), _names.index("c0")
 HIGHWAY, HIGHWAY_BIAS = _names.index("highway_weight"), _names.index("highway_bias")
-
-# Of SmallParameters' precisions; None: of Parameters.
-SMALL_FORMS = {None: PANELS, "float16": FLOAT16, "bfloat16": BFLOAT16, "int8": INT8}
 
 cdef char too_much           # whose address stands for weights that tiles do not hold
 

@@ -39,6 +39,8 @@ def run_convert(args) -> None:
         raise ValueError(f"IN, OUT: expected different files, got {args.source} twice")
     if args.raw and (source != OURS or target == OURS):
         raise ValueError(f"--raw: expected a model of ours and a file of another system, got {source} and {target}")
+    if args.precision is not None and target != OURS:
+        raise ValueError(f"--precision: expected a file of ours to be written, got {target}")
     if source != OURS:
         with naming(args.source):
             exchange.way(source, "read")
@@ -59,7 +61,7 @@ def convert(args, source, target, reading, writing) -> None:
     if source == OURS:
         model = Model.load(args.source)
         if target == OURS:  # as it is: no network has a table that is tied, or several heads
-            model.save(args.target)
+            model.save(args.target, precision=args.precision)
             return
         with naming(args.source):
             network = exchange.network_of(model, probabilities=not args.raw)
@@ -72,7 +74,7 @@ def convert(args, source, target, reading, writing) -> None:
                 way = " (--reading head=PREFIX names one)" if "head" in defaults_of(source, "read") else ""
                 raise ValueError(f"expected a dense layer behind the LSTM, a model's head, got none{way}")
         tell_left_out(args.source, "as a model of ours has no place for it", network, KEPT)
-        model.save(args.target)
+        model.save(args.target, precision=args.precision)
     else:
         exchange.write(network, args.target, format=target, **writing)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import cylstm
 from cylstm.checks import path_name, positive_int, real_in
 from cylstm.exchange import FORMATS
+from cylstm.small_parameters import PRECISIONS
 from cylstm.text.vocabulary import LEVELS
 from cylstm.training.checkpoint import read_checkpoint
 from cylstm.training.pictures import PICTURES
@@ -246,6 +247,8 @@ def add_convert_options(commands):
                          "state dict in .safetensors")  # fmt: skip
     convert.add_argument("--raw", action="store_true", help="of a model of ours, outputs as `model(x)` gives them, "
                          "instead of probabilities")  # fmt: skip
+    convert.add_argument("--precision", choices=("float32", "float64", *PRECISIONS), help="of a model of ours that is "
+                         "written; bfloat16, float16 and int8 run, and cannot be trained on")  # fmt: skip
     for name, file in (("reading", "IN"), ("writing", "OUT")):
         convert.add_argument(f"--{name}", metavar="NAME=VALUE", action="append", default=[],
                              help=f"an option of {file}'s format; may be said again")  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from cylstm.checks import describe, flag, positive_int, real_in
 from cylstm.metrics import BETTER, as_monitor, of_heads
+from cylstm.precision import expect_gradients
 from cylstm.training import checkpoint as checkpoints
 from cylstm.training.batch_stream import Stream, are_batches, data_of, named_parts
 from cylstm.training.checkpoint import Checkpoint, SavedRun, read_checkpoint
@@ -86,6 +87,7 @@ def fit(model, x, y=None, *, lengths=None, mask=None, resets=None, state=None, s
     validation loss or, in the end, the weights stop being numbers: no update follows, and the checkpoint stays as it
     was before.
     """
+    expect_gradients(model.parameters, "model")
     dataset = data_of(model, x, y, lengths, mask=mask, resets=resets, state=state, sample_weight=sample_weight,
                       class_weight=class_weight, ignore=ignore, missing=missing)  # fmt: skip
     metrics, monitor = watched(model, metrics, monitor)

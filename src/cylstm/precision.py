@@ -1,0 +1,69 @@
+"""Layers and models in another precision: `LSTM.astype` and `Model.astype`."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+
+from cylstm.activations import are_bounded
+from cylstm.checks import one_of
+from cylstm.init import LATER
+from cylstm.small_parameters import INT8_WIDTH, PRECISIONS, SmallParameters, is_small
+
+__all__ = ["check_int8", "converted", "expect_gradients", "fill", "given_of", "kept_of", "precision_of"]
+
+
+def precision_of(parameters) -> str:
+    """"float32" or "float64", or one of PRECISIONS."""
+    return getattr(parameters, "precision", str(parameters.dtype))
+
+
+def expect_gradients(parameters, name: str) -> None:
+    """ValueError for parameters that have none."""
+    if isinstance(parameters, SmallParameters):
+        raise ValueError(f"{name}: expected parameters in float32 or float64, which have gradients, got some in "
+                         f"{parameters.precision}, which run and no more")  # fmt: skip
+
+
+def kept_of(parameters):
+    """What a copy of a layer or a model needs of its parameters: themselves, where they cannot change, or all values."""
+    return parameters if isinstance(parameters, SmallParameters) else parameters.raw().copy()
+
+
+def given_of(kept):
+    """What the copy is made with: these parameters or, where it makes its own, None."""
+    return kept if isinstance(kept, SmallParameters) else None
+
+
+def fill(parameters, kept) -> None:
+    """Take over the values, where it has made its own."""
+    if parameters is not kept:
+        parameters.raw()[:] = kept
+        parameters.touch()
+
+
+def converted(one, make, precision):
+    """A layer or a model as it is now, in this precision. make(dtype, parameters): another of its kind; parameters is None
+    where it makes them itself. Raises TypeError or ValueError."""
+    precision = str(one_of("precision", precision, ("float32", "float64", *PRECISIONS)))
+    small = precision in PRECISIONS
+    parameters = SmallParameters.of(one.parameters, precision) if small else None
+    made = make("float32" if small else precision, parameters)
+    fill(made.parameters, one.parameters.raw() if not small else parameters)
+    made.rng = copy.deepcopy(one.rng)
+    return made
+
+
+def check_int8(lstm) -> None:
+    """ValueError for a layer whose h is not within -1..1, or whose sums are of too many numbers for 32 bits."""
+    if lstm.cell.proj_size or not are_bounded(lstm.cell.all_activations):
+        got = "a projection" if lstm.cell.proj_size else f"activations {lstm.cell.all_activations}"
+        raise ValueError(f"precision: expected a layer whose h stays within -1..1 for int8, got one with {got}")
+    for name, shape in lstm.parameters.layout.items():
+        if name.startswith("h0"):
+            most = np.abs(lstm.parameters.raw(name)).max()
+            if not most <= 1:
+                raise ValueError(f"{name}: expected numbers within -1..1 for int8, got {most:g}")
+        if is_small(name) and shape[1] > INT8_WIDTH:
+            raise ValueError(f"{name}: expected at most {INT8_WIDTH} columns for int8, got {shape[1]}")
