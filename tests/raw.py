@@ -50,7 +50,7 @@ def addresses(isa, dtype):
 
 def call(isa, dtype, name, *arguments):
     """One kernel that returns nothing; arrays go in by their addresses, floats as double, None as NULL."""
-    kinds = {int: ctypes.c_ssize_t, float: ctypes.c_double}
+    kinds = {int: ctypes.c_ssize_t, float: ctypes.c_double, ctypes.c_float: ctypes.c_float}
     kinds = [kinds.get(type(argument), ctypes.c_void_p) for argument in arguments]
     values = [argument.ctypes.data if hasattr(argument, "ctypes") else argument for argument in arguments]
     address = getattr(getattr(select(isa.encode()).contents, dtype), name)
