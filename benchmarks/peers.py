@@ -147,12 +147,12 @@ def onnxruntime_inference(layer, x, threads):
     return lambda: session.run(None, feed)[0]
 
 
-def openvino_inference(layer, x, threads):
+def openvino_inference(layer, x, threads, precision="f32"):
     """A callable that runs openvino in float32 (with AMX its default is bfloat16) and returns y, time-major."""
     import openvino
 
     core = openvino.Core()
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
     compiled = core.compile_model(core.read_model(onnx_model(layer, *x.shape[:2]), b""), "CPU", settings)
     request = compiled.create_infer_request()
     request.set_input_tensor(openvino.Tensor(np.ascontiguousarray(x.swapaxes(0, 1))))

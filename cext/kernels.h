@@ -48,7 +48,7 @@
  * has them, any matrix as it lies, which BLAS multiplies and no kernel here; and panels of small numbers, below. The form says
  * what the left operand has to be: rows of reals, or packed as well.
  *
- * SMALL NUMBERS, for float alone. Products are those of panels, in whose place there is, for a panel `wide` columns wide:
+ * SMALL NUMBERS, for float alone. Products are of whole panels, wide = 4*lanes columns each, in whose place there is:
  *   FLOAT16:   [k][wide] float16, all finite. The left operand is rows of reals.
  *   BFLOAT16:  [k / 2][wide][2], zeros up to a multiple of 32 k. A row of the left operand is bfloat16 likewise. Both operands are
  *              rounded, to even; products are exact, sums are of float.

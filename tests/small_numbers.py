@@ -1,4 +1,4 @@
-"""What products in fewer bits have to give, in NumPy: sums of int8 to the bit, of 16 bits within the rounding of float32."""
+"""What products in fewer bits have to give, in NumPy: of int8 to the bit, of 16 bits within the rounding of float32."""
 
 import numpy as np
 

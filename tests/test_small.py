@@ -1,5 +1,5 @@
-"""Layers in fewer bits: what they give is what their rounded numbers give, step by step, whatever the batch, the threads and
-the units; what they cannot do is refused."""
+"""Layers in fewer bits: what they give is what their rounded numbers give, step by step, whatever the batch, the
+threads and the units; what they cannot do is refused."""
 
 import copy
 import pickle
@@ -45,7 +45,7 @@ def step_of(precision, layer, x, h, c):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_each_step_is_that_of_the_rounded_numbers(isa, precision, rng, shape):
-    """From the layer's own state before it, so that nothing adds up: h of int8 jumps where another bit is 127 h's half."""
+    """From the layer's own state before it, so that nothing adds up: h of int8 jumps where 127 h is nearly a half."""
     I, H, B = shape
     layer = with_some_weights(LSTM(I, H, seed=1), rng)
     small = layer.astype(precision)
@@ -146,7 +146,8 @@ def test_weights_are_rounded_once_and_kept_small(rng, small_name, parts):
         q, scales = int8_weights(values["weight_hh_l0"])
         np.testing.assert_array_equal(kept, q.astype("f4") * scales[:, None])
     else:
-        np.testing.assert_array_equal(kept, {"float16": float16, "bfloat16": bfloat16}[small_name](values["weight_hh_l0"]))
+        rounded = {"float16": float16, "bfloat16": bfloat16}[small_name]
+        np.testing.assert_array_equal(kept, rounded(values["weight_hh_l0"]))
     np.testing.assert_array_equal(small.parameters["bias_l0"], values["bias_l0"])
     assert not kept.flags.writeable
     layer.parameters["weight_hh_l0"][...] = 0  # a copy: it does not follow
@@ -192,9 +193,9 @@ def test_features_of_any_size(isa, precision, rng, scale):
 
 
 REFUSED = {
-    "forward": (lambda small, x: small.forward(x), "forward: expected a layer in float32 or float64, whose gradients"),
-    "state dict": (lambda small, x: small.load_state_dict(small.state_dict()), "load_state_dict: expected parameters in"),
-    "another name": (lambda small, x: small.astype("int4"), "precision: expected one of 'float32', 'float64', 'float16'"),
+    "forward": (lambda small, x: small.forward(x), "forward: expected parameters in float32 or float64, which have"),
+    "state dict": (lambda small, x: small.load_state_dict(small.state_dict()), "load_state_dict: expected parameters"),
+    "another name": (lambda small, x: small.astype("int4"), "precision: expected one of 'float32', 'float64'"),
 }
 
 
@@ -228,9 +229,9 @@ def test_int8_refuses_states_beyond_1(rng):
         state = State(np.full((1, 2, 5), 0.5, "f4"), np.full((1, 2, 5), 3.0, "f4"))
         small(np.ones((2, 3, 4), "f4"), state)
         state.h[0, 1, 3] = wrong
-        with pytest.raises(ValueError, match=r"state.h: expected numbers within -1..1, which int8 has at steps of 1/127"):
+        with pytest.raises(ValueError, match=r"state.h: expected numbers within -1..1, which int8 has at steps of"):
             small(np.ones((2, 3, 4), "f4"), state)
-        with pytest.raises(ValueError, match="state.h"):
+        with pytest.raises(ValueError, match=r"state\.h"):
             small.step(np.ones((2, 4), "f4"), state)
     layer.parameters["h0_l0"][2] = 1.5
     with pytest.raises(ValueError, match=r"h0_l0: expected numbers within -1..1 for int8, got 1.5"):

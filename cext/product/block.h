@@ -3,7 +3,7 @@
  * Expects OF(name), a name of this form; TARGET, the attributes of its functions; and of operands, in reals: GROUPS(K), how many
  * groups of k there are, a real of A each; ROW_OF(lda, K), the distance of rows of A; STRIDE, that of two vectors of one group of
  * P; PANEL_SIZE(columns, K). LEFT(p) is a group of a row of A, RIGHT(p) that of a vector of columns, and ADD(sum, w, a) adds
- * their product. WHOLE: sums begin at 0, as integers, and meet C at the end (scaled_sum in small.h).
+ * their product. WHOLE_PANELS: columns are. WHOLE: sums begin at 0, as integers, and meet C at the end (scaled_sum in small.h).
  *
  * A block of ROWS rows and PANELS * VECTORS vectors of columns stays in registers while k runs. The three numbers are
  * compile-time constants and each block is a function of its own: only then does the compiler unroll the block fully
@@ -58,8 +58,13 @@ INLINE TARGET void OF(block)(const int ROWS, const int PANELS, const int VECTORS
     {                                                                                                          \
         OF(block)(ROWS, PANELS, VECTORS, K, A, lda, P, step, panel_size, ahead, bias, C, ldc);                       \
     }
+#if WHOLE_PANELS
+#define DEFINE_BLOCKS(ROWS) DEFINE_BLOCK(ROWS, 1, 4)
+#define BLOCKS(ROWS) {NULL, NULL, NULL, OF(block_##ROWS##_1_4)}
+#else
 #define DEFINE_BLOCKS(ROWS) DEFINE_BLOCK(ROWS, 1, 1) DEFINE_BLOCK(ROWS, 1, 2) DEFINE_BLOCK(ROWS, 1, 3) DEFINE_BLOCK(ROWS, 1, 4)
 #define BLOCKS(ROWS) {OF(block_##ROWS##_1_1), OF(block_##ROWS##_1_2), OF(block_##ROWS##_1_3), OF(block_##ROWS##_1_4)}
+#endif
 
 DEFINE_BLOCK(1, 2, 4)
 DEFINE_BLOCKS(1)
@@ -132,6 +137,7 @@ static TARGET void OF(product_of_panels)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t 
 #undef TARGET
 #undef STRIDE
 #undef WHOLE
+#undef WHOLE_PANELS
 #undef GROUPS
 #undef ROW_OF
 #undef PANEL_SIZE

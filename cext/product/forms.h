@@ -11,10 +11,10 @@ INLINE void NAME(product_of)(int form, int *now, ptrdiff_t rows, ptrdiff_t K, pt
         product_of_tiles(now, rows, K, columns, first, last, A, P, bias, C, ldc, 16 * ldc);
         return;
     case CYLSTM_BFLOAT16_TILES:
-        product_of_bfloat16_tiles(now, rows, K, columns, first, last, A, P, bias, C, ldc);
+        product_of_bfloat16_tiles(now, rows, K, first, last, A, P, bias, C, ldc);
         return;
     case CYLSTM_INT8_TILES:
-        product_of_int8_tiles(now, rows, K, columns, first, last, A, P, bias, C, ldc);
+        product_of_int8_tiles(now, rows, K, first, last, A, P, bias, C, ldc);
         return;
 #endif
     case CYLSTM_UNPACKED:
@@ -22,7 +22,7 @@ INLINE void NAME(product_of)(int form, int *now, ptrdiff_t rows, ptrdiff_t K, pt
         return;
 #if REAL_BITS == 32
     case CYLSTM_FLOAT16:
-        NAME(product_of_panels_float16)(rows, K, columns, first, last, A, lda, P, bias, C, ldc);
+        NAME(product_of_float16)(rows, K, columns, first, last, A, lda, P, bias, C, ldc);
         return;
     case CYLSTM_BFLOAT16:
         NAME(product_of_panels_bfloat16)(rows, K, columns, first, last, A, lda, P, bias, C, ldc);

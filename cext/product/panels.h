@@ -9,6 +9,7 @@
 #define TARGET
 #define STRIDE LANES
 #define WHOLE 0
+#define WHOLE_PANELS 0
 #define GROUPS(K) (K)
 #define ROW_OF(lda, K) (lda)
 #define PANEL_SIZE(columns, K) ((columns) * (K))

@@ -29,7 +29,7 @@ INLINE VECTOR NAME(load_float16)(const void *p)
     return (VECTOR)_mm256_cvtph_ps(_mm_loadu_si128(p));
 #else
     uint16_t halves[VECTOR_BYTES / 4];
-    INTEGERS bits;
+    INTEGERS bits = {0};
     memcpy(halves, p, sizeof halves);
     for (ptrdiff_t lane = 0; lane < LANES; lane++) bits[lane] = halves[lane];
     const VECTOR size = (VECTOR)((bits & 0x7fff) << 13) * NAME(splat)(0x1p112f);
@@ -74,6 +74,7 @@ INLINE VECTOR NAME(scaled_sum)(VECTOR sum, VECTOR start, REAL scale, const REAL 
 #define TARGET
 #define STRIDE (LANES / 2)
 #define WHOLE 0
+#define WHOLE_PANELS 1
 #define GROUPS(K) (K)
 #define ROW_OF(lda, K) (lda)
 #define PANEL_SIZE(columns, K) ((columns) / 2 * (K))
@@ -81,6 +82,26 @@ INLINE VECTOR NAME(scaled_sum)(VECTOR sum, VECTOR start, REAL scale, const REAL 
 #define RIGHT(p) NAME(load_float16)(p)
 #define ADD(sum, w, a) NAME(add_product)(sum, w, a)
 #include "block.h"
+
+/* Of many rows: each piece of a panel becomes floats once, and not once for each block of rows. */
+static void NAME(product_of_float16)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t first, ptrdiff_t last,
+                                     const REAL *A, ptrdiff_t lda, const REAL *P, const REAL *bias, REAL *C, ptrdiff_t ldc)
+{
+    if (rows <= 2 * BLOCK_ROWS) {
+        NAME(product_of_panels_float16)(rows, K, columns, first, last, A, lda, P, bias, C, ldc);
+        return;
+    }
+    REAL piece[K_BLOCK * 4 * VECTOR_BYTES / sizeof(REAL)] __attribute__((aligned(64)));
+    const ptrdiff_t panel = 4 * LANES;
+    for (; first < last; first += panel) {
+        const uint16_t *p = (const uint16_t *)P + first * K;
+        for (ptrdiff_t k = 0; k < K; k += K_BLOCK) {
+            const ptrdiff_t deep = K - k < K_BLOCK ? K - k : K_BLOCK;
+            for (ptrdiff_t j = 0; j < deep * panel; j += LANES) NAME(store)(piece + j, NAME(load_float16)(p + k * panel + j));
+            NAME(product_panel)(rows, deep, 4, A + k, lda, piece, panel, bias && k == 0 ? bias + first : NULL, C + first, ldc);
+        }
+    }
+}
 
 /* Reals of a row of a left operand, and of a column of a right one beside its tail. */
 #define PAIRS_ROW(K) (((K) + 31) / 32 * 16)
@@ -91,6 +112,7 @@ INLINE VECTOR NAME(scaled_sum)(VECTOR sum, VECTOR start, REAL scale, const REAL 
 #define TARGET
 #define STRIDE LANES
 #define WHOLE 0
+#define WHOLE_PANELS 1
 #define GROUPS(K) (((K) + 1) / 2)
 #define ROW_OF(lda, K) PAIRS_ROW(K)
 #define PANEL_SIZE(columns, K) ((columns) * PAIRS_ROW(K))
@@ -103,6 +125,7 @@ INLINE VECTOR NAME(scaled_sum)(VECTOR sum, VECTOR start, REAL scale, const REAL 
 #define TARGET
 #define STRIDE LANES
 #define WHOLE 1
+#define WHOLE_PANELS 1
 #define GROUPS(K) (((K) + 3) / 4)
 #define ROW_OF(lda, K) (BYTES_ROW(K) + BYTES_TAIL)
 #define PANEL_SIZE(columns, K) ((columns) * (BYTES_ROW(K) + 2))
@@ -121,6 +144,7 @@ INLINE VECTOR NAME(scaled_sum)(VECTOR sum, VECTOR start, REAL scale, const REAL 
 #define TARGET __attribute__((target("avx512bf16")))
 #define STRIDE LANES
 #define WHOLE 0
+#define WHOLE_PANELS 1
 #define GROUPS(K) (((K) + 1) / 2)
 #define ROW_OF(lda, K) PAIRS_ROW(K)
 #define PANEL_SIZE(columns, K) ((columns) * PAIRS_ROW(K))
@@ -143,6 +167,7 @@ INLINE VECTOR NAME(scaled_sum)(VECTOR sum, VECTOR start, REAL scale, const REAL 
 #define OF(name) NAME(name##_int8_dot)
 #define STRIDE LANES
 #define WHOLE 1
+#define WHOLE_PANELS 1
 #define GROUPS(K) (((K) + 3) / 4)
 #define ROW_OF(lda, K) (BYTES_ROW(K) + BYTES_TAIL)
 #define PANEL_SIZE(columns, K) ((columns) * (BYTES_ROW(K) + 2))

@@ -1,5 +1,6 @@
 /* Products by weights in bfloat16 or int8 on AMX units, from the same operands as everywhere: a group of k is a line of a tile, and
- * 16 groups of one vector of columns are a tile of P, whose lines lie a panel's width apart. See tiles.h for how tiles are used. */
+ * 16 groups of one vector of columns are a tile of P, whose lines lie a panel's width, 64 reals, apart. See tiles.h for how tiles
+ * are used. */
 
 #define ADD(sum, a, p)                             \
     do {                                           \
@@ -8,22 +9,22 @@
     } while (0)
 
 /* `rows` rows of int32 sums of a tile -> C (see scaled_sum). */
-static void finish_tile(ptrdiff_t rows, const int32_t *sums, const REAL *scales, ptrdiff_t lda, const REAL *tail, ptrdiff_t step,
+static void finish_tile(ptrdiff_t rows, const int32_t *sums, const REAL *scales, ptrdiff_t lda, const REAL *tail,
                         const REAL *from, ptrdiff_t ldf, REAL *C, ptrdiff_t ldc)
 {
     for (ptrdiff_t r = 0; r < rows; r++) {
         VECTOR sum;
         memcpy(&sum, sums + 16 * r, sizeof sum);
-        NAME(store)(C + r * ldc, NAME(scaled_sum)(sum, NAME(load)(from + r * ldf), scales[r * lda], tail, step));
+        NAME(store)(C + r * ldc, NAME(scaled_sum)(sum, NAME(load)(from + r * ldf), scales[r * lda], tail, 64));
     }
 }
 
 /* Two tiles of rows under two of columns; distances in reals. `tail`, of int8, comes before the first group of P. */
 INLINE void small_tiles_2_2(const int whole, ptrdiff_t rows, ptrdiff_t k_tiles, const REAL *a, ptrdiff_t lda, const REAL *p,
-                            ptrdiff_t step, const REAL *tail, const REAL *from, ptrdiff_t ldf, REAL *C, ptrdiff_t ldc)
+                            const REAL *tail, const REAL *from, ptrdiff_t ldf, REAL *C, ptrdiff_t ldc)
 {
     const REAL *second = a + 16 * lda, *scales = a + lda - BYTES_TAIL;
-    const ptrdiff_t a_bytes = 4 * lda, p_bytes = 4 * step, p_next = 16 * step;
+    const ptrdiff_t a_bytes = 4 * lda, p_bytes = 4 * 64, p_next = 16 * 64;
     if (whole) {
         _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
     } else {
@@ -42,7 +43,7 @@ INLINE void small_tiles_2_2(const int whole, ptrdiff_t rows, ptrdiff_t k_tiles, 
         _tile_stored(0, sums[0], 64); _tile_stored(1, sums[1], 64); _tile_stored(2, sums[2], 64); _tile_stored(3, sums[3], 64);
         for (int n = 0; n < 4; n++) {
             const ptrdiff_t row = n / 2 * 16, column = n % 2 * 16;
-            finish_tile(n / 2 ? rows - 16 : 16, sums[n], scales + row * lda, lda, tail + column, step, from + row * ldf + column, ldf,
+            finish_tile(n / 2 ? rows - 16 : 16, sums[n], scales + row * lda, lda, tail + column, from + row * ldf + column, ldf,
                         C + row * ldc + column, ldc);
         }
     } else {
@@ -51,88 +52,69 @@ INLINE void small_tiles_2_2(const int whole, ptrdiff_t rows, ptrdiff_t k_tiles, 
     }
 }
 
-/* One tile of rows under n of columns, at most four. */
-INLINE void small_tiles_1_n(const int whole, const int n, ptrdiff_t rows, ptrdiff_t k_tiles, const REAL *a, ptrdiff_t lda,
-                            const REAL *p, ptrdiff_t step, const REAL *tail, const REAL *from, ptrdiff_t ldf, REAL *C,
-                            ptrdiff_t ldc)
+/* One tile of rows under a panel's four of columns. */
+INLINE void small_tiles_1_4(const int whole, ptrdiff_t rows, ptrdiff_t k_tiles, const REAL *a, ptrdiff_t lda, const REAL *p,
+                            const REAL *tail, const REAL *from, ptrdiff_t ldf, REAL *C, ptrdiff_t ldc)
 {
     const REAL *scales = a + lda - BYTES_TAIL;
-    const ptrdiff_t a_bytes = 4 * lda, p_bytes = 4 * step;
+    const ptrdiff_t a_bytes = 4 * lda, p_bytes = 4 * 64;
     if (whole) {
         _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
     } else {
-        _tile_loadd(0, from, 4 * ldf);
-        if (n > 1) _tile_loadd(1, from + 16, 4 * ldf);
-        if (n > 2) _tile_loadd(2, from + 32, 4 * ldf);
-        if (n > 3) _tile_loadd(3, from + 48, 4 * ldf);
+        _tile_loadd(0, from, 4 * ldf); _tile_loadd(1, from + 16, 4 * ldf);
+        _tile_loadd(2, from + 32, 4 * ldf); _tile_loadd(3, from + 48, 4 * ldf);
     }
-    for (ptrdiff_t k = 0; k < k_tiles; k++, a += 16, p += 16 * step) {
+    for (ptrdiff_t k = 0; k < k_tiles; k++, a += 16, p += 16 * 64) {
         _tile_loadd(4, a, a_bytes);
         _tile_loadd(5, p, p_bytes); ADD(0, 4, 5);
-        if (n > 1) { _tile_loadd(6, p + 16, p_bytes); ADD(1, 4, 6); }
-        if (n > 2) { _tile_loadd(7, p + 32, p_bytes); ADD(2, 4, 7); }
-        if (n > 3) { _tile_loadd(5, p + 48, p_bytes); ADD(3, 4, 5); }
+        _tile_loadd(6, p + 16, p_bytes); ADD(1, 4, 6);
+        _tile_loadd(7, p + 32, p_bytes); ADD(2, 4, 7);
+        _tile_loadd(5, p + 48, p_bytes); ADD(3, 4, 5);
     }
     if (whole) {
         int32_t sums[4][256] __attribute__((aligned(64)));
-        _tile_stored(0, sums[0], 64);
-        if (n > 1) _tile_stored(1, sums[1], 64);
-        if (n > 2) _tile_stored(2, sums[2], 64);
-        if (n > 3) _tile_stored(3, sums[3], 64);
-        for (int j = 0; j < n; j++)
-            finish_tile(rows, sums[j], scales, lda, tail + 16 * j, step, from + 16 * j, ldf, C + 16 * j, ldc);
+        _tile_stored(0, sums[0], 64); _tile_stored(1, sums[1], 64); _tile_stored(2, sums[2], 64); _tile_stored(3, sums[3], 64);
+        for (int n = 0; n < 4; n++)
+            finish_tile(rows, sums[n], scales, lda, tail + 16 * n, from + 16 * n, ldf, C + 16 * n, ldc);
     } else {
-        _tile_stored(0, C, 4 * ldc);
-        if (n > 1) _tile_stored(1, C + 16, 4 * ldc);
-        if (n > 2) _tile_stored(2, C + 32, 4 * ldc);
-        if (n > 3) _tile_stored(3, C + 48, 4 * ldc);
+        _tile_stored(0, C, 4 * ldc); _tile_stored(1, C + 16, 4 * ldc);
+        _tile_stored(2, C + 32, 4 * ldc); _tile_stored(3, C + 48, 4 * ldc);
     }
 }
 
-INLINE void product_of_small_tiles(const int whole, int *now, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t first,
+INLINE void product_of_small_tiles(const int whole, int *now, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t first,
                                    ptrdiff_t last, const REAL *A, const REAL *P, const REAL *bias, REAL *C, ptrdiff_t ldc)
 {
     const ptrdiff_t row = whole ? BYTES_ROW(K) : PAIRS_ROW(K), k_tiles = row / 16, lda = row + whole * BYTES_TAIL;
     const ptrdiff_t ldf = bias ? 0 : ldc;
-    while (first < last) {
-        const ptrdiff_t start = first / 64 * 64, step = columns - start < 64 ? columns - start : 64;
-        const ptrdiff_t end = start + step < last ? start + step : last, tiles = (end - first) / 16;
-        const REAL *tail = P + start * (row + 2 * whole) + (first - start), *p = tail + 2 * whole * step;
+    for (; first < last; first += 64) {
+        const REAL *tail = P + first * (row + 2 * whole), *p = tail + 2 * whole * 64;
         for (ptrdiff_t r = 0, done; r < rows; r += done) {
             const REAL *a = A + r * lda, *from = bias ? bias + first : C + first + r * ldc;
             REAL *to = C + first + r * ldc;
-            const ptrdiff_t left = rows - r;
-            done = left < 32 ? left : 32;
-            if (done > 16 && tiles % 2 == 0) {
+            done = rows - r < 32 ? rows - r : 32;
+            if (done > 16) {
                 tile_rows(now, 16, done - 16);
-                for (ptrdiff_t j = 0; j < tiles; j += 2)
-                    small_tiles_2_2(whole, done, k_tiles, a, lda, p + 16 * j, step, tail + 16 * j, from + 16 * j, ldf, to + 16 * j,
-                                    ldc);
-                continue;
+                small_tiles_2_2(whole, done, k_tiles, a, lda, p, tail, from, ldf, to, ldc);
+                small_tiles_2_2(whole, done, k_tiles, a, lda, p + 32, tail + 32, from + 32, ldf, to + 32, ldc);
+            } else {
+                tile_rows(now, done, 0);
+                small_tiles_1_4(whole, done, k_tiles, a, lda, p, tail, from, ldf, to, ldc);
             }
-            if (done > 16) done = 16;
-            tile_rows(now, done, 0);
-#define COLUMNS(n) small_tiles_1_n(whole, n, done, k_tiles, a, lda, p, step, tail, from, ldf, to, ldc)
-            if (tiles == 1) COLUMNS(1);
-            else if (tiles == 2) COLUMNS(2);
-            else if (tiles == 3) COLUMNS(3);
-            else COLUMNS(4);
-#undef COLUMNS
         }
-        first = end;
     }
 }
 
-static void product_of_bfloat16_tiles(int *now, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t first, ptrdiff_t last,
+static void product_of_bfloat16_tiles(int *now, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last,
                                       const REAL *A, const REAL *P, const REAL *bias, REAL *C, ptrdiff_t ldc)
 {
-    product_of_small_tiles(0, now, rows, K, columns, first, last, A, P, bias, C, ldc);
+    product_of_small_tiles(0, now, rows, K, first, last, A, P, bias, C, ldc);
 }
 
-static void product_of_int8_tiles(int *now, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t first, ptrdiff_t last,
+static void product_of_int8_tiles(int *now, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last,
                                   const REAL *A, const REAL *P, const REAL *bias, REAL *C, ptrdiff_t ldc)
 {
-    product_of_small_tiles(1, now, rows, K, columns, first, last, A, P, bias, C, ldc);
+    product_of_small_tiles(1, now, rows, K, first, last, A, P, bias, C, ldc);
 }
 
 #undef ADD

@@ -162,7 +162,8 @@ class Stack:
 
     def _product(self, n, h):
         bias = self.biases[n]
-        return head.linear(h, self.parameters.operand(self.weights[n]), None if bias is None else self.parameters.raw(bias))
+        weight = self.parameters.operand(self.weights[n])
+        return head.linear(h, weight, None if bias is None else self.parameters.raw(bias))
 
     def _product_gradients(self, n, h, dz, gradients):
         """dh = dz weight, dweight = dz' h and dbias, the sums of dz: the head's, of a loss whose gradient is given."""

@@ -241,7 +241,7 @@ class Inputs:
 
 
 class OfEmbedding:
-    """The share of its table's rows that training drops, as an attribute of a model: 0 where it has no embedding of ids."""
+    """The share of its table's rows that training drops, as an attribute of a model: 0 without an embedding of ids."""
 
     def __init__(self, doc):
         self.__doc__ = doc

@@ -188,17 +188,17 @@ class LSTM(layer.Layer):
         return precision_of(self.parameters)
 
     def astype(self, precision) -> LSTM:
-        """This layer as it is now with its numbers in "float32" or "float64", or in fewer bits, to run and no more:
+        """This layer as it is now with its numbers in "float32" or "float64" or, to run and no more, in fewer bits:
         "bfloat16", "float16" or "int8".
 
-        Of those three, weight_ih and weight_hh are kept and multiplied in so few bits, everything else and all sums are
+        Of those three, weight_ih and weight_hh are kept and multiplied in so few bits; everything else and all sums are
         float32, as what goes in and comes out is. Calls are the same, but for `forward`, which is refused.
             float16: the weights are rounded.
             bfloat16: the weights are rounded, and so are x and h where they meet them.
-            int8: weights q scale, q a whole number within -127..127, the scale being that of a unit's row in a gate; h in
-            steps of 1/127, x in steps of 1/127 of the largest |x| of its row and step. So h has to stay within -1..1: a
-            projection, an unbounded activation or a state beyond it is refused. All processors have the same bits of these
-            sums.
+            int8: a weight is a whole number within -127..127 times a scale of its row, which is one unit's in one gate.
+            h has steps of 1/127, and x has 1/127 of the largest |x| of its row and step. So h has to stay within -1..1:
+            a projection, an activation without bounds or a state beyond them is refused. These sums have the same bits
+            on all processors.
 
         Raises TypeError, or ValueError for other names and for weights that the precision does not hold.
         """
@@ -223,7 +223,8 @@ class LSTM(layer.Layer):
 
     def __reduce__(self):
         sizes = (self.input_size, one_or_each(self.hidden_sizes), self.num_layers)
-        return _rebuilt, (type(self), sizes, self.options, kept_of(self.parameters), copy.deepcopy(self.rng), self.embedded)
+        kept, rng = kept_of(self.parameters), copy.deepcopy(self.rng)
+        return _rebuilt, (type(self), sizes, self.options, kept, rng, self.embedded)
 
     def __repr__(self) -> str:
         options = {name: value for name, value in self.options.items() if name != "forget_bias"}

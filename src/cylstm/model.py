@@ -194,7 +194,8 @@ class Model:
         return {**plain, **self.lstm.drops.config, **inputs.config_of(self)}
 
     def __reduce__(self):
-        return _rebuilt, (type(self), self._arguments, self.vocabulary, kept_of(self.parameters), copy.deepcopy(self.rng))
+        kept, rng = kept_of(self.parameters), copy.deepcopy(self.rng)
+        return _rebuilt, (type(self), self._arguments, self.vocabulary, kept, rng)
 
     @property
     def _arguments(self) -> dict:

@@ -73,8 +73,8 @@ def from_checkpoint(cls, checkpoint):
 
 
 def from_header(cls, path, header, shapes, parameters_of=None):
-    """A model of the sizes that a file claims; parameters_of: what reads its parameters, by their layout, if it does not
-    make them itself.
+    """A model of the sizes that a file claims; parameters_of: what reads its parameters, by their layout, if it does
+    not make them itself.
 
     shapes : of the file's tensors; they must be those of the parameters or, for a checkpoint, of all in one, before
         anything is allocated. Raises ValueError where they are not, and for a damaged header.

@@ -8,14 +8,13 @@ import numpy as np
 
 from cylstm.activations import are_bounded
 from cylstm.checks import one_of
-from cylstm.init import LATER
 from cylstm.small_parameters import INT8_WIDTH, PRECISIONS, SmallParameters, is_small
 
 __all__ = ["check_int8", "converted", "expect_gradients", "fill", "given_of", "kept_of", "precision_of"]
 
 
 def precision_of(parameters) -> str:
-    """"float32" or "float64", or one of PRECISIONS."""
+    """ "float32" or "float64", or one of PRECISIONS."""
     return getattr(parameters, "precision", str(parameters.dtype))
 
 
@@ -27,7 +26,7 @@ def expect_gradients(parameters, name: str) -> None:
 
 
 def kept_of(parameters):
-    """What a copy of a layer or a model needs of its parameters: themselves, where they cannot change, or all values."""
+    """What a copy of a layer or a model needs of its parameters: themselves where they cannot change, or all values."""
     return parameters if isinstance(parameters, SmallParameters) else parameters.raw().copy()
 
 
@@ -44,8 +43,8 @@ def fill(parameters, kept) -> None:
 
 
 def converted(one, make, precision):
-    """A layer or a model as it is now, in this precision. make(dtype, parameters): another of its kind; parameters is None
-    where it makes them itself. Raises TypeError or ValueError."""
+    """A layer or a model as it is now, in this precision. make(dtype, parameters): another of its kind; parameters is
+    None where it makes them itself. Raises TypeError or ValueError."""
     precision = str(one_of("precision", precision, ("float32", "float64", *PRECISIONS)))
     small = precision in PRECISIONS
     parameters = SmallParameters.of(one.parameters, precision) if small else None

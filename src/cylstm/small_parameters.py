@@ -1,11 +1,11 @@
 """Parameters in fewer bits, of layers that only run: the matrices in 16 or 8 bits a number, everything else in float32.
 
 float16, bfloat16
-    The nearest number, of two the even one. A float32 has 24 significant bits, a float16 11 and a bfloat16 8; a bfloat16
-    has float32's range.
+    The nearest number, of two the even one. A float32 has 24 significant bits, a float16 11 and a bfloat16 8, which has
+    float32's range.
 int8
-    W (rows, columns) = scale (rows,) * q, q = round(W / scale) within -127..127 and scale = largest |W| of the row / 127:
-    symmetric, a scale per output unit and gate.
+    W (rows, columns) = scale (rows,) * q, q = round(W / scale) within -127..127 and scale = largest |W| of the row over
+    127: symmetric, a scale per output unit and gate.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ LARGEST = {"float16": float(np.finfo(np.float16).max), "bfloat16": float(np.uint
 
 
 def is_small(name: str) -> bool:
-    """Whether it is one of the matrices that are kept in fewer bits: of a layer's gates, of embeddings, dense layers and
-    heads."""
+    """Whether it is one of the matrices that are kept in fewer bits: of a layer's gates, of embeddings, dense layers
+    and heads."""
     last = name.rpartition(".")[2]
     return last == "weight" or last.startswith(("weight_ih", "weight_hh"))
 
@@ -128,8 +128,8 @@ class SmallParameters(Mapping):
         return self._operands[name]
 
     def child(self, prefix: str) -> SmallParameters:
-        """The parameters whose names begin with `prefix`, without it, on the same memory. Raises KeyError where there are
-        none."""
+        """The parameters whose names begin with `prefix`, without it, on the same memory. Raises KeyError where there
+        are none."""
         parts = [
             {name[len(prefix) :]: value for name, value in whole.items() if name.startswith(prefix)}
             for whole in (self.layout, self.stored, self.scales)

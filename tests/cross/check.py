@@ -21,9 +21,9 @@ HERE = Path(__file__).parent
 CEXT = HERE.parents[1] / "cext"
 FLAGS = ["-std=gnu11", "-O3", "-fno-math-errno", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", f"-I{CEXT}"]
 X86_FLAGS = {
-    "avx2": ["-mavx2", "-mfma"],
+    "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "avx512": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma"],
-    "amx": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-mamx-tile", "-mamx-bf16"],
+    "amx": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-mamx-tile", "-mamx-bf16", "-mamx-int8"],
 }
 # Target: compiler, its flags, what runs the program, instruction sets beside the baseline.
 TARGETS = {

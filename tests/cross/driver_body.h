@@ -53,7 +53,7 @@ static void NAME(forward)(void *context, int me, int count, cylstm_team *team)
         k->pack_gates(s->b, H, 1, panel, s->b_panels + panel * 4 * lanes);
     }
     if (s->ids)
-        k->gather(s->T * B, H, s->I, first, last, s->ids, s->W_panels, s->b_panels, s->gates);
+        k->gather(0, s->T * B, H, s->I, first, last, s->ids, s->W_panels, s->b_panels, s->gates);
     else
         k->product(0, s->T * B, s->I, G, 4 * first, 4 * last, s->x, s->I, s->W_panels, s->b_panels, s->gates, G);
     for (ptrdiff_t t = 0; t < s->T; t++) {

@@ -51,7 +51,8 @@ def multiply_add(real[:, ::1] a, real[:, ::1] b, real[:, ::1] c, bint transpose_
 cdef class Linear:
     """A linear layer whose weights stay where they are, for the few rows of a step: it costs little beside its product.
 
-    weight (O, F), bias (O,) or None : contiguous arrays of one type, read at each call; or weight is a SmallMatrix. tail : the shape of a row's
+    weight (O, F), bias (O,) or None : contiguous arrays of one type, read at each call; or weight is a SmallMatrix.
+    tail : the shape of a row's
     outputs, O numbers. `head.linear` is for many rows, with threads, and gives the same bits.
     """
 

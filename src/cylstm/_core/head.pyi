@@ -1,12 +1,13 @@
 import numpy as np
 
+from cylstm._core.small_matrix import SmallMatrix
 from cylstm.losses import Loss
 
-def linear(h: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray: ...
+def linear(h: np.ndarray, weight: np.ndarray | SmallMatrix, bias: np.ndarray | None) -> np.ndarray: ...
 def loss(
     kind: Loss,
     h: np.ndarray,
-    weight: np.ndarray,
+    weight: np.ndarray | SmallMatrix,
     bias: np.ndarray | None,
     targets: np.ndarray,
     *,

@@ -15,14 +15,14 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
 from cylstm._core.blas cimport gemm
+from cylstm._core.choice cimport unit_for
 from cylstm._core.interrupt cimport Interrupt, begin, finish, goes_on, goes_on_alone
 from cylstm._core.kernels cimport (
     BLAS, TILES, Kernels, RowLoss, active, column_sums, has_form, is_bounded, is_cut, largest, left_bytes, left_operand,
     pack_left, pack_right, product, real, right_bytes, right_operand, row_loss, row_loss_named, tiles_hold,
 )
-from cylstm._core.choice cimport unit_for
 from cylstm._core.memory cimport fitting
-from cylstm._core.small_matrix cimport SmallMatrix, small_outputs
+from cylstm._core.small_matrix cimport SmallMatrix, outputs_of, small_outputs
 from cylstm._core.team cimport Team, meet, part, run, threads_for
 
 from cylstm._core.memory import aligned_empty
@@ -102,7 +102,8 @@ def loss(kind, const real[:, ::1] h, weight, const real[::1] bias, targets, *,
          real[:, ::1] dh=None, real[:, ::1] dweight=None, real[::1] dbias=None):
     """Sums over rows: of w times a loss of h weight' + bias, of w, of w times hits; with dh also the gradients.
 
-    kind: a losses.Loss. h (N, F), weight (O, F), without dh also a SmallMatrix, bias (O,) or None; w: weights (N,), 1 where there are none.
+    kind: a losses.Loss. h (N, F), weight (O, F), without dh also a SmallMatrix, bias (O,) or None; w: weights (N,), 1
+    where there are none.
     targets: from kind.converted(), (N,) int64 or (N, M) reals; that they are in range is the caller's to check.
     groups: the O outputs of a row are so many targets' outputs, one behind the other; then there are N * groups targets
     and weights.
@@ -155,10 +156,6 @@ def loss(kind, const real[:, ::1] h, weight, const real[::1] bias, targets, *,
     return total, count, hits
 
 
-cdef Py_ssize_t outputs_of(weight) except -1:
-    return (<SmallMatrix>weight).O if isinstance(weight, SmallMatrix) else weight.shape[0]
-
-
 cdef run_head(Head* head, const real[:, ::1] h, given, const real[::1] bias, Py_ssize_t pieces, list spare,
               real* type_tag):
     """pieces: so many sums, for which there is no room yet, nor for outputs; or 0. Returns the memory."""
@@ -166,26 +163,24 @@ cdef run_head(Head* head, const real[:, ::1] h, given, const real[::1] bias, Py_
     cdef const real[:, ::1] weight = given if small is None else None
     cdef Py_ssize_t N = h.shape[0], F = h.shape[1], O = outputs_of(given), chunk = head.chunk, item = sizeof(real)
     cdef Py_ssize_t h_left, h_right = 0, d_left = 0
-    if (weight.shape[1] if small is None else small.F) != F or (bias is not None and bias.shape[0] != O):
+    if ((weight.shape[1] if small is None else small.F) != F or (bias is not None and bias.shape[0] != O)
+            or (head.gradient and small is not None)):
         raise ValueError(f"weight, bias: expected {(O, F)} and {(O,)} for h {(N, F)}, got others")
     cdef double work = <double>chunk * F * O
     cdef int members = threads_for(work * (3 if head.gradient else 1), work, 256)
     head.N, head.F, head.O = N, F, O
-    cdef bint tiles = small is None and (has_form(TILES, type_tag) and chunk >= TILED_CHUNK and F >= TILED_WIDTH
+    cdef bint tiles = (small is None and has_form(TILES, type_tag) and chunk >= TILED_CHUNK and F >= TILED_WIDTH
                        and O >= TILED_WIDTH and tiles_hold(largest(head.k, N, F, &h[0, 0], F))
                        and tiles_hold(largest(head.k, O, F, &weight[0, 0], F)))
     cdef int form = TILES if tiles else BLAS
     if small is not None:
-        if head.gradient:
-            raise ValueError("weight: expected an array, which has gradients, got a matrix in fewer bits")
         small.prepare()
         head.k, form = small.k, unit_for(small.small, chunk)
         head.packed, head.padded = small.packed, small.padded
     head.form = form
     h_left = left_bytes(form, chunk, F)
-    head.own_bytes = max(<Py_ssize_t>BLOCK_OUTPUTS * item, right_bytes(form, F, BLOCK_OUTPUTS, item))
-    if small is not None:
-        head.own_bytes = BLOCK_ROWS * BLOCK_OUTPUTS * item
+    head.own_bytes = max(BLOCK_OUTPUTS * item * (1 if small is None else <Py_ssize_t>BLOCK_ROWS),
+                         right_bytes(form, F, BLOCK_OUTPUTS, item))
     if head.gradient:
         h_right, d_left = right_bytes(form, chunk, F, item), left_bytes(form, chunk, min(O, <Py_ssize_t>DEEP))
         head.own_bytes = max(head.own_bytes, left_bytes(form, BLOCK_OUTPUTS, chunk),
@@ -307,9 +302,8 @@ cdef void outputs_share(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me
         if not goes_on_alone(p.interrupt, me, start // p.chunk):
             return
         if p.packed != NULL:
-            small_outputs(p.k, p.form, height, p.F, p.padded, o, width,
-                          rows_from(p.form, r, h, p.F, p.h_left, p.F), p.packed,
-                          <const float*>p.bias + (0 if p.bias == p.zeros else o),
+            small_outputs(p.k, p.form, height, p.F, p.padded, o, width, rows_from(p.form, r, h, p.F, p.h_left, p.F),
+                          p.packed, <const float*>p.bias + (0 if p.bias == p.zeros else o),
                           <float*>(p.own + me * p.own_bytes), <float*>outputs + r * p.O + o, p.O)
             continue
         if of_P != o:  # these outputs' weights serve all pieces of rows

@@ -86,8 +86,8 @@ cdef inline bint has_form(int form, const real* type_tag) noexcept nogil:
 cdef Activation activation_of(given) except *
 
 # The operands of a product of this form, in the order of its arguments: A (rows, K), its columns first..last, and
-# P (K, columns). Each is taken as it lies, or packed at `room`, which takes left_bytes() or right_bytes(). bound: of |A|,
-# 0 where none is known. Returns where it is.
+# P (K, columns). Each is taken as it lies, or packed at `room`, which takes left_bytes() or right_bytes().
+# bound: of |A|, 0 where none is known. Returns where it is.
 cdef inline const void* left_operand(const Kernels* k, int form, bint transposed, Py_ssize_t rows, Py_ssize_t K,
                                      Py_ssize_t first, Py_ssize_t last, const real* A, Py_ssize_t lda,
                                      real bound, void* room) noexcept nogil:

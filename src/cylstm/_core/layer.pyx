@@ -22,6 +22,7 @@ from cylstm.checks import describe, positive_int
 from cylstm.cell import hidden_sizes
 from cylstm.drops import Drops
 from cylstm.parameters import Parameters, check_gradients
+from cylstm.precision import expect_gradients
 from cylstm.state import Gradients, LearntState, State
 
 np.import_array()
@@ -104,8 +105,7 @@ cdef class Layer(Arguments):
     cdef _run(self, x, state, lengths, resets, bint keep):
         cdef bint has_ids = False
         if keep and self._weights.small:
-            raise ValueError(f"forward: expected a layer in float32 or float64, whose gradients backward gives, got one "
-                             f"in {self.parameters.precision}; lstm(x) runs it")
+            expect_gradients(self.parameters, "forward")
         cdef int masked = self.drawn if keep else self.drawn & (ZONED_C | ZONED_H)
         cdef np.ndarray array = self.features("x", x, &has_ids), y, h, c
         cdef Py_ssize_t B, T, row, step

@@ -1,8 +1,6 @@
 """One matrix into the form of a right operand, by a team of threads."""
 
-from cylstm._core.kernels cimport (
-    Kernels, is_bounded, largest, pack_columns, pack_gates, pack_right, real, right_bytes,
-)
+from cylstm._core.kernels cimport is_bounded, largest, pack_columns, pack_gates, pack_right, real, right_bytes
 from cylstm._core.team cimport Team, part
 
 

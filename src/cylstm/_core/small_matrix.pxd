@@ -10,7 +10,7 @@ cdef class SmallMatrix:
     cdef object parameters
     cdef str name
     cdef int small                    # the form that it is packed in
-    cdef Py_ssize_t padded            # O in whole vectors
+    cdef Py_ssize_t padded            # O in whole panels
     cdef const Kernels* k             # whose panels it has
     cdef object memory
     cdef const void* packed
@@ -18,12 +18,17 @@ cdef class SmallMatrix:
     cdef int rows(self, const float* h, Py_ssize_t N, const float* bias, float* outputs) except -1
 
 
-# outputs (rows, width), `ldo` apart, = A (rows, K) . P + bias (width,), NULL for none, in the columns of P (K, padded) from
-# `first`, a multiple of 64, on. room: for rows * (width in whole vectors).
+# Rows of weight (O, F), an array or a SmallMatrix.
+cdef inline Py_ssize_t outputs_of(weight) except -1:
+    return (<SmallMatrix>weight).O if isinstance(weight, SmallMatrix) else weight.shape[0]
+
+
+# outputs (rows, width), `ldo` apart, = A (rows, K) . P + bias (width,), NULL for none, in the columns of P (K, padded)
+# from `first`, a multiple of 64, on. room: for rows * (width in whole panels).
 cdef inline void small_outputs(const Kernels* k, int form, Py_ssize_t rows, Py_ssize_t K, Py_ssize_t padded,
                                Py_ssize_t first, Py_ssize_t width, const void* A, const void* P, const float* bias,
                                float* room, float* outputs, Py_ssize_t ldo) noexcept nogil:
-    cdef Py_ssize_t lanes = k.f32.lanes, whole = (width + lanes - 1) // lanes * lanes, n
+    cdef Py_ssize_t panel = 4 * k.f32.lanes, whole = (width + panel - 1) // panel * panel, n
     cdef float* target = outputs if width == whole else room
     cdef Py_ssize_t ld = ldo if width == whole else whole
     for n in range(rows):

@@ -1,13 +1,14 @@
-"""A matrix in fewer bits as the right operand of products: packed once for the kernels in use, as cext/kernels.h has it."""
+"""A matrix in fewer bits as the right operand of products: packed once for the kernels in use (cext/kernels.h)."""
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
+
+import numpy as np
 
 from cylstm._core.choice cimport unit_for
 from cylstm._core.kernels cimport (
     BFLOAT16, FLOAT16, INT8, PANELS, active, left_bytes, left_operand, pack_right, right_bytes,
 )
 from cylstm._core.memory cimport fitting
-from cylstm._core.pack cimport pack_blocks
 
 # Of SmallParameters' precisions; None: of Parameters.
 SMALL_FORMS = {None: PANELS, "float16": FLOAT16, "bfloat16": BFLOAT16, "int8": INT8}
@@ -24,29 +25,23 @@ cdef class SmallMatrix:
     cdef int prepare(self) except -1:
         """Pack it, unless it is for the kernels in use."""
         cdef const Kernels* k = active()
-        cdef const float[:, ::1] numbers
-        cdef const float[::1] scales
         cdef float[:, ::1] block
         cdef unsigned char[::1] target
-        cdef Py_ssize_t first, width, used, j
+        cdef Py_ssize_t first, used
         if self.k == k:
             return 0
-        cdef Py_ssize_t lanes = k.f32.lanes, padded = (self.O + lanes - 1) // lanes * lanes
+        cdef Py_ssize_t lanes = k.f32.lanes, panel = 4 * lanes, padded = (self.O + panel - 1) // panel * panel
         given = self.parameters.numbers(self.name)
-        numbers = given
         memory = fitting(None, right_bytes(self.small, self.F, padded, sizeof(float)))
         target = memory
-        room = fitting(None, (self.F + 1) * 4 * lanes * sizeof(float))
-        room[...] = 0
-        for first in range(0, padded, 4 * lanes):
-            width, used = min(4 * lanes, padded - first), min(4 * lanes, self.O - first)
-            block = room.view("f4")[:(self.F + 1) * width].reshape(self.F + 1, width)
-            pack_blocks(lanes, self.F, used, 1, self.F, &numbers[first, 0], &block[0, 0])
+        block = np.zeros((self.F + 1, panel), np.float32)
+        for first in range(0, padded, panel):
+            used = min(panel, self.O - first)
+            block.base[:self.F, :used] = given[first:first + used].T
+            block.base[:, used:] = 0
             if self.small == INT8:
-                scales = self.parameters.scales[self.name]
-                for j in range(width):
-                    block[self.F, j] = scales[first + j] if j < used else 0
-            pack_right(k, self.small, False, self.F, width, &block[0, 0], width,
+                block.base[self.F, :used] = self.parameters.scales[self.name][first:first + used]
+            pack_right(k, self.small, False, self.F, panel, &block[0, 0], panel,
                        &target[0] + right_bytes(self.small, self.F, first, sizeof(float)))
         self.padded, self.memory, self.packed, self.k = padded, memory, &target[0], k
         return 0

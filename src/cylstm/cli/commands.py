@@ -274,7 +274,8 @@ def run_info(args) -> None:
         model = Model.load(args.model)
         print(model.summary(), end="\n\n")
         rows = {"file": f"{args.model}, {Path(args.model).stat().st_size:,} bytes", **model.config,
-                "precision": model.precision, "parameters": f"{model.parameters.size:,}, {model.parameters.nbytes:,} bytes",
+                "precision": model.precision,
+                "parameters": f"{model.parameters.size:,}, {model.parameters.nbytes:,} bytes",
                 **{f"  {name}": shape for name, shape in model.parameters.layout.items()},
                 "vocabulary": model.vocabulary}  # fmt: skip
         if model.vocabulary is not None:
