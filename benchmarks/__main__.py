@@ -18,8 +18,8 @@ from pathlib import Path
 from benchmarks import compare, pages, timer
 from benchmarks.shapes import SHAPES
 
-QUESTIONS = ("inference", "training", "streaming", "lm", "ragged", "variants", "ctc", "swap", "module", "precision", "kernels",
-             "startup", "memory")  # fmt: skip
+QUESTIONS = ("inference", "training", "streaming", "lm", "ragged", "variants", "ctc", "swap", "module", "precision",
+             "kernels", "startup", "memory")  # fmt: skip
 ONE_THREAD = ("kernels", "startup")
 
 
