@@ -168,7 +168,7 @@ cdef class Work:
         cdef Py_ssize_t fresh = place(&pieces, zoned * (<double>L * D * N if keep else B) * Hp * item)
         cdef Py_ssize_t shares = place(&pieces, highway * (<double>L * D * N if keep else B) * Yp * item)
         cdef Norms norms
-        place_norms(&norms, &pieces, weights.cell.layer_norm is not None, all_rows, Hp, item)
+        place_norms(&norms, &pieces, weights.cell.layer_norm is not None, all_rows, B, Hp, item)
         cdef bint adds = residual and masked & OUTPUTS != 0
         cdef Py_ssize_t plain = place(&pieces, <double>adds * min(2, L - 1) * N * O * item)
         self.memory = fitting(self.memory, pieces.end)
@@ -244,7 +244,7 @@ cdef class Work:
         cdef Py_ssize_t dh_cut = place(&pieces, <double>(projected and copies) * B * Yp * item)
         cdef Py_ssize_t dh_packed = place(&pieces, <double>(projected and reverse and s.sizes != NULL) * N * Yp * item)
         cdef bint normed = weights.cell.layer_norm is not None
-        cdef Py_ssize_t norm_sums = place(&pieces, <double>normed * (B + 1) * 10 * Hp * item)
+        cdef Py_ssize_t norm_sums = place(&pieces, <double>normed * (B + 1) * 14 * Hp * item)
         cdef Py_ssize_t norm_row = place(&pieces, <double>normed * B * 2 * Hp * item), n
         cdef bint zones = self.masked & ZONED_C != 0
         cdef Py_ssize_t zoned = place(&pieces, <double>zones * B * Hp * item)
@@ -274,7 +274,7 @@ cdef class Work:
         call.scratch.zoned, call.scratch.dz, call.scratch.dcarried = m + zoned, m + dz, m + dcarried
         call.scratch.own, call.scratch.own_bytes = m + own, own_bytes
         for n in range(weights.L * D if normed else 0):
-            self.directions[n].norm.sums, self.directions[n].norm.sums_row = m + norm_sums, 10 * Hp
+            self.directions[n].norm.sums, self.directions[n].norm.sums_row = m + norm_sums, 14 * Hp
             self.directions[n].norm.row = m + norm_row
         return 0
 

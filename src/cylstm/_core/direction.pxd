@@ -159,7 +159,7 @@ cdef inline Norm norm_of(const Direction* direction, const real* type_tag, Py_ss
     cdef Norm norm = direction.norm
     cdef Py_ssize_t Hp = direction.Hp
     norm.x, norm.h = <real*>norm.x + row * 4 * Hp, <real*>norm.h + row * 4 * Hp
-    norm.moments = <real*>norm.moments + row * 4
+    norm.moments, norm.product = <real*>norm.moments + row * 4, <real*>norm.product + batch_row * 4 * Hp
     norm.sums, norm.row = <real*>norm.sums + batch_row * norm.sums_row, <real*>norm.row + batch_row * 2 * Hp
     return norm
 

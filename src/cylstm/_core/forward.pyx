@@ -64,10 +64,10 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
         chunk = gates + first * G if keep else gates + row * G
         rows = last_alive(s, who, t0) - row if who.by_rows else offset(s, t1) - first
         if normed:
-            norm = norm_of(direction, gates, first if keep else row, 0)
+            norm = norm_of(direction, gates, first if keep else row, row)
             input_gates(k, s, direction, who, scratch, inputs, t0, t1, rows, <real*>norm.x)
-            norm_gates(k, rows, direction.H, norm.eps, <const real*>norm.x_gain, <const real*>norm.bias, <real*>norm.x,
-                       <real*>norm.moments, 0, chunk)
+            norm_gates(k, rows, direction.H, norm.eps, <const real*>norm.x_gain, <const real*>norm.bias,
+                       <const real*>norm.x, <real*>norm.x, <real*>norm.moments, 0, chunk)
         else:
             input_gates(k, s, direction, who, scratch, inputs, t0, t1, rows, chunk)
         for n in range(t1 - t0):
@@ -94,7 +94,8 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
             step.c, step.h = c + target * Hp if keep else c + row * Hp, h + target * Yp
             if more:
                 if normed:
-                    norm = norm_of(direction, gates, offset(s, t) + row if keep else offset(s, t) + 2 * row - first, 0)
+                    at = offset(s, t) + row
+                    norm = norm_of(direction, gates, at if keep else at + row - first, row)
                 step_with_more(k, s, direction, reverse, t, who, of_h, &norm, &step,
                                u + offset(s, t) * Hp if keep else u, fresh + offset(s, t) * Hp if keep else fresh,
                                h + (source - row) * Yp, h + (target - row) * Yp,
@@ -123,11 +124,10 @@ cdef void step_with_more(const Kernels* k, const Steps* s, const Direction* dire
     if direction.zone_c > 0:
         step.c = fresh + row * Hp
     if direction.at_norm_x >= 0:
-        memset(<real*>norm.h, 0, step.B * 4 * Hp * sizeof(real))
-        recurrent_rows(k, direction, who, step, apart, <real*>norm.h)
+        recurrent_rows(k, direction, who, step, apart, <const real*>direction.b.packed, <real*>norm.product)  # b is 0
         norm_forward(k, real is double, step, norm)
     elif apart > 0:
-        recurrent_rows(k, direction, who, step, apart, <real*>step.gates)
+        recurrent_rows(k, direction, who, step, apart, <const real*>NULL, <real*>step.gates)
         step.Y = 0  # nothing is left to be added
         cell_forward(k, real is double, step)
         step.Y = direction.Y
@@ -187,18 +187,18 @@ cdef void project(const Kernels* k, const Factor* factor, const Member* who, Py_
 
 
 cdef void recurrent_rows(const Kernels* k, const Direction* direction, const Member* who, const Step* step,
-                         Py_ssize_t apart, real* out) noexcept nogil:
-    """out (rows, 4Hp) += h_prev R', in this member's units. apart: how far the h_prev of the next gate is from that of
-    the one before, 0 where they are the same."""
+                         Py_ssize_t apart, const real* bias, real* out) noexcept nogil:
+    """out (rows, 4Hp) = bias + h_prev R', or += h_prev R' for NULL, in this member's units. apart: how far the h_prev
+    of the next gate is from that of the one before, 0 where they are the same."""
     cdef Py_ssize_t G = 4 * direction.Hp, Yp = direction.Yp, lanes = lanes_of(k, out), n
     cdef const Factor* R = &direction.R
     if apart == 0:
         product(k, R.form, step.B, direction.Y, R.columns, 4 * who.first, 4 * who.last, step.h_prev, Yp, R.packed,
-                <const real*>NULL, out, G)
+                bias, out, G)
         return
     for n in range(4 * (who.first // lanes), 4 * (who.last // lanes)):  # a vector of one gate
         product(k, R.form, step.B, direction.Y, R.columns, n * lanes, (n + 1) * lanes,
-                <const real*>step.h_prev + n % 4 * apart, Yp, R.packed, <const real*>NULL, out, G)
+                <const real*>step.h_prev + n % 4 * apart, Yp, R.packed, bias, out, G)
 
 
 cdef void input_gates(const Kernels* k, const Steps* s, const Direction* direction, const Member* who,

@@ -4,11 +4,12 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.string cimport memcpy, memset
 
 from cylstm._core.kernels cimport (
-    FORMS, PANELS, Kernels, active, is_bounded, is_cut, largest, pack_columns, pack_gates, pack_right,
-    real, right_bytes, tiles_hold,
+    FORMS, PANELS, Kernels, active, is_bounded, is_cut, largest, pack_columns, pack_gates, pack_right, real,
+    right_bytes, tiles_hold,
 )
 from cylstm._core.memory cimport fitting
 from cylstm._core.team cimport ALL_THREADS, Team, part, run, threads_for
+from cylstm._core.tile_range cimport vectors_fit_tiles
 from cylstm._core.direction cimport Direction, Factor
 
 import numpy
@@ -109,7 +110,7 @@ cdef class Weights:
         self.sizes, (self.H, self.Y, self.O) = sizes, sizes.max(axis=0)
         self.I, self.L, self.D, self.cell, self.doubles, self.merge = I, L, D, cell, doubles, MERGES.index(cell.merge)
         self.offsets = offsets(I, H, L, D, cell)
-        self.bounded = are_bounded(cell.all_activations) and cell.layer_norm is None
+        self.bounded = are_bounded(cell.all_activations)
         self.parameters, self.flat, self.lock = parameters, parameters.raw(), Lock()
         self.now, self.dropped, self.most = None, None, ALL_THREADS
 
@@ -182,8 +183,8 @@ cdef class Weights:
                 self.take(packed, &directions[n], n, TRANSFORM, PANELS, &directions[n].highway)
                 self.take(packed, &directions[n], n, TRANSFORM_BIAS, PANELS, &directions[n].highway_bias)
             as_chosen = as_chosen and directions[n].W.form == form and directions[n].R.form == choice.steps
-        if directions[0].at_h0 >= 0 and any_bounded(choice):
-            as_chosen = as_chosen and self.first_states_fit(packed.k, directions)
+        if any_bounded(choice):
+            as_chosen = as_chosen and vectors_fit_tiles(packed.k, directions, self.L * self.D)
         return as_chosen
 
     cdef int take_norms(self, Packed packed, Direction* direction, Py_ssize_t n) except -1:
@@ -197,15 +198,6 @@ cdef class Weights:
         direction.norm.x_gain, direction.norm.h_gain = direction.norm_x.packed, direction.norm_h.packed
         direction.norm.c = direction.norm_c.packed
         return 0
-
-    cdef bint first_states_fit(self, const Kernels* k, const Direction* directions) noexcept:
-        """Whether tiles hold them, as if a caller had given them; of float alone."""
-        cdef Py_ssize_t n
-        cdef float h = 0, c = 0
-        for n in range(self.L * self.D):
-            h = max(h, largest(k, 1, directions[n].H, <const float*>directions[n].h0.packed, directions[n].H))
-            c = max(c, largest(k, 1, directions[n].H, <const float*>directions[n].c0.packed, directions[n].H))
-        return tiles_hold(h) and tiles_hold(c)
 
     cdef int fill_backward(self, Packed packed, Direction* directions, Choice choice, bint to_inputs) except -1:
         """The factors that a backward call uses; to_inputs: whether gradients flow to the first layer's inputs. Whether
