@@ -135,6 +135,7 @@ CORE = (
     "gradients",
     "packed_weights",
     "tile_range",
+    "packing",
     "highway",
     "network",
     "arena",

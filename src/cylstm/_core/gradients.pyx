@@ -8,13 +8,12 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
 from cylstm._core.blas cimport gemm
-from cylstm._core.direction cimport Direction, Inputs, Scratch
+from cylstm._core.direction cimport TILED_INPUTS, Direction, Inputs, Scratch, by_gates
 from cylstm._core.interrupt cimport goes_on, goes_on_alone
 from cylstm._core.kernels cimport (
     Kernels, Norm, active, column_sums, is_cut, lanes_of, left_operand, pack_right, peephole_gradients, product, real,
     right_bytes, scatter_add, unpack_columns, unpack_rows, weight_gradients as packed_gradients,
 )
-from cylstm._core.packed_weights cimport TILED_INPUTS
 from cylstm._core.ragged cimport Steps, alive, first_slot, offset, slot
 from cylstm._core.packed_rows cimport copy_masked, copy_uncut, has_cut
 from cylstm._core.team cimport Member, Team, meet, part, run, threads_for
@@ -42,7 +41,8 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* di
     cdef const int64_t* ids = inputs.ids
     cdef const real* by_h = dgates
     cdef real* db = d + direction.at_b if direction.at_b >= 0 else <real*>NULL
-    cdef bint by_gates = direction.mask != NULL and direction.masks > 1, x_by_blas
+    cdef bint x_by_blas
+    cdef Py_ssize_t h_apart = s.N * Yp if by_gates(direction) else 0
     if direction.at_norm_x >= 0:
         by_h, db = <const real*>direction.norm.h, <real*>NULL
         norm_gradients(k, s.B, direction, who, d)
@@ -76,10 +76,10 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* di
                                d + direction.at_W, <real*>NULL)
         elif n >= pieces and not is_cut(form):
             gradients_of_piece(k, s.N, direction, who, scratch, beat, n - pieces, pieces, by_h, direction.Y, h, Yp,
-                               s.N * Yp if by_gates else 0, d + direction.at_R, db)
+                               h_apart, d + direction.at_R, db)
     if is_cut(form):
         gradients_of_packed(k, form, s.N, direction, who, scratch, beat, dgates, by_h,
-                            x if ids == NULL and not x_by_blas else NULL, inputs.ld, h, d, db)
+                            x if ids == NULL and not x_by_blas else NULL, inputs.ld, h, h_apart, d, db)
 
 
 cdef void projection_gradients(const Kernels* k, const Steps* s, const Direction* direction, bint reverse,
@@ -218,11 +218,12 @@ cdef void gradients_of_piece(const Kernels* k, Py_ssize_t N, const Direction* di
 
 cdef void gradients_of_packed(const Kernels* k, int form, Py_ssize_t N, const Direction* direction, const Member* who,
                               const Scratch* scratch, Py_ssize_t beat, const real* dgates, const real* by_h,
-                              const real* x, Py_ssize_t ldx, const real* h, real* d, real* db) noexcept nogil:
+                              const real* x, Py_ssize_t ldx, const real* h, Py_ssize_t h_apart, real* d,
+                              real* db) noexcept nogil:
     """dW += dgates' x, dR += by_h' h and db += sums of dgates, chunk by chunk of rows. No dW where x is NULL, no db
-    where that is."""
+    where that is. h_apart: reals from one gate's h to the next one's, 0 where they are the same."""
     cdef Py_ssize_t I = direction.I if x != NULL else 0, H = direction.H, Hp = direction.Hp, start, rows, gate
-    cdef Py_ssize_t units = min(who.last, H) - who.first, chunk
+    cdef Py_ssize_t units = min(who.last, H) - who.first, chunk, tiles_apart
     cdef char* own = scratch.own + who.me * scratch.own_bytes
     for gate in range(4):
         memset(d + direction.at_W + (gate * H + who.first) * I, 0, units * I * sizeof(real))
@@ -238,13 +239,17 @@ cdef void gradients_of_packed(const Kernels* k, int form, Py_ssize_t N, const Di
             meet(who.team)  # nobody reads the last chunk's operands any more
         if I > 0:
             pack_share(k, form, who, rows, I, x + start * ldx, ldx, scratch.x_packed)
-        pack_share(k, form, who, rows, H, h + start * Hp, Hp, scratch.h_packed)
+        tiles_apart = right_bytes(form, rows, H, 0) if h_apart else 0
+        for gate in range(4 if h_apart else 1):
+            pack_share(k, form, who, rows, H, h + gate * h_apart + start * Hp, Hp,
+                       <char*>scratch.h_packed + gate * tiles_apart)
         meet(who.team)
         if by_h != dgates and I > 0:
             packed_gradients(k, rows, H, who.first, who.last, dgates + start * 4 * Hp, I, scratch.x_packed,
-                             d + direction.at_W, NULL, <real*>NULL, <real*>NULL, own)
+                             d + direction.at_W, NULL, 0, <real*>NULL, <real*>NULL, own)
         packed_gradients(k, rows, H, who.first, who.last, by_h + start * 4 * Hp, I if by_h == dgates else 0,
-                         scratch.x_packed, d + direction.at_W, scratch.h_packed, d + direction.at_R, db, own)
+                         scratch.x_packed, d + direction.at_W, scratch.h_packed, tiles_apart, d + direction.at_R, db,
+                         own)
 
 
 cdef void pack_share(const Kernels* k, int form, const Member* who, Py_ssize_t K, Py_ssize_t columns, const real* P,

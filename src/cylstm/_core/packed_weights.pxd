@@ -1,7 +1,7 @@
 """The weights of a network packed for one instruction set, in the forms that calls have asked for so far."""
 
 from cylstm._core.kernels cimport BLAS, PANELS, TILES, Kernels, has_form, is_bounded
-from cylstm._core.direction cimport Direction, Factor
+from cylstm._core.direction cimport TILED_INPUTS, Direction, Factor
 
 # The forms of a call's products.
 cdef struct Choice:
@@ -30,7 +30,6 @@ cdef enum:
     WEIGHTS_12 = 200000
     WEIGHTS_20 = 350000
     WEIGHTS_24 = 4000000
-    TILED_INPUTS = 17          # I, or H
     TILED_ROWS = 32            # of all steps together
 
 cdef inline Choice choose(const Kernels* k, bint panels_alone, Py_ssize_t H, Py_ssize_t Y, Py_ssize_t B,
@@ -91,4 +90,6 @@ cdef class Weights:
                   Py_ssize_t padded) except -1
     cdef int _pack_matrix(self, Packed packed, Py_ssize_t slot, Py_ssize_t start, Py_ssize_t rows, Py_ssize_t width,
                           bint backward) except -1
+    cdef int _pack_gates(self, Packed packed, const Direction* direction, Py_ssize_t n, Py_ssize_t slot, int form,
+                         bint backward) except -1
     cdef int _pack(self, Packed packed, const Direction* direction, Py_ssize_t n, int operand, int form) except -1

@@ -4,13 +4,12 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.string cimport memcpy, memset
 
 from cylstm._core.kernels cimport (
-    FORMS, PANELS, Kernels, active, is_bounded, is_cut, largest, pack_columns, pack_gates, pack_right, real,
-    right_bytes, tiles_hold,
+    FORMS, PANELS, active, is_bounded, is_cut, largest, pack_right, right_bytes, tiles_hold,
 )
 from cylstm._core.memory cimport fitting
-from cylstm._core.team cimport ALL_THREADS, Team, part, run, threads_for
-from cylstm._core.tile_range cimport vectors_fit_tiles
-from cylstm._core.direction cimport Direction, Factor
+from cylstm._core.packing cimport LINE, Packing, pack_blocks, pack_f32, pack_f64, vectors_fit_tiles
+from cylstm._core.team cimport ALL_THREADS, run, threads_for
+from cylstm._core.direction cimport Direction, Factor, by_gates, gate_bytes
 
 import numpy
 
@@ -22,10 +21,9 @@ from cylstm._core.memory import aligned_empty
 # What is packed of a direction.
 cdef enum Operand:
     W, R, BIAS, W_BACK, R_BACK, PEEPHOLES, H0, C0, PROJ, PROJ_BACK, NO_BIAS, X_GAIN, H_GAIN, C_GAIN, TRANSFORM
-    TRANSFORM_BIAS, TRANSFORM_BACK, OPERANDS
+    TRANSFORM_BIAS, TRANSFORM_BACK, R_GATES, R_GATES_BACK, OPERANDS
 
 cdef enum:
-    LINE = 64                  # bytes of a cache line
     SHARED = 1048576           # bytes, from which on the forms of forward and backward share memory
 
 _names = [row.name for row in PARAMETERS]
@@ -167,7 +165,8 @@ cdef class Weights:
             gathered = ids and n < self.D
             form = choice.inputs if not gathered and directions[n].I >= TILED_INPUTS else PANELS
             self.take(packed, &directions[n], n, W, form, &directions[n].W)
-            self.take(packed, &directions[n], n, R, choice.steps, &directions[n].R)
+            self.take(packed, &directions[n], n, R_GATES if by_gates(&directions[n]) else R, choice.steps,
+                      &directions[n].R)
             if directions[n].at_norm_x >= 0:
                 self.take_norms(packed, &directions[n], n)
             else:
@@ -205,7 +204,8 @@ cdef class Weights:
         cdef Py_ssize_t n
         cdef bint as_chosen = True
         for n in range(self.L * self.D):
-            self.take(packed, &directions[n], n, R_BACK, choice.steps, &directions[n].R_back)
+            self.take(packed, &directions[n], n, R_GATES_BACK if by_gates(&directions[n]) else R_BACK, choice.steps,
+                      &directions[n].R_back)
             as_chosen = as_chosen and directions[n].R_back.form == choice.steps
             if directions[n].at_proj >= 0:
                 self.take(packed, &directions[n], n, PROJ_BACK, PANELS, &directions[n].proj_back)
@@ -262,6 +262,8 @@ cdef class Weights:
             return self._pack_matrix(packed, slot, direction.at_proj, direction.Y, direction.H, operand == PROJ_BACK)
         if operand == TRANSFORM_BIAS:
             return self._pad(packed, slot, direction.at_highway_bias, 1, direction.Y, direction.Yp)
+        if operand == R_GATES or operand == R_GATES_BACK:
+            return self._pack_gates(packed, direction, n, slot, form, operand == R_GATES_BACK)
         if operand == TRANSFORM or operand == TRANSFORM_BACK:
             return self._pack_matrix(packed, slot, direction.at_highway, direction.Y, direction.I, operand != TRANSFORM)
         if packed.arrays[slot] is None:
@@ -333,60 +335,36 @@ cdef class Weights:
         publish(&packed.at[slot], &target[0])
         return 0
 
-
-cdef void pack_blocks(Py_ssize_t lanes, Py_ssize_t K, Py_ssize_t columns, Py_ssize_t k_apart, Py_ssize_t column_apart,
-                      const real* source, real* target) noexcept nogil:
-    """source (K, columns), its elements so far apart, in column blocks (cext/kernels.h); zeros in the padding."""
-    cdef Py_ssize_t padded = (columns + lanes - 1) // lanes * lanes, block, start, width, k, j
-    for block in range((padded + 4 * lanes - 1) // (4 * lanes)):
-        start = 4 * lanes * block
-        width = min(4 * lanes, padded - start)
-        for k in range(K):
-            for j in range(start, start + width):
-                target[0] = source[k * k_apart + j * column_apart] if j < columns else 0
-                target += 1
-
-
-# One matrix to be packed: by the team, in blocks of 4 * lanes columns.
-cdef struct Packing:
-    const Kernels* k
-    bint backward
-    int form
-    bint cut
-    Py_ssize_t H, K, lanes
-    Py_ssize_t rows      # of the packed factor, and its columns
-    Py_ssize_t columns
-    Py_ssize_t blocks
-    const char* source
-    char* target
-    char* scratch        # of each member: one block before it is cut; in the last line, its largest weight
-    Py_ssize_t room      # bytes
-
-
-cdef void pack_f32(void* packing, int me, int count, Team* team) noexcept nogil:
-    pack_share(<const Packing*>packing, me, count, <float*>NULL)
-
-cdef void pack_f64(void* packing, int me, int count, Team* team) noexcept nogil:
-    pack_share(<const Packing*>packing, me, count, <double*>NULL)
-
-
-cdef void pack_share(const Packing* p, int me, int count, real* type_tag) noexcept nogil:
-    cdef Py_ssize_t block, width = 4 * p.lanes, start
-    cdef real* target
-    cdef double most = 0
-    for block in range(part(p.blocks, me, count), part(p.blocks, me + 1, count)):
-        start = block * width
-        target = <real*>(p.scratch + me * p.room) if p.cut else <real*>p.target + start * p.rows
-        if p.backward:
-            pack_columns(p.k, <const real*>p.source, p.H, p.K, block, target)
-        else:
-            pack_gates(p.k, <const real*>p.source, p.H, p.K, block, target)
-        if p.cut:
-            width = min(4 * p.lanes, p.columns - start)
-            if is_bounded(p.form):
-                most = max(most, largest(p.k, p.rows, width, <const real*>target, width))
-            pack_right(p.k, p.form, False, p.rows, width, <const real*>target, width,
-                       p.target + right_bytes(p.form, p.rows, start, 0))
-            width = 4 * p.lanes
-    if p.cut:
-        (<double*>(p.scratch + (me + 1) * p.room - LINE))[0] = most
+    cdef int _pack_gates(self, Packed packed, const Direction* direction, Py_ssize_t n, Py_ssize_t slot, int form,
+                         bint backward) except -1:
+        """R (4H, Y) gate by gate: each gate's R_n (H, Y), or forward its transpose, as a right operand of its own."""
+        cdef Py_ssize_t lanes = packed.k.f64.lanes if self.doubles else packed.k.f32.lanes, gate
+        cdef Py_ssize_t H = direction.H, Y = direction.Y, K = H if backward else Y, columns = Y if backward else H
+        cdef Py_ssize_t bytes_each = gate_bytes(direction, form, backward, 8 if self.doubles else 4)
+        cdef Py_ssize_t k_apart = Y if backward else 1, column_apart = 1 if backward else Y
+        cdef float most = 0
+        cdef const unsigned char[::1] flat
+        cdef unsigned char[::1] target
+        weights = self.flat[direction.at_R:direction.at_R + 4 * H * Y]
+        if packed.masks is not None:
+            weights = weights * packed.masks[n].ravel()
+        flat = weights.view("u1")
+        packed.arrays[slot] = memory = fitting(packed.arrays[slot], 4 * bytes_each)
+        target = memory
+        cdef const char* source = <const char*>&flat[0]
+        cdef char* to = <char*>&target[0]
+        with nogil:
+            for gate in range(4):
+                if self.doubles:
+                    pack_blocks(lanes, K, columns, k_apart, column_apart, <const double*>source + gate * H * Y,
+                                <double*>(to + gate * bytes_each))
+                elif not is_cut(form):
+                    pack_blocks(lanes, K, columns, k_apart, column_apart, <const float*>source + gate * H * Y,
+                                <float*>(to + gate * bytes_each))
+                else:
+                    pack_right(packed.k, form, not backward, K, columns, <const float*>source + gate * H * Y, Y,
+                               to + gate * bytes_each)
+            if is_bounded(form):
+                most = largest(packed.k, 4 * H, Y, <const float*>source, Y)
+        publish(&packed.at[slot], to if tiles_hold(most) else &too_much)
+        return 0

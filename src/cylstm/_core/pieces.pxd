@@ -19,6 +19,11 @@ cdef inline Py_ssize_t place(Pieces* pieces, double size) noexcept nogil:
     return start
 
 
+# So many bytes and what is left of the last line.
+cdef inline Py_ssize_t lines(double size) noexcept nogil:
+    return (<Py_ssize_t>min(size, TOO_MANY) + LINE - 1) // LINE * LINE
+
+
 cdef inline double left_room(int form, Py_ssize_t rows, Py_ssize_t K) noexcept nogil:
     """Bytes for a left operand (rows, K) beside weights of this form; 0 where it is taken as it lies."""
     return <double>left_bytes(form, rows, 1) * left_bytes(form, 1, K) / max(1, left_bytes(form, 1, 1))

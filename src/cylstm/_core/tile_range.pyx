@@ -34,22 +34,6 @@ cdef bint backward_fits_tiles(const Backward* call) noexcept nogil:
     return states_fit_tiles(call.k, call.L * call.D * call.s.B * call.H, call.dhn, call.dcn)
 
 
-cdef bint vectors_fit_tiles(const Kernels* k, const Direction* directions, Py_ssize_t count) noexcept nogil:
-    """First states, as if a caller had given them, and layer norms' gains, which multiply gradients."""
-    cdef Py_ssize_t n, Hp
-    cdef float h = 0, c = 0, of_x = 0, of_h = 0, of_c = 0
-    for n in range(count):
-        Hp = directions[n].Hp
-        if directions[n].at_h0 >= 0:  # and no projection
-            h = max(h, largest(k, 1, Hp, <const float*>directions[n].h0.packed, Hp))
-            c = max(c, largest(k, 1, Hp, <const float*>directions[n].c0.packed, Hp))
-        if directions[n].at_norm_x >= 0:
-            of_x = max(of_x, largest(k, 1, 4 * Hp, <const float*>directions[n].norm_x.packed, 4 * Hp))
-            of_h = max(of_h, largest(k, 1, 4 * Hp, <const float*>directions[n].norm_h.packed, 4 * Hp))
-            of_c = max(of_c, largest(k, 1, 2 * Hp, <const float*>directions[n].norm_c.packed, 2 * Hp))
-    return tiles_hold(h) and tiles_hold(c) and tiles_hold(of_x) and tiles_hold(of_h) and tiles_hold(of_c)
-
-
 cdef bint rows_fit_tiles(const Kernels* k, const Steps* s, Py_ssize_t columns, const float* rows, Py_ssize_t row,
                          Py_ssize_t step) noexcept nogil:
     cdef float most = 0
