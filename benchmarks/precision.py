@@ -1,5 +1,5 @@
-"""What do fewer bits gain, and what do they cost? Ours in float32, float16, bfloat16 and int8 beside the peers' bfloat16
-and int8, with the error of each against float32, relative to the largest output."""
+"""What do fewer bits gain, and what do they cost? Ours in float32, float16, bfloat16 and int8, beside the peers' in
+bfloat16 and int8, with the error of each against float32, relative to the largest output."""
 
 import contextlib
 import io

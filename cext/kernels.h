@@ -26,7 +26,8 @@
  * tiles of bfloat16, three to a float, beforehand (product/tiles.h). A matrix (rows, K) or (K, columns) of tiles takes
  * cylstm_left_bytes() or cylstm_right_bytes(). Its largest number must be 0 or lie between CYLSTM_TILES_LOW and CYLSTM_TILES_HIGH.
  *
- * `gates` holds pre-activations, then the gates' values, then d loss / d pre-activations: one buffer, in that order.
+ * `gates` holds pre-activations, then the gates' values, then d loss / d pre-activations, or with layer norms d loss / d (x W'):
+ * one buffer, in that order.
  *
  * Every element of a product is summed in the same order, k = 0, 1, 2, ..., whatever the number of rows: one row
  * alone and the same row within a batch give the same bits; and so does a product cut into pieces by its columns.
@@ -181,9 +182,10 @@ typedef struct {
     const void *x_gain; /* (4*Hp), of x W' */
     const void *h_gain; /* (4*Hp), of h R' */
     const void *c;      /* (2, Hp): gain and shift of c */
-    void *x, *h;        /* (B, 4*Hp): h R', then n; backward n, then d loss / d (x W') and (h R') */
+    const void *product; /* forward: (B, 4*Hp), h R' */
+    void *x, *h;        /* (B, 4*Hp): n of x W' and of h R', the latter becoming d loss / d (h R') */
     void *moments;      /* (B, 4) */
-    void *sums;         /* backward: (B, 10*Hp), `sums_row` reals apart: += d loss / d x_gain, h_gain, and gain and shift of c */
+    void *sums;         /* backward: (B, 14*Hp), `sums_row` reals apart: += d loss / d x_gain, h_gain, gain and shift of c, bias */
     ptrdiff_t sums_row;
     void *row;          /* backward: (B, 2*Hp) of scratch */
 } cylstm_norm;

@@ -86,6 +86,7 @@ TESTS = {
     "src/cylstm/_core/network.pyx": CORE,
     "src/cylstm/_core/highway.pyx": (["tests/test_highway.py"], []),
     "src/cylstm/_core/tile_range.pyx": CORE,
+    "src/cylstm/_core/packing.pyx": CORE,
     "src/cylstm/_core/ragged.pyx": (
         [*SMALL[:2], LAYER, "tests/test_lstm_arguments.py", "tests/test_ragged.py", "tests/test_model.py"],
         [STEP, SEAMS, MODULE, *THREADS],

@@ -6,7 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
-from against_oracle import agrees, same
+from against_oracle import agrees, same, with_some_weights
 from gradcheck import check_gradients
 
 from cylstm import LSTM, Model, num_threads, set_num_threads
@@ -300,3 +300,25 @@ def test_calls_of_others_are_refused_by_name():
     with pytest.raises(ValueError, match=r"^layer: expected one without dropout, got update_dropout=0\.2"):
         calls.Call(LSTM(2, 3, update_dropout=0.2), 4, 5, training=True)
     calls.Call(LSTM(2, 3, recurrent_dropout=0.5, weight_drop=0.1, update_dropout=0.2), 4, 5)
+
+
+@pytest.mark.parametrize("B, H, variant", [
+    (20, 24, {}), (33, 40, dict(layer_norm="ba")), (9, (35, 67), dict(first_state=True)), (64, 300, {}),
+])  # fmt: skip
+def test_masks_of_gates_where_there_are_tiles(isa, dtype, close, B, H, variant):
+    """Enough rows and units for these; the last one's weights are shared out among threads."""
+    rng = np.random.default_rng(B)
+    dropped = dict(recurrent_dropout=0.3, recurrent_dropout_per="gate")
+    layer = with_some_weights(LSTM(20, H, 2, dtype=dtype, seed=1, **variant, **dropped), rng)
+    layer.recurrent_dropout, layer.recurrent_dropout_per = 0.3, "gate"
+    T = 3 if B == 64 else 6
+    agrees(layer, close, rng, B, T)
+    agrees(layer, close, rng, B, T, given=False, lengths=rng.integers(0, T + 1, B), resets=rng.random((B, T)) < 0.2)
+    x, dy, found = rng.standard_normal((B, T, 20)).astype(dtype), np.ones((B, T, layer.output_size), dtype), []
+    for threads in (1, 2, 3):
+        set_num_threads(threads)
+        layer.rng = np.random.default_rng(3)
+        y, state, tape = layer.forward(x)
+        gradients = layer.backward(tape, dy)
+        found.append([y, *state, gradients.x, *gradients.state, gradients.parameters.flat])
+    assert all(same(other, found[0]) for other in found[1:])

@@ -23,8 +23,11 @@ FEATURES = {
 }
 
 
-def layer_of():
-    return LSTM(I, H, 2, seed=1)
+NORMS = None, "ba", ("torchscript", 1e-12)  # beside whose eps gradients are divided by 1e-6 at most
+
+
+def layer_of(norm=None):
+    return LSTM(I, H, 2, seed=1, layer_norm=norm)
 
 
 def arrays(rng):
@@ -43,7 +46,8 @@ def everything(layer, x, state, dy, dstate, **options):
 
 def expected_of(layer, x, state, dy, dstate):
     parameters = {name: values.astype(float) for name, values in layer.parameters.items()}
-    y, final, tape = oracle.forward(x.astype(float), parameters, tuple(s.astype(float) for s in state), num_layers=2)
+    state, norm = tuple(s.astype(float) for s in state), layer.cell.layer_norm
+    y, final, tape = oracle.forward(x.astype(float), parameters, state, num_layers=2, layer_norm=norm)
     dx, (dh, dc), dparameters = oracle.backward(tape, dy.astype(float), tuple(d.astype(float) for d in dstate))
     return {"y": y, "h": final[0], "c": final[1], "dx": dx, "dh0": dh, "dc0": dc, **dparameters}
 
@@ -123,6 +127,20 @@ def test_one_row_of_one_state(isa, rng, name, scale):
         same_but_for_rounding(got[name], exact[name], name)
 
 
+@pytest.mark.parametrize("norm", NORMS[1:])
+@pytest.mark.parametrize("name", ["norm_ih_l0", "norm_hh_l1", "norm_c_l0", "x", "dy", None])
+@pytest.mark.parametrize("scale", [1e-30, 1e-9, 1e9, 1e18])
+def test_layer_norms_gains_small_or_large(isa, rng, name, scale, norm):
+    """Gains multiply gradients, which deviations divide: tiles are for ordinary ones. What is large saturates gates."""
+    layer, (x, state, dy, dstate) = layer_of(norm), arrays(rng)
+    if name is not None:
+        {"x": x, "dy": dy, **layer.parameters}[name][...] *= np.float32(scale)
+    got, expected = everything(layer, x, state, dy, dstate), None
+    expected = on_another_set(layer, lambda: everything(layer, x, state, dy, dstate))
+    for name in got:
+        same_but_for_rounding(got[name], expected[name], name)
+
+
 def break_weight(layer):
     layer.parameters["weight_hh_l0"][5, 3] = np.inf
 
@@ -145,11 +163,12 @@ BREAKS = {
 }
 
 
+@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("broken", BREAKS)
-def test_what_is_not_finite_comes_out_where_it_does_elsewhere(isa, rng, broken):
+def test_what_is_not_finite_comes_out_where_it_does_elsewhere(isa, rng, broken, norm):
     """Outputs, states and all gradients are finite in the same places as with kernels that have no tiles, and agree
     there; rows that hold nothing of it are what they are without it."""
-    layer, given = layer_of(), arrays(rng)
+    layer, given = layer_of(norm), arrays(rng)
     clean = everything(layer, *given)
     BREAKS[broken](layer, *given)
     got = everything(layer, *given)

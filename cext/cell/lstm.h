@@ -242,6 +242,19 @@ static void NAME(cell_backward)(const cylstm_step *step)
         NAME(gradients_of_variant)(step);
 }
 
+static void NAME(part_gates)(int back, ptrdiff_t B, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, REAL *gates, REAL *apart,
+                             ptrdiff_t distance)
+{
+    const ptrdiff_t Hp = (H + LANES - 1) / LANES * LANES;
+    for (ptrdiff_t b = 0; b < B; b++)
+        for (ptrdiff_t unit = first; unit < last; unit += LANES)
+            UNROLL
+            for (int gate = 0; gate < 4; gate++) {
+                REAL *whole = gates + 4 * (b * Hp + unit) + gate * LANES, *part = apart + gate * distance + b * Hp + unit;
+                NAME(store)(back ? whole : part, NAME(load)(back ? part : whole));
+            }
+}
+
 static void NAME(peephole_gradients)(ptrdiff_t B, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const REAL *dgates, const REAL *c_prev,
                                      const REAL *c, REAL *dpeepholes)
 {

@@ -58,20 +58,30 @@ static void NAME(scatter_add)(ptrdiff_t N, ptrdiff_t width, const int64_t *ids, 
 /* Sums of blocks are summed, so that rounding errors grow with the number of blocks and not with that of rows. */
 #define SUM_BLOCK 256
 
+/* So many vectors of columns, of the last one `used` lanes: one vector alone would take one cache line of each row. */
+INLINE void NAME(sums_of_columns)(const int vectors, ptrdiff_t used, ptrdiff_t rows, const REAL *A, ptrdiff_t lda, REAL *out)
+{
+    VECTOR total[4] = {{0}};
+    for (ptrdiff_t start = 0; start < rows; start += SUM_BLOCK) {
+        const ptrdiff_t end = rows - start < SUM_BLOCK ? rows : start + SUM_BLOCK;
+        VECTOR sum[4] = {{0}};
+        for (ptrdiff_t r = start; r < end; r++)
+            UNROLL
+            for (int v = 0; v < vectors; v++) {
+                const REAL *row = A + r * lda + v * LANES;
+                sum[v] += used == LANES ? NAME(load)(row) : NAME(load_part)(row, used, 0);
+            }
+        UNROLL
+        for (int v = 0; v < vectors; v++) total[v] += sum[v];
+    }
+    UNROLL
+    for (int v = 0; v < vectors; v++) NAME(store_part)(out + v * LANES, used, total[v]);
+}
+
 static void NAME(column_sums)(ptrdiff_t rows, ptrdiff_t columns, const REAL *A, ptrdiff_t lda, REAL *out)
 {
-    for (ptrdiff_t j = 0; j < columns; j += LANES) {
-        const ptrdiff_t used = columns - j < LANES ? columns - j : LANES;
-        VECTOR total = {0};
-        for (ptrdiff_t start = 0; start < rows; start += SUM_BLOCK) {
-            const ptrdiff_t end = rows - start < SUM_BLOCK ? rows : start + SUM_BLOCK;
-            VECTOR sum = {0};
-            for (ptrdiff_t r = start; r < end; r++) {
-                const REAL *row = A + r * lda + j;
-                sum += used == LANES ? NAME(load)(row) : NAME(load_part)(row, used, 0);
-            }
-            total += sum;
-        }
-        NAME(store_part)(out + j, used, total);
-    }
+    ptrdiff_t j = 0;
+    for (; columns - j >= 4 * LANES; j += 4 * LANES) NAME(sums_of_columns)(4, LANES, rows, A + j, lda, out + j);
+    for (; j < columns; j += LANES)
+        NAME(sums_of_columns)(1, columns - j < LANES ? columns - j : LANES, rows, A + j, lda, out + j);
 }

@@ -12,8 +12,8 @@
  * Tiles are for numbers of ordinary size. A number that is not finite makes NaN of its row, since its parts are not; the
  * units take subnormal parts and products for zero. So callers look at the largest number of each operand first (largest()),
  * and take panels unless it is 0 or between CYLSTM_TILES_LOW and CYLSTM_TILES_HIGH (kernels.h): then no sum overflows, and
- * what is lost to zero is less than rounding. What comes to be within a backward pass is not looked at: gradients that
- * explode are NaN from tiles where panels give infinity. */
+ * what is lost to zero is less than rounding. What comes to be within a backward pass is not looked at, whether slopes shrink
+ * gradients or layer norms divide them by deviations: those that explode are NaN from tiles where panels give infinity. */
 #include <immintrin.h>
 #ifdef CYLSTM_EMULATED_TILES
 #include "tiles_emulated.h"
@@ -330,7 +330,7 @@ static void product_of_tiles(int *now, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t co
 }
 
 static void NAME(weight_gradients)(ptrdiff_t N, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const REAL *dgates, ptrdiff_t inputs,
-                             const void *x, REAL *dW, const void *h, REAL *dR, REAL *db, void *scratch)
+                             const void *x, REAL *dW, const void *h, ptrdiff_t h_apart, REAL *dR, REAL *db, void *scratch)
 {
     const ptrdiff_t Hp = (H + 15) / 16 * 16, tile_of_rows = (N + 31) / 32 * TILE;
     REAL sums[64] __attribute__((aligned(64)));
@@ -341,16 +341,15 @@ static void NAME(weight_gradients)(ptrdiff_t N, ptrdiff_t H, ptrdiff_t first, pt
         for (ptrdiff_t gate = 0; db && gate < 4; gate++)
             for (ptrdiff_t unit = 0; unit < units; unit++) db[gate * H + j + unit] += sums[16 * gate + unit];
         /* the panel's four tiles of rows are the units' rows in the four gates, H apart */
-        if (units == 16) {
-            if (inputs) product_of_tiles(&now, 64, N, inputs, 0, inputs, scratch, x, NULL, dW + j * inputs, inputs, H * inputs);
-            product_of_tiles(&now, 64, N, H, 0, H, scratch, h, NULL, dR + j * H, H, H * H);
-            continue;
-        }
+        const int whole = units == 16;
+        if (whole && inputs) product_of_tiles(&now, 64, N, inputs, 0, inputs, scratch, x, NULL, dW + j * inputs, inputs, H * inputs);
+        if (whole && h && !h_apart) product_of_tiles(&now, 64, N, H, 0, H, scratch, h, NULL, dR + j * H, H, H * H);
         for (ptrdiff_t gate = 0; gate < 4; gate++) {
             const uint16_t *a = (const uint16_t *)scratch + gate * tile_of_rows;
             const ptrdiff_t row = gate * H + j;
-            if (inputs) product_of_tiles(&now, units, N, inputs, 0, inputs, a, x, NULL, dW + row * inputs, inputs, 0);
-            product_of_tiles(&now, units, N, H, 0, H, a, h, NULL, dR + row * H, H, 0);
+            if (!whole && inputs) product_of_tiles(&now, units, N, inputs, 0, inputs, a, x, NULL, dW + row * inputs, inputs, 0);
+            if (h && (!whole || h_apart))
+                product_of_tiles(&now, units, N, H, 0, H, a, (const char *)h + gate * h_apart, NULL, dR + row * H, H, 0);
         }
     }
     _tile_release();

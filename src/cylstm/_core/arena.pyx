@@ -19,7 +19,7 @@ from cylstm._core.team cimport ALL_THREADS, ROWS_EACH
 from cylstm._core.direction cimport OUTPUTS, PER_ROW, STATES, WEIGHTS, ZONED_C, ZONED_H, Direction, masks_of
 from cylstm._core.forward cimport rows_at_once
 from cylstm._core.gradients cimport DX_ROWS, GRADIENT_ROWS, GRADIENT_UNITS
-from cylstm._core.pieces cimport Norms, Pieces, left_room, place, place_norms, point_norms, right_room
+from cylstm._core.pieces cimport Norms, Pieces, left_room, lines, place, place_norms, point_norms, right_room
 from cylstm._core.ragged cimport Plan, Steps, alive, slot
 from cylstm._core.packed_weights cimport (
     BIASES, FIRST_C, FIRST_H, HIGHWAY, HIGHWAY_BIAS, NORM_C, NORM_HH, NORM_IH, PEEPHOLE, WEIGHT_HH, WEIGHT_HR,
@@ -142,7 +142,7 @@ cdef class Work:
         if weights.small:
             self.choice = choose_small(weights.small, B, N)
         else:
-            self.choice = choose(self.doubles or not weights.bounded or masks_of(masked) > 1, H, Y, B, N)
+            self.choice = choose(self.doubles or not weights.bounded, H, Y, B, N)
         self.widest(weights)
         Hp, Yp = self.Hp, self.Yp
         for n in range(0, L * D, D):
@@ -161,8 +161,10 @@ cdef class Work:
         cdef Py_ssize_t outputs = place(&pieces, <double>(L - 1 if keep else min(2, L - 1)) * joined * N * O * item)
         cdef Py_ssize_t x = place(&pieces, <double>packs * (N if keep else rows) * weights.I * item)
         cdef double row_bytes = left_room(self.choice.steps, with_gaps(B, B), Yp)
-        if row_bytes == 0:
-            row_bytes = <double>copies * masks_of(masked) * B * Yp * item
+        row_bytes = max(row_bytes, <double>copies * B * Yp * item)  # tiles may not hold what the call is given
+        cdef Py_ssize_t apart_bytes = lines(row_bytes)
+        row_bytes = <double>apart_bytes * masks_of(masked)
+        cdef Py_ssize_t apart = place(&pieces, <double>(masks_of(masked) > 1) * 4 * B * Hp * item)
         cdef Py_ssize_t carried_0 = place(&pieces, row_bytes), carried_1 = place(&pieces, row_bytes)
         cdef Py_ssize_t cut_rows = place(&pieces, <double>copies * B * Yp * item)
         cdef Py_ssize_t states = place(&pieces, <double>cuts * B * Hp * item)
@@ -172,7 +174,7 @@ cdef class Work:
         cdef Py_ssize_t fresh = place(&pieces, zoned * (<double>L * D * N if keep else B) * Hp * item)
         cdef Py_ssize_t shares = place(&pieces, highway * (<double>L * D * N if keep else B) * Yp * item)
         cdef Norms norms
-        place_norms(&norms, &pieces, weights.cell.layer_norm is not None, all_rows, Hp, item)
+        place_norms(&norms, &pieces, weights.cell.layer_norm is not None, all_rows, B, Hp, item)
         cdef bint adds = residual and masked & OUTPUTS != 0
         cdef Py_ssize_t plain = place(&pieces, <double>adds * min(2, L - 1) * N * O * item)
         self.memory = fitting(self.memory, pieces.end)
@@ -199,6 +201,7 @@ cdef class Work:
         call.record.inputs.whole = keep
         call.scratch.carried[0], call.scratch.carried[1] = m + carried_0, m + carried_1
         call.scratch.rows, call.scratch.states, call.scratch.inputs = m + cut_rows, m + states, m + x_tiles
+        call.scratch.apart, call.scratch.apart_bytes = m + apart, apart_bytes
         call.scratch.input_bytes = left_bytes(self.choice.inputs, 16, widest) // 16
         return 0
 
@@ -229,7 +232,13 @@ cdef class Work:
         cdef Py_ssize_t above_0 = place(&pieces, above * (weights.L > 1))
         cdef Py_ssize_t above_1 = place(&pieces, above * (weights.L > 2))
         cdef Py_ssize_t dx = place(&pieces, <double>(not self.has_ids) * N * self.directions[0].Ip * item)
+        cdef int masks = masks_of(self.masked)
         cdef double row_bytes = left_room(choice.steps, with_gaps(B, B), G)
+        cdef Py_ssize_t apart_bytes = 0
+        if masks > 1:
+            apart_bytes = lines(max(left_room(choice.steps, with_gaps(B, B), Hp), <double>B * Hp * item))
+            row_bytes = 4.0 * apart_bytes
+        cdef Py_ssize_t apart = place(&pieces, <double>(masks > 1) * 4 * B * max(Hp, Yp) * item)
         cdef Py_ssize_t carried_0 = place(&pieces, row_bytes), carried_1 = place(&pieces, row_bytes)
         cdef Py_ssize_t states = place(&pieces, <double>copies * B * Hp * item)
         cdef bint learns = s.cut != NULL and weights.cell.first_state
@@ -239,7 +248,7 @@ cdef class Work:
         cdef Py_ssize_t previous = place(&pieces, moved * Yp * item)
         cdef Py_ssize_t columns = place(&pieces, <double>self.has_ids * weights.I * G * item)
         cdef Py_ssize_t x_packed = place(&pieces, right_room(choice.gradients, rows, inputs))
-        cdef Py_ssize_t h_packed = place(&pieces, right_room(choice.gradients, rows, Y))
+        cdef Py_ssize_t h_packed = place(&pieces, masks * right_room(choice.gradients, rows, Y))
         cdef Py_ssize_t piece = 4 * min(Hp, <Py_ssize_t>GRADIENT_UNITS) * max(inputs, Y) * item
         cdef Py_ssize_t own_bytes = max(piece, right_bytes(choice.gradients, rows, 64, 0),
                                         left_bytes(choice.rows, min(N, <Py_ssize_t>DX_ROWS), G))
@@ -248,7 +257,7 @@ cdef class Work:
         cdef Py_ssize_t dh_cut = place(&pieces, <double>(projected and copies) * B * Yp * item)
         cdef Py_ssize_t dh_packed = place(&pieces, <double>(projected and reverse and s.sizes != NULL) * N * Yp * item)
         cdef bint normed = weights.cell.layer_norm is not None
-        cdef Py_ssize_t norm_sums = place(&pieces, <double>normed * (B + 1) * 10 * Hp * item)
+        cdef Py_ssize_t norm_sums = place(&pieces, <double>normed * (B + 1) * 14 * Hp * item)
         cdef Py_ssize_t norm_row = place(&pieces, <double>normed * B * 2 * Hp * item), n
         cdef bint zones = self.masked & ZONED_C != 0
         cdef Py_ssize_t zoned = place(&pieces, <double>zones * B * Hp * item)
@@ -269,6 +278,7 @@ cdef class Work:
         call.H, call.Hp, call.Y, call.Yp = H, Hp, Y, Yp
         call.dx_packed = m + dx if not self.has_ids else NULL
         call.scratch.carried[0], call.scratch.carried[1] = m + carried_0, m + carried_1
+        call.scratch.apart, call.scratch.apart_bytes = m + apart, apart_bytes
         call.scratch.states, call.scratch.previous = m + states, m + previous
         if learns:
             call.scratch.cut_h, call.scratch.cut_c = m + cut_h, m + cut_c
@@ -278,7 +288,7 @@ cdef class Work:
         call.scratch.zoned, call.scratch.dz, call.scratch.dcarried = m + zoned, m + dz, m + dcarried
         call.scratch.own, call.scratch.own_bytes = m + own, own_bytes
         for n in range(weights.L * D if normed else 0):
-            self.directions[n].norm.sums, self.directions[n].norm.sums_row = m + norm_sums, 10 * Hp
+            self.directions[n].norm.sums, self.directions[n].norm.sums_row = m + norm_sums, 14 * Hp
             self.directions[n].norm.row = m + norm_row
         return 0
 

@@ -8,16 +8,19 @@ from libc.stdint cimport uint8_t
 from libc.string cimport memset
 
 from cylstm._core.forward cimport project
-from cylstm._core.direction cimport SMALL_WEIGHTS, Direction, Scratch, norm_of, step_beats, step_of
+from cylstm._core.direction cimport (
+    SMALL_WEIGHTS, Direction, Scratch, by_gates, gate_bytes, norm_of, step_beats, step_of,
+)
 from cylstm._core.interrupt cimport goes_on
 from cylstm._core.kernels cimport (
-    Kernels, Norm, Step, cell_backward, lanes_of, norm_backward, product, real, zone_row_backward,
+    Kernels, Norm, Step, cell_backward, lanes_of, left_bytes, left_operand, norm_backward, part_gates, product,
+    real, zone_row_backward,
 )
 from cylstm._core.ragged cimport Steps, is_cut, offset, slot
 from cylstm._core.packed_rows cimport (
-    add_cut, add_masked, carry, clear_cut, copy_cut, copy_uncut, has_cut, set_aside,
+    add_cut, add_masked, add_masked_gates, carry, clear_cut, copy_cut, copy_uncut, has_cut, set_aside,
 )
-from cylstm._core.team cimport Member, last_alive, meet_by_units, part
+from cylstm._core.team cimport Member, last_alive, meet_by_units, part, tiles_before
 
 cdef enum:
     DX_BATCH = 8  # rows: with fewer, one product over the rows of many steps is faster than one at each step
@@ -26,6 +29,8 @@ cdef enum:
 cdef bint inputs_by_steps(const Steps* s, const Direction* direction) noexcept nogil:
     """Whether dx is computed step by step, from the operand that dgates R has there already: where both weights stay in
     the second-level cache."""
+    if by_gates(direction) and left_bytes(direction.R_back.form, 1, 1) > 0:
+        return False
     return (s.B >= DX_BATCH and direction.at_norm_x < 0 and direction.W_back.form == direction.R_back.form
             and 4 * direction.H * (direction.Y + direction.I) <= SMALL_WEIGHTS)
 
@@ -103,13 +108,23 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Direction* direct
             copy_cut(s, t, reverse, of_h, Yp, dh + (source - row) * Yp, kept)
             if scratch.cut_h != NULL:
                 clear_cut(s, t, reverse, of_h, Yp, dh + (source - row) * Yp)
-        operand = carry(k, s, t, reverse, False, direction.R_back.form, who, 4 * who.first, 4 * who.last, G, G,
-                        <const real*>dgates - row * G, <const real*>NULL, <const real*>NULL,
-                        <char*>scratch.carried[n % 2], <real*>NULL)
+        if by_gates(direction):
+            operand = dgates
+            carry_gates(k, s, direction, who, scratch, rows, dgates, <char*>scratch.carried[n % 2])
+        else:
+            operand = carry(k, s, t, reverse, False, direction.R_back.form, who, 4 * who.first, 4 * who.last, G, G,
+                            <const real*>dgates - row * G, <const real*>NULL, <const real*>NULL,
+                            <char*>scratch.carried[n % 2], <real*>NULL)
         meet_by_units(who)
-        if direction.mask != NULL:
-            masked_recurrent_gradients(k, s, direction, t, reverse, of_h, rows, operand, dgates, scratch, kept,
-                                       dh + (source - row) * Yp)
+        if by_gates(direction):
+            recurrent_gradients_by_gates(k, s, direction, t, reverse, of_h, rows,
+                                         <const char*>scratch.carried[n % 2], scratch, dh + (source - row) * Yp)
+        elif direction.mask != NULL:
+            set_aside(s, t, of_h, Yp, dh + (source - row) * Yp, kept)
+            product(k, direction.R_back.form, rows, G, Yp, of_h.first, of_h.last, operand, G, direction.R_back.packed,
+                    <const real*>NULL, dh + source * Yp, Yp)
+            add_masked(s, t, reverse, of_h, direction.Y, Yp, <const real*>kept, <const real*>direction.mask,
+                       <real*>scratch.cut_h, dh + (source - row) * Yp)
         else:
             product(k, direction.R_back.form, rows, G, Yp, of_h.first, of_h.last, operand, G, direction.R_back.packed,
                     <const real*>NULL, dh + source * Yp, Yp)
@@ -125,39 +140,40 @@ cdef void run_backward(const Kernels* k, const Steps* s, const Direction* direct
                     <const real*>NULL, dx_t, direction.Ip)
 
 
-cdef void masked_recurrent_gradients(const Kernels* k, const Steps* s, const Direction* direction, Py_ssize_t t,
-                                     bint reverse, const Member* of_h, Py_ssize_t rows, const void* operand,
-                                     const real* dgates, const Scratch* scratch, real* kept, real* dh) noexcept nogil:
-    """dh += m (dgates R) or, with a mask for each gate, the sum of these over the gates. operand: dgates in R_back's
-    form."""
-    cdef Py_ssize_t G = 4 * direction.Hp, Yp = direction.Yp, gate
-    cdef const real* mask = <const real*>direction.mask
-    cdef real* sums = dh + of_h.first_row * Yp
-    for gate in range(direction.masks):
-        set_aside(s, t, of_h, Yp, dh, kept)
-        if direction.masks == 1:
-            product(k, direction.R_back.form, rows, G, Yp, of_h.first, of_h.last, operand, G, direction.R_back.packed,
-                    <const real*>NULL, sums, Yp)
-        else:
-            add_product_of_gate(k, direction, of_h, gate, rows, dgates, sums)
-        add_masked(s, t, reverse, of_h, direction.Y, Yp, <const real*>kept, mask + gate * s.B * direction.Y,
-                   <real*>scratch.cut_h, dh)
+cdef void carry_gates(const Kernels* k, const Steps* s, const Direction* direction, const Member* who,
+                      const Scratch* scratch, Py_ssize_t rows, real* dgates, char* carried) noexcept nogil:
+    """carry() of dgates (rows, 4Hp), as four left operands, one of each gate."""
+    cdef Py_ssize_t Hp = direction.Hp, gate, apart = scratch.apart_bytes // sizeof(real)
+    cdef int form = direction.R_back.form
+    cdef real* copy = <real*>carried + who.first_row * Hp
+    if left_bytes(form, 1, 1) > 0:
+        copy, apart = <real*>scratch.apart + who.first_row * Hp, s.B * Hp
+    part_gates(k, False, rows, direction.H, who.first, who.last, dgates, copy, apart)
+    for gate in range(4):
+        left_operand(k, form, False, rows, direction.H, who.first, who.last, <const real*>copy + gate * apart, Hp,
+                     <real>0, carried + gate * scratch.apart_bytes + left_bytes(form, 16 * tiles_before(who), direction.H))
 
 
-cdef void add_product_of_gate(const Kernels* k, const Direction* direction, const Member* of_h, Py_ssize_t gate,
-                              Py_ssize_t rows, const real* dgates, real* out) noexcept nogil:
-    """out (rows, Yp) += dz R of one gate, whose rows of R are a vector in each of its panels."""
-    cdef Py_ssize_t G = 4 * direction.Hp, Yp = direction.Yp, lanes = lanes_of(k, out), start, width, at
-    cdef Py_ssize_t block = 4 * lanes, n, panel
-    cdef const real* R = <const real*>direction.R_back.packed
-    for n in range(of_h.first // block, (of_h.last + block - 1) // block):
-        start = n * block
-        width = min(block, Yp - start)
-        for panel in range(direction.Hp // lanes):
-            at = (4 * panel + gate) * lanes
-            product(k, direction.R_back.form, rows, lanes, width, max(of_h.first - start, 0),
-                    min(of_h.last - start, width), dgates + at, G, R + start * G + at * width, <const real*>NULL,
-                    out + start, Yp)
+cdef void recurrent_gradients_by_gates(const Kernels* k, const Steps* s, const Direction* direction, Py_ssize_t t,
+                                       bint reverse, const Member* of_h, Py_ssize_t rows, const char* carried,
+                                       const Scratch* scratch, real* dh) noexcept nogil:
+    """dh += the sum over gates of m (dz R), dz being what carry_gates() has made."""
+    cdef Py_ssize_t Hp = direction.Hp, Yp = direction.Yp, gate, row = of_h.first_row, b
+    cdef int form = direction.R_back.form
+    cdef Py_ssize_t factor = gate_bytes(direction, form, True, sizeof(real))
+    cdef Py_ssize_t before = left_bytes(form, 16 * tiles_before(of_h), direction.H)
+    cdef real* sums = <real*>scratch.apart
+    cdef real* own
+    if left_bytes(form, 1, 1) == 0:
+        before = row * Hp * sizeof(real)
+    for gate in range(4):
+        own = sums + (gate * s.B + row) * Yp
+        for b in range(rows):
+            memset(own + b * Yp + of_h.first, 0, (of_h.last - of_h.first) * sizeof(real))
+        product(k, form, rows, direction.H, Yp, of_h.first, of_h.last, carried + gate * scratch.apart_bytes + before,
+                Hp, <const char*>direction.R_back.packed + gate * factor, <const real*>NULL, own, Yp)
+    add_masked_gates(s, t, reverse, of_h, direction.Y, Yp, <const real*>sums, <const real*>direction.mask,
+                     <real*>scratch.cut_h, dh)
 
 
 cdef void pass_by(const Kernels* k, const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t H,

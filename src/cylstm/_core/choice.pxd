@@ -31,7 +31,7 @@ cdef enum:
     WEIGHTS_12 = 200000
     WEIGHTS_20 = 350000
     WEIGHTS_24 = 4000000
-    TILED_INPUTS = 17          # I, or H
+    TILED_INPUTS = 17          # I, or H, from which on tiles pay
     TILED_ROWS = 32            # of all steps together
 
 cdef inline Choice choose(bint panels_alone, Py_ssize_t H, Py_ssize_t Y, Py_ssize_t B,

@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memset
 
 from cylstm._core.interrupt cimport beats_between
-from cylstm._core.kernels cimport DROPPED, Activation, Norm, Step, real
+from cylstm._core.kernels cimport DROPPED, Activation, Norm, Step, real, right_bytes
 from cylstm._core.ragged cimport Steps
 from cylstm._core.team cimport Member, part
 
@@ -114,6 +114,8 @@ cdef struct Outputs:
 cdef struct Scratch:
     void* carried[2]    # the left operand of this step's and the next step's product: tiles, or rows where some are cut
     void* rows          # (B, Yp): rows of h, some zero, before they are cut into tiles; with a projection, rows of dh
+    void* apart         # (4, B, Hp) or (4, B, Yp): with masks for each gate, what is of each
+    Py_ssize_t apart_bytes  # of one gate's left operand in carried
     void* states        # (B, Hp): c of the step before, some zero, or dh where nothing may be added
     void* inputs        # x of some steps, as tiles
     Py_ssize_t input_bytes  # of a row of them in the widest layer: members that share out rows may be in different ones
@@ -131,6 +133,17 @@ cdef struct Scratch:
     char* own           # one member's alone: tiles (64, GRADIENT_ROWS) or (DX_ROWS, 4Hp), or a piece of dW in panels
     Py_ssize_t own_bytes
 
+
+# Whether h has a mask for each gate. R and R_back are right operands of each gate alone then, behind each other:
+# R_n' (Y, Hp) and R_n (H, Yp).
+cdef inline bint by_gates(const Direction* direction) noexcept nogil:
+    return direction.mask != NULL and direction.masks > 1
+
+# From one to the next, reals having `item` bytes.
+cdef inline Py_ssize_t gate_bytes(const Direction* direction, int form, bint backward, Py_ssize_t item) noexcept nogil:
+    if backward:
+        return right_bytes(form, direction.H, direction.Yp, item)
+    return right_bytes(form, direction.Y, direction.Hp, item)
 
 # How many masks a row's h has.
 cdef inline Py_ssize_t masks_of(int masked) noexcept nogil:
@@ -159,7 +172,7 @@ cdef inline Norm norm_of(const Direction* direction, const real* type_tag, Py_ss
     cdef Norm norm = direction.norm
     cdef Py_ssize_t Hp = direction.Hp
     norm.x, norm.h = <real*>norm.x + row * 4 * Hp, <real*>norm.h + row * 4 * Hp
-    norm.moments = <real*>norm.moments + row * 4
+    norm.moments, norm.product = <real*>norm.moments + row * 4, <real*>norm.product + batch_row * 4 * Hp
     norm.sums, norm.row = <real*>norm.sums + batch_row * norm.sums_row, <real*>norm.row + batch_row * 2 * Hp
     return norm
 

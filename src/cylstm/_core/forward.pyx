@@ -8,13 +8,13 @@ from libc.stdint cimport uint8_t
 from libc.string cimport memset
 
 from cylstm._core.direction cimport (
-    Direction, Factor, Inputs, Outputs, Scratch, norm_of, step_beats, step_of,
+    Direction, Factor, Inputs, Outputs, Scratch, by_gates, gate_bytes, norm_of, step_beats, step_of,
 )
 from cylstm._core.highway cimport shares_of_h
 from cylstm._core.interrupt cimport goes_on
 from cylstm._core.kernels cimport (
-    PANELS, Kernels, Norm, Step, cell_forward, gather, lanes_of, left_bytes, left_operand, norm_forward, norm_gates,
-    product, real, zone_row,
+    PANELS, Kernels, Norm, Step, cell_forward, gather, left_bytes, left_operand, norm_forward, norm_gates,
+    part_gates, product, real, zone_row,
 )
 from cylstm._core.ragged cimport Steps, is_cut, offset, slot
 from cylstm._core.packed_rows cimport carry, copy_outputs, copy_uncut, has_cut, pack_inputs
@@ -51,8 +51,8 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
     cdef real* chunk
     cdef real* share = NULL
     cdef bint cut, normed = direction.at_norm_x >= 0
-    cdef bint by_gates = direction.mask != NULL and direction.masks > 1
-    cdef bint more = direction.at_proj >= 0 or normed or direction.zone_c > 0 or direction.zone_h > 0 or by_gates
+    cdef bint more = (direction.at_proj >= 0 or normed or direction.zone_c > 0 or direction.zone_h > 0
+                      or by_gates(direction))
     cdef Norm norm
     cdef Step step = step_of(direction, who, gates)
     if who.by_rows:
@@ -64,10 +64,10 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
         chunk = gates + first * G if keep else gates + row * G
         rows = last_alive(s, who, t0) - row if who.by_rows else offset(s, t1) - first
         if normed:
-            norm = norm_of(direction, gates, first if keep else row, 0)
+            norm = norm_of(direction, gates, first if keep else row, row)
             input_gates(k, s, direction, who, scratch, inputs, t0, t1, rows, <real*>norm.x)
-            norm_gates(k, rows, direction.H, norm.eps, <const real*>norm.x_gain, <const real*>norm.bias, <real*>norm.x,
-                       <real*>norm.moments, 0, chunk)
+            norm_gates(k, rows, direction.H, norm.eps, <const real*>norm.x_gain, <const real*>norm.bias,
+                       <const real*>norm.x, <real*>norm.x, <real*>norm.moments, 0, chunk)
         else:
             input_gates(k, s, direction, who, scratch, inputs, t0, t1, rows, chunk)
         for n in range(t1 - t0):
@@ -80,10 +80,11 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
             step.h_prev = carry(k, s, t, reverse, cut, direction.R.form, of_h, of_h.first, of_h.last, Y, Yp,
                                 h + (source - row) * Yp, <const real*>direction.mask, <const real*>direction.h0.packed,
                                 <char*>scratch.carried[(done + n) % 2], <real*>scratch.rows)
-            for gate in range(1, direction.masks if by_gates else 1):
-                carry(k, s, t, reverse, cut, PANELS, of_h, of_h.first, of_h.last, Y, Yp, h + (source - row) * Yp,
-                      <const real*>direction.mask + gate * s.B * Y, <const real*>direction.h0.packed,
-                      <char*>(<real*>scratch.carried[(done + n) % 2] + gate * s.B * Yp), <real*>NULL)
+            for gate in range(1, 4 if by_gates(direction) else 1):
+                carry(k, s, t, reverse, cut, direction.R.form, of_h, of_h.first, of_h.last, Y, Yp,
+                      h + (source - row) * Yp, <const real*>direction.mask + gate * s.B * Y,
+                      <const real*>direction.h0.packed,
+                      <char*>scratch.carried[(done + n) % 2] + gate * scratch.apart_bytes, <real*>scratch.rows)
             c_prev = c + source * Hp if keep else c + row * Hp
             if cut:
                 copy_uncut(s, t, reverse, who, who.first, who.last, Hp, c_prev - row * Hp,
@@ -94,8 +95,9 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
             step.c, step.h = c + target * Hp if keep else c + row * Hp, h + target * Yp
             if more:
                 if normed:
-                    norm = norm_of(direction, gates, offset(s, t) + row if keep else offset(s, t) + 2 * row - first, 0)
-                step_with_more(k, s, direction, reverse, t, who, of_h, &norm, &step,
+                    at = offset(s, t) + row
+                    norm = norm_of(direction, gates, at if keep else at + row - first, row)
+                step_with_more(k, s, direction, reverse, t, who, of_h, scratch, &norm, &step,
                                u + offset(s, t) * Hp if keep else u, fresh + offset(s, t) * Hp if keep else fresh,
                                h + (source - row) * Yp, h + (target - row) * Yp,
                                c + (source - row) * Hp if keep else c, c + (target - row) * Hp if keep else c)
@@ -111,26 +113,25 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
 
 
 cdef void step_with_more(const Kernels* k, const Steps* s, const Direction* direction, bint reverse, Py_ssize_t t,
-                         const Member* who, const Member* of_h, const Norm* norm, Step* step, real* u, real* fresh,
-                         const real* h_before, real* h_after, const real* c_before, real* c_after) noexcept nogil:
+                         const Member* who, const Member* of_h, const Scratch* scratch, const Norm* norm, Step* step,
+                         real* u, real* fresh, const real* h_before, real* h_after, const real* c_before,
+                         real* c_after) noexcept nogil:
     """One step of a cell with layer norms, a projection, zoneout or a mask of h for each gate. u, fresh, and h and c
     before and after it: of the batch's first row."""
-    cdef Py_ssize_t Hp = direction.Hp, Yp = direction.Yp, row = who.first_row, apart = 0
-    if direction.mask != NULL and direction.masks > 1:
-        apart = s.B * Yp
+    cdef Py_ssize_t Hp = direction.Hp, Yp = direction.Yp, row = who.first_row
     if direction.at_proj >= 0:
         step.h = u + row * Hp
     if direction.zone_c > 0:
         step.c = fresh + row * Hp
     if direction.at_norm_x >= 0:
-        memset(<real*>norm.h, 0, step.B * 4 * Hp * sizeof(real))
-        recurrent_rows(k, direction, who, step, apart, <real*>norm.h)
+        recurrent_rows(k, s, direction, who, scratch, step, <const real*>direction.b.packed,  # which is 0
+                       <real*>norm.product)
         norm_forward(k, real is double, step, norm)
-    elif apart > 0:
-        recurrent_rows(k, direction, who, step, apart, <real*>step.gates)
-        step.Y = 0  # nothing is left to be added
+    elif by_gates(direction):
+        recurrent_rows(k, s, direction, who, scratch, step, <const real*>NULL, <real*>step.gates)
+        step.Y, step.form = 0, PANELS  # nothing is left to be added
         cell_forward(k, real is double, step)
-        step.Y = direction.Y
+        step.Y, step.form = direction.Y, direction.R.form
     else:
         cell_forward(k, real is double, step)
     if direction.at_proj >= 0:
@@ -186,19 +187,25 @@ cdef void project(const Kernels* k, const Factor* factor, const Member* who, Py_
     product(k, factor.form, rows, K, width, first, last, left, ld, factor.packed, <const real*>NULL, out, width)
 
 
-cdef void recurrent_rows(const Kernels* k, const Direction* direction, const Member* who, const Step* step,
-                         Py_ssize_t apart, real* out) noexcept nogil:
-    """out (rows, 4Hp) += h_prev R', in this member's units. apart: how far the h_prev of the next gate is from that of
-    the one before, 0 where they are the same."""
-    cdef Py_ssize_t G = 4 * direction.Hp, Yp = direction.Yp, lanes = lanes_of(k, out), n
+cdef void recurrent_rows(const Kernels* k, const Steps* s, const Direction* direction, const Member* who,
+                         const Scratch* scratch, const Step* step, const real* bias, real* out) noexcept nogil:
+    """out (rows, 4Hp) = bias + h_prev R', or += h_prev R' for NULL, in this member's units. Of each gate's own h_prev
+    where they have masks of their own: by way of rows gate by gate, whose products are as wide as can be."""
+    cdef Py_ssize_t G = 4 * direction.Hp, Hp = direction.Hp, Yp = direction.Yp, gate, apart = s.B * Hp
     cdef const Factor* R = &direction.R
-    if apart == 0:
+    cdef Py_ssize_t factor = gate_bytes(direction, R.form, False, sizeof(real))
+    cdef real* rows = <real*>scratch.apart + who.first_row * Hp
+    if not by_gates(direction):
         product(k, R.form, step.B, direction.Y, R.columns, 4 * who.first, 4 * who.last, step.h_prev, Yp, R.packed,
-                <const real*>NULL, out, G)
+                bias, out, G)
         return
-    for n in range(4 * (who.first // lanes), 4 * (who.last // lanes)):  # a vector of one gate
-        product(k, R.form, step.B, direction.Y, R.columns, n * lanes, (n + 1) * lanes,
-                <const real*>step.h_prev + n % 4 * apart, Yp, R.packed, <const real*>NULL, out, G)
+    if bias == NULL:
+        part_gates(k, False, step.B, direction.H, who.first, who.last, out, rows, apart)
+    for gate in range(4):
+        product(k, R.form, step.B, direction.Y, Hp, who.first, who.last,
+                <const char*>step.h_prev + gate * scratch.apart_bytes, Yp, <const char*>R.packed + gate * factor, bias,
+                rows + gate * apart, Hp)
+    part_gates(k, True, step.B, direction.H, who.first, who.last, out, rows, apart)
 
 
 cdef void input_gates(const Kernels* k, const Steps* s, const Direction* direction, const Member* who,

@@ -8,7 +8,8 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
 from cylstm._core.blas cimport gemm
-from cylstm._core.direction cimport Direction, Inputs, Scratch
+from cylstm._core.choice cimport TILED_INPUTS
+from cylstm._core.direction cimport Direction, Inputs, Scratch, by_gates
 from cylstm._core.interrupt cimport goes_on, goes_on_alone
 from cylstm._core.kernels cimport (
     Kernels, Norm, active, column_sums, is_cut, lanes_of, left_operand, pack_right, peephole_gradients, product, real,
@@ -27,8 +28,8 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* di
                            const Inputs* inputs, const real* u, const real* fresh, const real* h, const real* c,
                            const real* dh, real* d) noexcept nogil:
     """dW = dgates' x, dR = dgates' h_prev, db = column sums, with a projection dR_p = dh' u, each over all N rows at
-    once, into the flat gradients d; h_prev is masked where it was. With layer norms, dW and dR are of the gradients by
-    x W' and by h R'.
+    once, into the flat gradients d; h_prev is masked where it was. With layer norms, dgates are gradients by x W'
+    alone, dR is of those by h R', and db has been summed step by step.
 
     `who` is a member by units. All members come with dgates, inputs, u, h and dh complete.
     """
@@ -39,11 +40,12 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* di
     cdef real* previous = <real*>scratch.previous
     cdef const real* x = <const real*>inputs.packed
     cdef const int64_t* ids = inputs.ids
-    cdef const real* by_x = dgates
     cdef const real* by_h = dgates
-    cdef bint by_gates = direction.mask != NULL and direction.masks > 1
+    cdef real* db = d + direction.at_b if direction.at_b >= 0 else <real*>NULL
+    cdef bint x_by_blas
+    cdef Py_ssize_t h_apart = s.N * Yp if by_gates(direction) else 0
     if direction.at_norm_x >= 0:
-        by_x, by_h = <const real*>direction.norm.x, <const real*>direction.norm.h
+        by_h, db = <const real*>direction.norm.h, <real*>NULL
         norm_gradients(k, s.B, direction, who, d)
     if direction.at_P >= 0:
         sum_peephole_gradients(k, s, direction, reverse, who, scratch, dgates, fresh, c, d + direction.at_P)
@@ -65,20 +67,20 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* di
     if ids != NULL:
         for t in range(direction.I):
             memset(wide + t * G + first, 0, columns * sizeof(real))
-        scatter_add(k, s.N, columns, ids, by_x + first, G, wide + first, G)
+        scatter_add(k, s.N, columns, ids, dgates + first, G, wide + first, G)
         unpack_columns(k, <const real*>wide, direction.H, direction.I, who.first, who.last, d + direction.at_W)
-    if is_cut(form):
-        gradients_of_packed(k, form, s.N, direction, who, scratch, beat, dgates, x if ids == NULL else NULL, inputs.ld,
-                            h, d)
-        return
+    # Tiles of dgates serve dR, too, but with layer norms: they would cost more than few columns of x take.
+    x_by_blas = ids == NULL and (not is_cut(form) or (by_h != dgates and direction.I < TILED_INPUTS))
     for n in range(part(2 * pieces, who.me, who.count), part(2 * pieces, who.me + 1, who.count)):
-        if n < pieces and ids == NULL:
-            gradients_of_piece(k, s.N, direction, who, scratch, beat, n, pieces, by_x, direction.I, x, inputs.ld, 0,
-                               d + direction.at_W, dgates, <real*>NULL)
-        elif n >= pieces:
+        if n < pieces and x_by_blas:
+            gradients_of_piece(k, s.N, direction, who, scratch, beat, n, pieces, dgates, direction.I, x, inputs.ld, 0,
+                               d + direction.at_W, <real*>NULL)
+        elif n >= pieces and not is_cut(form):
             gradients_of_piece(k, s.N, direction, who, scratch, beat, n - pieces, pieces, by_h, direction.Y, h, Yp,
-                               s.N * Yp if by_gates else 0, d + direction.at_R, dgates,
-                               d + direction.at_b if direction.at_b >= 0 else <real*>NULL)
+                               h_apart, d + direction.at_R, db)
+    if is_cut(form):
+        gradients_of_packed(k, form, s.N, direction, who, scratch, beat, dgates, by_h,
+                            x if ids == NULL and not x_by_blas else NULL, inputs.ld, h, h_apart, d, db)
 
 
 cdef void projection_gradients(const Kernels* k, const Steps* s, const Direction* direction, bint reverse,
@@ -119,19 +121,21 @@ cdef void summed_products(const Member* who, Py_ssize_t beat, Py_ssize_t N, Py_s
 
 cdef void norm_gradients(const Kernels* k, Py_ssize_t B, const Direction* direction, const Member* who,
                          real* d) noexcept nogil:
-    """Of layer norms' gains and shift, `who`'s units: sums over rows of what each has gathered at its steps, made in a
-    row of their own behind those."""
+    """Of layer norms' gains and shift, and of the bias, `who`'s units: sums over rows of what each has gathered at its
+    steps, made in a row of their own behind those."""
     cdef const Norm* norm = &direction.norm
     cdef Py_ssize_t H = direction.H, Hp = direction.Hp, first = who.first, last = who.last, n
     cdef real* rows = <real*>norm.sums
     cdef real* sums = rows + B * norm.sums_row
+    cdef Py_ssize_t[3] starts = [0, 4 * Hp, 10 * Hp]
+    cdef Py_ssize_t[3] targets = [direction.at_norm_x, direction.at_norm_h, direction.at_b]
+    for n in range(2 if direction.at_b < 0 else 3):
+        column_sums(k, B, 4 * (last - first), <const real*>rows + starts[n] + 4 * first, norm.sums_row,
+                    sums + starts[n] + 4 * first)
+        unpack_rows(k, <const real*>sums + starts[n], H, 1, first, last, d + targets[n])
     for n in range(2):
-        column_sums(k, B, 4 * (last - first), <const real*>rows + 4 * (n * Hp + first), norm.sums_row,
-                    sums + 4 * (n * Hp + first))
         column_sums(k, B, last - first, <const real*>rows + (8 + n) * Hp + first, norm.sums_row,
                     sums + (8 + n) * Hp + first)
-        unpack_rows(k, <const real*>sums + 4 * n * Hp, H, 1, first, last,
-                    d + (direction.at_norm_h if n else direction.at_norm_x))
         memcpy(d + direction.at_norm_c + n * H + first, sums + (8 + n) * Hp + first,
                (min(last, H) - first) * sizeof(real))
 
@@ -186,8 +190,8 @@ cdef inline void add_row(Py_ssize_t first, Py_ssize_t last, const real* row, rea
 cdef void gradients_of_piece(const Kernels* k, Py_ssize_t N, const Direction* direction, const Member* who,
                              const Scratch* scratch, Py_ssize_t beat, Py_ssize_t n, Py_ssize_t pieces,
                              const real* dgates, Py_ssize_t K, const real* P, Py_ssize_t ldp, Py_ssize_t apart,
-                             real* dweights, const real* by_bias, real* dbias) noexcept nogil:
-    """dweights = dgates' P, P (N, K), for the nth of `pieces` pieces of the units, and dbias, sums of by_bias, or NULL.
+                             real* dweights, real* dbias) noexcept nogil:
+    """dweights = dgates' P, P (N, K), for the nth of `pieces` pieces of the units, and dbias, or NULL.
     apart: how far the next gate's P is from the one before, 0 where they are the same.
 
     How BLAS adds depends on the size of the product, so the pieces are the same for any number of members.
@@ -209,21 +213,24 @@ cdef void gradients_of_piece(const Kernels* k, Py_ssize_t N, const Direction* di
                        P + vector % 4 * apart + row * ldp, ldp, 0 if row == 0 else 1, sums + at * K, K)
     unpack_rows(k, <const real*>sums - 4 * unit * K, direction.H, K, unit, last, dweights)
     if dbias != NULL:
-        column_sums(k, N, 4 * (last - unit), by_bias + 4 * unit, G, sums)
+        column_sums(k, N, 4 * (last - unit), dgates, G, sums)
         unpack_rows(k, <const real*>sums - 4 * unit, direction.H, 1, unit, last, dbias)
 
 
 cdef void gradients_of_packed(const Kernels* k, int form, Py_ssize_t N, const Direction* direction, const Member* who,
-                              const Scratch* scratch, Py_ssize_t beat, const real* dgates, const real* x,
-                              Py_ssize_t ldx, const real* h, real* d) noexcept nogil:
-    """dW += dgates' x, dR += dgates' h and db += sums of dgates, chunk by chunk of rows; x NULL where ids went in."""
+                              const Scratch* scratch, Py_ssize_t beat, const real* dgates, const real* by_h,
+                              const real* x, Py_ssize_t ldx, const real* h, Py_ssize_t h_apart, real* d,
+                              real* db) noexcept nogil:
+    """dW += dgates' x, dR += by_h' h and db += sums of dgates, chunk by chunk of rows. No dW where x is NULL, no db
+    where that is. h_apart: reals from one gate's h to the next one's, 0 where they are the same."""
     cdef Py_ssize_t I = direction.I if x != NULL else 0, H = direction.H, Hp = direction.Hp, start, rows, gate
-    cdef Py_ssize_t units = min(who.last, H) - who.first, chunk
+    cdef Py_ssize_t units = min(who.last, H) - who.first, chunk, tiles_apart
+    cdef char* own = scratch.own + who.me * scratch.own_bytes
     for gate in range(4):
         memset(d + direction.at_W + (gate * H + who.first) * I, 0, units * I * sizeof(real))
         memset(d + direction.at_R + (gate * H + who.first) * H, 0, units * H * sizeof(real))
-        if direction.at_b >= 0:
-            memset(d + direction.at_b + gate * H + who.first, 0, units * sizeof(real))
+        if db != NULL:
+            memset(db + gate * H + who.first, 0, units * sizeof(real))
     for chunk in range((N + GRADIENT_ROWS - 1) // GRADIENT_ROWS):
         if not goes_on(who.interrupt, who.me, beat + chunk, 1):
             return
@@ -233,12 +240,17 @@ cdef void gradients_of_packed(const Kernels* k, int form, Py_ssize_t N, const Di
             meet(who.team)  # nobody reads the last chunk's operands any more
         if I > 0:
             pack_share(k, form, who, rows, I, x + start * ldx, ldx, scratch.x_packed)
-        pack_share(k, form, who, rows, H, h + start * Hp, Hp, scratch.h_packed)
+        tiles_apart = right_bytes(form, rows, H, 0) if h_apart else 0
+        for gate in range(4 if h_apart else 1):
+            pack_share(k, form, who, rows, H, h + gate * h_apart + start * Hp, Hp,
+                       <char*>scratch.h_packed + gate * tiles_apart)
         meet(who.team)
-        packed_gradients(k, rows, H, who.first, who.last, dgates + start * 4 * Hp, I, scratch.x_packed,
-                         d + direction.at_W, scratch.h_packed, d + direction.at_R,
-                         d + direction.at_b if direction.at_b >= 0 else <real*>NULL,
-                         scratch.own + who.me * scratch.own_bytes)
+        if by_h != dgates and I > 0:
+            packed_gradients(k, rows, H, who.first, who.last, dgates + start * 4 * Hp, I, scratch.x_packed,
+                             d + direction.at_W, NULL, 0, <real*>NULL, <real*>NULL, own)
+        packed_gradients(k, rows, H, who.first, who.last, by_h + start * 4 * Hp, I if by_h == dgates else 0,
+                         scratch.x_packed, d + direction.at_W, scratch.h_packed, tiles_apart, d + direction.at_R, db,
+                         own)
 
 
 cdef void pack_share(const Kernels* k, int form, const Member* who, Py_ssize_t K, Py_ssize_t columns, const real* P,

@@ -34,6 +34,7 @@ cdef extern from "kernels.h" nogil:
         const void* x_gain
         const void* h_gain
         const void* c
+        const void* product
         void* x
         void* h
         void* moments

@@ -290,8 +290,7 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
                              <const real*>gates, &inputs, u, fresh, h, c, <const real*>dh, <real*>call.dflat)
             beat += sums
             if dinputs != NULL and not by_steps:
-                input_gradients(call.k, s, direction, &summing, &call.scratch, beat - 1,
-                                <const real*>(gates if direction.at_norm_x < 0 else direction.norm.x), dinputs)
+                input_gradients(call.k, s, direction, &summing, &call.scratch, beat - 1, <const real*>gates, dinputs)
             if direction.at_highway >= 0:
                 highway_gradients(call.k, s, direction, &summing, &summing_h, &call.scratch, beat - 1, &inputs,
                                   d * direction.Y, dinputs, <real*>call.dflat)

@@ -49,6 +49,9 @@ cdef void set_aside(const Steps* s, Py_ssize_t t, const Member* who, Py_ssize_t 
                     real* copy) noexcept nogil
 cdef void add_masked(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t H, Py_ssize_t width,
                      const real* copy, const real* mask, real* sums, real* rows) noexcept nogil
+cdef void add_masked_gates(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t H,
+                           Py_ssize_t width, const real* parts, const real* masks, real* sums,
+                           real* rows) noexcept nogil
 cdef const void* carry(const Kernels* k, const Steps* s, Py_ssize_t t, bint reverse, bint cut, int form,
                        const Member* who, Py_ssize_t first, Py_ssize_t last, Py_ssize_t K, Py_ssize_t width,
                        const real* rows, const real* mask, const real* anew, char* carried,

@@ -311,6 +311,27 @@ cdef void add_masked(const Steps* s, Py_ssize_t t, bint reverse, const Member* w
             rows[b * width + j] = copy[b * width + j] + kept[j] * rows[b * width + j]
 
 
+cdef void add_masked_gates(const Steps* s, Py_ssize_t t, bint reverse, const Member* who, Py_ssize_t H,
+                           Py_ssize_t width, const real* parts, const real* masks, real* sums,
+                           real* rows) noexcept nogil:
+    """rows += the sum of masks (4, B, H), in the caller's order, times parts (4, B, width). What add_masked() gives to
+    the first state goes there."""
+    cdef Py_ssize_t b, j, of_mask = s.B * H, of_part = s.B * width
+    cdef const real* kept
+    cdef const real* found
+    cdef real* to
+    for b in range(who.first_row, last_alive(s, who, t)):
+        kept, found = masks + caller_row(s, b) * H, parts + b * width
+        to = (sums if is_cut(s, t + 1 if reverse else t, b) else rows)
+        if to == NULL:
+            continue
+        to += b * width
+        for j in range(who.first, min(who.last, H)):
+            to[j] += ((kept[j] * found[j] + kept[of_mask + j] * found[of_part + j])
+                      + (kept[2 * of_mask + j] * found[2 * of_part + j]
+                         + kept[3 * of_mask + j] * found[3 * of_part + j]))
+
+
 cdef const void* carry(const Kernels* k, const Steps* s, Py_ssize_t t, bint reverse, bint cut, int form,
                        const Member* who, Py_ssize_t first, Py_ssize_t last, Py_ssize_t K, Py_ssize_t width,
                        const real* rows, const real* mask, const real* anew, char* carried,

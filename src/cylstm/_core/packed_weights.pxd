@@ -44,9 +44,10 @@ cdef class Weights:
     cdef int take(self, Packed packed, const Direction* direction, Py_ssize_t n, int operand, int form,
                   Factor* factor) except -1
     cdef int take_norms(self, Packed packed, Direction* direction, Py_ssize_t n) except -1
-    cdef bint first_states_fit(self, const Kernels* k, const Direction* directions) noexcept
     cdef int _pad(self, Packed packed, Py_ssize_t slot, Py_ssize_t start, Py_ssize_t rows, Py_ssize_t width,
                   Py_ssize_t padded) except -1
     cdef int _pack_matrix(self, Packed packed, Py_ssize_t slot, Py_ssize_t start, Py_ssize_t rows, Py_ssize_t width,
                           bint backward) except -1
+    cdef int _pack_gates(self, Packed packed, const Direction* direction, Py_ssize_t n, Py_ssize_t slot, int form,
+                         bint backward) except -1
     cdef int _pack(self, Packed packed, const Direction* direction, Py_ssize_t n, int operand, int form) except -1

@@ -5,12 +5,12 @@ from libc.string cimport memcpy, memset
 
 from cylstm._core.choice cimport TILED_INPUTS, any_bounded
 from cylstm._core.kernels cimport (
-    FORMS, INT8, PANELS, Kernels, active, is_cut, largest, right_bytes, stored_as, tiles_hold,
+    FORMS, INT8, PANELS, active, is_bounded, is_cut, largest, pack_right, right_bytes, stored_as, tiles_hold,
 )
 from cylstm._core.memory cimport fitting
-from cylstm._core.pack cimport LINE, Packing, pack_blocks, pack_f32, pack_f64
+from cylstm._core.packing cimport LINE, Packing, pack_blocks, pack_f32, pack_f64, vectors_fit_tiles
 from cylstm._core.team cimport ALL_THREADS, run, threads_for
-from cylstm._core.direction cimport Direction, Factor
+from cylstm._core.direction cimport Direction, Factor, by_gates, gate_bytes
 
 import numpy
 
@@ -23,7 +23,7 @@ from cylstm._core.small_matrix import SMALL_FORMS
 # What is packed of a direction.
 cdef enum Operand:
     W, R, BIAS, W_BACK, R_BACK, PEEPHOLES, H0, C0, PROJ, PROJ_BACK, NO_BIAS, X_GAIN, H_GAIN, C_GAIN, TRANSFORM
-    TRANSFORM_BIAS, TRANSFORM_BACK, OPERANDS
+    TRANSFORM_BIAS, TRANSFORM_BACK, R_GATES, R_GATES_BACK, OPERANDS
 
 cdef enum:
     SHARED = 1048576           # bytes, from which on the forms of forward and backward share memory
@@ -110,7 +110,7 @@ cdef class Weights:
         self.sizes, (self.H, self.Y, self.O) = sizes, sizes.max(axis=0)
         self.I, self.L, self.D, self.cell, self.doubles, self.merge = I, L, D, cell, doubles, MERGES.index(cell.merge)
         self.offsets = offsets(I, H, L, D, cell)
-        self.bounded = are_bounded(cell.all_activations) and cell.layer_norm is None
+        self.bounded = are_bounded(cell.all_activations)
         self.small = SMALL_FORMS[getattr(parameters, "precision", None)]
         self.parameters, self.flat, self.lock = parameters, None if self.small else parameters.raw(), Lock()
         self.now, self.dropped, self.most = None, None, ALL_THREADS
@@ -174,7 +174,8 @@ cdef class Weights:
             gathered = ids and n < self.D
             form = choice.inputs if self.small or (not gathered and directions[n].I >= TILED_INPUTS) else PANELS
             self.take(packed, &directions[n], n, W, form, &directions[n].W)
-            self.take(packed, &directions[n], n, R, choice.steps, &directions[n].R)
+            self.take(packed, &directions[n], n, R_GATES if by_gates(&directions[n]) else R, choice.steps,
+                      &directions[n].R)
             if directions[n].at_norm_x >= 0:
                 self.take_norms(packed, &directions[n], n)
             else:
@@ -190,8 +191,8 @@ cdef class Weights:
                 self.take(packed, &directions[n], n, TRANSFORM, PANELS, &directions[n].highway)
                 self.take(packed, &directions[n], n, TRANSFORM_BIAS, PANELS, &directions[n].highway_bias)
             as_chosen = as_chosen and directions[n].W.form == form and directions[n].R.form == choice.steps
-        if directions[0].at_h0 >= 0 and any_bounded(choice):
-            as_chosen = as_chosen and self.first_states_fit(packed.k, directions)
+        if any_bounded(choice):
+            as_chosen = as_chosen and vectors_fit_tiles(packed.k, directions, self.L * self.D)
         return as_chosen
 
     cdef int take_norms(self, Packed packed, Direction* direction, Py_ssize_t n) except -1:
@@ -206,22 +207,14 @@ cdef class Weights:
         direction.norm.c = direction.norm_c.packed
         return 0
 
-    cdef bint first_states_fit(self, const Kernels* k, const Direction* directions) noexcept:
-        """Whether tiles hold them, as if a caller had given them; of float alone."""
-        cdef Py_ssize_t n
-        cdef float h = 0, c = 0
-        for n in range(self.L * self.D):
-            h = max(h, largest(k, 1, directions[n].H, <const float*>directions[n].h0.packed, directions[n].H))
-            c = max(c, largest(k, 1, directions[n].H, <const float*>directions[n].c0.packed, directions[n].H))
-        return tiles_hold(h) and tiles_hold(c)
-
     cdef int fill_backward(self, Packed packed, Direction* directions, Choice choice, bint to_inputs) except -1:
         """The factors that a backward call uses; to_inputs: whether gradients flow to the first layer's inputs. Whether
         they are as `choice` has them."""
         cdef Py_ssize_t n
         cdef bint as_chosen = True
         for n in range(self.L * self.D):
-            self.take(packed, &directions[n], n, R_BACK, choice.steps, &directions[n].R_back)
+            self.take(packed, &directions[n], n, R_GATES_BACK if by_gates(&directions[n]) else R_BACK, choice.steps,
+                      &directions[n].R_back)
             as_chosen = as_chosen and directions[n].R_back.form == choice.steps
             if directions[n].at_proj >= 0:
                 self.take(packed, &directions[n], n, PROJ_BACK, PANELS, &directions[n].proj_back)
@@ -278,6 +271,8 @@ cdef class Weights:
             return self._pack_matrix(packed, slot, direction.at_proj, direction.Y, direction.H, operand == PROJ_BACK)
         if operand == TRANSFORM_BIAS:
             return self._pad(packed, slot, direction.at_highway_bias, 1, direction.Y, direction.Yp)
+        if operand == R_GATES or operand == R_GATES_BACK:
+            return self._pack_gates(packed, direction, n, slot, form, operand == R_GATES_BACK)
         if operand == TRANSFORM or operand == TRANSFORM_BACK:
             return self._pack_matrix(packed, slot, direction.at_highway, direction.Y, direction.I, operand != TRANSFORM)
         if packed.arrays[slot] is None:
@@ -349,4 +344,38 @@ cdef class Weights:
             else:
                 pack_blocks(lanes, K, columns, k_apart, column_apart, <const float*>source, <float*>&target[0])
         publish(&packed.at[slot], &target[0])
+        return 0
+
+    cdef int _pack_gates(self, Packed packed, const Direction* direction, Py_ssize_t n, Py_ssize_t slot, int form,
+                         bint backward) except -1:
+        """R (4H, Y) gate by gate: each gate's R_n (H, Y), or forward its transpose, as a right operand of its own."""
+        cdef Py_ssize_t lanes = packed.k.f64.lanes if self.doubles else packed.k.f32.lanes, gate
+        cdef Py_ssize_t H = direction.H, Y = direction.Y, K = H if backward else Y, columns = Y if backward else H
+        cdef Py_ssize_t bytes_each = gate_bytes(direction, form, backward, 8 if self.doubles else 4)
+        cdef Py_ssize_t k_apart = Y if backward else 1, column_apart = 1 if backward else Y
+        cdef float most = 0
+        cdef const unsigned char[::1] flat
+        cdef unsigned char[::1] target
+        weights = self.numbers(direction.at_R, 4 * H * Y)
+        if packed.masks is not None:
+            weights = weights * packed.masks[n].ravel()
+        flat = weights.view("u1")
+        packed.arrays[slot] = memory = fitting(packed.arrays[slot], 4 * bytes_each)
+        target = memory
+        cdef const char* source = <const char*>&flat[0]
+        cdef char* to = <char*>&target[0]
+        with nogil:
+            for gate in range(4):
+                if self.doubles:
+                    pack_blocks(lanes, K, columns, k_apart, column_apart, <const double*>source + gate * H * Y,
+                                <double*>(to + gate * bytes_each))
+                elif not is_cut(form):
+                    pack_blocks(lanes, K, columns, k_apart, column_apart, <const float*>source + gate * H * Y,
+                                <float*>(to + gate * bytes_each))
+                else:
+                    pack_right(packed.k, form, not backward, K, columns, <const float*>source + gate * H * Y, Y,
+                               to + gate * bytes_each)
+            if is_bounded(form):
+                most = largest(packed.k, 4 * H, Y, <const float*>source, Y)
+        publish(&packed.at[slot], to if tiles_hold(most) else &too_much)
         return 0

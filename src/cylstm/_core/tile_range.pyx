@@ -1,7 +1,8 @@
 """Whether tiles hold what a call is given; for float, on kernels that have tiles.
 
 Nobody looks at what a highway's gates make of gradients on the way down: those below 1e-11 may take them out of the
-range that tiles hold.
+range that tiles hold. Nor at what layer norms do, which divide them by deviations: of 1e-6 at least, since eps is 1e-12
+at least (cell.py), and of large ones where inputs and weights are; slopes of saturated gates shrink them as much.
 """
 
 from cylstm._core.kernels cimport Kernels, largest, tiles_hold

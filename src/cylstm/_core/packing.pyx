@@ -1,6 +1,9 @@
-"""One matrix into the form of a right operand, by a team of threads."""
+"""Packing one matrix for the kernels (cext/kernels.h shows the forms), and whether tiles hold what stays as it is."""
 
-from cylstm._core.kernels cimport is_bounded, largest, pack_columns, pack_gates, pack_right, real, right_bytes
+from cylstm._core.direction cimport Direction
+from cylstm._core.kernels cimport (
+    Kernels, is_bounded, largest, pack_columns, pack_gates, pack_right, real, right_bytes, tiles_hold,
+)
 from cylstm._core.team cimport Team, part
 
 
@@ -46,3 +49,20 @@ cdef void pack_share(const Packing* p, int me, int count, real* type_tag) noexce
             width = 4 * p.lanes
     if p.cut:
         (<double*>(p.scratch + (me + 1) * p.room - LINE))[0] = most
+
+
+cdef bint vectors_fit_tiles(const Kernels* k, const Direction* directions, Py_ssize_t count) noexcept nogil:
+    """Whether tiles hold first states, as if a caller had given them, and layer norms' gains, which multiply
+    gradients; of float alone."""
+    cdef Py_ssize_t n, Hp
+    cdef float h = 0, c = 0, of_x = 0, of_h = 0, of_c = 0
+    for n in range(count):
+        Hp = directions[n].Hp
+        if directions[n].at_h0 >= 0:  # and no projection
+            h = max(h, largest(k, 1, Hp, <const float*>directions[n].h0.packed, Hp))
+            c = max(c, largest(k, 1, Hp, <const float*>directions[n].c0.packed, Hp))
+        if directions[n].at_norm_x >= 0:
+            of_x = max(of_x, largest(k, 1, 4 * Hp, <const float*>directions[n].norm_x.packed, 4 * Hp))
+            of_h = max(of_h, largest(k, 1, 4 * Hp, <const float*>directions[n].norm_h.packed, 4 * Hp))
+            of_c = max(of_c, largest(k, 1, 2 * Hp, <const float*>directions[n].norm_c.packed, 2 * Hp))
+    return tiles_hold(h) and tiles_hold(c) and tiles_hold(of_x) and tiles_hold(of_h) and tiles_hold(of_c)
