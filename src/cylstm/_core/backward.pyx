@@ -151,7 +151,8 @@ cdef void carry_gates(const Kernels* k, const Steps* s, const Direction* directi
     part_gates(k, False, rows, direction.H, who.first, who.last, dgates, copy, apart)
     for gate in range(4):
         left_operand(k, form, False, rows, direction.H, who.first, who.last, <const real*>copy + gate * apart, Hp,
-                     <real>0, carried + gate * scratch.apart_bytes + left_bytes(form, 16 * tiles_before(who), direction.H))
+                     <real>0,
+                     carried + gate * scratch.apart_bytes + left_bytes(form, 16 * tiles_before(who), direction.H))
 
 
 cdef void recurrent_gradients_by_gates(const Kernels* k, const Steps* s, const Direction* direction, Py_ssize_t t,
