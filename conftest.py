@@ -6,6 +6,10 @@ import tempfile
 from sybil import Sybil
 from sybil.parsers.myst import PythonCodeBlockParser, SkipParser
 
+# Before NumPy is imported: beside other programs the threads of its BLAS wait for one another in loops, and what layers
+# begin with, QR factors of small matrices, then takes a hundred times as long.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 
 def enter(namespace):
     namespace["before"], namespace["folder"] = os.getcwd(), tempfile.TemporaryDirectory()

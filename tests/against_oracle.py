@@ -1,5 +1,9 @@
 """A layer of whatever variant, held against the oracle: outputs, final state and every gradient."""
 
+import collections
+import hashlib
+import pickle
+
 import numpy as np
 from gradcheck import check_gradients
 
@@ -53,6 +57,21 @@ def of_every_step(states, record, D):
     return found
 
 
+RECENT = collections.OrderedDict()
+
+
+def answered(x, parameters, start, dy, dfinal, **options):
+    """The oracle's outputs, final state, record, dx, gradients of the initial state and of the parameters, nobody's to
+    change. Those of the last calls are kept: the same question comes once for each instruction set."""
+    question = hashlib.sha256(pickle.dumps((x, parameters, start, dy, dfinal, options))).digest()
+    if question not in RECENT:
+        y, final, record = oracle.forward(x, parameters, start, **options)
+        RECENT[question] = y, final, record, *oracle.backward(record, dy, dfinal)
+        if len(RECENT) > 24:  # more than one test asks
+            RECENT.popitem(last=False)
+    return RECENT[question]
+
+
 def agrees(layer, close, rng, B, T, *, ids=False, given=True, **options):
     """AssertionError unless it computes what the oracle does of random inputs and gradients.
 
@@ -72,10 +91,9 @@ def agrees(layer, close, rng, B, T, *, ids=False, given=True, **options):
         assert all(np.array_equal(a, b) for a, b in zip((other, *other_final), (y, *final), strict=True)), what
     got = layer.backward(tape, dy, dfinal)
     parameters = {name: values.astype(float) for name, values in layer.parameters.items()}
-    wanted_y, wanted_final, record = oracle.forward(
-        np.eye(I)[x] if ids else x.astype(float), parameters, exact(start) if given else None,
-        **oracle_options(layer), **options, **masks)  # fmt: skip
-    dx, dstart, wanted = oracle.backward(record, dy.astype(float), exact(dfinal))
+    wanted_y, wanted_final, record, dx, dstart, wanted = answered(
+        np.eye(I)[x] if ids else x.astype(float), parameters, exact(start) if given else None, dy.astype(float),
+        exact(dfinal), **oracle_options(layer), **options, **masks)  # fmt: skip
     assert got.parameters.keys() == wanted.keys()
     found = {"y": (y, wanted_y), "h": (final.h, wanted_final[0]), "c": (final.c, wanted_final[1]),
              "dh0": (got.state.h, dstart[0]), "dc0": (got.state.c, dstart[1]),

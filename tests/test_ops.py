@@ -47,8 +47,8 @@ def some_targets(rng, kind, N, O, dtype):
 
 
 def apart(kind, outputs, targets):
-    """Targets moved away from outputs that rounding could put on their other side, where some slopes have a step."""
-    if kind.of_classes or kind.kernel == "gaussian":
+    """Targets moved away from outputs that rounding could put on their other side, where the slope has a step."""
+    if kind.kernel not in ("absolute_error", "pinball"):
         return targets
     for _ in range(20):
         close = abs(outputs.reshape(*targets.shape, -1) - targets[..., None]) < 1e-4
@@ -71,9 +71,9 @@ def test_every_loss_is_tested():
 
 
 @pytest.mark.parametrize("with_bias", [True, False])
-@pytest.mark.parametrize(("N", "F", "O"), [(1, 3, 2), (7, 5, 17), (130, 33, 65), (300, 70, 2_203), (150, 7, 40_003)])
+@pytest.mark.parametrize(("N", "F", "O"), [(1, 3, 2), (7, 5, 17), (130, 33, 65), (300, 70, 2_203), (150, 7, 9_007)])
 def test_losses_and_their_gradients(isa, dtype, rng, close, kind, with_bias, N, F, O):
-    """The last two go in several chunks, the first of them in tiles where there are any."""
+    """The last two go in several chunks, the first of them in tiles where there are any, the other in low ones."""
     O = fitting(kind, O)
     h, weight, bias = random_head(rng, dtype, N, F, O)
     bias = bias if with_bias else None

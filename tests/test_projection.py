@@ -78,7 +78,7 @@ def test_together_with_masks_and_first_states(isa, dtype, close, variant, given)
 
 @pytest.mark.parametrize("given", [False, True])
 def test_the_oracles_gradients_by_differences(given):
-    """Of everything at once, each of its masks with some zeros."""
+    """Of everything at once, each of its masks with some zeros; for some numbers of each array: all are made alike."""
     rng = np.random.default_rng(20292)
     options = dict(bidirectional=True, activations=("sigmoid", "softsign", "softplus"), gate_clip=2.0)
     layout = LSTM.layout(4, 5, 2, bidirectional=True, proj_size=3, first_state=True, peepholes=True)
@@ -98,7 +98,7 @@ def test_the_oracles_gradients_by_differences(given):
     _, _, tape = oracle.forward(x, parameters, state, **options)
     dx, (dh0, dc0), gradients = oracle.backward(tape, dy, (dh, dc))
     found = {"x": dx, **gradients} | ({"h": dh0, "c": dc0} if given else {})
-    check_gradients(loss, {"x": x, **parameters} | ({"h": h, "c": c} if given else {}), found)
+    check_gradients(loss, {"x": x, **parameters} | ({"h": h, "c": c} if given else {}), found, most=16)
 
 
 @pytest.mark.parametrize("variant", ["drops", "drops, first state, reverse", "all"])

@@ -47,8 +47,8 @@ RESIDUAL_MUTATIONS = {
 }
 
 
-def stack_error(module, **options):
-    """The largest relative error of any gradient of three layers in both directions, with dropout between them."""
+def stack_errors(module, **options):
+    """Relative errors of gradients of three layers in both directions, with dropout between them, one at a time."""
     rng = np.random.default_rng(9)
     layout = LSTM.layout(2, 2, 3, bidirectional=True, merge=options["merge"], highway=options.pop("highway", False))
     params = {name: rng.standard_normal(shape) * 0.6 for name, shape in layout.items()}
@@ -62,7 +62,12 @@ def stack_error(module, **options):
     def loss():
         return (dy * module.forward(x, params, **options)[0]).sum()
 
-    return max(gradient_error(loss, *pair) for pair in [(x, dx), *((params[name], dparams[name]) for name in names)])
+    for pair in [(x, dx), *((params[name], dparams[name]) for name in names)]:
+        yield gradient_error(loss, *pair)
+
+
+def is_found(module, **options):
+    return any(error > 1000 * RTOL for error in stack_errors(module, **options))
 
 
 def widths_error(module):
@@ -94,24 +99,24 @@ MERGES = ["concat", "sum", "mean", "product"]
 
 @pytest.mark.parametrize("merge", MERGES)
 def test_the_unchanged_stack_passes(merge):
-    assert stack_error(oracle, merge=merge, residual=True) <= RTOL
+    assert max(stack_errors(oracle, merge=merge, residual=True)) <= RTOL
 
 
 @pytest.mark.parametrize("mistake", MERGE_MUTATIONS)
 def test_a_mistake_in_merging_fails_the_gradient_check(mistake):
     module = mutated(*MERGE_MUTATIONS[mistake])
-    assert max(stack_error(module, merge=merge) for merge in MERGES[1:]) > 1000 * RTOL
+    assert any(is_found(module, merge=merge) for merge in MERGES[1:])
 
 
 @pytest.mark.parametrize("mistake", RESIDUAL_MUTATIONS)
 def test_a_mistake_in_residuals_fails_the_gradient_check(mistake):
-    assert stack_error(mutated(*RESIDUAL_MUTATIONS[mistake]), merge="concat", residual=True) > 1000 * RTOL
+    assert is_found(mutated(*RESIDUAL_MUTATIONS[mistake]), merge="concat", residual=True)
 
 
 def test_the_unchanged_highway_passes():
-    assert stack_error(oracle, merge="concat", highway=True) <= RTOL
+    assert max(stack_errors(oracle, merge="concat", highway=True)) <= RTOL
 
 
 @pytest.mark.parametrize("mistake", HIGHWAY_MUTATIONS)
 def test_a_mistake_in_highways_fails_the_gradient_check(mistake):
-    assert stack_error(mutated(*HIGHWAY_MUTATIONS[mistake]), merge="concat", highway=True) > 1000 * RTOL
+    assert is_found(mutated(*HIGHWAY_MUTATIONS[mistake]), merge="concat", highway=True)

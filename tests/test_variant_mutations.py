@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from against_oracle import layer_norm_written_out
 from gradcheck import RTOL, gradient_error
-from mistakes import mutated, worst_gradient_error
+from mistakes import is_found, mutated, worst_gradient_error
 
 from cylstm import LSTM, oracle
 from cylstm.cell import LAYER_NORMS
@@ -163,7 +163,7 @@ def test_the_unchanged_variants_pass(variant):
 def test_a_mistake_in_a_variant_fails_the_gradient_check(mistake):
     """Those of forward are seen where backward goes back through the right one."""
     module = mutated(*VARIANT_MUTATIONS[mistake])
-    assert max(worst_gradient_error(module, **cell) for cell in VARIANTS.values()) > 1000 * RTOL
+    assert is_found(module, *VARIANTS.values())
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +183,7 @@ def test_the_unchanged_drops_pass(drops):
 
 @pytest.mark.parametrize("mistake", DROP_MUTATIONS)
 def test_a_mistake_in_what_is_dropped_fails_the_gradient_check(mistake, drops):
-    assert worst_gradient_error(mutated(*DROP_MUTATIONS[mistake]), **drops) > 1000 * RTOL
+    assert is_found(mutated(*DROP_MUTATIONS[mistake]), drops)
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +198,7 @@ def test_the_unchanged_masks_of_gates_pass(of_gates):
 
 @pytest.mark.parametrize("mistake", GATE_MUTATIONS)
 def test_a_mistake_in_masks_of_gates_fails_the_gradient_check(mistake, of_gates):
-    assert worst_gradient_error(mutated(*GATE_MUTATIONS[mistake]), **of_gates) > 1000 * RTOL
+    assert is_found(mutated(*GATE_MUTATIONS[mistake]), of_gates)
 
 
 @pytest.fixture(scope="module")
@@ -222,8 +222,7 @@ def test_the_unchanged_zoneout_passes(zones, zoned_cell):
 @pytest.mark.parametrize("mistake", ZONEOUT_MUTATIONS)
 def test_a_mistake_in_zoneout_fails_the_gradient_check(mistake, zones):
     module = mutated(*ZONEOUT_MUTATIONS[mistake])
-    cells = {}, dict(activations=("sigmoid", "softsign", "softplus"))
-    assert max(worst_gradient_error(module, **zones, **cell) for cell in cells) > 1000 * RTOL
+    assert is_found(module, zones, zones | dict(activations=("sigmoid", "softsign", "softplus")))
 
 
 def first_state_error(module):
@@ -263,7 +262,7 @@ def test_the_unchanged_projection_passes(cell):
 @pytest.mark.parametrize("mistake", PROJECTION_MUTATIONS)
 def test_a_mistake_in_a_projection_fails_the_gradient_check(mistake):
     module = mutated(*PROJECTION_MUTATIONS[mistake])
-    assert worst_gradient_error(module, proj_size=2, proj_clip=0.2) > 1000 * RTOL
+    assert is_found(module, dict(proj_size=2, proj_clip=0.2))
 
 
 NORMS = "ba", ("torchscript", 1e-2)
@@ -279,11 +278,10 @@ def test_the_unchanged_norms_pass(norm):
 def test_a_mistake_in_layer_norms_fails_a_check(mistake):
     """The gradient's or, where backward goes through the same mistake, that of the outputs against the equations."""
     module = mutated(*NORM_MUTATIONS[mistake])
-    gradients = max(worst_gradient_error(module, layer_norm=norm) for norm in NORMS)
     rng, x = np.random.default_rng(3), np.random.default_rng(4).standard_normal((1, 6, 5))
     parameters = {name: rng.standard_normal(shape) for name, shape in LSTM.layout(5, 3, layer_norm="ba").items()}
     outputs = 0
     for kind, carried in LAYER_NORMS.items():
         y, _, _ = module.forward(x, parameters, layer_norm=(kind, 1e-2))
         outputs = max(outputs, abs(y[0] - layer_norm_written_out(x[0], parameters, carried, 1e-2)).max())
-    assert gradients > 1000 * RTOL or outputs > 1e-3
+    assert outputs > 1e-3 or is_found(module, *(dict(layer_norm=norm) for norm in NORMS))
