@@ -64,13 +64,27 @@ INLINE void small_tiles_1_4(const int whole, ptrdiff_t rows, ptrdiff_t k_tiles, 
         _tile_loadd(0, from, 4 * ldf); _tile_loadd(1, from + 16, 4 * ldf);
         _tile_loadd(2, from + 32, 4 * ldf); _tile_loadd(3, from + 48, 4 * ldf);
     }
-    for (ptrdiff_t k = 0; k < k_tiles; k++, a += 16, p += 16 * 64) {
-        _tile_loadd(4, a, a_bytes);
-        _tile_loadd(5, p, p_bytes); ADD(0, 4, 5);
-        _tile_loadd(6, p + 16, p_bytes); ADD(1, 4, 6);
-        _tile_loadd(7, p + 32, p_bytes); ADD(2, 4, 7);
-        _tile_loadd(5, p + 48, p_bytes); ADD(3, 4, 5);
+    /* Three tiles of P are on their way at any time; their registers change places from one k to the next. */
+#define ONE_K(x, y, z)                                                                       \
+    do {                                                                                     \
+        const REAL *now_p = p;                                                               \
+        if (k + 1 < k_tiles) a += 16, p += 16 * 64; /* else what is loaded is not used */    \
+        ADD(0, 4, x); _tile_loadd(x, now_p + 48, p_bytes);                                   \
+        ADD(1, 4, y); _tile_loadd(y, p, p_bytes);                                            \
+        ADD(2, 4, z); _tile_loadd(z, p + 16, p_bytes);                                       \
+        ADD(3, 4, x); _tile_loadd(4, a, a_bytes); _tile_loadd(x, p + 32, p_bytes);           \
+        k++;                                                                                 \
+    } while (0)
+    _tile_loadd(4, a, a_bytes);
+    _tile_loadd(5, p, p_bytes); _tile_loadd(6, p + 16, p_bytes); _tile_loadd(7, p + 32, p_bytes);
+    for (ptrdiff_t k = 0; k < k_tiles;) {
+        ONE_K(5, 6, 7);
+        if (k == k_tiles) break;
+        ONE_K(6, 7, 5);
+        if (k == k_tiles) break;
+        ONE_K(7, 5, 6);
     }
+#undef ONE_K
     if (whole) {
         int32_t sums[4][256] __attribute__((aligned(64)));
         _tile_stored(0, sums[0], 64); _tile_stored(1, sums[1], 64); _tile_stored(2, sums[2], 64); _tile_stored(3, sums[3], 64);

@@ -140,7 +140,7 @@ cdef class Work:
         cdef Py_ssize_t item = self.item, O = weights.O
         cdef Py_ssize_t widest = max(0 if has_ids else weights.I, O if L > 1 else 0)
         if weights.small:
-            self.choice = choose_small(weights.small, B, N)
+            self.choice = choose_small(weights.small, H, B, N)
         else:
             self.choice = choose(self.doubles or not weights.bounded, H, Y, B, N)
         self.widest(weights)

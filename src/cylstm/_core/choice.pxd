@@ -51,27 +51,31 @@ cdef inline Choice choose(bint panels_alone, Py_ssize_t H, Py_ssize_t Y, Py_ssiz
     return choice
 
 
-# Of weights in fewer bits.
+# Of weights in fewer bits, measured with 1..64 rows and H = 32..1024: below this width configuring tiles costs more than
+# they save, and one row of bytes is faster without them.
 cdef enum:
-    SMALL_TILED_BATCH = 8
+    SMALL_TILED_WIDTH = 48
+    INT8_TILED = 2          # rows
 
-cdef inline int unit_for(int small, Py_ssize_t rows) noexcept nogil:
-    """The form that takes the units which are fastest with so many rows."""
+cdef inline int unit_for(int small, Py_ssize_t rows, Py_ssize_t width) noexcept nogil:
+    """The form that takes the fastest units, with so many rows in a layer or a matrix of this width. bfloat16's does
+    not depend on the rows, so that a row has the same bits in any batch; all of int8's have the same bits.
+
+    Processors with tiles have slow units of AVX512-BF16: a shift and two multiply-adds are as fast there.
+    """
     cdef const float* tag = NULL
     if small == BFLOAT16:
-        if rows >= SMALL_TILED_BATCH and has_form(BFLOAT16_TILES, tag):
-            return BFLOAT16_TILES
+        if has_form(BFLOAT16_TILES, tag):
+            return BFLOAT16_TILES if width >= SMALL_TILED_WIDTH else BFLOAT16
         return BFLOAT16_DOT if has_form(BFLOAT16_DOT, tag) else BFLOAT16
     if small == INT8:
-        if rows >= SMALL_TILED_BATCH and has_form(INT8_TILES, tag):
+        if rows >= INT8_TILED and width >= SMALL_TILED_WIDTH and has_form(INT8_TILES, tag):
             return INT8_TILES
         return INT8_DOT if has_form(INT8_DOT, tag) else INT8
     return small
 
 
-cdef inline Choice choose_small(int small, Py_ssize_t B, Py_ssize_t N) noexcept nogil:
-    """By the batch, as above; int8 by how many rows there are, since all units give the same bits."""
+cdef inline Choice choose_small(int small, Py_ssize_t H, Py_ssize_t B, Py_ssize_t N) noexcept nogil:
     cdef Choice choice = plain_forms()
-    choice.steps = unit_for(small, B)
-    choice.inputs = unit_for(small, N if small == INT8 else B)
+    choice.steps, choice.inputs = unit_for(small, B, H), unit_for(small, N, H)
     return choice

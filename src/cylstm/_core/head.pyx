@@ -175,7 +175,7 @@ cdef run_head(Head* head, const real[:, ::1] h, given, const real[::1] bias, Py_
     cdef int form = TILES if tiles else BLAS
     if small is not None:
         small.prepare()
-        head.k, form = small.k, unit_for(small.small, chunk)
+        head.k, form = small.k, unit_for(small.small, chunk, F)
         head.packed, head.padded = small.packed, small.padded
     head.form = form
     h_left = left_bytes(form, chunk, F)

@@ -49,7 +49,7 @@ cdef class SmallMatrix:
     cdef int rows(self, const float* h, Py_ssize_t N, const float* bias, float* outputs) except -1:
         """outputs (N, O) = h (N, F) weight' + bias (O,), NULL for none: of a few rows."""
         self.prepare()
-        cdef int form = unit_for(self.small, N)
+        cdef int form = unit_for(self.small, N, self.F)
         cdef Py_ssize_t left = (left_bytes(form, N, self.F) + 63) // 64 * 64
         cdef char* room = <char*>PyMem_Malloc(left + N * self.padded * sizeof(float) + 64)
         cdef char* start = <char*>((<size_t>room + 63) & ~<size_t>63)
