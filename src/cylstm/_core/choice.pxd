@@ -51,8 +51,8 @@ cdef inline Choice choose(bint panels_alone, Py_ssize_t H, Py_ssize_t Y, Py_ssiz
     return choice
 
 
-    """The form that takes the fastest units, with so many rows in a layer or matrix of this width. bfloat16's does not
-# they save, and one row of bytes is faster without them.
+# Of weights in fewer bits, measured with 1..64 rows and H = 32..1024: below this width configuring tiles costs more
+# than they save, and one row of bytes is faster without them.
 cdef enum:
     SMALL_TILED_WIDTH = 48
     INT8_TILED = 2          # rows
