@@ -113,6 +113,12 @@ static inline int cylstm_stored_as(int form)
     return cylstm_forms[form].stored;
 }
 
+/* Whether a left operand is packed, not taken as it lies. */
+static inline int cylstm_packs_left(int form)
+{
+    return cylstm_forms[form].left.bytes != 0;
+}
+
 static inline int cylstm_is_cut(int form)
 {
     return cylstm_forms[form].cut;

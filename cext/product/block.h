@@ -1,9 +1,10 @@
 /* C = start + A . P over packed panels of one form: the functions of panels.h. Included once per form; no include guard.
  *
- * Expects OF(name), a name of this form; TARGET, the attributes of its functions; and of operands, in reals: GROUPS(K), how many
- * groups of k there are, a real of A each; ROW_OF(lda, K), the distance of rows of A; STRIDE, that of two vectors of one group of
- * P; PANEL_SIZE(columns, K). LEFT(p) is a group of a row of A, RIGHT(p) that of a vector of columns, and ADD(sum, w, a) adds
- * their product. WHOLE_PANELS: columns are. WHOLE: sums begin at 0, as integers, and meet C at the end (scaled_sum in small.h).
+ * Expects OF(name), a name of this form; TARGET, the attributes of its functions, and DRIVER, those of the last one; and of operands,
+ * in reals: GROUPS(K), how many groups of k there are, a real of A each; ROW_OF(lda, K), the distance of rows of A; STRIDE, that of
+ * two vectors of one group of P; PANEL_SIZE(columns, K). LEFT(p) is a group of a row of A, RIGHT(p) that of a vector of columns, and
+ * ADD(sum, w, a) adds their product. WHOLE_PANELS: columns are. WHOLE: sums begin at 0, as integers, and meet C at the end
+ * (scaled_sum in small.h).
  *
  * A block of ROWS rows and PANELS * VECTORS vectors of columns stays in registers while k runs. The three numbers are
  * compile-time constants and each block is a function of its own: only then does the compiler unroll the block fully
@@ -110,7 +111,7 @@ INLINE void OF(product_panel)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t vectors, co
 }
 
 /* Columns first..last of C, both multiples of a vector; K, in numbers, and columns say how P is packed. */
-static TARGET void OF(product_of_panels)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t first, ptrdiff_t last,
+static DRIVER TARGET void OF(product_of_panels)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t first, ptrdiff_t last,
                                          const REAL *A, ptrdiff_t lda, const REAL *P, const REAL *bias, REAL *C, ptrdiff_t ldc)
 {
     const ptrdiff_t panel = 4 * LANES, groups = GROUPS(K);
@@ -135,6 +136,7 @@ static TARGET void OF(product_of_panels)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t 
 
 #undef OF
 #undef TARGET
+#undef DRIVER
 #undef STRIDE
 #undef WHOLE
 #undef WHOLE_PANELS

@@ -7,6 +7,7 @@
 
 #define OF(name) NAME(name)
 #define TARGET
+#define DRIVER
 #define STRIDE LANES
 #define WHOLE 0
 #define WHOLE_PANELS 0

@@ -72,6 +72,7 @@ INLINE VECTOR NAME(scaled_sum)(VECTOR sum, VECTOR start, REAL scale, const REAL 
 
 #define OF(name) NAME(name##_float16)
 #define TARGET
+#define DRIVER __attribute__((noinline)) /* so that the cell of float32 has its registers */
 #define STRIDE (LANES / 2)
 #define WHOLE 0
 #define WHOLE_PANELS 1
@@ -84,7 +85,7 @@ INLINE VECTOR NAME(scaled_sum)(VECTOR sum, VECTOR start, REAL scale, const REAL 
 #include "block.h"
 
 /* Of many rows: each piece of a panel becomes floats once, and not once for each block of rows. */
-static void NAME(product_of_float16)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t first, ptrdiff_t last,
+static __attribute__((noinline)) void NAME(product_of_float16)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t first, ptrdiff_t last,
                                      const REAL *A, ptrdiff_t lda, const REAL *P, const REAL *bias, REAL *C, ptrdiff_t ldc)
 {
     if (rows <= 2 * BLOCK_ROWS) {
@@ -110,6 +111,7 @@ static void NAME(product_of_float16)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t colu
 
 #define OF(name) NAME(name##_bfloat16)
 #define TARGET
+#define DRIVER __attribute__((noinline))
 #define STRIDE LANES
 #define WHOLE 0
 #define WHOLE_PANELS 1
@@ -123,6 +125,7 @@ static void NAME(product_of_float16)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t colu
 
 #define OF(name) NAME(name##_int8)
 #define TARGET
+#define DRIVER __attribute__((noinline))
 #define STRIDE LANES
 #define WHOLE 1
 #define WHOLE_PANELS 1
@@ -142,6 +145,7 @@ static void NAME(product_of_float16)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t colu
 
 #define OF(name) NAME(name##_bfloat16_dot)
 #define TARGET __attribute__((target("avx512bf16")))
+#define DRIVER __attribute__((noinline))
 #define STRIDE LANES
 #define WHOLE 0
 #define WHOLE_PANELS 1
@@ -165,6 +169,7 @@ static void NAME(product_of_float16)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t colu
 #endif
 #ifdef HAVE_INT8_DOT
 #define OF(name) NAME(name##_int8_dot)
+#define DRIVER __attribute__((noinline))
 #define STRIDE LANES
 #define WHOLE 1
 #define WHOLE_PANELS 1

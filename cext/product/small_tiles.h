@@ -119,13 +119,13 @@ INLINE void product_of_small_tiles(const int whole, int *now, ptrdiff_t rows, pt
     }
 }
 
-static void product_of_bfloat16_tiles(int *now, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last,
+static __attribute__((noinline)) void product_of_bfloat16_tiles(int *now, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last,
                                       const REAL *A, const REAL *P, const REAL *bias, REAL *C, ptrdiff_t ldc)
 {
     product_of_small_tiles(0, now, rows, K, first, last, A, P, bias, C, ldc);
 }
 
-static void product_of_int8_tiles(int *now, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last,
+static __attribute__((noinline)) void product_of_int8_tiles(int *now, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last,
                                   const REAL *A, const REAL *P, const REAL *bias, REAL *C, ptrdiff_t ldc)
 {
     product_of_small_tiles(1, now, rows, K, first, last, A, P, bias, C, ldc);

@@ -18,7 +18,6 @@ from cylstm._core.network cimport Backward, Forward, run_network_backward, run_n
 from cylstm._core.tile_range cimport backward_fits_tiles, forward_fits_tiles
 from cylstm._core.team cimport ALL_THREADS
 from cylstm._core.ragged cimport Plan, planned
-from cylstm._core.choice cimport any_bounded
 from cylstm._core.packed_weights cimport Weights
 from cylstm._core.arena cimport Work
 
@@ -87,7 +86,7 @@ cdef class Call:
         work.zone_out(self.layer.drops["zoneout"])
         work.lend(weights, True)
         take_forms(self, True, True)
-        self.bounded = any_bounded(work.choice)
+        self.bounded = work.choice.bounded
 
     cdef int forward_f32(self, const float* x, const float* h0, const float* c0, float* y, float* hn,
                          float* cn) except -1 nogil:

@@ -10,7 +10,7 @@ from libc.string cimport memset
 
 import numpy
 
-from cylstm._core.choice cimport Choice, any_bounded, choose, choose_small, plain_forms
+from cylstm._core.choice cimport Choice, choose, choose_small, plain_forms
 from cylstm._core.kernels cimport Activation, Kernels, activation_of, active, left_bytes, right_bytes
 from cylstm._core.memory cimport fitting
 from cylstm._core.network cimport Backward, Forward
@@ -64,7 +64,7 @@ cdef class Work:
     cdef bint forward_fits(self) noexcept:
         """Whether tiles, where there are to be any, hold what the forward call is given."""
         cdef bint fits = True
-        if any_bounded(self.choice):
+        if self.choice.bounded:
             with nogil:
                 fits = forward_fits_tiles(&self.forward)
         return fits
@@ -72,7 +72,7 @@ cdef class Work:
     cdef bint backward_fits(self) noexcept:
         """The same of the backward call."""
         cdef bint fits = True
-        if any_bounded(self.used):
+        if self.used.bounded:
             with nogil:
                 fits = backward_fits_tiles(&self.backward)
         return fits

@@ -13,8 +13,8 @@ from cylstm._core.direction cimport (
 )
 from cylstm._core.interrupt cimport goes_on
 from cylstm._core.kernels cimport (
-    Kernels, Norm, Step, cell_backward, lanes_of, left_bytes, left_operand, norm_backward, part_gates, product,
-    real, zone_row_backward,
+    Kernels, Norm, Step, cell_backward, lanes_of, left_bytes, left_operand, norm_backward, packs_left, part_gates,
+    product, real, zone_row_backward,
 )
 from cylstm._core.ragged cimport Steps, is_cut, offset, slot
 from cylstm._core.packed_rows cimport (
@@ -29,7 +29,7 @@ cdef enum:
 cdef bint inputs_by_steps(const Steps* s, const Direction* direction) noexcept nogil:
     """Whether dx is computed step by step, from the operand that dgates R has there already: where both weights stay in
     the second-level cache."""
-    if by_gates(direction) and left_bytes(direction.R_back.form, 1, 1) > 0:
+    if by_gates(direction) and packs_left(direction.R_back.form):
         return False
     return (s.B >= DX_BATCH and direction.at_norm_x < 0 and direction.W_back.form == direction.R_back.form
             and 4 * direction.H * (direction.Y + direction.I) <= SMALL_WEIGHTS)
@@ -146,7 +146,7 @@ cdef void carry_gates(const Kernels* k, const Steps* s, const Direction* directi
     cdef Py_ssize_t Hp = direction.Hp, gate, apart = scratch.apart_bytes // sizeof(real)
     cdef int form = direction.R_back.form
     cdef real* copy = <real*>carried + who.first_row * Hp
-    if left_bytes(form, 1, 1) > 0:
+    if packs_left(form):
         copy, apart = <real*>scratch.apart + who.first_row * Hp, s.B * Hp
     part_gates(k, False, rows, direction.H, who.first, who.last, dgates, copy, apart)
     for gate in range(4):
@@ -165,7 +165,7 @@ cdef void recurrent_gradients_by_gates(const Kernels* k, const Steps* s, const D
     cdef Py_ssize_t before = left_bytes(form, 16 * tiles_before(of_h), direction.H)
     cdef real* sums = <real*>scratch.apart
     cdef real* own
-    if left_bytes(form, 1, 1) == 0:
+    if not packs_left(form):
         before = row * Hp * sizeof(real)
     for gate in range(4):
         own = sums + (gate * s.B + row) * Yp

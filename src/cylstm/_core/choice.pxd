@@ -1,7 +1,7 @@
 """The form of each product of a call: which operands, and which units of the processor."""
 
 from cylstm._core.kernels cimport (
-    BFLOAT16, BFLOAT16_DOT, BFLOAT16_TILES, BLAS, INT8, INT8_DOT, INT8_TILES, PANELS, TILES, has_form, is_bounded,
+    BFLOAT16, BFLOAT16_DOT, BFLOAT16_TILES, BLAS, INT8, INT8_DOT, INT8_TILES, PANELS, TILES, has_form,
 )
 
 # The forms of a call's products.
@@ -10,18 +10,14 @@ cdef struct Choice:
     int steps       # h R', dgates R
     int rows        # dgates W
     int gradients   # dgates' x, dgates' h: BLAS, or a form that is cut
+    bint bounded    # whether one of them is, so that the call has to look at its numbers first
 
 # What every call can do, whatever numbers it is given.
 cdef inline Choice plain_forms() noexcept nogil:
     cdef Choice choice
     choice.inputs = choice.steps = choice.rows = PANELS
-    choice.gradients = BLAS
+    choice.gradients, choice.bounded = BLAS, False
     return choice
-
-# Whether a call has to look at its numbers first.
-cdef inline bint any_bounded(Choice choice) noexcept nogil:
-    return (is_bounded(choice.inputs) or is_bounded(choice.steps) or is_bounded(choice.rows)
-            or is_bounded(choice.gradients))
 
 # Where products of tiles are faster than those of panels, measured with 1.. 48 rows and H = 32..1500: a tile has 16
 # rows and 32 k, and takes at least the time of about 8 rows in panels. Tiles of R take 6 bytes a weight, panels 4: the
@@ -48,6 +44,7 @@ cdef inline Choice choose(bint panels_alone, Py_ssize_t H, Py_ssize_t Y, Py_ssiz
         choice.steps = TILES
     if N >= TILED_ROWS:
         choice.rows = choice.gradients = TILES
+    choice.bounded = B >= TILED_BATCH or N >= TILED_ROWS
     return choice
 
 

@@ -13,8 +13,8 @@ from cylstm._core.direction cimport (
 from cylstm._core.highway cimport shares_of_h
 from cylstm._core.interrupt cimport goes_on
 from cylstm._core.kernels cimport (
-    PANELS, Kernels, Norm, Step, cell_forward, gather, left_bytes, left_operand, norm_forward, norm_gates,
-    part_gates, product, real, zone_row,
+    PANELS, Kernels, Norm, Step, cell_forward, gather, left_bytes, norm_forward, norm_gates, pack_left,
+    packs_left, part_gates, product, real, zone_row,
 )
 from cylstm._core.ragged cimport Steps, is_cut, offset, slot
 from cylstm._core.packed_rows cimport carry, copy_outputs, copy_uncut, has_cut, pack_inputs
@@ -212,11 +212,12 @@ cdef void input_gates(const Kernels* k, const Steps* s, const Direction* directi
                       const Scratch* scratch, const Inputs* inputs, Py_ssize_t t0, Py_ssize_t t1, Py_ssize_t rows,
                       real* gates) noexcept nogil:
     """gates (rows, 4Hp) = x W' + b in this member's units, for the steps t0..t1-1."""
-    cdef Py_ssize_t G = 4 * direction.Hp, blocks = (rows + 15) // 16, first = 0, last = rows
-    cdef bint packs_left = left_bytes(direction.W.form, 1, 1) > 0
+    cdef Py_ssize_t G = 4 * direction.Hp, blocks, first = 0, last = rows
+    cdef bint packs = packs_left(direction.W.form)
     cdef Py_ssize_t packed = offset(s, t0) + who.first_row
     cdef real* x
-    cdef char* own = <char*>scratch.inputs + 16 * tiles_before(who) * scratch.input_bytes
+    cdef const void* left
+    cdef char* own
     if inputs.ids != NULL:
         gather(k, direction.W.form, rows, direction.H, direction.I, who.first, who.last, inputs.ids + packed,
                direction.W.packed, <const real*>direction.b.packed, gates)
@@ -225,14 +226,17 @@ cdef void input_gates(const Kernels* k, const Steps* s, const Direction* directi
         x = <real*>inputs.packed + packed * inputs.ld
     else:
         x = <real*>inputs.packed + who.first_row * inputs.ld
-    if not who.by_rows and (packs_left or inputs.caller != NULL):
+    left = x
+    if not who.by_rows and (packs or inputs.caller != NULL):
+        blocks = (rows + 15) // 16
         first, last = 16 * part(blocks, who.me, who.count), min(rows, 16 * part(blocks, who.me + 1, who.count))
     if inputs.caller != NULL:
         pack_inputs(s, inputs, t0, t1, packed + first, packed + last, direction.I, x + first * inputs.ld)
-    left_operand(k, direction.W.form, False, last - first, direction.I, 0, direction.I, x + first * inputs.ld,
-                 inputs.ld, 0, own + left_bytes(direction.W.form, first, direction.I))
-    if packs_left or inputs.caller != NULL:
+    if packs:
+        left = own = <char*>scratch.inputs + 16 * tiles_before(who) * scratch.input_bytes
+        pack_left(k, direction.W.form, False, last - first, direction.I, 0, direction.I, x + first * inputs.ld,
+                  inputs.ld, 0, own + left_bytes(direction.W.form, first, direction.I))
+    if packs or inputs.caller != NULL:
         meet_by_units(who)
     product(k, direction.W.form, rows, direction.I, direction.W.columns, 4 * who.first, 4 * who.last,
-            <const void*>own if packs_left else <const void*>x, inputs.ld, direction.W.packed,
-            <const real*>direction.b.packed, gates, G)
+            left, inputs.ld, direction.W.packed, <const real*>direction.b.packed, gates, G)

@@ -64,6 +64,7 @@ cdef extern from "kernels.h" nogil:
     const float TILES_HIGH "CYLSTM_TILES_HIGH"
     bint is_cut "cylstm_is_cut"(int form)
     bint is_bounded "cylstm_is_bounded"(int form)
+    bint packs_left "cylstm_packs_left"(int form)
     int stored_as "cylstm_stored_as"(int form)
     Py_ssize_t left_bytes "cylstm_left_bytes"(int form, Py_ssize_t rows, Py_ssize_t K)
     Py_ssize_t right_bytes "cylstm_right_bytes"(int form, Py_ssize_t K, Py_ssize_t columns, Py_ssize_t real)
@@ -92,7 +93,7 @@ cdef Activation activation_of(given) except *
 cdef inline const void* left_operand(const Kernels* k, int form, bint transposed, Py_ssize_t rows, Py_ssize_t K,
                                      Py_ssize_t first, Py_ssize_t last, const real* A, Py_ssize_t lda,
                                      real bound, void* room) noexcept nogil:
-    if left_bytes(form, 1, 1) == 0:
+    if not packs_left(form):
         return A
     pack_left(k, form, transposed, rows, K, first, last, A, lda, bound, room)
     return room

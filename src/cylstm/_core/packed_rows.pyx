@@ -8,7 +8,7 @@ Every function is called by all members of a team at once and does its member's 
 from libc.string cimport memcpy, memset
 
 from cylstm._core.direction cimport CONCAT, MEAN, PRODUCT, SUM, Direction, Inputs, Outputs
-from cylstm._core.kernels cimport Kernels, left_bytes, left_operand, real
+from cylstm._core.kernels cimport Kernels, left_bytes, pack_left, packs_left, real
 from cylstm._core.ragged cimport Steps, alive, caller_row, first_slot, is_cut, last_slot, length, offset, slot
 from cylstm._core.team cimport Member, last_alive, part, tiles_before
 
@@ -340,7 +340,7 @@ cdef const void* carry(const Kernels* k, const Steps* s, Py_ssize_t t, bint reve
     crosses, `anew`, as copy_uncut has it; times the mask (B, K) or, with NULL, as they are. It adds the columns
     first..last of K; after a meeting the whole is there.
     """
-    cdef real* copy = scratch if left_bytes(form, 1, 1) else <real*>carried
+    cdef real* copy = scratch if packs_left(form) else <real*>carried
     cdef Py_ssize_t row = who.first_row
     if mask != NULL:
         copy_masked(s, t, reverse, who, first, last, K, width, rows, mask, anew, copy)
@@ -348,6 +348,8 @@ cdef const void* carry(const Kernels* k, const Steps* s, Py_ssize_t t, bint reve
     elif cut:
         copy_uncut(s, t, reverse, who, first, last, width, rows, anew, copy)
         rows = copy
+    if not packs_left(form):
+        return rows + row * width
     carried += left_bytes(form, 16 * tiles_before(who), K)
-    return left_operand(k, form, False, last_alive(s, who, t) - row, K, first, last, rows + row * width, width,
-                        <real>1, carried)
+    pack_left(k, form, False, last_alive(s, who, t) - row, K, first, last, rows + row * width, width, <real>1, carried)
+    return carried

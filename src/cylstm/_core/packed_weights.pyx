@@ -3,7 +3,7 @@
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.string cimport memcpy, memset
 
-from cylstm._core.choice cimport TILED_INPUTS, any_bounded
+from cylstm._core.choice cimport TILED_INPUTS
 from cylstm._core.kernels cimport (
     FORMS, INT8, PANELS, active, is_bounded, is_cut, largest, pack_right, right_bytes, stored_as, tiles_hold,
 )
@@ -168,30 +168,31 @@ cdef class Weights:
         Whether they are as `choice` has them: 0 where tiles do not hold some of the weights, which are panels then.
         """
         cdef Py_ssize_t n
+        cdef Direction* one
         cdef bint gathered, as_chosen = True
         cdef int form
         for n in range(self.L * self.D):
+            one = &directions[n]
             gathered = ids and n < self.D
-            form = choice.inputs if self.small or (not gathered and directions[n].I >= TILED_INPUTS) else PANELS
-            self.take(packed, &directions[n], n, W, form, &directions[n].W)
-            self.take(packed, &directions[n], n, R_GATES if by_gates(&directions[n]) else R, choice.steps,
-                      &directions[n].R)
-            if directions[n].at_norm_x >= 0:
-                self.take_norms(packed, &directions[n], n)
+            form = choice.inputs if self.small or (not gathered and one.I >= TILED_INPUTS) else PANELS
+            self.take(packed, one, n, W, form, &one.W)
+            self.take(packed, one, n, R_GATES if by_gates(one) else R, choice.steps, &one.R)
+            if one.at_norm_x >= 0:
+                self.take_norms(packed, one, n)
             else:
-                self.take(packed, &directions[n], n, BIAS, PANELS, &directions[n].b)
-            if directions[n].at_P >= 0:
-                self.take(packed, &directions[n], n, PEEPHOLES, PANELS, &directions[n].P)
-            if directions[n].at_h0 >= 0:
-                self.take(packed, &directions[n], n, H0, PANELS, &directions[n].h0)
-                self.take(packed, &directions[n], n, C0, PANELS, &directions[n].c0)
-            if directions[n].at_proj >= 0:
-                self.take(packed, &directions[n], n, PROJ, PANELS, &directions[n].proj)
-            if directions[n].at_highway >= 0:
-                self.take(packed, &directions[n], n, TRANSFORM, PANELS, &directions[n].highway)
-                self.take(packed, &directions[n], n, TRANSFORM_BIAS, PANELS, &directions[n].highway_bias)
-            as_chosen = as_chosen and directions[n].W.form == form and directions[n].R.form == choice.steps
-        if any_bounded(choice):
+                self.take(packed, one, n, BIAS, PANELS, &one.b)
+            if one.at_P >= 0:
+                self.take(packed, one, n, PEEPHOLES, PANELS, &one.P)
+            if one.at_h0 >= 0:
+                self.take(packed, one, n, H0, PANELS, &one.h0)
+                self.take(packed, one, n, C0, PANELS, &one.c0)
+            if one.at_proj >= 0:
+                self.take(packed, one, n, PROJ, PANELS, &one.proj)
+            if one.at_highway >= 0:
+                self.take(packed, one, n, TRANSFORM, PANELS, &one.highway)
+                self.take(packed, one, n, TRANSFORM_BIAS, PANELS, &one.highway_bias)
+            as_chosen = as_chosen and one.W.form == form and one.R.form == choice.steps
+        if choice.bounded:
             as_chosen = as_chosen and vectors_fit_tiles(packed.k, directions, self.L * self.D)
         return as_chosen
 
@@ -229,12 +230,14 @@ cdef class Weights:
                   Factor* factor) except -1:
         """One factor, packed now unless it is already."""
         cdef Py_ssize_t slot = (n * OPERANDS + operand) * FORMS + stored_as(form)
-        if look_up(&packed.at[slot]) == NULL:
+        cdef const void* found = look_up(&packed.at[slot])
+        if found == NULL:
             with self.lock.held:
                 if packed.at[slot] == NULL:
                     self._pack(packed, direction, n, operand, stored_as(form))
-        factor.packed, factor.form, factor.columns = packed.at[slot], form, 4 * direction.Hp
-        if factor.packed == &too_much:
+            found = packed.at[slot]
+        factor.packed, factor.form, factor.columns = found, form, 4 * direction.Hp
+        if found == &too_much:
             return self.take(packed, direction, n, operand, PANELS, factor)
         return 0
 
