@@ -39,12 +39,14 @@ def torch_bfloat16(layer, x):
 
 
 def torch_int8(layer, x):
-    """Dynamic quantisation of torch.ao: weights in int8, x and h at a scale per call."""
+    """Dynamic quantisation of torch.ao, of a module in another one, whose children it replaces: weights in int8, x and h
+    at a scale per call."""
     import torch
 
-    return torch_inference_in(
-        layer, x, lambda module: torch.ao.quantization.quantize_dynamic(module, {torch.nn.LSTM}, torch.qint8)
-    )
+    def change(module):
+        return torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(module), {torch.nn.LSTM}, torch.qint8)
+
+    return torch_inference_in(layer, x, change)
 
 
 def onnxruntime_int8(layer, x, threads):
