@@ -39,8 +39,7 @@ def torch_bfloat16(layer, x):
 
 
 def torch_int8(layer, x):
-    """Dynamic quantisation of torch.ao, of a module in another one, whose children it replaces: weights in int8, x and h
-    at a scale per call."""
+    """Dynamic quantisation of torch.ao, which replaces children of a module: int8 weights, one scale of x, one of h."""
     import torch
 
     def change(module):
