@@ -171,6 +171,22 @@ def test_calls_that_are_given_what_is_not_finite(streams, isa, rng, training):
         assert np.array_equal(streams.outputs(call, given, 24), layer(given)[0])
 
 
+@pytest.mark.parametrize("precision", ["float16", "bfloat16", "int8"])
+def test_calls_of_layers_in_fewer_bits(streams, isa, rng, precision):
+    small, x = LSTM(40, 24, 2, seed=1).astype(precision), rng.standard_normal((20, 5, 40)).astype("f4")
+    call = Call(small, 20, 5)
+    for _ in range(2):
+        np.testing.assert_array_equal(streams.outputs(call, x, 24), small(x)[0])
+    h0 = rng.uniform(-1, 1, (2, 20, 24)).astype("f4")
+    np.testing.assert_array_equal(streams.outputs(call, x, 24, h0), small(x, (h0, np.zeros_like(h0)))[0])
+    h0[1, 3, 7] = -1.5
+    if precision == "int8":
+        with pytest.raises(ValueError, match=r"h0: expected numbers within -1\.\.1, which int8 has"):
+            streams.outputs(call, x, 24, h0)
+    with pytest.raises(ValueError, match="layer: expected parameters in float32 or float64, which have gradients"):
+        Call(small, 20, 5, training=True)
+
+
 def test_training_calls_and_the_layers_own_do_not_disturb_each_other(streams, rng):
     """Large packed weights of the two passes may share memory, which a Call, in need of both, must not."""
     layer = LSTM(40, 200, dtype="float64", seed=1)

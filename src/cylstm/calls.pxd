@@ -12,6 +12,7 @@ cdef class Call:
     cdef void* at_spare
     cdef int members
     cdef bint doubles
+    cdef bint int8
     cdef bint packs
     cdef bint bounded                     # calls of this shape look whether a form holds what they are given
     cdef bint forward_fits, backward_fits  # the weights are there for calls that fit

@@ -12,10 +12,10 @@ layer is of the other type, where there is nothing to go backward from, and when
 
 from cylstm._core.direction cimport ZONED_C, ZONED_H
 from cylstm._core.interrupt cimport Interrupt, begin, finish
-from cylstm._core.kernels cimport active
+from cylstm._core.kernels cimport INT8, active
 from cylstm._core.memory cimport LARGEST
 from cylstm._core.network cimport Backward, Forward, run_network_backward, run_network_forward, team_size
-from cylstm._core.tile_range cimport backward_fits_tiles, forward_fits_tiles
+from cylstm._core.tile_range cimport backward_fits_tiles, forward_fits_tiles, within_one
 from cylstm._core.team cimport ALL_THREADS
 from cylstm._core.ragged cimport Plan, planned
 from cylstm._core.packed_weights cimport Weights
@@ -23,6 +23,7 @@ from cylstm._core.arena cimport Work
 
 from cylstm._core.layer import Layer
 from cylstm.checks import describe, positive_int
+from cylstm.precision import expect_gradients
 from cylstm._core.memory import aligned_empty
 
 
@@ -48,6 +49,8 @@ cdef class Call:
         cdef Py_ssize_t B = positive_int("batch_size", batch_size), T = positive_int("steps", steps)
         if <double>(B + 1) * (T + 1) > LARGEST:
             raise ValueError(f"batch_size, steps: expected at most {LARGEST} steps in all, got {B} x {T}")
+        if training:
+            expect_gradients(layer.parameters, "layer")
         if training and layer.drops.drawn:
             drops = {"dropout": layer.dropout, **layer.drops.config}
             told = ", ".join(f"{name}={value}" for name, value in drops.items() if value and not isinstance(value, str))
@@ -68,7 +71,7 @@ cdef class Call:
         # For final states, or gradients of initial ones, that nobody wants.
         self.spare_state = aligned_empty(weights.L * weights.D * B * (weights.Y + weights.H), layer.dtype).view("u1")
         cdef unsigned char[::1] spare = self.spare_state
-        self.at_spare, self.doubles = &spare[0], work.doubles
+        self.at_spare, self.doubles, self.int8 = &spare[0], work.doubles, weights.small == INT8
         self.work, self.at_forward, self.at_backward = work, &work.forward, &work.backward
         self.refresh()
 
@@ -152,6 +155,9 @@ cdef int forward(Call call, bint doubles, const void* x, const void* h0, const v
         f.record.inputs.caller, f.record.inputs.row, f.record.inputs.step = x, f.s.T * I, I
     else:
         f.record.inputs.packed, f.record.inputs.ld, f.record.inputs.caller = <void*>x, I, NULL
+    if call.int8 and h0 != NULL and not within_one(<const float*>h0, f.L * f.D * f.s.B * f.Y):
+        with gil:
+            raise ValueError("h0: expected numbers within -1..1, which int8 has at steps of 1/127, got others")
     f.h0, f.c0, f.y = h0, c0, y
     f.hn = hn if hn != NULL else call.at_spare
     f.cn = cn if cn != NULL else <char*>call.at_spare + state

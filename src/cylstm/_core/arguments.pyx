@@ -20,16 +20,6 @@ cdef extern from *:
     """
 
 
-cdef bint within_one(np.ndarray h):
-    """Whether all numbers of h, in float32, are within -1..1."""
-    cdef const float* numbers = <const float*>np.PyArray_DATA(h)
-    cdef Py_ssize_t n
-    cdef bint all_are = True
-    for n in range(np.PyArray_SIZE(h)):
-        all_are &= -1 <= numbers[n] <= 1
-    return all_are
-
-
 cdef class Arguments:
     """A layer's sizes and type, and what they ask of arrays."""
 

@@ -6,9 +6,10 @@ from libc.stdint cimport int64_t, uint8_t
 
 import numpy
 
-from cylstm._core.arguments cimport Arguments, within_one
+from cylstm._core.arguments cimport Arguments
 from cylstm._core.interrupt cimport Interrupt, begin, finish
 from cylstm._core.memory cimport LARGEST
+from cylstm._core.tile_range cimport within_one
 from cylstm._core.network cimport Backward, run_network_backward, run_network_forward, team_size
 from cylstm._core.team cimport ALL_THREADS
 from cylstm._core.direction cimport INPUTS, PER_ROW, WEIGHTS, ZONED_C, ZONED_H, Inputs, masks_of
@@ -340,9 +341,10 @@ cdef class Layer(Arguments):
             work.forward.h0 = work.forward.c0 = NULL
             return None, None
         arrays = self.state(name, state, B)
-        if self._weights.small == INT8 and not within_one(arrays[0]):
-            raise ValueError(f"{name}.h: expected numbers within -1..1, which int8 has at steps of 1/127, got others")
         work.forward.h0 = np.PyArray_DATA(<np.ndarray>arrays[0])
+        if self._weights.small == INT8 and not within_one(<const float*>work.forward.h0,
+                                                          np.PyArray_SIZE(<np.ndarray>arrays[0])):
+            raise ValueError(f"{name}.h: expected numbers within -1..1, which int8 has at steps of 1/127, got others")
         work.forward.c0 = np.PyArray_DATA(<np.ndarray>arrays[1])
         return arrays
 

@@ -36,12 +36,15 @@ def train(Call call, double[:, :, ::1] x, double[:, :, ::1] h0, double[:, :, ::1
     return dict(y=y, hn=hn, cn=cn, dx=dx, dh0=dh0, dc0=dc0, dflat=dflat)
 
 
-def outputs(Call call, float[:, :, ::1] x, Py_ssize_t width):
-    """The least that one can ask for: y alone, from a state of zeros."""
+def outputs(Call call, float[:, :, ::1] x, Py_ssize_t width, float[:, :, ::1] h0=None):
+    """The least that one can ask for: y alone, from a state of zeros or, where it is given, h0 with c0 = 0."""
     y = numpy.empty((x.shape[0], x.shape[1], width), "f4")
     cdef float[:, :, ::1] y_ = y
+    cdef const float* h = NULL
+    if h0 is not None:
+        h = &h0[0, 0, 0]
     with nogil:
-        call.forward_f32(&x[0, 0, 0], NULL, NULL, &y_[0, 0, 0], NULL, NULL)
+        call.forward_f32(&x[0, 0, 0], h, NULL, &y_[0, 0, 0], NULL, NULL)
     return y
 
 
