@@ -221,6 +221,8 @@ def test_touching_what_cannot_change(precision):
 @pytest.mark.parametrize("options, message", [
     (dict(proj_size=3), "precision: expected a layer whose h stays within -1..1 for int8, got one with a projection"),
     (dict(activations=("sigmoid", "tanh", "relu")), "for int8, got one with activations"),
+    (dict(activations=("sigmoid", "tanh", "relu6")), "for int8, got one with activations"),
+    (dict(activations=("relu6", "tanh", "tanh")), "for int8, got one with activations"),
 ])  # fmt: skip
 def test_int8_needs_a_bounded_h(options, message):
     layer = LSTM(4, 5, seed=1, **options)
@@ -229,10 +231,50 @@ def test_int8_needs_a_bounded_h(options, message):
     assert layer.astype("bfloat16")(np.ones((2, 4), "f4"))[0].shape == (2, options.get("proj_size", 5))
 
 
+def test_int8_takes_what_stays_within_1_whatever_g_is(rng):
+    layer = LSTM(4, 5, activations=("hard_sigmoid", "relu", "softsign"), seed=1)
+    x = rng.standard_normal((3, 6, 4)).astype("f4")
+    np.testing.assert_allclose(layer.astype("int8")(x)[0], layer(x)[0], atol=0.05)
+
+
+def test_a_row_that_is_no_number_goes_on_alone(isa, precision, rng):
+    """From call to call, as in float32: the others have the bits that they have without it."""
+    small, x = LSTM(20, 48, seed=1).astype(precision), rng.standard_normal((6, 8, 20)).astype("f4")
+    expected, _ = small(x)
+    x[2, 1, 3] = np.nan
+    _, state = small(x[:, :4])
+    y, _ = small(x[:, 4:], state)
+    assert np.isnan(y[2]).all()
+    np.testing.assert_array_equal(np.delete(y, 2, 0), np.delete(expected[:, 4:], 2, 0))
+
+
+def test_subnormal_rows_keep_their_signs():
+    layer = LSTM(4, 5, seed=1)
+    for n in range(1, 400):
+        layer.parameters["weight_ih_l0"][3] = np.float32(n * 1.4e-45)
+        assert (layer.astype("int8").parameters["weight_ih_l0"][3] >= 0).all()
+
+
+def test_numbers_beyond_float32(precision):
+    layer = LSTM(4, 5, seed=1, dtype="float64")
+    layer.parameters["bias_l0"][3] = 1e300
+    for name in (precision, "float32"):
+        with pytest.raises(ValueError, match=r"bias_l0: expected numbers that float32 holds, got 1e\+300"):
+            layer.astype(name)
+
+
+def test_no_layer_writes_into_parameters_that_it_is_given(precision):
+    small = LSTM(4, 5, seed=1).astype(precision)
+    before = small.parameters.flat.copy()
+    with pytest.raises((TypeError, ValueError)):
+        LSTM(4, 5, seed=3, forget_bias=7.0, parameters=small.parameters)
+    np.testing.assert_array_equal(small.parameters.flat, before)
+
+
 def test_int8_refuses_states_beyond_1(rng):
     layer = LSTM(4, 5, seed=1, first_state=True)
     small = layer.astype("int8")
-    for wrong in (1.0001, -2.0, np.nan):
+    for wrong in (1.0001, -2.0, np.inf):
         state = State(np.full((1, 2, 5), 0.5, "f4"), np.full((1, 2, 5), 3.0, "f4"))
         small(np.ones((2, 3, 4), "f4"), state)
         state.h[0, 1, 3] = wrong

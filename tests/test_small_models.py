@@ -1,8 +1,12 @@
 """Models in fewer bits: embeddings, dense layers and heads, files, the command line."""
 
 import copy
+import gc
 import json
 import pickle
+import sys
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -150,13 +154,17 @@ def damaged(path, out, change):
 DAMAGES = {
     "another name": (lambda header, tensors: header.update(precision="int4"), "precision: expected one of"),
     "no name": (lambda header, tensors: header.update(precision=["int8"]), "precision: expected one of"),
-    "wider": (lambda header, tensors: header.update(precision="float16"), "expected .* in float16, got int8"),
+    "wider": (lambda header, tensors: header.update(precision="float16"), "do not fit the sizes"),
     "no scales": (lambda header, tensors: tensors.pop("head.weight.scale"), "head.weight.scale"),
     "short scales": (
         lambda header, tensors: tensors.update({"head.weight.scale": np.ones(3, "f4")}), "head.weight.scale"
     ),
-    "no numbers": (lambda header, tensors: tensors["lstm.weight_hh_l0.scale"].fill(np.nan), "finite scales above 0"),
-    "negative": (lambda header, tensors: tensors["lstm.weight_hh_l0.scale"].fill(-1), "finite scales above 0"),
+    "no numbers": (lambda header, tensors: tensors["lstm.weight_hh_l0.scale"].fill(np.nan), "scales of finite ones"),
+    "negative": (lambda header, tensors: tensors["lstm.weight_hh_l0.scale"].fill(-1), "scales of finite ones"),
+    "nobody's scales": (
+        lambda header, tensors: tensors.update({"bogus.scale": np.ones(3, "f4")}), "do not fit the sizes"
+    ),
+    "huge scales": (lambda header, tensors: tensors["head.weight.scale"].fill(3e38), "scales of finite ones"),
     "-128": (lambda header, tensors: tensors["lstm.weight_hh_l0"].fill(-128), "numbers within -127..127"),
 }  # fmt: skip
 
@@ -175,6 +183,45 @@ def test_a_file_of_infinite_halves_is_refused(tmp_path):
     path = damaged(tmp_path / "whole", tmp_path / "damaged", change)
     with pytest.raises(ValueError, match=r"head\.weight: expected finite numbers"):
         Model.load(path)
+
+
+def test_matrices_too_wide_for_int8():
+    model = Model(70_000, 8, 3, before=[Dense(4, "linear")], loss="mse", seed=1)
+    with pytest.raises(ValueError, match=r"before\.0\.weight: expected at most 65536 columns for int8, got 70000"):
+        model.astype("int8")
+    words = Model(70_000, 8, 3, embedding_size=4, seed=1).astype("int8")  # rows, which are no sums
+    assert words(np.array([[69_999]]))[0].shape == (1, 1, 3)
+
+
+def test_threads_that_share_a_model_that_is_not_packed_yet(precision, rng):
+    """Each call reads from what it began with, whoever packs meanwhile."""
+    model = Model(16, 24, 3000, seed=1)
+    x = rng.standard_normal((20, 4, 16)).astype("f4")
+    expected = model.astype(precision)(x)[0]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(4):
+            small = model.astype(precision)
+            with ThreadPoolExecutor(6) as pool:
+                for found in pool.map(lambda _, small=small: small(x)[0], range(12)):
+                    np.testing.assert_array_equal(found, expected)
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_models_that_are_dropped_go_at_once(precision, rng):
+    """None waits for the collector of cycles."""
+    gc.collect()
+    gc.disable()
+    try:
+        model = writer().astype(precision)
+        model(rng.integers(0, 50, (3, 6)))
+        gone = weakref.ref(model.parameters)
+        del model
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_parameters_that_fit_no_int8_layer(rng):

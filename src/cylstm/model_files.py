@@ -41,13 +41,21 @@ def load(cls, path):
     """`Model.load`."""
     with tensor_files.open_tensors(path, "model") as file:
         if "precision" in file.header:
-            shapes = {name: shape for name, shape in file.shapes.items() if not name.endswith(SCALE)}
+            shapes = dict(file.shapes)
+            if file.header["precision"] not in ("float16", "bfloat16"):
+                shapes = {name: shape for name, shape in shapes.items() if not scales_of(name, shapes)}
             return from_header(cls, path, file.header, shapes, partial(read_small, file))
         model = from_header(cls, path, file.header, file.shapes)
         for name, shape in model.parameters.layout.items():
             model.parameters.raw(name)[:] = file.read(name, shape, model.dtype)
     model.parameters.touch()
     return model
+
+
+def scales_of(name, shapes) -> bool:
+    """Whether a tensor is the scales of one of the file's int8 matrices, and not one that nobody knows."""
+    matrix = name.removesuffix(SCALE)
+    return matrix != name and matrix in shapes and is_small(matrix)
 
 
 def read_small(file, layout) -> SmallParameters:

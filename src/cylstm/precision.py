@@ -6,9 +6,11 @@ import copy
 
 import numpy as np
 
-from cylstm.activations import are_bounded
+from cylstm.activations import name_of
 from cylstm.checks import one_of
-from cylstm.small_parameters import INT8_WIDTH, PRECISIONS, SmallParameters, is_small
+from cylstm.small_parameters import PRECISIONS, SmallParameters, as_float32
+
+WITHIN_1 = frozenset(("tanh", "sigmoid", "softsign", "hard_sigmoid", "hard_tanh"))  # by whatever numbers
 
 __all__ = ["check_int8", "converted", "expect_gradients", "fill", "given_of", "kept_of", "precision_of"]
 
@@ -49,20 +51,22 @@ def converted(one, make, precision):
     small = precision in PRECISIONS
     parameters = SmallParameters.of(one.parameters, precision) if small else None
     made = make("float32" if small else precision, parameters)
+    if not small and made.dtype == np.float32:
+        for name in one.parameters:
+            as_float32(name, one.parameters.raw(name))
     fill(made.parameters, one.parameters.raw() if not small else parameters)
     made.rng = copy.deepcopy(one.rng)
     return made
 
 
 def check_int8(lstm) -> None:
-    """ValueError for a layer whose h is not within -1..1, or whose sums are of too many numbers for 32 bits."""
-    if lstm.cell.proj_size or not are_bounded(lstm.cell.all_activations):
+    """ValueError for a layer whose h is not within -1..1."""
+    of_gates, _, of_c = lstm.cell.all_activations
+    if lstm.cell.proj_size or not {name_of(of_gates), name_of(of_c)} <= WITHIN_1:
         got = "a projection" if lstm.cell.proj_size else f"activations {lstm.cell.all_activations}"
         raise ValueError(f"precision: expected a layer whose h stays within -1..1 for int8, got one with {got}")
-    for name, shape in lstm.parameters.layout.items():
+    for name in lstm.parameters.layout:
         if name.startswith("h0"):
             most = np.abs(lstm.parameters.raw(name)).max()
             if not most <= 1:
                 raise ValueError(f"{name}: expected numbers within -1..1 for int8, got {most:g}")
-        if is_small(name) and shape[1] > INT8_WIDTH:
-            raise ValueError(f"{name}: expected at most {INT8_WIDTH} columns for int8, got {shape[1]}")

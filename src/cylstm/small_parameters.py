@@ -15,16 +15,26 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from cylstm._core.small_matrix import SmallMatrix
+from cylstm._core.small_matrix import SmallMatrix, expanded
 from cylstm.checks import describe
 
-__all__ = ["INT8_WIDTH", "PRECISIONS", "SmallParameters", "is_small", "type_of"]
+__all__ = ["PRECISIONS", "SmallParameters", "as_float32", "is_small", "type_of"]
 
 PRECISIONS = "float16", "bfloat16", "int8"
 INT8_WIDTH = 65536  # columns at most (cext/kernels.h)
 TYPES = {"float16": np.float16, "bfloat16": np.uint16, "int8": np.int8}  # a bfloat16's bits
 LARGEST = {"float16": float(np.finfo(np.float16).max), "bfloat16": float(np.uint32(0x7F7F0000).view(np.float32)),
            "int8": float(np.finfo(np.float32).max)}  # fmt: skip
+
+
+def as_float32(name: str, given) -> np.ndarray:
+    """Contiguous. Raises ValueError where finite numbers are beyond it."""
+    with np.errstate(over="ignore"):
+        values = np.ascontiguousarray(given, np.float32)
+    if given.dtype != values.dtype and (np.isinf(values) & np.isfinite(given)).any():
+        most = np.abs(given[np.isfinite(given)]).max()
+        raise ValueError(f"{name}: expected numbers that float32 holds, got {most:g}")
+    return values
 
 
 def is_small(name: str) -> bool:
@@ -49,7 +59,14 @@ def as_int8(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """float32 (rows, columns) -> q (rows, columns) and the scales (rows,), 1 for a row of zeros."""
     scales = np.abs(values).max(axis=1) / np.float32(127)
     scales[scales == 0] = 1
-    return np.rint(values / scales[:, None]).astype(np.int8), scales
+    # of rows of subnormal numbers, scales are so coarse that q would go beyond
+    return np.clip(np.rint(values / scales[:, None]), -127, 127).astype(np.int8), scales
+
+
+def check_width(name: str, shape) -> None:
+    """ValueError for a matrix of so many columns that int8's sums go beyond 32 bits; rows of embeddings are no sums."""
+    if is_small(name) and not name.startswith("embedding") and shape[1] > INT8_WIDTH:
+        raise ValueError(f"{name}: expected at most {INT8_WIDTH} columns for int8, got {shape[1]}")
 
 
 class SmallParameters(Mapping):
@@ -64,17 +81,22 @@ class SmallParameters(Mapping):
             self._names[start] = name
             start += math.prod(shape)
         self.size = start
+        for arrays in (stored, scales):
+            for array in arrays.values():
+                array.flags.writeable = False
 
     @classmethod
     def of(cls, parameters: Mapping, precision: str) -> SmallParameters:
-        """float32 or float64 parameters in this precision. Raises ValueError for matrices that it cannot hold."""
+        """float32 or float64 parameters in this precision. Raises ValueError for numbers that it cannot hold."""
         stored, scales = {}, {}
         layout = {name: np.shape(values) for name, values in parameters.items()}
         for name, given in parameters.items():
-            values = np.ascontiguousarray(given, np.float32)
+            values = as_float32(name, given)
             if not is_small(name):
                 stored[name] = values.copy()
                 continue
+            if precision == "int8":
+                check_width(name, values.shape)
             most = float(np.abs(values).max(initial=0))
             if not most <= LARGEST[precision]:
                 raise ValueError(f"{name}: expected numbers within -{LARGEST[precision]:g}..{LARGEST[precision]:g}, "
@@ -88,13 +110,16 @@ class SmallParameters(Mapping):
     def checked(self) -> SmallParameters:
         """Itself. Raises ValueError where numbers of matrices, which kernels rely on, are none that `of` makes."""
         for name in filter(is_small, self.layout):
-            if self.precision != "int8" and not np.isfinite(self.numbers(name)).all():
+            values = self.stored[name]
+            if self.precision == "int8":
+                check_width(name, values.shape)
+                scales = self.scales[name]
+                with np.errstate(over="ignore"):
+                    right = (scales > 0) & np.isfinite(scales * np.float32(127))
+                if not right.all() or (values == -128).any():
+                    raise ValueError(f"{name}: expected numbers within -127..127 and scales of finite ones, got others")
+            elif not (np.isfinite(values) if values.dtype == np.float16 else values & 0x7F80 != 0x7F80).all():
                 raise ValueError(f"{name}: expected finite numbers, got others")
-            if self.precision == "int8" and (
-                not (np.isfinite(self.scales[name]) & (self.scales[name] > 0)).all()
-                or (self.stored[name] == -128).any()
-            ):
-                raise ValueError(f"{name}: expected numbers within -127..127 and finite scales above 0, got others")
         return self
 
     def raw(self, name: str | None = None) -> np.ndarray:
@@ -106,17 +131,11 @@ class SmallParameters(Mapping):
 
     def numbers(self, name: str) -> np.ndarray:
         """The same without its scales: of int8, whole numbers."""
-        return self._expanded(self.stored[name])
-
-    @staticmethod
-    def _expanded(values):
-        if values.dtype == np.uint16:
-            return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
-        return values.astype(np.float32, copy=False)
+        return expanded(self.stored[name])
 
     def rows(self, name: str, ids) -> np.ndarray:
         """Rows of a matrix by their numbers (...): (..., columns) in float32."""
-        values = self._expanded(self.stored[name][ids])
+        values = expanded(self.stored[name][ids])
         return values * self.scales[name][ids][..., None] if name in self.scales else values
 
     def operand(self, name: str):
@@ -124,7 +143,7 @@ class SmallParameters(Mapping):
         if name not in self.scales and self.stored[name].dtype == np.float32:
             return self.stored[name]
         if name not in self._operands:
-            self._operands[name] = SmallMatrix(self, name)
+            self._operands[name] = SmallMatrix(self.precision, self.stored[name], self.scales.get(name))
         return self._operands[name]
 
     def child(self, prefix: str) -> SmallParameters:

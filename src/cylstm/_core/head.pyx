@@ -22,7 +22,7 @@ from cylstm._core.kernels cimport (
     pack_left, pack_right, packs_left, product, real, right_bytes, right_operand, row_loss, row_loss_named, tiles_hold,
 )
 from cylstm._core.memory cimport fitting
-from cylstm._core.small_matrix cimport SmallMatrix, outputs_of, small_outputs
+from cylstm._core.small_matrix cimport Panels, SmallMatrix, outputs_of, small_outputs
 from cylstm._core.team cimport Team, meet, part, run, threads_for
 
 from cylstm._core.memory import aligned_empty
@@ -161,6 +161,7 @@ cdef run_head(Head* head, const real[:, ::1] h, given, const real[::1] bias, Py_
     """pieces: so many sums, for which there is no room yet, nor for outputs; or 0. Returns the memory."""
     cdef SmallMatrix small = given if real is float and isinstance(given, SmallMatrix) else None
     cdef const real[:, ::1] weight = given if small is None else None
+    cdef Panels panels
     cdef Py_ssize_t N = h.shape[0], F = h.shape[1], O = outputs_of(given), chunk = head.chunk, item = sizeof(real)
     cdef Py_ssize_t h_left, h_right = 0, d_left = 0
     if ((weight.shape[1] if small is None else small.F) != F or (bias is not None and bias.shape[0] != O)
@@ -174,9 +175,9 @@ cdef run_head(Head* head, const real[:, ::1] h, given, const real[::1] bias, Py_
                        and tiles_hold(largest(head.k, O, F, &weight[0, 0], F)))
     cdef int form = TILES if tiles else BLAS
     if small is not None:
-        small.prepare()
-        head.k, form = small.k, unit_for(small.small, chunk, F)
-        head.packed, head.padded = small.packed, small.padded
+        panels = small.panels()
+        head.k, form = panels.k, unit_for(small.small, chunk, F)
+        head.packed, head.padded = panels.packed, panels.padded
     head.form = form
     h_left = left_bytes(form, chunk, F)
     head.own_bytes = max(BLOCK_OUTPUTS * item * (1 if small is None else <Py_ssize_t>BLOCK_ROWS),

@@ -4,17 +4,21 @@ from libc.string cimport memcpy, memset
 
 from cylstm._core.kernels cimport Kernels, product
 
+# For one instruction set; nothing of it changes, so that who holds it may read it while another one is made.
+cdef class Panels:
+    cdef const Kernels* k
+    cdef Py_ssize_t padded            # O in whole panels
+    cdef object memory
+    cdef const void* packed
+
 cdef class SmallMatrix:
     cdef readonly Py_ssize_t O, F
     cdef readonly object stored       # (O, F), as SmallParameters keep it
-    cdef object parameters
-    cdef str name
+    cdef object scales                # (O,), of int8; or None
     cdef int small                    # the form that it is packed in
-    cdef Py_ssize_t padded            # O in whole panels
-    cdef const Kernels* k             # whose panels it has
-    cdef object memory
-    cdef const void* packed
-    cdef int prepare(self) except -1
+    cdef Panels now
+    cdef Panels panels(self)
+    cdef Panels pack(self, const Kernels* k)
     cdef int rows(self, const float* h, Py_ssize_t N, const float* bias, float* outputs) except -1
 
 
