@@ -193,12 +193,13 @@ class LSTM(layer.Layer):
 
         Of those three, weight_ih and weight_hh are kept and multiplied in so few bits; everything else and all sums are
         float32, as what goes in and comes out is. Calls are the same, but for `forward`, which is refused.
-            float16: the weights are rounded.
-            bfloat16: the weights are rounded, and so are x and h where they meet them.
-            int8: a weight is a whole number within -127..127 times a scale of its row, which is one unit's in one gate.
-            h has steps of 1/127, and x has 1/127 of the largest |x| of its row and step. So h has to stay within -1..1:
-            a projection, an activation without bounds or a state beyond them is refused. These sums have the same bits
-            on all processors.
+
+        - float16: the weights are rounded.
+        - bfloat16: the weights are rounded, and so are x and h where they meet them.
+        - int8: a weight is a whole number within -127..127 times a scale of its row, which is one unit's in one gate. h
+          has steps of 1/127, and x has 1/127 of the largest number of its row and step. So h has to stay within -1..1:
+          a projection, an activation beyond them or such a state is refused. These sums have the same bits on all
+          processors.
 
         Raises TypeError, or ValueError for other names and for weights that the precision does not hold.
         """
