@@ -1,21 +1,53 @@
 /* C = start + A . P over packed panels of one form: the functions of panels.h. Included once per form; no include guard.
  *
- * Expects OF(name), a name of this form; TARGET, the attributes of its functions, and DRIVER, those of the last one; and of operands,
- * in reals: GROUPS(K), how many groups of k there are, a real of A each; ROW_OF(lda, K), the distance of rows of A; STRIDE, that of
- * two vectors of one group of P; PANEL_SIZE(columns, K). LEFT(p) is a group of a row of A, RIGHT(p) that of a vector of columns, and
- * ADD(sum, w, a) adds their product. WHOLE_PANELS: columns are. WHOLE: sums begin at 0, as integers, and meet C at the end
- * (scaled_sum in small.h).
+ * Expects OF(name), a name of this form; OPERANDS, what they are made of; TARGET, the attributes of its functions; and for PAIRS and
+ * BYTES ADD(sum, w, a), which adds the product of a group of a row of A and of a vector of columns of P. A group of k is what 32 bits
+ * of a row hold.
  *
  * A block of ROWS rows and PANELS * VECTORS vectors of columns stays in registers while k runs. The three numbers are
  * compile-time constants and each block is a function of its own: only then does the compiler unroll the block fully
  * and keep every accumulator in a register (GCC 12 spills them otherwise, at half the speed). */
+
+/* In reals: STRIDE, from one vector of a group of P to the next; GROUPS(K), how many groups there are; ROW_OF(lda, K), from one row of
+ * A to the next; PANEL_SIZE(columns, K). LEFT(p) is a group of a row, RIGHT(p) that of a vector of columns. Small numbers are in whole
+ * panels; bytes have sums that begin at 0, as integers, and meet C at the end (scaled_sum in small.h). */
+#define STRIDE (OPERANDS == HALVES ? LANES / 2 : LANES)
+#if OPERANDS == PAIRS
+#define GROUPS(K) (((K) + 1) / 2)
+#define ROW_OF(lda, K) PAIRS_ROW(K)
+#define PANEL_SIZE(columns, K) ((columns) * PAIRS_ROW(K))
+#elif OPERANDS == BYTES
+#define GROUPS(K) (((K) + 3) / 4)
+#define ROW_OF(lda, K) (BYTES_ROW(K) + BYTES_TAIL)
+#define PANEL_SIZE(columns, K) ((columns) * (BYTES_ROW(K) + 2))
+#else
+#define GROUPS(K) (K)
+#define ROW_OF(lda, K) (lda)
+#define PANEL_SIZE(columns, K) ((columns) * STRIDE / LANES * (K))
+#define ADD(sum, w, a) NAME(add_product)(sum, w, a)
+#endif
+#if OPERANDS == FLOATS || OPERANDS == HALVES
+#define LEFT(p) NAME(splat)(*(p))
+#else
+#define LEFT(p) NAME(splat_bits)(p)
+#endif
+#if OPERANDS == HALVES
+#define RIGHT(p) NAME(load_float16)(p)
+#else
+#define RIGHT(p) NAME(load)(p)
+#endif
+#if OPERANDS == FLOATS
+#define DRIVER
+#else
+#define DRIVER __attribute__((noinline)) /* so that the cell of float32 has its registers */
+#endif
 
 /* K: groups of k */
 INLINE TARGET void OF(block)(const int ROWS, const int PANELS, const int VECTORS, ptrdiff_t K, const REAL *restrict A,
                              ptrdiff_t lda, const REAL *restrict P, ptrdiff_t step, ptrdiff_t panel_size,
                              ptrdiff_t ahead, const REAL *restrict bias, REAL *restrict C, ptrdiff_t ldc)
 {
-#if WHOLE
+#if OPERANDS == BYTES
     const REAL *tail = P;
     P += 2 * step;
 #endif
@@ -25,7 +57,7 @@ INLINE TARGET void OF(block)(const int ROWS, const int PANELS, const int VECTORS
     for (int r = 0; r < ROWS; r++)
         UNROLL
         for (int j = 0; j < width; j++)
-            acc[r][j] = WHOLE ? NAME(splat)(0) : NAME(load)((bias ? bias : C + r * ldc) + j * LANES);
+            acc[r][j] = OPERANDS == BYTES ? NAME(splat)(0) : NAME(load)((bias ? bias : C + r * ldc) + j * LANES);
     for (ptrdiff_t k = 0; k < K; k++) {
         __builtin_prefetch(P + ahead, 0, 2); /* into the second-level cache */
         VECTOR a[BLOCK_ROWS]; /* one load of each: GCC 12 would load them anew for every vector of columns */
@@ -43,7 +75,7 @@ INLINE TARGET void OF(block)(const int ROWS, const int PANELS, const int VECTORS
     for (int r = 0; r < ROWS; r++)
         UNROLL
         for (int j = 0; j < width; j++) {
-#if WHOLE
+#if OPERANDS == BYTES
             const VECTOR start = NAME(load)((bias ? bias : C + r * ldc) + j * LANES);
             acc[r][j] = NAME(scaled_sum)(acc[r][j], start, A[r * lda + lda - BYTES_TAIL],
                                          tail + (j / VECTORS) * panel_size + (j % VECTORS) * LANES, step);
@@ -59,7 +91,7 @@ INLINE TARGET void OF(block)(const int ROWS, const int PANELS, const int VECTORS
     {                                                                                                          \
         OF(block)(ROWS, PANELS, VECTORS, K, A, lda, P, step, panel_size, ahead, bias, C, ldc);                       \
     }
-#if WHOLE_PANELS
+#if OPERANDS != FLOATS
 #define DEFINE_BLOCKS(ROWS) DEFINE_BLOCK(ROWS, 1, 4)
 #define BLOCKS(ROWS) {NULL, NULL, NULL, OF(block_##ROWS##_1_4)}
 #else
@@ -126,7 +158,7 @@ static DRIVER TARGET void OF(product_of_panels)(ptrdiff_t rows, ptrdiff_t K, ptr
             first += 2 * panel;
             continue;
         }
-        const ptrdiff_t k_block = rows > BLOCK_ROWS && !WHOLE ? K_BLOCK : groups, step_reals = step * STRIDE / LANES;
+        const ptrdiff_t k_block = rows > BLOCK_ROWS && OPERANDS != BYTES ? K_BLOCK : groups, step_reals = step * STRIDE / LANES;
         for (ptrdiff_t k = 0; k < groups; k += k_block)
             OF(product_panel)(rows, groups - k < k_block ? groups - k : k_block, width / LANES, A + k, lda, p + k * step_reals,
                               step_reals, bias && k == 0 ? bias + first : NULL, C + first, ldc);
@@ -138,8 +170,7 @@ static DRIVER TARGET void OF(product_of_panels)(ptrdiff_t rows, ptrdiff_t K, ptr
 #undef TARGET
 #undef DRIVER
 #undef STRIDE
-#undef WHOLE
-#undef WHOLE_PANELS
+#undef OPERANDS
 #undef GROUPS
 #undef ROW_OF
 #undef PANEL_SIZE

@@ -1,22 +1,17 @@
-/* C = start + A . P over packed panels, used for x.W', h.R', dgates.R and dgates.W; and product(), which takes the one that
- * the form of P asks for.
- */
+/* C = start + A . P over packed panels, used for x.W', h.R', dgates.R and dgates.W. */
 
 /* k is cut so that the piece of a panel which all rows pass over (32 kB) stays in the first-level cache. */
 #define K_BLOCK (32768 / (4 * VECTOR_BYTES))
 
+/* What operands are made of: floats (or doubles), float16 beside floats, pairs of bfloat16, or four bytes. */
+#define FLOATS 0
+#define HALVES 1
+#define PAIRS 2
+#define BYTES 3
+
 #define OF(name) NAME(name)
+#define OPERANDS FLOATS
 #define TARGET
-#define DRIVER
-#define STRIDE LANES
-#define WHOLE 0
-#define WHOLE_PANELS 0
-#define GROUPS(K) (K)
-#define ROW_OF(lda, K) (lda)
-#define PANEL_SIZE(columns, K) ((columns) * (K))
-#define LEFT(p) NAME(splat)(*(p))
-#define RIGHT(p) NAME(load)(p)
-#define ADD(sum, w, a) NAME(add_product)(sum, w, a)
 #include "block.h"
 
 #if REAL_BITS == 32

@@ -71,22 +71,14 @@ INLINE VECTOR NAME(scaled_sum)(VECTOR sum, VECTOR start, REAL scale, const REAL 
 }
 
 #define OF(name) NAME(name##_float16)
+#define OPERANDS HALVES
 #define TARGET
-#define DRIVER __attribute__((noinline)) /* so that the cell of float32 has its registers */
-#define STRIDE (LANES / 2)
-#define WHOLE 0
-#define WHOLE_PANELS 1
-#define GROUPS(K) (K)
-#define ROW_OF(lda, K) (lda)
-#define PANEL_SIZE(columns, K) ((columns) / 2 * (K))
-#define LEFT(p) NAME(splat)(*(p))
-#define RIGHT(p) NAME(load_float16)(p)
-#define ADD(sum, w, a) NAME(add_product)(sum, w, a)
 #include "block.h"
 
 /* Of many rows: each piece of a panel becomes floats once, and not once for each block of rows. */
-static __attribute__((noinline)) void NAME(product_of_float16)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t first, ptrdiff_t last,
-                                     const REAL *A, ptrdiff_t lda, const REAL *P, const REAL *bias, REAL *C, ptrdiff_t ldc)
+static __attribute__((noinline)) void NAME(product_of_float16)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t first,
+                                                               ptrdiff_t last, const REAL *A, ptrdiff_t lda, const REAL *P,
+                                                               const REAL *bias, REAL *C, ptrdiff_t ldc)
 {
     if (rows <= 2 * BLOCK_ROWS) {
         NAME(product_of_panels_float16)(rows, K, columns, first, last, A, lda, P, bias, C, ldc);
@@ -110,73 +102,44 @@ static __attribute__((noinline)) void NAME(product_of_float16)(ptrdiff_t rows, p
 #define BYTES_TAIL 16
 
 #define OF(name) NAME(name##_bfloat16)
+#define OPERANDS PAIRS
 #define TARGET
-#define DRIVER __attribute__((noinline))
-#define STRIDE LANES
-#define WHOLE 0
-#define WHOLE_PANELS 1
-#define GROUPS(K) (((K) + 1) / 2)
-#define ROW_OF(lda, K) PAIRS_ROW(K)
-#define PANEL_SIZE(columns, K) ((columns) * PAIRS_ROW(K))
-#define LEFT(p) NAME(splat_bits)(p)
-#define RIGHT(p) NAME(load)(p)
 #define ADD(sum, w, a) NAME(add_pairs)(sum, w, a)
 #include "block.h"
 
 #define OF(name) NAME(name##_int8)
+#define OPERANDS BYTES
 #define TARGET
-#define DRIVER __attribute__((noinline))
-#define STRIDE LANES
-#define WHOLE 1
-#define WHOLE_PANELS 1
-#define GROUPS(K) (((K) + 3) / 4)
-#define ROW_OF(lda, K) (BYTES_ROW(K) + BYTES_TAIL)
-#define PANEL_SIZE(columns, K) ((columns) * (BYTES_ROW(K) + 2))
-#define LEFT(p) NAME(splat_bits)(p)
-#define RIGHT(p) NAME(load)(p)
 #define ADD(sum, w, a) NAME(add_bytes)(sum, w, a)
 #include "block.h"
 
 /* The same where the processor has units for them, which is asked for at run time (dispatch.c). */
+#define DOT_FORMS 0
 #if defined(X86) && VECTOR_BYTES == 64
+#undef DOT_FORMS
+#define DOT_FORMS (1 << CYLSTM_BFLOAT16_DOT | 1 << CYLSTM_INT8_DOT)
 #define HAVE_BFLOAT16_DOT
 #define HAVE_INT8_DOT
-#define DOT_FORMS (1 << CYLSTM_BFLOAT16_DOT | 1 << CYLSTM_INT8_DOT)
 
 #define OF(name) NAME(name##_bfloat16_dot)
+#define OPERANDS PAIRS
 #define TARGET __attribute__((target("avx512bf16")))
-#define DRIVER __attribute__((noinline))
-#define STRIDE LANES
-#define WHOLE 0
-#define WHOLE_PANELS 1
-#define GROUPS(K) (((K) + 1) / 2)
-#define ROW_OF(lda, K) PAIRS_ROW(K)
-#define PANEL_SIZE(columns, K) ((columns) * PAIRS_ROW(K))
-#define LEFT(p) NAME(splat_bits)(p)
-#define RIGHT(p) NAME(load)(p)
 #define ADD(sum, w, a) (VECTOR)_mm512_dpbf16_ps((__m512)(sum), (__m512bh)(a), (__m512bh)(w))
 #include "block.h"
 
+#define OF(name) NAME(name##_int8_dot)
+#define OPERANDS BYTES
 #define TARGET __attribute__((target("avx512vnni")))
 #define ADD(sum, w, a) (VECTOR)_mm512_dpbusd_epi32((__m512i)(sum), (__m512i)(a), (__m512i)(w))
+#include "block.h"
 #elif defined(X86) && VECTOR_BYTES == 32
-#define HAVE_INT8_DOT
+#undef DOT_FORMS
 #define DOT_FORMS (1 << CYLSTM_INT8_DOT)
+#define HAVE_INT8_DOT
+
+#define OF(name) NAME(name##_int8_dot)
+#define OPERANDS BYTES
 #define TARGET __attribute__((target("avxvnni")))
 #define ADD(sum, w, a) (VECTOR)_mm256_dpbusd_avx_epi32((__m256i)(sum), (__m256i)(a), (__m256i)(w))
-#else
-#define DOT_FORMS 0
-#endif
-#ifdef HAVE_INT8_DOT
-#define OF(name) NAME(name##_int8_dot)
-#define DRIVER __attribute__((noinline))
-#define STRIDE LANES
-#define WHOLE 1
-#define WHOLE_PANELS 1
-#define GROUPS(K) (((K) + 3) / 4)
-#define ROW_OF(lda, K) (BYTES_ROW(K) + BYTES_TAIL)
-#define PANEL_SIZE(columns, K) ((columns) * (BYTES_ROW(K) + 2))
-#define LEFT(p) NAME(splat_bits)(p)
-#define RIGHT(p) NAME(load)(p)
 #include "block.h"
 #endif

@@ -22,3 +22,5 @@ cdef class Arguments:
     cdef state_array(self, name, array, Py_ssize_t B, Py_ssize_t width)
     cdef tuple check_out(self, out, Py_ssize_t B)
     cdef np.ndarray empty(self, Py_ssize_t a, Py_ssize_t b, Py_ssize_t c)
+
+cdef int check_overlap(const void* h0, const void* c0, np.ndarray h, np.ndarray c) except -1

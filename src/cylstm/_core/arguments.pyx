@@ -135,3 +135,23 @@ cdef class Arguments:
         cdef np.npy_intp shape[3]
         shape[0], shape[1], shape[2] = a, b, c
         return np.PyArray_EMPTY(3, shape, self.type_number, 0)
+
+
+cdef int check_overlap(const void* h0, const void* c0, np.ndarray h, np.ndarray c) except -1:
+    """ValueError where the next state, h and c, goes over a part of the last one: over all of it, it may."""
+    cdef char* given[2]
+    cdef char* taken[2]
+    cdef Py_ssize_t sizes[2]
+    cdef Py_ssize_t apart
+    cdef int n, m
+    given[0], given[1] = <char*>h0, <char*>c0
+    taken[0], taken[1] = <char*>np.PyArray_DATA(h), <char*>np.PyArray_DATA(c)
+    if taken[0] == given[0] and taken[1] == given[1]:  # as in most streams
+        return 0
+    sizes[0], sizes[1] = np.PyArray_NBYTES(h), np.PyArray_NBYTES(c)
+    for n in range(2):
+        for m in range(2):
+            apart = taken[n] - given[m]
+            if given[m] != NULL and -sizes[n] < apart < sizes[m] and (apart != 0 or sizes[n] != sizes[m]):
+                raise ValueError("out: expected the memory of `state` or other memory, got a part of it")
+    return 0

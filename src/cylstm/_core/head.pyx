@@ -19,7 +19,8 @@ from cylstm._core.choice cimport unit_for
 from cylstm._core.interrupt cimport Interrupt, begin, finish, goes_on, goes_on_alone
 from cylstm._core.kernels cimport (
     BLAS, TILES, Kernels, RowLoss, active, column_sums, has_form, is_bounded, is_cut, largest, left_bytes, left_operand,
-    pack_left, pack_right, packs_left, product, real, right_bytes, right_operand, row_loss, row_loss_named, tiles_hold,
+    pack_left, pack_right, packs_left, product, real, right_bytes, right_operand, row_loss, row_loss_named,
+    rows_from, tiles_hold,
 )
 from cylstm._core.memory cimport fitting
 from cylstm._core.small_matrix cimport Panels, SmallMatrix, outputs_of, small_outputs
@@ -268,12 +269,6 @@ cdef inline void multiply(const Head* p, int form, bint transposed_a, bint trans
             memcpy(C + n * ldc, start, columns * sizeof(real))
     gemm[real](transposed_a, transposed_p, rows, columns, K, 1, <const real*>A, lda, <const real*>P, ldp,
                0 if of_zeros else 1, C, ldc)
-
-
-cdef inline const void* rows_from(int form, Py_ssize_t row, const real* A, Py_ssize_t lda, const char* packed,
-                                  Py_ssize_t K) noexcept nogil:
-    """Where the rows of a left operand (., K) are from this one on, a multiple of 16: A's, or packed."""
-    return <const void*>(packed + left_bytes(form, row, K)) if packs_left(form) else <const void*>(A + row * lda)
 
 
 cdef void pack_h(const Head* p, Py_ssize_t start, Py_ssize_t rows, int me, int count, real* type_tag) noexcept nogil:

@@ -98,6 +98,11 @@ cdef inline const void* left_operand(const Kernels* k, int form, bint transposed
     pack_left(k, form, transposed, rows, K, first, last, A, lda, bound, room)
     return room
 
+# Where the rows of a left operand (., K) are from this one on, a multiple of 16: A's, or packed.
+cdef inline const void* rows_from(int form, Py_ssize_t row, const real* A, Py_ssize_t lda, const char* packed,
+                                  Py_ssize_t K) noexcept nogil:
+    return <const void*>(packed + left_bytes(form, row, K)) if packs_left(form) else <const void*>(A + row * lda)
+
 cdef inline const void* right_operand(const Kernels* k, int form, bint transposed, Py_ssize_t K, Py_ssize_t columns,
                                       const real* P, Py_ssize_t ldp, void* room) noexcept nogil:
     if not is_cut(form):

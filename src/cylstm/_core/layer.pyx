@@ -6,7 +6,7 @@ from libc.stdint cimport int64_t, uint8_t
 
 import numpy
 
-from cylstm._core.arguments cimport Arguments
+from cylstm._core.arguments cimport Arguments, check_overlap
 from cylstm._core.interrupt cimport Interrupt, begin, finish
 from cylstm._core.memory cimport LARGEST
 from cylstm._core.tile_range cimport within_one
@@ -200,7 +200,7 @@ cdef class Layer(Arguments):
             out = tuple.__new__(self.state_type, (h, c))
         else:
             h, c = self.check_out(out, B)
-            check_overlap(work, h, c)
+            check_overlap(work.forward.h0, work.forward.c0, h, c)
         if own:
             shape[0], shape[1] = B, self.output_size
             y = np.PyArray_EMPTY(1 + batched, &shape[1 - batched], self.type_number, 0)
@@ -384,23 +384,3 @@ cdef class Layer(Arguments):
             part = flat[work.directions[n].at_R:][:4 * work.directions[n].H * work.directions[n].Y]
             part *= work.masks.weights[n].ravel()
         return 0
-
-
-cdef int check_overlap(Work work, np.ndarray h, np.ndarray c) except -1:
-    """ValueError where the next state goes over a part of the last one: over all of it, it may."""
-    cdef char* given[2]
-    cdef char* taken[2]
-    cdef Py_ssize_t sizes[2]
-    cdef Py_ssize_t apart
-    cdef int n, m
-    given[0], given[1] = <char*>work.forward.h0, <char*>work.forward.c0
-    taken[0], taken[1] = <char*>np.PyArray_DATA(h), <char*>np.PyArray_DATA(c)
-    if taken[0] == given[0] and taken[1] == given[1]:  # as in most streams
-        return 0
-    sizes[0], sizes[1] = np.PyArray_NBYTES(h), np.PyArray_NBYTES(c)
-    for n in range(2):
-        for m in range(2):
-            apart = taken[n] - given[m]
-            if given[m] != NULL and -sizes[n] < apart < sizes[m] and (apart != 0 or sizes[n] != sizes[m]):
-                raise ValueError("out: expected the memory of `state` or other memory, got a part of it")
-    return 0
