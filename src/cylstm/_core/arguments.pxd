@@ -20,6 +20,7 @@ cdef class Arguments:
     cdef bint is_state_array(self, x, Py_ssize_t B, Py_ssize_t width)
     cdef tuple state(self, name, state, Py_ssize_t B)
     cdef state_array(self, name, array, Py_ssize_t B, Py_ssize_t width)
+    cdef int check_out_array(self, part, array, Py_ssize_t B, Py_ssize_t width) except -1
     cdef tuple check_out(self, out, Py_ssize_t B)
     cdef np.ndarray empty(self, Py_ssize_t a, Py_ssize_t b, Py_ssize_t c)
 

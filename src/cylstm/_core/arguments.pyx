@@ -67,7 +67,7 @@ cdef class Arguments:
         """Whether x is an array of the layer's type that C can read along its last axis."""
         cdef np.ndarray array
         cdef Py_ssize_t rank, n
-        if type(x) is not numpy.ndarray:
+        if not np.PyArray_CheckExact(x):
             return False
         array = x
         rank = np.PyArray_NDIM(array)
@@ -89,7 +89,7 @@ cdef class Arguments:
     cdef bint is_state_array(self, x, Py_ssize_t B, Py_ssize_t width):
         """Whether x is a contiguous array (L*D, B, width) of the layer's type."""
         cdef np.ndarray array
-        if type(x) is not numpy.ndarray:
+        if not np.PyArray_CheckExact(x):
             return False
         array = x
         return (np.PyArray_TYPE(array) == self.type_number and np.PyArray_NDIM(array) == 3
@@ -119,17 +119,21 @@ cdef class Arguments:
             h, c = out
         except (TypeError, ValueError):
             raise TypeError(f"out: expected a State(h, c), got {describe(out)}") from None
-        for part, array, width in (("h", h, self.h_size), ("c", c, self.hidden_size)):
-            if not self.is_state_array(array, B, width) or not np.PyArray_ISWRITEABLE(<np.ndarray>array):
-                expected = (self.num_layers * self.num_directions, B, width)
-                raise ValueError(
-                    f"out.{part}: expected a writable, contiguous {self.dtype} {expected}, got {describe(array)}")
+        self.check_out_array("h", h, B, self.h_size)
+        self.check_out_array("c", c, B, self.hidden_size)
         cdef char* h_data = <char*>np.PyArray_DATA(<np.ndarray>h)
         cdef char* c_data = <char*>np.PyArray_DATA(<np.ndarray>c)
         if (h_data < c_data + np.PyArray_NBYTES(<np.ndarray>c)
                 and c_data < h_data + np.PyArray_NBYTES(<np.ndarray>h)):
             raise ValueError("out: expected two arrays, got h and c in the same memory")
         return h, c
+
+    cdef int check_out_array(self, part, array, Py_ssize_t B, Py_ssize_t width) except -1:
+        if not self.is_state_array(array, B, width) or not np.PyArray_ISWRITEABLE(<np.ndarray>array):
+            expected = (self.num_layers * self.num_directions, B, width)
+            raise ValueError(
+                f"out.{part}: expected a writable, contiguous {self.dtype} {expected}, got {describe(array)}")
+        return 0
 
     cdef np.ndarray empty(self, Py_ssize_t a, Py_ssize_t b, Py_ssize_t c):
         cdef np.npy_intp shape[3]

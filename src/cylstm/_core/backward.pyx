@@ -13,9 +13,10 @@ from cylstm._core.direction cimport (
 )
 from cylstm._core.interrupt cimport goes_on
 from cylstm._core.kernels cimport (
-    Kernels, Norm, Step, cell_backward, lanes_of, left_bytes, left_operand, norm_backward, packs_left, part_gates,
-    product, real, zone_row_backward,
+    Kernels, Norm, Step, cell_backward, lanes_of, left_bytes, norm_backward, packs_left, part_gates, product, real,
+    zone_row_backward,
 )
+from cylstm._core.operands cimport left_operand
 from cylstm._core.ragged cimport Steps, is_cut, offset, slot
 from cylstm._core.packed_rows cimport (
     add_cut, add_masked, add_masked_gates, carry, clear_cut, copy_cut, copy_uncut, has_cut, set_aside,

@@ -136,7 +136,7 @@ cdef class Linear:
     def takes(self, out, x_t, h, c):
         """Whether `check` would pass for features x_t (*rows, I) and a state, in the usual case: False may mean that it
         would, too."""
-        if type(x_t) is not numpy.ndarray or type(h) is not numpy.ndarray or type(c) is not numpy.ndarray:
+        if not np.PyArray_CheckExact(x_t) or not np.PyArray_CheckExact(h) or not np.PyArray_CheckExact(c):
             return False
         if np.PyArray_TYPE(<np.ndarray>x_t) != self.type_number or not self.holds(out, x_t, np.PyArray_NDIM(x_t) - 1):
             return False
@@ -147,14 +147,14 @@ cdef class Linear:
         """Whether `out` is such an array, wherever it lies. rows : its first `lead` sizes, or an array with these."""
         cdef Py_ssize_t n, rank = len(self.tail)
         cdef np.ndarray array
-        if type(out) is not numpy.ndarray:
+        if not np.PyArray_CheckExact(out):
             return False
         array = out
         if (np.PyArray_TYPE(array) != self.type_number or not np.PyArray_ISCARRAY(array)
                 or np.PyArray_NDIM(array) != lead + rank):
             return False
         for n in range(lead):
-            if np.PyArray_DIM(array, n) != (np.PyArray_DIM(rows, n) if type(rows) is numpy.ndarray
+            if np.PyArray_DIM(array, n) != (np.PyArray_DIM(rows, n) if np.PyArray_CheckExact(rows)
                                             else <Py_ssize_t>rows[n]):
                 return False
         for n in range(rank):

@@ -12,9 +12,10 @@ from cylstm._core.choice cimport TILED_INPUTS
 from cylstm._core.direction cimport Direction, Inputs, Scratch, by_gates
 from cylstm._core.interrupt cimport goes_on, goes_on_alone
 from cylstm._core.kernels cimport (
-    Kernels, Norm, active, column_sums, is_cut, lanes_of, left_operand, pack_right, peephole_gradients, product, real,
-    right_bytes, scatter_add, unpack_columns, unpack_rows, weight_gradients as packed_gradients,
+    Kernels, Norm, active, column_sums, is_cut, lanes_of, pack_right, peephole_gradients, product, real, right_bytes,
+    scatter_add, unpack_columns, unpack_rows, weight_gradients as packed_gradients,
 )
+from cylstm._core.operands cimport left_operand
 from cylstm._core.ragged cimport Steps, alive, first_slot, offset, slot
 from cylstm._core.packed_rows cimport copy_masked, copy_uncut, has_cut
 from cylstm._core.team cimport Member, Team, meet, part, run, threads_for

@@ -18,10 +18,10 @@ from cylstm._core.blas cimport gemm
 from cylstm._core.choice cimport unit_for
 from cylstm._core.interrupt cimport Interrupt, begin, finish, goes_on, goes_on_alone
 from cylstm._core.kernels cimport (
-    BLAS, TILES, Kernels, RowLoss, active, column_sums, has_form, is_bounded, is_cut, largest, left_bytes, left_operand,
-    pack_left, pack_right, packs_left, product, real, right_bytes, right_operand, row_loss, row_loss_named,
-    rows_from, tiles_hold,
+    BLAS, TILES, Kernels, RowLoss, active, column_sums, has_form, is_bounded, is_cut, largest, left_bytes, pack_left,
+    pack_right, packs_left, product, real, right_bytes, row_loss, row_loss_named, tiles_hold,
 )
+from cylstm._core.operands cimport left_operand, right_operand, rows_from
 from cylstm._core.memory cimport fitting
 from cylstm._core.small_matrix cimport Panels, SmallMatrix, outputs_of, small_outputs
 from cylstm._core.team cimport Team, meet, part, run, threads_for

@@ -132,7 +132,7 @@ def table_rows(name, np.ndarray table not None, ids):
     V, bytes = np.PyArray_DIM(table, 0), np.PyArray_DIM(table, 1) * np.PyArray_ITEMSIZE(table)
     if isinstance(ids, (int, numpy.integer)) and not isinstance(ids, bool) and 0 <= ids < V:
         return table[ids]
-    if (type(ids) is numpy.ndarray and np.PyArray_TYPE(ids) == np.NPY_INT64 and np.PyArray_NDIM(ids) == 1
+    if (np.PyArray_CheckExact(ids) and np.PyArray_TYPE(ids) == np.NPY_INT64 and np.PyArray_NDIM(ids) == 1
             and np.PyArray_ISCARRAY_RO(ids)):
         shape[0], shape[1] = np.PyArray_DIM(ids, 0), np.PyArray_DIM(table, 1)
         rows = np.PyArray_EMPTY(2, shape, np.PyArray_TYPE(table), 0)

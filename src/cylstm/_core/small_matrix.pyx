@@ -7,8 +7,9 @@ import numpy as np
 
 from cylstm._core.choice cimport unit_for
 from cylstm._core.kernels cimport (
-    BFLOAT16, FLOAT16, INT8, PANELS, active, left_bytes, left_operand, pack_right, right_bytes,
+    BFLOAT16, FLOAT16, INT8, PANELS, active, left_bytes, pack_right, right_bytes,
 )
+from cylstm._core.operands cimport left_operand
 from cylstm._core.memory cimport fitting
 
 # Of SmallParameters' precisions; None: of Parameters.
