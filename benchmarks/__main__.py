@@ -1,9 +1,9 @@
 """python -m benchmarks QUESTION... [--shapes toy char] [--threads 1 2] [--seconds 1] [--rounds 9] [--out-dir FOLDER]
 
-Questions: inference, training, streaming, lm, ragged, variants, ctc, swap, module, precision, kernels, startup, memory;
-then `compare`, which prints the answers in FOLDER as tables, with ratios, and draws them; without --out-dir those of
-benchmarks/results, from which it also writes the tables of the manual and of the README. Each number of
-threads has a process of its own, bound to as many processors. Nothing else may run meanwhile.
+Questions: inference, training, streaming, lm, ragged, variants, ctc, swap, module, precision, training_bfloat16,
+kernels, startup, memory; then `compare`, which prints the answers in FOLDER as tables, with ratios, and draws them;
+without --out-dir those of benchmarks/results, from which it also writes the tables of the manual and of the README.
+Each number of threads has a process of its own, bound to as many processors. Nothing else may run meanwhile.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from benchmarks import compare, pages, timer
 from benchmarks.shapes import SHAPES
 
 QUESTIONS = ("inference", "training", "streaming", "lm", "ragged", "variants", "ctc", "swap", "module", "precision",
-             "kernels", "startup", "memory")  # fmt: skip
+             "training_bfloat16", "kernels", "startup", "memory")  # fmt: skip
 ONE_THREAD = ("kernels", "startup")
 
 

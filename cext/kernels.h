@@ -57,11 +57,14 @@
  *              operand is bytes q + 128, likewise filled up, and a line whose first float is the row's scale. What is added to C
  *              is (float)(sum of q q, exact) * (scale of the column * scale of the row). The floats of a panel are these scales
  *              of columns, the int32 -128 times the sum of each column's bytes. K is at most CYLSTM_INT8_K.
+ *   ROUNDED:   panels or column blocks of floats that are bfloat16, by rounding to even; the left operand is rows of reals.
+ *   ROUNDED_TILES: TILES with the first of the three parts alone, that is with both operands rounded so; whatever their size.
+ * The last two are for training, where products have other shapes: columns are not in whole panels.
  * A form ..._DOT takes the units of AVX512-BF16, AVX512-VNNI or AVX-VNNI, one ..._TILES those of AMX, for the same operands: in INT8
  * the bits are the same, in BFLOAT16 the order of a sum is the unit's own. */
 enum {
     CYLSTM_PANELS, CYLSTM_TILES, CYLSTM_UNPACKED, CYLSTM_BLAS, CYLSTM_FLOAT16, CYLSTM_BFLOAT16, CYLSTM_BFLOAT16_DOT,
-    CYLSTM_BFLOAT16_TILES, CYLSTM_INT8, CYLSTM_INT8_DOT, CYLSTM_INT8_TILES, CYLSTM_FORMS
+    CYLSTM_BFLOAT16_TILES, CYLSTM_INT8, CYLSTM_INT8_DOT, CYLSTM_INT8_TILES, CYLSTM_ROUNDED, CYLSTM_ROUNDED_TILES, CYLSTM_FORMS
 };
 enum { CYLSTM_INT8_K = 65536 }; /* 255 * 127 * K < 2^31 */
 
@@ -91,6 +94,8 @@ static const struct {
     [CYLSTM_INT8] = {{1, 64, 64, 64}, {1, 64, 64, 8}, CYLSTM_INT8, 1, 0},
     [CYLSTM_INT8_DOT] = {{1, 64, 64, 64}, {1, 64, 64, 8}, CYLSTM_INT8, 1, 0},
     [CYLSTM_INT8_TILES] = {{1, 64, 64, 64}, {1, 64, 64, 8}, CYLSTM_INT8, 1, 0},
+    [CYLSTM_ROUNDED] = {CYLSTM_AS_IT_LIES, {1, 1, 4, 0}, CYLSTM_ROUNDED, 1, 0},
+    [CYLSTM_ROUNDED_TILES] = {{16, 32, 1024, 0}, {16, 32, 1024, 0}, CYLSTM_ROUNDED_TILES, 1, 0},
 };
 #undef CYLSTM_AS_IT_LIES
 

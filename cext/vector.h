@@ -131,3 +131,14 @@ INLINE void NAME(transpose)(VECTOR *v)
         for (ptrdiff_t i = 0; i < LANES; i++) v[i] = turned[i];
     }
 }
+
+#if REAL_BITS == 32
+typedef uint32_t NAME(words) __attribute__((vector_size(VECTOR_BYTES)));
+
+/* The nearest bfloat16, of two the even one, in the upper half of 32 bits each. */
+INLINE NAME(words) NAME(rounded_bfloat16)(VECTOR x)
+{
+    const NAME(words) bits = (NAME(words))x, rounded = bits + 0x7fff + (bits >> 16 & 1);
+    return (NAME(words))NAME(select)(x == x, (VECTOR)rounded, (VECTOR)(bits | 0x00400000)) & 0xffff0000;
+}
+#endif

@@ -154,9 +154,9 @@ def test_every_nan_passes_through(isa, bits):
     assert np.isfinite(np.delete(y, 3, axis=0)).all()
 
 
-SMALL = {4, 5, 8}  # float16, bfloat16, int8; and by units of their own:
+SMALL = {4, 5, 8, 11}  # float16, bfloat16, int8, floats rounded to bfloat16; and by units of their own:
 CUT_FORMS = {
-    "baseline": SMALL, "avx2": SMALL | {9}, "avx512": SMALL | {6, 9}, "amx": SMALL | {6, 9} | {raw.TILES, 7, 10},
+    "baseline": SMALL, "avx2": SMALL | {9}, "avx512": SMALL | {6, 9}, "amx": SMALL | {6, 9} | {raw.TILES, 7, 10, 12},
 }  # fmt: skip
 
 

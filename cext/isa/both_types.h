@@ -87,7 +87,7 @@ static const double inverse_odds[] = {1.0, 1.0 / 3, 1.0 / 5, 1.0 / 7, 1.0 / 9, 1
 #define KERNEL(result, name, arguments) .name = NAME(name),
 #ifdef WITH_TILES
 #define TILE_KERNEL KERNEL
-#define TILE_FORMS (1 << CYLSTM_TILES | 1 << CYLSTM_BFLOAT16_TILES | 1 << CYLSTM_INT8_TILES)
+#define TILE_FORMS (1 << CYLSTM_TILES | 1 << CYLSTM_ROUNDED_TILES | 1 << CYLSTM_BFLOAT16_TILES | 1 << CYLSTM_INT8_TILES)
 #else
 #define TILE_FORMS 0
 #define TILE_KERNEL(result, name, arguments) .name = NULL,
@@ -97,7 +97,7 @@ const cylstm_kernels CONCATENATE_EXPANDED(cylstm_, ISA) = {
     .f32 = {
 #define NAME(name) name##_f32
         .lanes = VECTOR_BYTES / sizeof(float),
-        .cut_forms = 1 << CYLSTM_FLOAT16 | 1 << CYLSTM_BFLOAT16 | 1 << CYLSTM_INT8 | DOT_FORMS | TILE_FORMS,
+        .cut_forms = 1 << CYLSTM_FLOAT16 | 1 << CYLSTM_BFLOAT16 | 1 << CYLSTM_INT8 | 1 << CYLSTM_ROUNDED | DOT_FORMS | TILE_FORMS,
 #include "../kernels.def"
 #undef NAME
 #undef TILE_KERNEL

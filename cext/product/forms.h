@@ -5,7 +5,7 @@ INLINE void NAME(product_of)(int form, int *now, ptrdiff_t rows, ptrdiff_t K, pt
                              const void *A, ptrdiff_t lda, const void *P, const REAL *bias, REAL *C, ptrdiff_t ldc)
 {
     (void)now;
-    if (form == CYLSTM_PANELS) { /* the most frequent one, and the shortest calls */
+    if (form == CYLSTM_PANELS || form == CYLSTM_ROUNDED) { /* the most frequent one, and the shortest calls */
         NAME(product_of_panels)(rows, K, columns, first, last, A, lda, P, bias, C, ldc);
         return;
     }
@@ -13,6 +13,9 @@ INLINE void NAME(product_of)(int form, int *now, ptrdiff_t rows, ptrdiff_t K, pt
 #if HAVE_TILES
     case CYLSTM_TILES:
         product_of_tiles(now, rows, K, columns, first, last, A, P, bias, C, ldc, 16 * ldc);
+        return;
+    case CYLSTM_ROUNDED_TILES:
+        product_of_rounded_tiles(now, rows, K, columns, first, last, A, P, bias, C, ldc, 16 * ldc);
         return;
     case CYLSTM_BFLOAT16_TILES:
         product_of_bfloat16_tiles(now, rows, K, first, last, A, P, bias, C, ldc);
@@ -54,7 +57,8 @@ INLINE void NAME(release)(int form)
 {
     (void)form;
 #if HAVE_TILES
-    if (form == CYLSTM_TILES || form == CYLSTM_BFLOAT16_TILES || form == CYLSTM_INT8_TILES) _tile_release();
+    if (form == CYLSTM_TILES || form == CYLSTM_ROUNDED_TILES || form == CYLSTM_BFLOAT16_TILES || form == CYLSTM_INT8_TILES)
+        _tile_release();
 #endif
 }
 
@@ -73,9 +77,15 @@ static void NAME(pack_left)(int form, int transposed, ptrdiff_t rows, ptrdiff_t 
 #if HAVE_TILES
     case CYLSTM_TILES:
         if (transposed)
-            split_transposed(rows, K, A, lda, out, NULL);
+            split_transposed(3, rows, K, A, lda, out, NULL);
         else
-            split_plain(rows, K, first, last, A, lda, out);
+            split_plain(3, rows, K, first, last, A, lda, out);
+        return;
+    case CYLSTM_ROUNDED_TILES:
+        if (transposed)
+            split_transposed(1, rows, K, A, lda, out, NULL);
+        else
+            split_plain(1, rows, K, first, last, A, lda, out);
         return;
 #endif
 #if REAL_BITS == 32
@@ -97,10 +107,16 @@ static void NAME(pack_right)(int form, int transposed, ptrdiff_t K, ptrdiff_t co
     switch (cylstm_stored_as(form)) {
 #if HAVE_TILES
     case CYLSTM_TILES:
-        split_columns(transposed, K, columns, P, ldp, out);
+        split_columns(3, transposed, K, columns, P, ldp, out);
+        return;
+    case CYLSTM_ROUNDED_TILES:
+        split_columns(1, transposed, K, columns, P, ldp, out);
         return;
 #endif
 #if REAL_BITS == 32
+    case CYLSTM_ROUNDED:
+        NAME(right_rounded)(K, columns, P, ldp, out);
+        return;
     case CYLSTM_FLOAT16:
         NAME(right_float16)(K, columns, P, ldp, out);
         return;

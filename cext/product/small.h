@@ -1,7 +1,6 @@
 /* Products by weights in fewer bits, for float: CYLSTM_FLOAT16, CYLSTM_BFLOAT16 and CYLSTM_INT8 (kernels.h says how operands lie).
  * A group of k is what 32 bits of a left operand hold: one float, two bfloat16, or four bytes. */
 
-typedef uint32_t NAME(words) __attribute__((vector_size(VECTOR_BYTES)));
 typedef int16_t NAME(shorts) __attribute__((vector_size(VECTOR_BYTES)));
 
 INLINE VECTOR NAME(splat_bits)(const void *p)

@@ -1,12 +1,5 @@
 /* Operands of products in fewer bits, as kernels.h has them. */
 
-/* The nearest bfloat16, of two the even one, in the upper half of 32 bits each. */
-INLINE NAME(words) NAME(rounded_bfloat16)(VECTOR x)
-{
-    const NAME(words) bits = (NAME(words))x, rounded = bits + 0x7fff + (bits >> 16 & 1);
-    return (NAME(words))NAME(select)(x == x, (VECTOR)rounded, (VECTOR)(bits | 0x00400000)) & 0xffff0000;
-}
-
 INLINE VECTOR NAME(load_columns)(const REAL *row, ptrdiff_t k, ptrdiff_t K)
 {
     return K - k >= LANES ? NAME(load)(row + k) : NAME(load_part)(row + k, K - k, 0);
@@ -75,6 +68,13 @@ static void NAME(right_pairs)(ptrdiff_t K, ptrdiff_t columns, const REAL *P, ptr
             const VECTOR odd = k + 1 < K ? NAME(load)(P + (k + 1) * ldp + j) : NAME(splat)(0);
             NAME(store)(out, (VECTOR)(NAME(rounded_bfloat16)(even) >> 16 | NAME(rounded_bfloat16)(odd)));
         }
+}
+
+static void NAME(right_rounded)(ptrdiff_t K, ptrdiff_t columns, const REAL *P, ptrdiff_t ldp, REAL *out)
+{
+    for (ptrdiff_t k = 0; k < K; k++, P += ldp)
+        for (ptrdiff_t j = 0; j < columns; j += LANES, out += LANES)
+            NAME(store)(out, (VECTOR)NAME(rounded_bfloat16)(NAME(load)(P + j)));
 }
 
 static void NAME(right_float16)(ptrdiff_t K, ptrdiff_t columns, const REAL *P, ptrdiff_t ldp, REAL *out)

@@ -25,6 +25,7 @@ INLINE void small_tiles_2_2(const int whole, ptrdiff_t rows, ptrdiff_t k_tiles, 
 {
     const REAL *second = a + 16 * lda, *scales = a + lda - BYTES_TAIL;
     const ptrdiff_t a_bytes = 4 * lda, p_bytes = 4 * 64, p_next = 16 * 64;
+    TILE_FENCE(C);
     if (whole) {
         _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
     } else {
@@ -41,6 +42,7 @@ INLINE void small_tiles_2_2(const int whole, ptrdiff_t rows, ptrdiff_t k_tiles, 
     if (whole) {
         int32_t sums[4][256] __attribute__((aligned(64)));
         _tile_stored(0, sums[0], 64); _tile_stored(1, sums[1], 64); _tile_stored(2, sums[2], 64); _tile_stored(3, sums[3], 64);
+        TILE_FENCE(sums);
         for (int n = 0; n < 4; n++) {
             const ptrdiff_t row = n / 2 * 16, column = n % 2 * 16;
             finish_tile(n / 2 ? rows - 16 : 16, sums[n], scales + row * lda, lda, tail + column, from + row * ldf + column, ldf,
@@ -49,6 +51,7 @@ INLINE void small_tiles_2_2(const int whole, ptrdiff_t rows, ptrdiff_t k_tiles, 
     } else {
         _tile_stored(0, C, 4 * ldc); _tile_stored(1, C + 16, 4 * ldc);
         _tile_stored(2, C + 16 * ldc, 4 * ldc); _tile_stored(3, C + 16 * ldc + 16, 4 * ldc);
+        TILE_FENCE(C);
     }
 }
 
@@ -58,6 +61,7 @@ INLINE void small_tiles_1_4(const int whole, ptrdiff_t rows, ptrdiff_t k_tiles, 
 {
     const REAL *scales = a + lda - BYTES_TAIL;
     const ptrdiff_t a_bytes = 4 * lda, p_bytes = 4 * 64;
+    TILE_FENCE(C);
     if (whole) {
         _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
     } else {
@@ -88,11 +92,13 @@ INLINE void small_tiles_1_4(const int whole, ptrdiff_t rows, ptrdiff_t k_tiles, 
     if (whole) {
         int32_t sums[4][256] __attribute__((aligned(64)));
         _tile_stored(0, sums[0], 64); _tile_stored(1, sums[1], 64); _tile_stored(2, sums[2], 64); _tile_stored(3, sums[3], 64);
+        TILE_FENCE(sums);
         for (int n = 0; n < 4; n++)
             finish_tile(rows, sums[n], scales, lda, tail + 16 * n, from + 16 * n, ldf, C + 16 * n, ldc);
     } else {
         _tile_stored(0, C, 4 * ldc); _tile_stored(1, C + 16, 4 * ldc);
         _tile_stored(2, C + 32, 4 * ldc); _tile_stored(3, C + 48, 4 * ldc);
+        TILE_FENCE(C);
     }
 }
 

@@ -9,7 +9,10 @@
  *   P (K, columns):  [column / 64][k / 32][column / 16 % 4][part][16 pairs of k][16 columns]
  * with zeros past K; the last group of columns holds as many tiles as are left.
  *
- * Tiles are for numbers of ordinary size. A number that is not finite makes NaN of its row, since its parts are not; the
+ * ROUNDED_TILES are the first part alone, x rounded to bfloat16: a third of the bytes and a sixth of the products. Every body here
+ * is compiled for three PARTS and for one.
+ *
+ * Three parts are for numbers of ordinary size. A number that is not finite makes NaN of its row, since its parts are not; the
  * units take subnormal parts and products for zero. So callers look at the largest number of each operand first (largest()),
  * and take panels unless it is 0 or between CYLSTM_TILES_LOW and CYLSTM_TILES_HIGH (kernels.h): then no sum overflows, and
  * what is lost to zero is less than rounding. What comes to be within a backward pass is not looked at, whether slopes shrink
@@ -19,17 +22,24 @@
 #include "tiles_emulated.h"
 #endif
 
-#define PART 512          /* bfloat16 in one tile */
-#define TILE (3 * PART)   /* in the three parts of one tile */
+/* GCC's intrinsics do not say that they read and write memory: what is stored before has to be there, what is loaded after has to
+ * wait. */
+#define TILE_FENCE(p) __asm__ volatile("" ::"r"(p) : "memory")
 
-typedef uint32_t NAME(bits) __attribute__((vector_size(64)));
-#define BITS NAME(bits)
+#define PART 512            /* bfloat16 in one tile */
+#define TILE (PARTS * PART) /* in the parts of one tile */
 
-/* The three parts, each in the upper half of 32 bits. Rounding half up suffices: what is left over is exact. Rounding
+#define BITS NAME(words)
+
+/* The parts, each in the upper half of 32 bits. Of three, rounding half up suffices: what is left over is exact. Rounding
  * might make infinity of the largest numbers and zero of NaN, whose first part therefore is only cut. */
-INLINE void split(VECTOR x, BITS part[3])
+INLINE void split(const int PARTS, VECTOR x, BITS part[3])
 {
-    for (int s = 0; s < 3; s++) {
+    if (PARTS == 1) {
+        part[0] = NAME(rounded_bfloat16)(x);
+        return;
+    }
+    for (int s = 0; s < PARTS; s++) {
         const BITS half = s == 0 ? (BITS)(((BITS)x & 0x7fffffff) < 0x7f7f8000) & 0x8000 : (BITS){0} + 0x8000;
         part[s] = ((BITS)x + half) & 0xffff0000;
         x -= (VECTOR)part[s];
@@ -41,7 +51,7 @@ INLINE void store_halves(uint16_t *p, BITS upper)
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32((__m512i)upper, 16)));
 }
 
-static void split_plain(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last, const REAL *A, ptrdiff_t lda,
+INLINE void split_plain(const int PARTS, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last, const REAL *A, ptrdiff_t lda,
                         void *tiles)
 {
     const ptrdiff_t k_tiles = (K + 31) / 32, end = last < K ? last : k_tiles * 32;
@@ -50,45 +60,45 @@ static void split_plain(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t first, ptrdiff_t 
             uint16_t *to = (uint16_t *)tiles + (r / 16 * k_tiles + k / 32) * TILE + r % 16 * 32 + k % 32;
             const ptrdiff_t used = K - k;
             BITS part[3];
-            split(used >= 16 ? NAME(load)(A + k) : NAME(load_part)(A + k, used, 0), part);
-            for (int s = 0; s < 3; s++) store_halves(to + s * PART, part[s]);
+            split(PARTS, used >= 16 ? NAME(load)(A + k) : NAME(load_part)(A + k, used, 0), part);
+            for (int s = 0; s < PARTS; s++) store_halves(to + s * PART, part[s]);
         }
 }
 
 /* Two neighbouring rows of a matrix as pairs, the even one in the lower half. */
-INLINE void split_pair(VECTOR even, VECTOR odd, BITS pairs[3])
+INLINE void split_pair(const int PARTS, VECTOR even, VECTOR odd, BITS pairs[3])
 {
     BITS lower[3], upper[3];
-    split(even, lower), split(odd, upper);
-    for (int s = 0; s < 3; s++) pairs[s] = lower[s] >> 16 | upper[s];
+    split(PARTS, even, lower), split(PARTS, odd, upper);
+    for (int s = 0; s < PARTS; s++) pairs[s] = lower[s] >> 16 | upper[s];
 }
 
 /* 16 columns of rows k and k + 1, zero past K and past `used` columns */
-INLINE void split_pair_of(const REAL *B, ptrdiff_t ldb, ptrdiff_t k, ptrdiff_t K, ptrdiff_t used, BITS pairs[3])
+INLINE void split_pair_of(const int PARTS, const REAL *B, ptrdiff_t ldb, ptrdiff_t k, ptrdiff_t K, ptrdiff_t used, BITS pairs[3])
 {
     VECTOR row[2] = {{0}, {0}};
     for (int odd = 0; odd < 2 && k + odd < K; odd++)
         row[odd] = used >= 16 ? NAME(load)(B + (k + odd) * ldb) : NAME(load_part)(B + (k + odd) * ldb, used, 0);
-    split_pair(row[0], row[1], pairs);
+    split_pair(PARTS, row[0], row[1], pairs);
 }
 
 /* 16 columns, one tile of k after the other, `step` apart, from the matrix (K, columns) */
-static void split_16_columns(ptrdiff_t K, ptrdiff_t used, const REAL *B, ptrdiff_t ldb, uint16_t *to, ptrdiff_t step)
+INLINE void split_16_columns(const int PARTS, ptrdiff_t K, ptrdiff_t used, const REAL *B, ptrdiff_t ldb, uint16_t *to, ptrdiff_t step)
 {
     for (ptrdiff_t k = 0; k < (K + 31) / 32 * 32; k += 2) {
         BITS pairs[3];
-        split_pair_of(B, ldb, k, K, used, pairs);
-        for (int s = 0; s < 3; s++) memcpy(to + k / 32 * step + s * PART + k % 32 * 16, &pairs[s], 64);
+        split_pair_of(PARTS, B, ldb, k, K, used, pairs);
+        for (int s = 0; s < PARTS; s++) memcpy(to + k / 32 * step + s * PART + k % 32 * 16, &pairs[s], 64);
     }
 }
 
 /* the same from its transpose (columns, K) */
-static void split_16_rows(ptrdiff_t K, ptrdiff_t used, const REAL *B, ptrdiff_t ldb, uint16_t *to, ptrdiff_t step)
+INLINE void split_16_rows(const int PARTS, ptrdiff_t K, ptrdiff_t used, const REAL *B, ptrdiff_t ldb, uint16_t *to, ptrdiff_t step)
 {
     for (ptrdiff_t k = 0; k < K; k += 32, to += step) {
-        uint16_t tile[TILE] __attribute__((aligned(64))) = {0};
-        split_plain(used < 16 ? used : 16, K - k < 32 ? K - k : 32, 0, 32, B + k, ldb, tile);
-        for (int s = 0; s < 3; s++) {
+        uint16_t tile[3 * PART] __attribute__((aligned(64))) = {0};
+        split_plain(PARTS, used < 16 ? used : 16, K - k < 32 ? K - k : 32, 0, 32, B + k, ldb, tile);
+        for (int s = 0; s < PARTS; s++) {
             VECTOR v[16];
             memcpy(v, tile + s * PART, sizeof v);
             NAME(transpose)(v);
@@ -97,21 +107,21 @@ static void split_16_rows(ptrdiff_t K, ptrdiff_t used, const REAL *B, ptrdiff_t 
     }
 }
 
-static void split_columns(int transposed, ptrdiff_t K, ptrdiff_t columns, const REAL *B, ptrdiff_t ldb, void *tiles)
+INLINE void split_columns(const int PARTS, int transposed, ptrdiff_t K, ptrdiff_t columns, const REAL *B, ptrdiff_t ldb, void *tiles)
 {
     const ptrdiff_t k_tiles = (K + 31) / 32, wide = (columns + 15) / 16;
     for (ptrdiff_t c = 0; c < wide; c++) {
         const ptrdiff_t group = wide - c / 4 * 4 < 4 ? wide - c / 4 * 4 : 4;
         uint16_t *to = (uint16_t *)tiles + (c / 4 * 4 * k_tiles + c % 4) * TILE;
         if (transposed)
-            split_16_rows(K, columns - 16 * c, B + 16 * c * ldb, ldb, to, group * TILE);
+            split_16_rows(PARTS, K, columns - 16 * c, B + 16 * c * ldb, ldb, to, group * TILE);
         else
-            split_16_columns(K, columns - 16 * c, B + 16 * c, ldb, to, group * TILE);
+            split_16_columns(PARTS, K, columns - 16 * c, B + 16 * c, ldb, to, group * TILE);
     }
 }
 
 /* sums: NULL, or where the sums over k of each row go, rows being a multiple of 16. */
-static void split_transposed(ptrdiff_t rows, ptrdiff_t K, const REAL *A, ptrdiff_t lda, void *tiles, REAL *sums)
+INLINE void split_transposed(const int PARTS, ptrdiff_t rows, ptrdiff_t K, const REAL *A, ptrdiff_t lda, void *tiles, REAL *sums)
 {
     const ptrdiff_t k_tiles = (K + 31) / 32;
     for (ptrdiff_t r = 0; r < rows; r += 16) {
@@ -122,8 +132,8 @@ static void split_transposed(ptrdiff_t rows, ptrdiff_t K, const REAL *A, ptrdiff
             uint16_t *to = (uint16_t *)tiles + (r / 16 * k_tiles + k / 32) * TILE;
             BITS pairs[16][3];
             for (int n = 0; n < 32; n++) __builtin_prefetch(A + r + (k + 32 + n) * lda);
-            for (int pair = 0; pair < 16; pair++) split_pair_of(A + r, lda, k + 2 * pair, K, rows - r, pairs[pair]);
-            for (int s = 0; s < 3; s++) {
+            for (int pair = 0; pair < 16; pair++) split_pair_of(PARTS, A + r, lda, k + 2 * pair, K, rows - r, pairs[pair]);
+            for (int s = 0; s < PARTS; s++) {
                 VECTOR v[16];
                 UNROLL
                 for (int pair = 0; pair < 16; pair++) v[pair] = (VECTOR)pairs[pair][s];
@@ -164,19 +174,20 @@ static void tile_rows(int *now, ptrdiff_t first, ptrdiff_t second)
     const uint8_t a = (uint8_t)first, b = (uint8_t)(second ? second : first), fifth = second ? b : 16;
     const struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } tiles = {
         1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {a, a, b, b, a, fifth, 16, 16}};
+    TILE_FENCE(&tiles);
     _tile_loadconfig(&tiles);
 }
 
 /* Two tiles of rows under two tiles of columns: four sums in turn hide the latency of each. `a_next`, `from_next` and
  * `c_next` are the distances to the second tile of rows, `p_step` that from k to the next k. One operand changes at a time,
  * and each of its two tiles is loaded as soon as it has been used: registers are not renamed, a load waits for that. */
-INLINE void tiles_2_2(ptrdiff_t k_tiles, const uint16_t *a, ptrdiff_t a_next, const uint16_t *p, ptrdiff_t p_step,
+INLINE void tiles_2_2(const int PARTS, ptrdiff_t k_tiles, const uint16_t *a, ptrdiff_t a_next, const uint16_t *p, ptrdiff_t p_step,
                       const REAL *from, ptrdiff_t ldf, ptrdiff_t from_next, REAL *C, ptrdiff_t ldc, ptrdiff_t c_next)
 {
-#define FIRST_A(a, part) _tile_loadd(4, (a) + part * PART, 64)
-#define SECOND_A(a, part) _tile_loadd(5, (a) + a_next + part * PART, 64)
-#define FIRST_P(p, part) _tile_loadd(6, (p) + part * PART, 64)
-#define SECOND_P(p, part) _tile_loadd(7, (p) + TILE + part * PART, 64)
+#define FIRST_A(a, part) _tile_loadd(4, (a) + (part) * PART, 64)
+#define SECOND_A(a, part) _tile_loadd(5, (a) + a_next + (part) * PART, 64)
+#define FIRST_P(p, part) _tile_loadd(6, (p) + (part) * PART, 64)
+#define SECOND_P(p, part) _tile_loadd(7, (p) + TILE + (part) * PART, 64)
 #define THEN_A(part)                                                                               \
     _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(1, 4, 7); FIRST_A(a, part);                            \
     _tile_dpbf16ps(2, 5, 6); _tile_dpbf16ps(3, 5, 7); SECOND_A(a, part)
@@ -184,21 +195,25 @@ INLINE void tiles_2_2(ptrdiff_t k_tiles, const uint16_t *a, ptrdiff_t a_next, co
     _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(2, 5, 6); FIRST_P(p, part);                            \
     _tile_dpbf16ps(1, 4, 7); _tile_dpbf16ps(3, 5, 7); SECOND_P(p, part)
     const ptrdiff_t from_bytes = ldf * 4, to_bytes = ldc * 4;
-    FIRST_A(a, 0); FIRST_P(p, 2); SECOND_P(p, 2); SECOND_A(a, 0);
+    TILE_FENCE(C);
+    FIRST_A(a, 0); FIRST_P(p, PARTS - 1); SECOND_P(p, PARTS - 1); SECOND_A(a, 0);
     _tile_loadd(0, from, from_bytes); _tile_loadd(1, from + 16, from_bytes);
     _tile_loadd(2, from + from_next, from_bytes); _tile_loadd(3, from + from_next + 16, from_bytes);
     for (ptrdiff_t k = 1; k <= k_tiles; k++) {
-        THEN_P(1); /* a1 p3 */
-        THEN_A(1); /* a1 p2 */
-        THEN_P(0); /* a2 p2 */
-        THEN_A(2); /* a2 p1 */
-        THEN_A(0); /* a3 p1 */
+        if (PARTS == 3) {
+            THEN_P(1); /* a1 p3 */
+            THEN_A(1); /* a1 p2 */
+            THEN_P(0); /* a2 p2 */
+            THEN_A(2); /* a2 p1 */
+            THEN_A(0); /* a3 p1 */
+        }
         if (k < k_tiles) a += TILE, p += p_step; /* else what is loaded is not used */
         _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(1, 4, 7); FIRST_A(a, 0); /* a1 p1 */
-        _tile_dpbf16ps(2, 5, 6); FIRST_P(p, 2); _tile_dpbf16ps(3, 5, 7); SECOND_P(p, 2); SECOND_A(a, 0);
+        _tile_dpbf16ps(2, 5, 6); FIRST_P(p, PARTS - 1); _tile_dpbf16ps(3, 5, 7); SECOND_P(p, PARTS - 1); SECOND_A(a, 0);
     }
     _tile_stored(0, C, to_bytes); _tile_stored(1, C + 16, to_bytes);
     _tile_stored(2, C + c_next, to_bytes); _tile_stored(3, C + c_next + 16, to_bytes);
+    TILE_FENCE(C);
 #undef FIRST_A
 #undef SECOND_A
 #undef FIRST_P
@@ -209,33 +224,41 @@ INLINE void tiles_2_2(ptrdiff_t k_tiles, const uint16_t *a, ptrdiff_t a_next, co
 
 /* Four tiles of rows under one of columns: its parts take turns in register 4, those of the rows pass through 5 to 7, each
  * loaded three products before it is used. */
-static void tiles_4_1(ptrdiff_t k_tiles, const uint16_t *a, ptrdiff_t a_next, const uint16_t *p, ptrdiff_t p_step,
+INLINE void tiles_4_1(const int PARTS, ptrdiff_t k_tiles, const uint16_t *a, ptrdiff_t a_next, const uint16_t *p, ptrdiff_t p_step,
                       const REAL *from, ptrdiff_t ldf, ptrdiff_t from_next, REAL *C, ptrdiff_t ldc, ptrdiff_t c_next)
 {
     const ptrdiff_t from_bytes = ldf * 4, to_bytes = ldc * 4;
-#define LOAD_P(part) _tile_loadd(4, p + part * PART, 64)
-#define LOAD_A(reg, a, row, part) _tile_loadd(reg, (a) + row * a_next + part * PART, 64)
+#define LOAD_P(part) _tile_loadd(4, p + (part) * PART, 64)
+#define LOAD_A(reg, a, row, part) _tile_loadd(reg, (a) + row * a_next + (part) * PART, 64)
 #define PHASE(x, y, z, part, then, then_part)                                                                \
     _tile_dpbf16ps(0, x, 4); LOAD_A(x, a, 3, part);         _tile_dpbf16ps(1, y, 4); LOAD_A(y, then, 0, then_part); \
     _tile_dpbf16ps(2, z, 4); LOAD_A(z, then, 1, then_part); _tile_dpbf16ps(3, x, 4); LOAD_A(x, then, 2, then_part)
+    TILE_FENCE(C);
     _tile_loadd(0, from, from_bytes); _tile_loadd(1, from + from_next, from_bytes);
     _tile_loadd(2, from + 2 * from_next, from_bytes); _tile_loadd(3, from + 3 * from_next, from_bytes);
     LOAD_A(5, a, 0, 0); LOAD_A(6, a, 1, 0); LOAD_A(7, a, 2, 0);
     for (ptrdiff_t k = 1; k <= k_tiles; k++) {
         const uint16_t *next = k < k_tiles ? a + TILE : a; /* else what is loaded is not used */
-        LOAD_P(2);
-        PHASE(5, 6, 7, 0, a, 0); /* a1 p3 */
-        LOAD_P(1);
-        PHASE(6, 7, 5, 0, a, 1); /* a1 p2 */
-        PHASE(7, 5, 6, 1, a, 1); /* a2 p2 */
-        LOAD_P(0);
-        PHASE(5, 6, 7, 1, a, 2); /* a2 p1 */
-        PHASE(6, 7, 5, 2, a, 0); /* a3 p1 */
-        PHASE(7, 5, 6, 0, next, 0); /* a1 p1 */
+        if (PARTS == 1) {
+            LOAD_P(0);
+            _tile_dpbf16ps(0, 5, 4); LOAD_A(5, a, 3, 0);    _tile_dpbf16ps(1, 6, 4); LOAD_A(6, next, 1, 0);
+            _tile_dpbf16ps(2, 7, 4); LOAD_A(7, next, 2, 0); _tile_dpbf16ps(3, 5, 4); LOAD_A(5, next, 0, 0);
+        } else {
+            LOAD_P(2);
+            PHASE(5, 6, 7, 0, a, 0); /* a1 p3 */
+            LOAD_P(1);
+            PHASE(6, 7, 5, 0, a, 1); /* a1 p2 */
+            PHASE(7, 5, 6, 1, a, 1); /* a2 p2 */
+            LOAD_P(0);
+            PHASE(5, 6, 7, 1, a, 2); /* a2 p1 */
+            PHASE(6, 7, 5, 2, a, 0); /* a3 p1 */
+            PHASE(7, 5, 6, 0, next, 0); /* a1 p1 */
+        }
         a = next, p += p_step;
     }
     _tile_stored(0, C, to_bytes); _tile_stored(1, C + c_next, to_bytes);
     _tile_stored(2, C + 2 * c_next, to_bytes); _tile_stored(3, C + 3 * c_next, to_bytes);
+    TILE_FENCE(C);
 #undef LOAD_P
 #undef LOAD_A
 #undef PHASE
@@ -243,17 +266,25 @@ static void tiles_4_1(ptrdiff_t k_tiles, const uint16_t *a, ptrdiff_t a_next, co
 
 /* One tile of rows under one or two of columns: its parts are registers 2 to 4, those of the columns pass through 5 to 7.
  * Products into one sum may follow each other at once. */
-INLINE void tiles_1_n(const int n, ptrdiff_t k_tiles, const uint16_t *a, const uint16_t *p, ptrdiff_t p_step, const REAL *from,
+INLINE void tiles_1_n(const int PARTS, const int n, ptrdiff_t k_tiles, const uint16_t *a, const uint16_t *p, ptrdiff_t p_step, const REAL *from,
                       ptrdiff_t ldf, REAL *C, ptrdiff_t ldc)
 {
-#define LOAD_P(reg, p, column, part) _tile_loadd(reg, (p) + column * TILE + part * PART, 64)
+#define LOAD_P(reg, p, column, part) _tile_loadd(reg, (p) + column * TILE + (part) * PART, 64)
+    TILE_FENCE(C);
     _tile_loadd(0, from, ldf * 4);
     if (n == 2) _tile_loadd(1, from + 16, ldf * 4);
-    LOAD_P(5, p, 0, 2);
-    if (n == 2) LOAD_P(6, p, 1, 2);
-    LOAD_P(7, p, 0, 1);
+    LOAD_P(5, p, 0, PARTS - 1);
+    if (n == 2) LOAD_P(6, p, 1, PARTS - 1);
+    if (PARTS == 3) LOAD_P(7, p, 0, 1);
     for (ptrdiff_t k = 1; k <= k_tiles; k++, a += TILE) {
         const uint16_t *next = k < k_tiles ? p + p_step : p; /* else what is loaded is not used */
+        if (PARTS == 1) {
+            _tile_loadd(2, a, 64);
+            _tile_dpbf16ps(0, 2, 5); LOAD_P(5, next, 0, 0);
+            if (n == 2) { _tile_dpbf16ps(1, 2, 6); LOAD_P(6, next, 1, 0); }
+            p = next;
+            continue;
+        }
         _tile_loadd(2, a, 64); _tile_loadd(3, a + PART, 64); _tile_loadd(4, a + 2 * PART, 64);
         _tile_dpbf16ps(0, 2, 5); /* a1 p3 */
         if (n == 2) { LOAD_P(5, p, 1, 1); _tile_dpbf16ps(1, 2, 6); }
@@ -271,11 +302,12 @@ INLINE void tiles_1_n(const int n, ptrdiff_t k_tiles, const uint16_t *a, const u
     }
     _tile_stored(0, C, ldc * 4);
     if (n == 2) _tile_stored(1, C + 16, ldc * 4);
+    TILE_FENCE(C);
 #undef LOAD_P
 }
 
 /* The same where the last columns are there only in part: by way of a block, of one tile of rows or of four. */
-static void tiles_part(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t k_tiles, const uint16_t *a, ptrdiff_t a_apart,
+INLINE void tiles_part(const int PARTS, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t k_tiles, const uint16_t *a, ptrdiff_t a_apart,
                        const uint16_t *p, ptrdiff_t p_step, const REAL *from, ptrdiff_t ldf, ptrdiff_t from_apart, REAL *C,
                        ptrdiff_t ldc, ptrdiff_t apart)
 {
@@ -283,15 +315,15 @@ static void tiles_part(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t k_tiles, con
     const size_t bytes = (size_t)columns * sizeof(REAL);
     for (ptrdiff_t r = 0; r < rows; r++) memcpy(block + r * 16, from + r / 16 * from_apart + r % 16 * ldf, bytes);
     if (rows == 64)
-        tiles_4_1(k_tiles, a, a_apart, p, p_step, block, 16, 256, block, 16, 256);
+        tiles_4_1(PARTS, k_tiles, a, a_apart, p, p_step, block, 16, 256, block, 16, 256);
     else
-        tiles_1_n(1, k_tiles, a, p, p_step, block, 16, block, 16);
+        tiles_1_n(PARTS, 1, k_tiles, a, p, p_step, block, 16, block, 16);
     for (ptrdiff_t r = 0; r < rows; r++) memcpy(C + r / 16 * apart + r % 16 * ldc, block + r * 16, bytes);
 }
 
 /* Columns first..last (first a multiple of 16) of C, before _tile_release(); `now` as in tile_rows(). Tiles of 16 rows
  * lie `apart` reals apart in C: 16 * ldc, unless C is more than one matrix. */
-static void product_of_tiles(int *now, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t first, ptrdiff_t last,
+INLINE void product_of_parts(const int PARTS, int *now, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t first, ptrdiff_t last,
                              const void *A, const void *P, const REAL *bias, REAL *C, ptrdiff_t ldc, ptrdiff_t apart)
 {
     const ptrdiff_t k_tiles = (K + 31) / 32, wide = (columns + 15) / 16;
@@ -312,47 +344,74 @@ static void product_of_tiles(int *now, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t co
             if (done > 16 && done < 32) tile_rows(now, 16, done - 16);
             else tile_rows(now, done < 16 ? done : 16, done < 16 ? 0 : 16);
             if (used < 16)
-                tiles_part(done, used, k_tiles, a, a_apart, p, p_step, from, ldf, from_apart, to, ldc, apart);
+                tiles_part(PARTS, done, used, k_tiles, a, a_apart, p, p_step, from, ldf, from_apart, to, ldc, apart);
             else if (done == 64)
-                tiles_4_1(k_tiles, a, a_apart, p, p_step, from, ldf, from_apart, to, ldc, apart);
+                tiles_4_1(PARTS, k_tiles, a, a_apart, p, p_step, from, ldf, from_apart, to, ldc, apart);
             else if (done > 16)
                 for (ptrdiff_t j = 0; j < tiles; j += 2)
-                    tiles_2_2(k_tiles, a, a_apart, p + j * TILE, p_step, from + 16 * j, ldf, from_apart, to + 16 * j, ldc,
+                    tiles_2_2(PARTS, k_tiles, a, a_apart, p + j * TILE, p_step, from + 16 * j, ldf, from_apart, to + 16 * j, ldc,
                               apart);
             else if (tiles > 1)
                 for (ptrdiff_t j = 0; j < tiles; j += 2)
-                    tiles_1_n(2, k_tiles, a, p + j * TILE, p_step, from + 16 * j, ldf, to + 16 * j, ldc);
+                    tiles_1_n(PARTS, 2, k_tiles, a, p + j * TILE, p_step, from + 16 * j, ldf, to + 16 * j, ldc);
             else
-                tiles_1_n(1, k_tiles, a, p, p_step, from, ldf, to, ldc);
+                tiles_1_n(PARTS, 1, k_tiles, a, p, p_step, from, ldf, to, ldc);
         }
         first += used;
     }
 }
 
-static void NAME(weight_gradients)(ptrdiff_t N, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const REAL *dgates, ptrdiff_t inputs,
-                             const void *x, REAL *dW, const void *h, ptrdiff_t h_apart, REAL *dR, REAL *db, void *scratch)
+static __attribute__((noinline)) void product_of_tiles(int *now, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t first,
+                                                       ptrdiff_t last, const void *A, const void *P, const REAL *bias, REAL *C,
+                                                       ptrdiff_t ldc, ptrdiff_t apart)
+{
+    product_of_parts(3, now, rows, K, columns, first, last, A, P, bias, C, ldc, apart);
+}
+
+static __attribute__((noinline)) void product_of_rounded_tiles(int *now, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t columns,
+                                                               ptrdiff_t first, ptrdiff_t last, const void *A, const void *P,
+                                                               const REAL *bias, REAL *C, ptrdiff_t ldc, ptrdiff_t apart)
+{
+    product_of_parts(1, now, rows, K, columns, first, last, A, P, bias, C, ldc, apart);
+}
+
+INLINE void gradients_of_parts(const int PARTS, ptrdiff_t N, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const REAL *dgates,
+                               ptrdiff_t inputs, const void *x, REAL *dW, const void *h, ptrdiff_t h_apart, REAL *dR, REAL *db,
+                               void *scratch)
 {
     const ptrdiff_t Hp = (H + 15) / 16 * 16, tile_of_rows = (N + 31) / 32 * TILE;
+    void (*const multiply)(int *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *, const void *, const REAL *,
+                           REAL *, ptrdiff_t, ptrdiff_t) = PARTS == 3 ? product_of_tiles : product_of_rounded_tiles;
     REAL sums[64] __attribute__((aligned(64)));
     int now = 0;
     for (ptrdiff_t j = first; j < last; j += 16) {
         const ptrdiff_t units = H - j < 16 ? H - j : 16;
-        split_transposed(64, N, dgates + 4 * j, 4 * Hp, scratch, sums);
+        split_transposed(PARTS, 64, N, dgates + 4 * j, 4 * Hp, scratch, sums);
         for (ptrdiff_t gate = 0; db && gate < 4; gate++)
             for (ptrdiff_t unit = 0; unit < units; unit++) db[gate * H + j + unit] += sums[16 * gate + unit];
         /* the panel's four tiles of rows are the units' rows in the four gates, H apart */
         const int whole = units == 16;
-        if (whole && inputs) product_of_tiles(&now, 64, N, inputs, 0, inputs, scratch, x, NULL, dW + j * inputs, inputs, H * inputs);
-        if (whole && h && !h_apart) product_of_tiles(&now, 64, N, H, 0, H, scratch, h, NULL, dR + j * H, H, H * H);
+        if (whole && inputs) multiply(&now, 64, N, inputs, 0, inputs, scratch, x, NULL, dW + j * inputs, inputs, H * inputs);
+        if (whole && h && !h_apart) multiply(&now, 64, N, H, 0, H, scratch, h, NULL, dR + j * H, H, H * H);
         for (ptrdiff_t gate = 0; gate < 4; gate++) {
             const uint16_t *a = (const uint16_t *)scratch + gate * tile_of_rows;
             const ptrdiff_t row = gate * H + j;
-            if (!whole && inputs) product_of_tiles(&now, units, N, inputs, 0, inputs, a, x, NULL, dW + row * inputs, inputs, 0);
+            if (!whole && inputs) multiply(&now, units, N, inputs, 0, inputs, a, x, NULL, dW + row * inputs, inputs, 0);
             if (h && (!whole || h_apart))
-                product_of_tiles(&now, units, N, H, 0, H, a, (const char *)h + gate * h_apart, NULL, dR + row * H, H, 0);
+                multiply(&now, units, N, H, 0, H, a, (const char *)h + gate * h_apart, NULL, dR + row * H, H, 0);
         }
     }
     _tile_release();
+}
+
+static void NAME(weight_gradients)(int form, ptrdiff_t N, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const REAL *dgates,
+                                   ptrdiff_t inputs, const void *x, REAL *dW, const void *h, ptrdiff_t h_apart, REAL *dR, REAL *db,
+                                   void *scratch)
+{
+    if (form == CYLSTM_TILES)
+        gradients_of_parts(3, N, H, first, last, dgates, inputs, x, dW, h, h_apart, dR, db, scratch);
+    else
+        gradients_of_parts(1, N, H, first, last, dgates, inputs, x, dW, h, h_apart, dR, db, scratch);
 }
 
 #undef BITS

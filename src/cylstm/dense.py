@@ -111,6 +111,7 @@ class Stack:
         self.weights = [f"{name}.{n}.weight" for n in range(len(layers))]
         self.biases = [f"{name}.{n}.bias" if layer.bias else None for n, layer in enumerate(layers)]
         self.spare = []  # memory of the products' gradients
+        self.lstm = None  # that of the model, which says whether products are of rounded numbers
 
     def initialise(self, rng) -> None:
         """Draw the weights, in the order of the layers."""
@@ -163,7 +164,7 @@ class Stack:
     def _product(self, n, h):
         bias = self.biases[n]
         weight = self.parameters.operand(self.weights[n])
-        return head.linear(h, weight, None if bias is None else self.parameters.raw(bias))
+        return head.linear(h, weight, None if bias is None else self.parameters.raw(bias), self.lstm.rounded)
 
     def _product_gradients(self, n, h, dz, gradients):
         """dh = dz weight, dweight = dz' h and dbias, the sums of dz: the head's, of a loss whose gradient is given."""
@@ -177,7 +178,7 @@ class Stack:
             return dh
         weight = self.parameters.raw(self.weights[n])
         head.loss(GivenGradient(), h, weight, None, dz, spare=self.spare, scale=1.0, dh=dh, dweight=dweight,
-                  dbias=dbias)  # fmt: skip
+                  dbias=dbias, rounded=self.lstm.rounded)  # fmt: skip
         return dh
 
     def _mask(self, layer, rows, rng, counted):

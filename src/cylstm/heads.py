@@ -193,4 +193,4 @@ def check_outputs(model, outputs, x_t, state) -> None:
 
 def head_outputs(model, name, h) -> np.ndarray:
     """Outputs (N, groups * O) of one head from h (N, D*H)."""
-    return linear(h, *weights_of(model, name))
+    return linear(h, *weights_of(model, name), model.lstm.rounded)

@@ -167,7 +167,8 @@ def head_loss(model, name, loss, h, targets, weights, scale=0.0, dh=None, gradie
         return 0.0, 0.0, 0.0
     groups = head.groups if loss.reads_outputs else 1
     return head_kernel.loss(loss, h, model.parameters.raw(weight_name), bias, targets, weights=weights, groups=groups,
-                            spare=model.spare, scale=scale, dh=dh, dweight=dweight, dbias=dbias)  # fmt: skip
+                            spare=model.spare, scale=scale, dh=dh, dweight=dweight, dbias=dbias,
+                            rounded=model.lstm.rounded)  # fmt: skip
 
 
 def evaluate(model, dataset, batch_size=256, wanted=None) -> dict[str, float]:

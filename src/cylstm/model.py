@@ -23,8 +23,9 @@ from cylstm.metrics import of_heads
 from cylstm.model_parameters import initialise, layout_of
 from cylstm.own_loss import ModelTape
 from cylstm.parameters import check_gradients, laid_out
-from cylstm.precision import converted, fill, given_of, kept_of, precision_of
+from cylstm.precision import converted, fill, given_of, kept_of, precision_option
 from cylstm.predictions import outputs_of, predict, probabilities
+from cylstm.small_parameters import SmallParameters
 from cylstm.state import Gradients, State
 from cylstm.summary import summary
 from cylstm.text.sampling import Sampler, banned_ids, expect_writer, generate
@@ -87,6 +88,9 @@ class Model:
         As for `Head`.
     seed : int, None or numpy.random.Generator
         Of the initial weights and of the dropout masks.
+    precision : "bfloat16", optional
+        As for `LSTM`: products of the layer, of dense layers and heads are of numbers rounded to bfloat16; weights,
+        their gradients and all else are float32. `model.precision` changes it.
     vocabulary : Vocabulary or None
         Kept with the model and saved in its file; lets `generate` take text.
 
@@ -101,7 +105,7 @@ class Model:
     def __init__(self, input_size, hidden_size, output_size, *, num_layers=1, bidirectional=False, dropout=0.0,
                  embedding_size=None, output="sequence", loss="cross_entropy", horizon=None, labels=None,
                  head_bias=True, forget_bias=1.0, dtype="float32", seed=None, vocabulary=None, embeddings=None,
-                 before=(), after=(), embedding_dropout=0.0, tied=False, parameters=None,
+                 before=(), after=(), embedding_dropout=0.0, tied=False, parameters=None, precision=None,
                  **variant):  # fmt: skip
         for name in variant.keys() - {*VARIANTS, *DROPS}:
             raise TypeError(f"{name}: expected an argument of {type(self).__name__}, got an unknown one")
@@ -145,18 +149,22 @@ class Model:
         self.lstm = LSTM(dense.width_of(self.before, width), self.hidden_size, self.num_layers,
                          bidirectional=bidirectional, dropout=dropout, forget_bias=forget_bias, dtype=self.dtype,
                          seed=LATER if seed is LATER else rng, parameters=self.parameters.child("lstm."),
-                         **drops, **variant)  # fmt: skip
+                         precision=precision, **drops, **variant)  # fmt: skip
         if self.lstm.cell.highway and any(head.output == "last" for head in self.heads.values()):
             raise ValueError("output: expected 'sequence' with highway=True, whose outputs are no part of the state, "
                              "got 'last'")  # fmt: skip
         self.lstm.embedded = self.inputs is not None
+        for stack in (self.behind, None if self.inputs is None else self.inputs.before):
+            if stack is not None:
+                stack.lstm = self.lstm
         self.bidirectional, self.forget_bias = self.lstm.bidirectional, self.lstm.forget_bias
         for name, value in self.lstm.cell.variant.items():
             setattr(self, name, value)
         self.linears = {name: Linear(*weights_of(self, name), head.tail) for name, head in self.heads.items()}
         self.only = self.linears.get("")  # for `step`, which is short
-        of_ids_alone = self.embedding_size is not None and not self.before and self.precision == str(self.dtype)
-        self.table = self.parameters.raw("embedding.weight") if of_ids_alone else None
+        of_ids_alone = self.embedding_size is not None and not self.before
+        whole = not isinstance(self.parameters, SmallParameters)
+        self.table = self.parameters.raw("embedding.weight") if of_ids_alone and whole else None
         if seed is not LATER:
             initialise(self, rng)
 
@@ -172,18 +180,11 @@ class Model:
     recurrent_dropout_per = OfLayer("Whether `recurrent_dropout` has a mask for each 'row', or for each 'gate' of it.")
     update_dropout = OfLayer("Share of g that training sets to 0 where c gets it, at all steps of a row alike.")
     weight_drop = OfLayer("Share of the elements of weight_hh that training takes as 0.")
+    rng = OfLayer("The numpy.random.Generator of the dropout masks.")
+    precision = OfLayer("What matrices are multiplied in, as `LSTM.precision`: of float32, 'bfloat16' or 'float32'.")
     zoneout = OfLayer("Shares of c and of h that stay what they were before a step; in the mean outside of training.")
 
     embedding_dropout = inputs.OfEmbedding("Share of the rows of the table that training sets to 0.")
-
-    @property
-    def rng(self) -> np.random.Generator:
-        """The generator of the dropout masks."""
-        return self.lstm.rng
-
-    @rng.setter
-    def rng(self, value):
-        self.lstm.rng = value
 
     @property
     def config(self) -> dict:
@@ -191,7 +192,7 @@ class Model:
         names = ("input_size", "hidden_size", "num_layers", "bidirectional", "dropout", "embedding_size", *VARIANTS,
                  "forget_bias")  # fmt: skip
         plain = {**{name: getattr(self, name) for name in names}, **heads_config(self.heads), "dtype": str(self.dtype)}
-        return {**plain, **self.lstm.drops.config, **inputs.config_of(self)}
+        return {**plain, **precision_option(self.lstm), **self.lstm.drops.config, **inputs.config_of(self)}
 
     def __reduce__(self):
         kept, rng = kept_of(self.parameters), copy.deepcopy(self.rng)
@@ -202,16 +203,11 @@ class Model:
         """`config` with the loss or the heads themselves."""
         return {**self.config, **({"loss": self.loss} if self.loss else {"output_size": self.output_size})}
 
-    @property
-    def precision(self) -> str:
-        """What its matrices are kept in: "float32", "float64" or, of a model from `astype`, one of the others."""
-        return precision_of(self.parameters)
-
     def astype(self, precision) -> Model:
         """This model as it is now in "float32" or "float64" or, to run and no more, "bfloat16", "float16" or "int8": as
         `LSTM.astype`, and embeddings, dense layers and heads likewise; of these, int8 has x in steps of 1/127 of the
         largest of each row. `evaluate` tells what it costs. Raises TypeError or ValueError."""
-        made = {"vocabulary": self.vocabulary, "seed": LATER, **self._arguments}
+        made = {"vocabulary": self.vocabulary, "seed": LATER, **self._arguments, "precision": None}
         return converted(self, lambda dtype, own: type(self)(**{**made, "dtype": dtype}, parameters=own), precision)
 
     def __repr__(self) -> str:

@@ -12,12 +12,29 @@ from cylstm.small_parameters import PRECISIONS, SmallParameters, as_float32
 
 WITHIN_1 = frozenset(("tanh", "sigmoid", "softsign", "hard_sigmoid", "hard_tanh"))  # by whatever numbers
 
-__all__ = ["check_int8", "converted", "expect_gradients", "fill", "given_of", "kept_of", "precision_of"]
+__all__ = [
+    "check_int8", "converted", "expect_gradients", "fill", "given_of", "kept_of", "precision_of",
+    "precision_option", "rounds",
+]  # fmt: skip
 
 
-def precision_of(parameters) -> str:
-    """ "float32" or "float64", or one of PRECISIONS."""
-    return getattr(parameters, "precision", str(parameters.dtype))
+def precision_of(one) -> str:
+    """Of a layer or a model: "float32" or "float64", or one of PRECISIONS."""
+    return "bfloat16" if one.rounded else getattr(one.parameters, "precision", str(one.parameters.dtype))
+
+
+def precision_option(lstm) -> dict:
+    """Among the arguments that make such a layer, or a model of it."""
+    return {"precision": "bfloat16"} if lstm.rounded else {}
+
+
+def rounds(parameters, precision) -> bool:
+    """Whether a layer or a model of these parameters rounds what it multiplies, as this precision says; None for no
+    more than the parameters say. Raises TypeError or ValueError."""
+    own = getattr(parameters, "precision", str(parameters.dtype))
+    possible = (own, "bfloat16") if own == "float32" else (own,)
+    precision = own if precision is None else one_of("precision", precision, possible)
+    return precision == "bfloat16" and own == "float32"
 
 
 def expect_gradients(parameters, name: str) -> None:

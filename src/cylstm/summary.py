@@ -6,7 +6,7 @@ import math
 import re
 from typing import NamedTuple
 
-__all__ = ["summary"]
+__all__ = ["precision_of_products", "summary"]
 
 TARGETS = {"classes": "classes", "labels": "labels of each row"}  # by what a loss says; numbers otherwise
 
@@ -96,9 +96,13 @@ def heading(model) -> list[str]:
         else:
             lines[0] += f" {shape((*steps, *head.tail))}"
         lines.append(f"{'  ' if name else ''}loss {described(head.loss)}, of targets: {targets}")
-    return [*lines,
-            ", ".join([model.precision, "both directions" if model.bidirectional else "one direction", *chosen])
-            + f"; state {state_of(lstm)}"]  # fmt: skip
+    directions = "both directions" if model.bidirectional else "one direction"
+    return [*lines, ", ".join([precision_of_products(model), directions, *chosen]) + f"; state {state_of(lstm)}"]
+
+
+def precision_of_products(model) -> str:
+    """And of the weights, where that is another one."""
+    return "bfloat16, weights float32" if model.lstm.rounded else model.precision
 
 
 def state_of(lstm) -> str:

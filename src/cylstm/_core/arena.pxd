@@ -16,7 +16,7 @@ cdef class Work:
     cdef Direction* directions
     cdef Forward forward
     cdef Backward backward
-    cdef readonly bint keep, has_ids, packs, doubles
+    cdef readonly bint keep, has_ids, packs, doubles, rounded
     cdef readonly int masked              # the masks that the call has (direction.pxd)
     cdef bint spent                       # its gates have become gradients, or began to
     cdef Py_ssize_t item, members
@@ -27,7 +27,7 @@ cdef class Work:
     cdef object masks              # the same, cylstm.drops.Masks, or None
     cdef list update_masks         # those of g (B, Hp), in packed order
     cdef bint fits(self, const Kernels* k, Py_ssize_t B, Py_ssize_t T, bint has_ids, bint keep, int masked,
-                   bint packs) noexcept
+                   bint packs, bint rounded) noexcept
     cdef int lay_out(self, Weights weights, Plan plan, bint has_ids, bint keep, int masked, bint packs) except -1
     cdef void widest(self, Weights weights) noexcept
     cdef int lay_out_backward(self, Weights weights, int members) except -1

@@ -10,7 +10,7 @@ from libc.string cimport memset
 
 import numpy
 
-from cylstm._core.choice cimport Choice, choose, choose_small, plain_forms
+from cylstm._core.choice cimport Choice, choose, choose_rounded, choose_small, plain_forms
 from cylstm._core.kernels cimport Activation, Kernels, activation_of, active, left_bytes, right_bytes
 from cylstm._core.memory cimport fitting
 from cylstm._core.network cimport Backward, Forward
@@ -123,16 +123,16 @@ cdef class Work:
             self.packed = self.weights = None
 
     cdef bint fits(self, const Kernels* k, Py_ssize_t B, Py_ssize_t T, bint has_ids, bint keep, int masked,
-                   bint packs) noexcept:
+                   bint packs, bint rounded) noexcept:
         """Whether it is laid out for a call of this kind on B rows of T steps each, without resets."""
         cdef const Steps* s = &self.plan.steps
         return (s.B == B and s.T == T and s.sizes == NULL and s.cut == NULL and self.k == k and self.has_ids == has_ids
-                and self.keep == keep and self.masked == masked and self.packs == packs)
+                and self.keep == keep and self.masked == masked and self.packs == packs and self.rounded == rounded)
 
     cdef int lay_out(self, Weights weights, Plan plan, bint has_ids, bint keep, int masked, bint packs) except -1:
         """masked: by which masks; packs: the inputs are to be packed."""
         self.plan, self.has_ids, self.keep, self.masked, self.packs = plan, has_ids, keep, masked, packs
-        self.k, self.members = active(), 0
+        self.k, self.members, self.rounded = active(), 0, weights.rounded
         describe_directions(self.k, weights, self.directions)
         cdef Direction* directions = self.directions
         cdef Py_ssize_t L = weights.L, D = weights.D, H = weights.H, B = plan.steps.B
@@ -141,6 +141,8 @@ cdef class Work:
         cdef Py_ssize_t widest = max(0 if has_ids else weights.I, O if L > 1 else 0)
         if weights.small:
             self.choice = choose_small(weights.small, H, B, N)
+        elif self.rounded:
+            self.choice = choose_rounded(H, Y, B, N)
         else:
             self.choice = choose(self.doubles or not weights.bounded, H, Y, B, N)
         self.widest(weights)
@@ -161,6 +163,8 @@ cdef class Work:
         cdef Py_ssize_t outputs = place(&pieces, <double>(L - 1 if keep else min(2, L - 1)) * joined * N * O * item)
         cdef Py_ssize_t x = place(&pieces, <double>packs * (N if keep else rows) * weights.I * item)
         cdef double row_bytes = left_room(self.choice.steps, with_gaps(B, B), Yp)
+        if masks_of(masked) > 1:
+            row_bytes = max(row_bytes, left_room(self.choice.back, with_gaps(B, B), Yp))
         row_bytes = max(row_bytes, <double>copies * B * Yp * item)  # tiles may not hold what the call is given
         cdef Py_ssize_t apart_bytes = lines(row_bytes)
         row_bytes = <double>apart_bytes * masks_of(masked)
@@ -233,10 +237,10 @@ cdef class Work:
         cdef Py_ssize_t above_1 = place(&pieces, above * (weights.L > 2))
         cdef Py_ssize_t dx = place(&pieces, <double>(not self.has_ids) * N * self.directions[0].Ip * item)
         cdef int masks = masks_of(self.masked)
-        cdef double row_bytes = left_room(choice.steps, with_gaps(B, B), G)
+        cdef double row_bytes = left_room(choice.back, with_gaps(B, B), G)
         cdef Py_ssize_t apart_bytes = 0
         if masks > 1:
-            apart_bytes = lines(max(left_room(choice.steps, with_gaps(B, B), Hp), <double>B * Hp * item))
+            apart_bytes = lines(max(left_room(choice.back, with_gaps(B, B), Hp), <double>B * Hp * item))
             row_bytes = 4.0 * apart_bytes
         cdef Py_ssize_t apart = place(&pieces, <double>(masks > 1) * 4 * B * max(Hp, Yp) * item)
         cdef Py_ssize_t carried_0 = place(&pieces, row_bytes), carried_1 = place(&pieces, row_bytes)
@@ -350,7 +354,7 @@ cdef class Shelf:
             if plan is None or (plan.steps.sizes == NULL and plan.steps.cut == NULL):
                 for n in range(len(self.works) - 1, -1, -1):
                     work = self.works[n]
-                    if work.fits(k, B, T, has_ids, keep, masked, packs):
+                    if work.fits(k, B, T, has_ids, keep, masked, packs, weights.rounded):
                         self.works.pop(n)
                         return work
             work = self.works.pop(0) if len(self.works) >= SHELVED else None

@@ -1,13 +1,15 @@
 """The form of each product of a call: which operands, and which units of the processor."""
 
 from cylstm._core.kernels cimport (
-    BFLOAT16, BFLOAT16_DOT, BFLOAT16_TILES, BLAS, INT8, INT8_DOT, INT8_TILES, PANELS, TILES, has_form,
+    BFLOAT16, BFLOAT16_DOT, BFLOAT16_TILES, BLAS, INT8, INT8_DOT, INT8_TILES, PANELS, ROUNDED, ROUNDED_TILES, TILES,
+    has_form,
 )
 
 # The forms of a call's products.
 cdef struct Choice:
     int inputs      # x W'
-    int steps       # h R', dgates R
+    int steps       # h R'
+    int back        # dgates R; with masks per gate h R', too
     int rows        # dgates W
     int gradients   # dgates' x, dgates' h: BLAS, or a form that is cut
     bint bounded    # whether one of them is, so that the call has to look at its numbers first
@@ -15,7 +17,7 @@ cdef struct Choice:
 # What every call can do, whatever numbers it is given.
 cdef inline Choice plain_forms() noexcept nogil:
     cdef Choice choice
-    choice.inputs = choice.steps = choice.rows = PANELS
+    choice.inputs = choice.steps = choice.back = choice.rows = PANELS
     choice.gradients, choice.bounded = BLAS, False
     return choice
 
@@ -41,7 +43,7 @@ cdef inline Choice choose(bint panels_alone, Py_ssize_t H, Py_ssize_t Y, Py_ssiz
     if B >= TILED_BATCH:
         choice.inputs = TILES
     if B >= (TILED_BATCH if R <= WEIGHTS_12 else 12 if R <= WEIGHTS_20 else 20 if R <= WEIGHTS_24 else 24):
-        choice.steps = TILES
+        choice.steps = choice.back = TILES
     if N >= TILED_ROWS:
         choice.rows = choice.gradients = TILES
     choice.bounded = B >= TILED_BATCH or N >= TILED_ROWS
@@ -75,4 +77,15 @@ cdef inline int unit_for(int small, Py_ssize_t rows, Py_ssize_t width) noexcept 
 cdef inline Choice choose_small(int small, Py_ssize_t H, Py_ssize_t B, Py_ssize_t N) noexcept nogil:
     cdef Choice choice = plain_forms()
     choice.steps, choice.inputs = unit_for(small, B, H), unit_for(small, N, H)
+    return choice
+
+# Of weights in float32 whose products are in bfloat16: forward those of astype("bfloat16"), backward tiles of one part.
+# Where there are no tiles, gradients meet the rounded weights, and products of gradients by x and h are BLAS's; so are
+# those by h of a projection, where it is narrower than dgates.
+cdef inline Choice choose_rounded(Py_ssize_t H, Py_ssize_t Y, Py_ssize_t B, Py_ssize_t N) noexcept nogil:
+    cdef Choice choice = choose_small(BFLOAT16, H, B, N)
+    cdef bint tiles = has_form(BFLOAT16_TILES, <const float*>NULL) and H >= TILED_INPUTS
+    choice.back = choice.rows = ROUNDED_TILES if tiles else ROUNDED
+    if tiles and Y == H and N >= TILED_ROWS:
+        choice.gradients = ROUNDED_TILES
     return choice

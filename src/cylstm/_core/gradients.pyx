@@ -247,9 +247,9 @@ cdef void gradients_of_packed(const Kernels* k, int form, Py_ssize_t N, const Di
                        <char*>scratch.h_packed + gate * tiles_apart)
         meet(who.team)
         if by_h != dgates and I > 0:
-            packed_gradients(k, rows, H, who.first, who.last, dgates + start * 4 * Hp, I, scratch.x_packed,
+            packed_gradients(k, form, rows, H, who.first, who.last, dgates + start * 4 * Hp, I, scratch.x_packed,
                              d + direction.at_W, NULL, 0, <real*>NULL, <real*>NULL, own)
-        packed_gradients(k, rows, H, who.first, who.last, by_h + start * 4 * Hp, I if by_h == dgates else 0,
+        packed_gradients(k, form, rows, H, who.first, who.last, by_h + start * 4 * Hp, I if by_h == dgates else 0,
                          scratch.x_packed, d + direction.at_W, scratch.h_packed, tiles_apart, d + direction.at_R, db,
                          own)
 

@@ -3,7 +3,9 @@ import numpy as np
 from cylstm._core.small_matrix import SmallMatrix
 from cylstm.losses import Loss
 
-def linear(h: np.ndarray, weight: np.ndarray | SmallMatrix, bias: np.ndarray | None) -> np.ndarray: ...
+def linear(
+    h: np.ndarray, weight: np.ndarray | SmallMatrix, bias: np.ndarray | None, rounded: bool = False
+) -> np.ndarray: ...
 def loss(
     kind: Loss,
     h: np.ndarray,
@@ -18,4 +20,5 @@ def loss(
     dh: np.ndarray | None = None,
     dweight: np.ndarray | None = None,
     dbias: np.ndarray | None = None,
+    rounded: bool = False,
 ) -> tuple[float, float, float]: ...

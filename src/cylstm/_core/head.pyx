@@ -18,8 +18,9 @@ from cylstm._core.blas cimport gemm
 from cylstm._core.choice cimport unit_for
 from cylstm._core.interrupt cimport Interrupt, begin, finish, goes_on, goes_on_alone
 from cylstm._core.kernels cimport (
-    BLAS, TILES, Kernels, RowLoss, active, column_sums, has_form, is_bounded, is_cut, largest, left_bytes, pack_left,
-    pack_right, packs_left, product, real, right_bytes, row_loss, row_loss_named, tiles_hold,
+    BFLOAT16_TILES, BLAS, ROUNDED_TILES, TILES, Kernels, RowLoss, active, column_sums, has_form, is_bounded, is_cut,
+    largest, left_bytes, pack_left, pack_right, packs_left, product, real, right_bytes, row_loss, row_loss_named,
+    tiles_hold,
 )
 from cylstm._core.operands cimport left_operand, right_operand, rows_from
 from cylstm._core.memory cimport fitting
@@ -53,7 +54,7 @@ cdef struct Head:
     Py_ssize_t piece        # rows whose loss is summed at a time; chunks are whole pieces
     Py_ssize_t groups       # of outputs in a row, each with its own target and weight: the loss takes them for rows
     bint unread             # the loss does not look at the outputs
-    bint gradient
+    bint gradient, rounded
     int form                # of all products, but of those with d outputs only in chunks where it holds them; or BLAS
     Py_ssize_t N, F, O
     Py_ssize_t chunk        # rows
@@ -83,8 +84,9 @@ cdef struct Head:
     Py_ssize_t own_bytes
 
 
-def linear(const real[:, ::1] h, weight, const real[::1] bias):
-    """h (N, F), weight (O, F), an array or a SmallMatrix, bias (O,) or None -> h weight' + bias, (N, O)."""
+def linear(const real[:, ::1] h, weight, const real[::1] bias, bint rounded=False):
+    """h (N, F), weight (O, F), an array or a SmallMatrix, bias (O,) or None -> h weight' + bias, (N, O). rounded: of
+    numbers rounded to bfloat16, where the processor has units for it."""
     cdef Py_ssize_t N = h.shape[0], O = outputs_of(weight), wanted
     out = aligned_empty(N * O, np.float32 if real is float else np.float64).reshape(N, O)
     cdef real[:, ::1] view = out
@@ -93,14 +95,14 @@ def linear(const real[:, ::1] h, weight, const real[::1] bias):
     if N:
         wanted = MULTIPLY_ADDS // (h.shape[1] * O) // BLOCK_ROWS * BLOCK_ROWS
         head.outputs, head.chunk = &view[0, 0], min(N, max(<Py_ssize_t>OUTPUT_ROWS_ALONE, wanted))
-        head.k = active()
+        head.k, head.rounded = active(), rounded
         run_head(&head, h, weight, bias, 0, [], <real*>NULL)
     return out
 
 
 def loss(kind, const real[:, ::1] h, weight, const real[::1] bias, targets, *,
          const real[::1] weights=None, Py_ssize_t groups=1, list spare=None, double scale=0.0,
-         real[:, ::1] dh=None, real[:, ::1] dweight=None, real[::1] dbias=None):
+         real[:, ::1] dh=None, real[:, ::1] dweight=None, real[::1] dbias=None, bint rounded=False):
     """Sums over rows: of w times a loss of h weight' + bias, of w, of w times hits; with dh also the gradients.
 
     kind: a losses.Loss. h (N, F), weight (O, F), without dh also a SmallMatrix, bias (O,) or None; w: weights (N,), 1
@@ -110,7 +112,7 @@ def loss(kind, const real[:, ::1] h, weight, const real[::1] bias, targets, *,
     and weights.
     Where dh (N, F) is given, dh, dweight and dbias receive scale * d sum / d each.
     Rows go in chunks, so that (N, O) outputs never exist at once. spare: a list in which the memory of one call waits
-    for the next. Raises ValueError for shapes that do not fit and for a kernel that there is not.
+    for the next. rounded: as for linear(). Raises ValueError for shapes that do not fit and for an unknown kernel.
     """
     cdef Py_ssize_t N = h.shape[0], O = outputs_of(weight), F = h.shape[1], item = sizeof(real), n, wanted, pieces
     cdef tuple width = kind.width(O // max(groups, <Py_ssize_t>1))
@@ -133,7 +135,7 @@ def loss(kind, const real[:, ::1] h, weight, const real[::1] bias, targets, *,
     head.loss = row_loss_named(head.k, kernel)
     if head.loss.f32 == NULL:
         raise ValueError(f"kernel: expected a loss of kernels.def, got {kind.kernel!r}")
-    head.gradient, head.scale = dh is not None, scale
+    head.gradient, head.scale, head.rounded = dh is not None, scale, rounded
     if classes is not None:
         head.targets, head.target_bytes = <const char*>&classes[0], groups * sizeof(int64_t)
     else:
@@ -171,10 +173,12 @@ cdef run_head(Head* head, const real[:, ::1] h, given, const real[::1] bias, Py_
     cdef double work = <double>chunk * F * O
     cdef int members = threads_for(work * (3 if head.gradient else 1), work, 256)
     head.N, head.F, head.O = N, F, O
-    cdef bint tiles = (small is None and has_form(TILES, type_tag) and chunk >= TILED_CHUNK and F >= TILED_WIDTH
-                       and O >= TILED_WIDTH and tiles_hold(largest(head.k, N, F, &h[0, 0], F))
-                       and tiles_hold(largest(head.k, O, F, &weight[0, 0], F)))
-    cdef int form = TILES if tiles else BLAS
+    cdef int form = BLAS
+    if small is None and chunk >= TILED_CHUNK and F >= TILED_WIDTH and O >= TILED_WIDTH:
+        form = ROUNDED_TILES if head.rounded and has_form(BFLOAT16_TILES, type_tag) else BLAS
+        if (form == BLAS and has_form(TILES, type_tag) and tiles_hold(largest(head.k, N, F, &h[0, 0], F))
+                and tiles_hold(largest(head.k, O, F, &weight[0, 0], F))):
+            form = TILES
     if small is not None:
         panels = small.panels()
         head.k, form = panels.k, unit_for(small.small, chunk, F)
@@ -205,9 +209,7 @@ cdef run_head(Head* head, const real[:, ::1] h, given, const real[::1] bias, Py_
     head.d_left = head.h_right + h_right
     head.own = head.d_left + d_left
     head.losses = <double*>(head.own + members * head.own_bytes)
-    head.counts = head.losses + pieces
-    head.hits = head.counts + pieces
-    head.most = head.hits + pieces
+    head.counts, head.hits, head.most = head.losses + pieces, head.losses + 2 * pieces, head.losses + 3 * pieces
     head.h, head.weight = &h[0, 0], &weight[0, 0] if small is None else NULL
     head.bias = &bias[0] if bias is not None else head.zeros
     cdef Interrupt interrupt

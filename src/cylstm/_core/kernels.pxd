@@ -55,6 +55,8 @@ cdef extern from "kernels.h" nogil:
         INT8_DOT "CYLSTM_INT8_DOT"
         INT8_TILES "CYLSTM_INT8_TILES"
         INT8_K "CYLSTM_INT8_K"
+        ROUNDED "CYLSTM_ROUNDED"
+        ROUNDED_TILES "CYLSTM_ROUNDED_TILES"
         FORMS "CYLSTM_FORMS"
 
     const Kernels* cylstm_available(int n)

@@ -21,6 +21,7 @@ class Layer:
     dropout: float
     drops: Drops
     embedded: bool
+    rounded: bool
     rng: np.random.Generator
     def __init__(
         self,

@@ -79,6 +79,15 @@ cdef class Layer(Arguments):
         with cython.critical_section(self):
             self.generator = value
 
+    @property
+    def rounded(self):
+        """Whether products are of numbers rounded to bfloat16, the weights staying in float32."""
+        return self._weights.rounded
+
+    @rounded.setter
+    def rounded(self, bint value):
+        self._weights.rounded = value
+
     # --- running --------------------------------------------------------------------------------------------------
 
     def __call__(self, x, state=None, *, lengths=None, resets=None):

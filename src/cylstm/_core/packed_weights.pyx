@@ -5,7 +5,7 @@ from libc.string cimport memcpy, memset
 
 from cylstm._core.choice cimport TILED_INPUTS
 from cylstm._core.kernels cimport (
-    FORMS, INT8, PANELS, active, is_bounded, is_cut, largest, pack_right, right_bytes, stored_as, tiles_hold,
+    FORMS, INT8, PANELS, ROUNDED, active, is_bounded, is_cut, largest, pack_right, right_bytes, stored_as, tiles_hold,
 )
 from cylstm._core.memory cimport fitting
 from cylstm._core.packing cimport LINE, Packing, pack_blocks, pack_f32, pack_f64, vectors_fit_tiles
@@ -111,7 +111,7 @@ cdef class Weights:
         self.I, self.L, self.D, self.cell, self.doubles, self.merge = I, L, D, cell, doubles, MERGES.index(cell.merge)
         self.offsets = offsets(I, H, L, D, cell)
         self.bounded = are_bounded(cell.all_activations)
-        self.small = SMALL_FORMS[getattr(parameters, "precision", None)]
+        self.small, self.rounded = SMALL_FORMS[getattr(parameters, "precision", None)], False
         self.parameters, self.flat, self.lock = parameters, None if self.small else parameters.raw(), Lock()
         self.now, self.dropped, self.most = None, None, ALL_THREADS
 
@@ -170,13 +170,16 @@ cdef class Weights:
         cdef Py_ssize_t n
         cdef Direction* one
         cdef bint gathered, as_chosen = True
-        cdef int form
+        cdef int form, steps
         for n in range(self.L * self.D):
             one = &directions[n]
             gathered = ids and n < self.D
-            form = choice.inputs if self.small or (not gathered and one.I >= TILED_INPUTS) else PANELS
+            form = PANELS
+            if self.small or self.rounded or (not gathered and one.I >= TILED_INPUTS):
+                form = choice.inputs
+            steps = choice.back if by_gates(one) else choice.steps
             self.take(packed, one, n, W, form, &one.W)
-            self.take(packed, one, n, R_GATES if by_gates(one) else R, choice.steps, &one.R)
+            self.take(packed, one, n, R_GATES if by_gates(one) else R, steps, &one.R)
             if one.at_norm_x >= 0:
                 self.take_norms(packed, one, n)
             else:
@@ -191,7 +194,7 @@ cdef class Weights:
             if one.at_highway >= 0:
                 self.take(packed, one, n, TRANSFORM, PANELS, &one.highway)
                 self.take(packed, one, n, TRANSFORM_BIAS, PANELS, &one.highway_bias)
-            as_chosen = as_chosen and one.W.form == form and one.R.form == choice.steps
+            as_chosen = as_chosen and one.W.form == form and one.R.form == steps
         if choice.bounded:
             as_chosen = as_chosen and vectors_fit_tiles(packed.k, directions, self.L * self.D)
         return as_chosen
@@ -214,9 +217,9 @@ cdef class Weights:
         cdef Py_ssize_t n
         cdef bint as_chosen = True
         for n in range(self.L * self.D):
-            self.take(packed, &directions[n], n, R_GATES_BACK if by_gates(&directions[n]) else R_BACK, choice.steps,
+            self.take(packed, &directions[n], n, R_GATES_BACK if by_gates(&directions[n]) else R_BACK, choice.back,
                       &directions[n].R_back)
-            as_chosen = as_chosen and directions[n].R_back.form == choice.steps
+            as_chosen = as_chosen and directions[n].R_back.form == choice.back
             if directions[n].at_proj >= 0:
                 self.take(packed, &directions[n], n, PROJ_BACK, PANELS, &directions[n].proj_back)
             if directions[n].at_highway >= 0:
@@ -372,9 +375,12 @@ cdef class Weights:
                 if self.doubles:
                     pack_blocks(lanes, K, columns, k_apart, column_apart, <const double*>source + gate * H * Y,
                                 <double*>(to + gate * bytes_each))
-                elif not is_cut(form):
+                elif not is_cut(form) or form == ROUNDED:
                     pack_blocks(lanes, K, columns, k_apart, column_apart, <const float*>source + gate * H * Y,
                                 <float*>(to + gate * bytes_each))
+                    if form == ROUNDED:  # where they are
+                        pack_right(packed.k, form, False, 1, bytes_each // sizeof(float),
+                                   <const float*>(to + gate * bytes_each), 0, to + gate * bytes_each)
                 else:
                     pack_right(packed.k, form, not backward, K, columns, <const float*>source + gate * H * Y, Y,
                                to + gate * bytes_each)

@@ -21,6 +21,7 @@ from cylstm._core import blas, kernels
 from cylstm.cli.options import EVALUATED, WRITTEN, parse
 from cylstm.model import Model
 from cylstm.sequences import next_token, split
+from cylstm.summary import precision_of_products
 from cylstm.text import corpus
 from cylstm.text.measures import evaluate_text
 from cylstm.text.sampling import continue_text, writes_tokens
@@ -137,7 +138,8 @@ def set_up(args):
     if saved is not None and saved.note.get("text") != found:
         raise ValueError(f"{args.corpus or 'manual'}: expected the text of {args.resume}, got another")
     model = Model(len(vocabulary), args.hidden, len(vocabulary), num_layers=args.layers, dropout=args.dropout,
-                  embedding_size=args.embedding or None, seed=args.seed, vocabulary=vocabulary)  # fmt: skip
+                  embedding_size=args.embedding or None, seed=args.seed, vocabulary=vocabulary,
+                  precision=args.precision)  # fmt: skip
     return model, ids, {"text": found, "options": args.remembered}
 
 
@@ -274,7 +276,7 @@ def run_info(args) -> None:
         model = Model.load(args.model)
         print(model.summary(), end="\n\n")
         rows = {"file": f"{args.model}, {Path(args.model).stat().st_size:,} bytes", **model.config,
-                "precision": model.precision,
+                "precision": precision_of_products(model),
                 "parameters": f"{model.parameters.size:,}, {model.parameters.nbytes:,} bytes",
                 **{f"  {name}": shape for name, shape in model.parameters.layout.items()},
                 "vocabulary": model.vocabulary}  # fmt: skip

@@ -279,6 +279,8 @@ def add_train_options(parser):
     run.add_argument("--lr", type=real(0, open_low=True), help="learning rate (default: 0.004; sgd: 0.1)")
     run.add_argument("--schedule", choices=("constant", "step", "cosine", "plateau"), default="cosine",
                      help="of the learning rate (default: cosine)")  # fmt: skip
+    run.add_argument("--precision", choices=("float32", "bfloat16"), default="float32",
+                     help="of matrix products; weights are float32 in either (default: float32)")  # fmt: skip
     run.add_argument("--clip", type=real(0), default=5.0, help="largest norm of the gradients, 0 for any (default: 5)")
     run.add_argument("--patience", type=whole(1), help="stop after so many epochs without a lower validation loss")
     run.add_argument("--seed", type=whole(0), default=0, help="(default: 0)")

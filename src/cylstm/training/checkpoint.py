@@ -25,7 +25,7 @@ ADDED = {"accumulate": 1, "trainable": None, "monitor": "loss min"}
 # What models have not unless their `config` says so.
 UNSAID = {
     "embeddings": {}, "before": [], "after": [], "horizon": None, "labels": None, "embedding_dropout": 0.0,
-    "tied": False, **CellType().variant, **DROPS,
+    "tied": False, "precision": None, **CellType().variant, **DROPS,
 }  # fmt: skip
 # A generator's place within its numbers, MT19937's and Philox's, which NumPy takes as it comes.
 PLACES = {"pos": 624, "buffer_pos": 4}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from cylstm.checks import describe, flag, positive_int, real_in
 from cylstm.metrics import BETTER, as_monitor, of_heads
-from cylstm.precision import expect_gradients
+from cylstm.precision import expect_gradients, rounds
 from cylstm.training import checkpoint as checkpoints
 from cylstm.training.batch_stream import Stream, are_batches, data_of, named_parts
 from cylstm.training.checkpoint import Checkpoint, SavedRun, read_checkpoint
@@ -22,8 +22,8 @@ __all__ = ["fit"]
 def fit(model, x, y=None, *, lengths=None, mask=None, resets=None, state=None, sample_weight=None, class_weight=None,
         ignore=None, missing="error", validation=None, epochs=10, batch_size=None, optimizer=None, clip_norm=5.0,
         clip_each=False, accumulate=1, trainable=None, tbptt=None, shuffle=None, seed=0, patience=None, checkpoint=None,
-        resume=None, progress=True, callbacks=(), on_gradients=None, metrics=(),
-        monitor="loss") -> History:  # fmt: skip
+        resume=None, progress=True, callbacks=(), on_gradients=None, metrics=(), monitor="loss",
+        precision=None) -> History:  # fmt: skip
     """Train a model, in place.
 
     x, y : ids (B, T) or features (B, T, I), and, as the loss asks, classes (B, T) or numbers (B, T, O), with `lengths`
@@ -79,6 +79,7 @@ def fit(model, x, y=None, *, lengths=None, mask=None, resets=None, state=None, s
         metrics then, too ("NAME.loss").
     monitor : what `patience` and ReduceOnPlateau watch: "loss" or "accuracy" (of validation, or of training where there
         is none), or the name of a metric; ("name", "max") or ("name", "min") for a function's, to say which is better.
+    precision : "bfloat16" or "float32": `model.precision` from now on, as `Model(precision=)` has it.
 
     Returns the History. Raises TypeError or ValueError naming the argument, and the place of a number in x or y that is
     not finite, before anything is changed (of batches, before an update by the one that it names, from 0:
@@ -88,6 +89,7 @@ def fit(model, x, y=None, *, lengths=None, mask=None, resets=None, state=None, s
     was before.
     """
     expect_gradients(model.parameters, "model")
+    rounds(model.parameters, precision)
     dataset = data_of(model, x, y, lengths, mask=mask, resets=resets, state=state, sample_weight=sample_weight,
                       class_weight=class_weight, ignore=ignore, missing=missing)  # fmt: skip
     metrics, monitor = watched(model, metrics, monitor)
@@ -118,6 +120,8 @@ def fit(model, x, y=None, *, lengths=None, mask=None, resets=None, state=None, s
     try:
         if not model.in_training.take(me):
             raise RuntimeError("model: expected one training run at a time, got a second one while another goes on")
+        if precision is not None:
+            model.precision = precision
         run = Run(model, dataset, held_out, optimizer, options, checkpoint, progress, callbacks, on_gradients, metrics,
                   monitor)  # fmt: skip
         if resume is not None:
