@@ -295,14 +295,14 @@ def test_the_operator_refuses_what_does_not_fit(wrong):
     lstm = torch.nn.LSTM(3, 9, 2).requires_grad_(False)
     x, h, c = torch.randn(5, 2, 3), torch.randn(2, 2, 9), torch.randn(2, 2, 9)
     resets, weights = torch.zeros(5, 2, dtype=torch.bool), list(lstm._flat_weights)
-    options = None, resets, True, 2, False, False
+    options = None, resets, True, 2, False, False, False
     torch.testing.assert_close(torch.ops.cylstm.lstm(x, h, c, weights, *options)[0], lstm(x, (h, c))[0])
     if wrong == "h":
         h = h.double()
     elif wrong == "c":
         c = c[:, :1]
     elif wrong == "resets":
-        options = None, resets.T, True, 2, False, False
+        options = None, resets.T, True, 2, False, False, False
     elif wrong == "a weight too few":
         weights.pop()
     else:

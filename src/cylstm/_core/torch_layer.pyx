@@ -40,8 +40,8 @@ cdef enum:
 
 
 cdef class Module(Layer):
-    """I, H, L, D as everywhere; bias: whether there are two of them; P: of a projection, or 0; dtype: float32 or
-    float64.
+    """I, H, L, D as everywhere; bias: whether there are two of them; P: of a projection, or 0; rounded: whether
+    products are of numbers rounded to bfloat16; dtype: float32 or float64.
 
     Addresses are those of weight_ih (4H, I), weight_hh (4H, Y), with a bias bias_ih and bias_hh (4H,), and with a
     projection weight_hr (P, H) of each layer and direction in turn, of the module's dtype and contiguous. Y is P with a
@@ -52,10 +52,11 @@ cdef class Module(Layer):
     cdef bint bias
     cdef Py_ssize_t each  # addresses of a layer and direction
 
-    def __init__(self, I, H, L, D, bias, P, dtype):
+    def __init__(self, I, H, L, D, bias, P, rounded, dtype):
         cell = CellType(bias=bias, proj_size=P)
         Layer.__init__(self, I, H, L, D, cell, 0.0, numpy.dtype(dtype), Parameters(layout(I, H, L, D, cell), dtype),
                        None)
+        self.rounded = rounded
         self.lock, self.bias, self.each = Lock(), bias, (4 if bias else 2) + (P > 0)
 
     def run(self, x, h, c, addresses, bint batch_first, lengths, masks, resets, bint keep, int most):
@@ -81,7 +82,7 @@ cdef class Module(Layer):
             row = np.PyArray_STRIDE(array, not batch_first) // item
             step = np.PyArray_STRIDE(array, batch_first) // item
             N, in_order = B * T, (B == 1 or row == self.input_size) and (T == 1 or step == B * self.input_size)
-        plain = not keep and N < SHORT and self.h_size == self.hidden_size
+        plain = not keep and N < SHORT and self.h_size == self.hidden_size and not self._weights.rounded
         cdef Plan plan = None if lengths is None and resets is None else Plan(B, T, lengths, resets)
         cdef Work work = self.shelf.take(self._weights, B, T, plan, False, keep, OUTPUTS if masks is not None else 0,
                                          not in_order)
@@ -159,11 +160,13 @@ cdef class Module(Layer):
     cdef int _follow(self, const Direction* directions, addresses) except -1:
         """Copy the weights where they are not what they were: over those of the last call, or, where a call or a tape
         needs these still, into new memory."""
+        cdef bint rounded = self._weights.rounded
         if self._copy(directions, addresses, True):
             if self._weights.in_use():
                 self.parameters = Parameters(self.parameters.layout, self.dtype)
                 self._weights = Weights(self.input_size, self.hidden_size, self.num_layers, self.num_directions,
                                         self._weights.cell, self.item == 8, self.parameters)
+                self._weights.rounded = rounded
             self._copy(directions, addresses, False)
             self.parameters.touch()
         return 0

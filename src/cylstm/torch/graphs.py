@@ -43,7 +43,7 @@ else:
 _library = torch.library.Library("cylstm", "DEF")
 _CALL = (
     "Tensor x, Tensor? h, Tensor? c, Tensor[] weights, Tensor? masks, Tensor? resets, "
-    "bool bias, int layers, bool bidirectional, bool batch_first"
+    "bool bias, int layers, bool bidirectional, bool batch_first, bool rounded"
 )
 _library.define(f"lstm({_CALL}) -> (Tensor, Tensor, Tensor)")
 _library.define(
@@ -90,8 +90,9 @@ def forward(module: torch.nn.LSTM, input, hx, resets):
     if resets is not None and not batched:
         resets = resets.unsqueeze(1)
     y, h, c = torch.ops.cylstm.lstm(
-        x, h, c, module._flat_weights, masks, resets, module.bias, module.num_layers, module.bidirectional, batch_first
-    )
+        x, h, c, module._flat_weights, masks, resets, module.bias, module.num_layers, module.bidirectional, batch_first,
+        input.dtype is torch.float32 and module.precision == "bfloat16",
+    )  # fmt: skip
     if not batched:
         return y.squeeze(1), (h.squeeze(1), c.squeeze(1))
     return (y.transpose(0, 1) if batch_first else y), (h, c)
@@ -101,17 +102,17 @@ _cores: dict[tuple, Module] = {}
 MOST_CORES = 256
 
 
-def _core(x, weights, bias, layers, bidirectional) -> Module:
+def _core(x, weights, bias, layers, bidirectional, rounded) -> Module:
     """A layer for the weights of one module, known by the address of the first; what it holds of them is compared
     anyway."""
     H, Y = _sizes_of(weights)
     sizes = x.shape[-1], H, layers, 2 if bidirectional else 1, bias, Y if Y < H else 0
-    key = weights[0].data_ptr(), x.dtype, sizes
+    key = weights[0].data_ptr(), x.dtype, sizes, rounded
     core = _cores.get(key)
     if core is None:
         while len(_cores) >= MOST_CORES:
             _cores.pop(next(iter(_cores)), None)
-        core = _cores[key] = Module(*sizes, "float64" if x.dtype is torch.float64 else "float32")
+        core = _cores[key] = Module(*sizes, rounded, "float64" if x.dtype is torch.float64 else "float32")
     return core
 
 
@@ -120,9 +121,9 @@ def _sizes_of(weights):
     return weights[1].shape[0] // 4, weights[1].shape[1]
 
 
-def _run(x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_first, keep):
+def _run(x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_first, rounded, keep):
     weights = [part.contiguous() for part in weights]
-    core = _core(x, weights, bias, layers, bidirectional)
+    core = _core(x, weights, bias, layers, bidirectional, rounded)
     H, Y = core.hidden_size, core.h_size
     shapes = shapes_of(x.shape[-1], H, layers, core.num_directions, bias, Y if Y < H else 0)
     addresses = addresses_of(weights, 64 if x.dtype is torch.float64 else 32, shapes)
@@ -147,13 +148,15 @@ def _expect(name, tensor, shape, dtype):
         raise RuntimeError(f"{name}: expected {shape} in {dtype}, got {tuple(tensor.shape)} in {tensor.dtype}")
 
 
-def _lstm(x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_first):
-    _, (y, h_n, c_n, _) = _run(x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_first, False)
+def _lstm(x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_first, rounded):
+    options = bias, layers, bidirectional, batch_first, rounded
+    _, (y, h_n, c_n, _) = _run(x, h, c, weights, masks, resets, *options, False)
     return torch.from_numpy(y), torch.from_numpy(h_n), torch.from_numpy(c_n)
 
 
-def _lstm_backward(dy, dh, dc, x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_first):
-    core, (*_, tape) = _run(x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_first, True)
+def _lstm_backward(dy, dh, dc, x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_first, rounded):
+    options = bias, layers, bidirectional, batch_first, rounded
+    core, (*_, tape) = _run(x, h, c, weights, masks, resets, *options, True)
     given = core.backward(tape, array_of(dy), array_of(dh), array_of(dc), True, batch_first, torch.get_num_threads())
     dx, dh_0, dc_0, parts = given
     return torch.from_numpy(dx), torch.from_numpy(dh_0), torch.from_numpy(dc_0), [torch.from_numpy(p) for p in parts]
@@ -164,14 +167,14 @@ _library.impl("lstm_backward", _lstm_backward, "CPU")
 
 
 @torch.library.register_fake("cylstm::lstm")
-def _(x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_first):
+def _(x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_first, rounded):
     T, B = (x.shape[1], x.shape[0]) if batch_first else (x.shape[0], x.shape[1])
     D, (H, Y) = 2 if bidirectional else 1, _sizes_of(weights)
     return x.new_empty(T, B, D * Y), x.new_empty(layers * D, B, Y), x.new_empty(layers * D, B, H)
 
 
 @torch.library.register_fake("cylstm::lstm_backward")
-def _(dy, dh, dc, x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_first):
+def _(dy, dh, dc, x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_first, rounded):
     B = x.shape[0 if batch_first else 1]
     state, (H, Y) = (layers * (2 if bidirectional else 1), B), _sizes_of(weights)
     dx = x.new_empty(x.shape[1], x.shape[0], x.shape[2]).transpose(0, 1) if batch_first else x.new_empty(x.shape)
@@ -190,7 +193,7 @@ def _backward(ctx, dy, dh, dc):
     dx, dh_0, dc_0, parts = torch.ops.cylstm.lstm_backward(
         dy, dh, dc, x, h, c, weights, masks, resets, *ctx.options
     )  # fmt: skip
-    return dx, dh_0 if ctx.states else None, dc_0 if ctx.states else None, parts, None, None, None, None, None, None
+    return dx, dh_0 if ctx.states else None, dc_0 if ctx.states else None, parts, *[None] * 7
 
 
 torch.library.register_autograd("cylstm::lstm", _backward, setup_context=_setup)

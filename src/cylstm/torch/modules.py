@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from cylstm._core.torch_layer import packed_lengths
+from cylstm.checks import one_of
 from cylstm.torch import graphs
 from cylstm.torch._call import ModuleCall, form_of, has_shape, is_eager, is_plain, weights_moved
 from cylstm.torch.run import call_of, run
@@ -30,7 +31,18 @@ class _AsTorchs(type):
 
 
 class _Swapped:
-    """What the two modules share: how they are copied, and how they are written to files: as torch's."""
+    """What the two modules share: how they are copied, and how they are written to files: as torch's; and what they
+    multiply in."""
+
+    @property
+    def precision(self) -> str:
+        """What products of matrices are in where a call is in float32: "float32" or "bfloat16", as
+        `cylstm.LSTM(precision=)` has it. Sums, weights, gradients, inputs and outputs are float32 in either."""
+        return self.__dict__.get("_precision", "float32")
+
+    @precision.setter
+    def precision(self, value):
+        self.__dict__["_precision"] = one_of("precision", value, ("float32", "bfloat16"))
 
     def __reduce_ex__(self, protocol):
         torchs = type(self).__dict__.get("_torch_class")
@@ -68,7 +80,8 @@ class LSTM(_Swapped, torch.nn.LSTM, metaclass=_AsTorchs):
         in either direction: what an environment's `done` or the start of a new document asks for.
 
     Dropout draws from torch's generator the masks that nn.LSTM would draw. Weights may be written to in any way at any
-    time. At most torch.get_num_threads() threads compute, and never more than cylstm.num_threads().
+    time. At most torch.get_num_threads() threads compute, and never more than cylstm.num_threads(). `precision`, an
+    attribute, says whether products are in bfloat16.
 
     Written to a file or pickled whole, it is a torch.nn.LSTM. Raises what torch.nn.LSTM raises, and ValueError for
     resets that cylstm cannot take.
@@ -187,7 +200,7 @@ def _call_of(module: LSTM, input, hx) -> ModuleCall | str:
     if weights_moved(module._parameters, module._flat_weights_names, module._flat_weight_refs):
         module._update_flat_weights()
     weights, dropout = module._flat_weights, module.dropout if module.training and L > 1 else 0.0
-    key, rank = (form[0], I, H, L, D, module.bias, P), len(form) - 1
+    key, rank = (form[0], I, H, L, D, module.bias, P, _rounds(module, form[0])), len(form) - 1
     call = call_of(module, weights, key, rank, -1 if packed else 1, batch_first, dropout, lengths, sizes)
     return _unlike_weights(call, weights, module._flat_weights_names) if type(call) is int else call
 
@@ -203,8 +216,12 @@ def _call_of_cell(module: LSTMCell, input, hx) -> ModuleCall | str:
         if reason:
             return reason
     weights = _weights_of_cell(module)
-    call = call_of(module, weights, (form[0], I, H, 1, 1, bias, 0), len(form) - 1, 0)
+    call = call_of(module, weights, (form[0], I, H, 1, 1, bias, 0, _rounds(module, form[0])), len(form) - 1, 0)
     return _unlike_weights(call, weights, _CELL_WEIGHTS) if type(call) is int else call
+
+
+def _rounds(module, bits) -> bool:
+    return bits == 32 and module.precision == "bfloat16"
 
 
 _CELL_WEIGHTS = "weight_ih", "weight_hh", "bias_ih", "bias_hh"

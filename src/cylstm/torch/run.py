@@ -22,14 +22,14 @@ def call_of(
 ) -> ModuleCall | int:
     """The call with these weights, or the number of the first that cylstm does not read where it lies.
 
-    key: bits of a number, I, H, L, D, whether there are biases, and P of a projection or 0. The layer behind a module
-    is made when it is first needed, and again where its key is another.
+    key: bits of a number, I, H, L, D, whether there are biases, P of a projection or 0, and whether products are of
+    rounded numbers. The layer behind a module is made when it is first needed, and again where its key is another.
     """
     kept = module.__dict__.get("_cylstm")
     if kept is None or kept[0] != key or kept[1] is None:  # None: a copy of somebody's own making
-        bits, *sizes_of_layer = key
+        bits, *sizes_of_layer, rounded = key
         with _making:
-            core = Module(*sizes_of_layer, "float64" if bits == 64 else "float32")
+            core = Module(*sizes_of_layer, rounded, "float64" if bits == 64 else "float32")
             kept = module.__dict__["_cylstm"] = key, core, shapes_of(*sizes_of_layer)
     addresses = addresses_of(weights, key[0], kept[2])
     if type(addresses) is int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.utils.parametrize import is_parametrized
 
+from cylstm.checks import one_of
 from cylstm.torch.modules import LSTM, LSTMCell
 
 __all__ = ["Change", "accelerate", "restore"]
@@ -27,7 +28,7 @@ class Change:
 _swapped: dict[int, type] = {id(torch.nn.LSTM): LSTM, id(torch.nn.LSTMCell): LSTMCell}  # by the class's id
 
 
-def accelerate(model: torch.nn.Module) -> list[Change]:
+def accelerate(model: torch.nn.Module, precision: str | None = None) -> list[Change]:
     """Let cylstm compute every nn.LSTM and nn.LSTMCell of a model, in place.
 
     Each module stays the same object, with the same Parameters, hooks and attributes; its class changes, so that
@@ -35,9 +36,19 @@ def accelerate(model: torch.nn.Module) -> list[Change]:
     nn.LSTM keeps its own methods, and its calls of `super().forward` are computed by cylstm. To be called on a model
     that lies on the CPU, before torch.compile; what cylstm does not compute (`explain`) torch goes on computing.
 
-    Returns what was changed: nothing for modules that are swapped already. Raises TypeError where there is no module.
+    precision : "float32" or "bfloat16", to be `precision` of all of them, those that are swapped already included.
+
+    Returns what was changed: nothing for modules that are swapped already. Raises TypeError where there is no module,
+    and ValueError for another precision.
     """
-    return _change(model, _ours)
+    if precision is not None:
+        one_of("precision", precision, ("float32", "bfloat16"))
+    changes = _change(model, _ours)
+    if precision is not None:
+        for module in model.modules():
+            if isinstance(module, (LSTM, LSTMCell)):
+                module.precision = precision
+    return changes
 
 
 def restore(model: torch.nn.Module) -> list[Change]:
