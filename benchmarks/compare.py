@@ -31,7 +31,8 @@ def table(rows, left_out=()):
             value = row[kind].get(name)
             value = value["median"] * 1e3 if isinstance(value, dict) else value
             value = value / 1e6 if value is not None and kind == "bytes" else value
-            cells.append("" if value is None else three_digits(value))
+            share = row.get("share", {}).get(name)
+            cells.append("" if value is None else three_digits(value) + (f" ({share})" if share else ""))
         if compared:
             best = best_peer(row, left_out)
             cells.append(f"{best[1]:.2f}" if best else "")

@@ -1,9 +1,14 @@
-/* The most multiply-adds that one core does: independent ones in registers, as many as hide their latency. */
+/* What one core can do at most: multiply-adds of float in registers, products of AMX's tiles, and reading memory. */
 #include <stddef.h>
+#include <stdint.h>
+#ifdef TILES
+#include <immintrin.h>
+#endif
 
 typedef float vector __attribute__((vector_size(BYTES)));
+typedef vector unaligned __attribute__((aligned(4)));
 
-#define CHAINS 12
+#define CHAINS 12 /* independent ones, as many as hide their latency */
 
 double multiply_adds(ptrdiff_t rounds)
 {
@@ -26,3 +31,37 @@ double multiply_adds(ptrdiff_t rounds)
 }
 
 ptrdiff_t flops_per_round(void) { return 2 * CHAINS * (BYTES / (ptrdiff_t)sizeof(float)); }
+
+/* A buffer of so many bytes, a multiple of 16 vectors, from its beginning to its end, so many times. */
+double read_memory(const float *buffer, ptrdiff_t bytes, ptrdiff_t rounds)
+{
+    vector sums[8] = {{0}};
+    for (ptrdiff_t round = 0; round < rounds; round++)
+        for (const float *p = buffer; p < buffer + bytes / 4; p += 8 * BYTES / 4) {
+#pragma GCC unroll 8
+            for (int n = 0; n < 8; n++) sums[n] += *(const unaligned *)(p + n * BYTES / 4);
+        }
+    double total = 0;
+    for (int n = 0; n < 8; n++) total += sums[n][0];
+    return total;
+}
+
+#ifdef TILES
+/* Four products of tiles of bfloat16 or, where `whole`, of bytes, each into a sum of its own. */
+void multiply_tiles(ptrdiff_t rounds, int whole)
+{
+    struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } tiles = {
+        1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
+    __asm__ volatile("" ::"r"(&tiles) : "memory"); /* the next line does not say that it reads all of it */
+    _tile_loadconfig(&tiles);
+    _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3); _tile_zero(4); _tile_zero(5); _tile_zero(6); _tile_zero(7);
+    for (ptrdiff_t round = 0; round < rounds; round++) {
+        if (whole) {
+            _tile_dpbusd(0, 4, 6); _tile_dpbusd(1, 4, 7); _tile_dpbusd(2, 5, 6); _tile_dpbusd(3, 5, 7);
+        } else {
+            _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(1, 4, 7); _tile_dpbf16ps(2, 5, 6); _tile_dpbf16ps(3, 5, 7);
+        }
+    }
+    _tile_release();
+}
+#endif
