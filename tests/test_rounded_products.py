@@ -1,5 +1,7 @@
 """Products of training in bfloat16, kernel by kernel: operands are rounded, whatever their shapes, and sums are not."""
 
+import ctypes
+
 import numpy as np
 import pytest
 import raw
@@ -54,7 +56,8 @@ def expect_sums(C, start, left, right, terms):
 @pytest.mark.parametrize("transposed", [False, True])
 def test_products_are_of_rounded_numbers(isa, rng, K, transposed):
     lanes = raw.lanes(isa, "float32")
-    for form in (ROUNDED, ROUNDED_TILES) if "bfloat16_tiles" in kernels.units() else (ROUNDED,):
+    forms = () if transposed else (ROUNDED,)  # whose operands are never transposed
+    for form in (*forms, ROUNDED_TILES) if "bfloat16_tiles" in kernels.units() else forms:
         columns = 9 * lanes if form == ROUNDED else 9 * 16 + 5
         weights = (rng.standard_normal((K, columns)) * rng.uniform(0.01, 3, (1, columns))).astype("f4")
         P = packed_right(isa, form, transposed, weights)
@@ -65,7 +68,7 @@ def test_products_are_of_rounded_numbers(isa, rng, K, transposed):
                 left, rounded = room(tiles_of(rows, K)), bfloat16(A)
                 given = np.ascontiguousarray(A.T if transposed else A)
                 raw.call(isa, "float32", "pack_left", form, int(transposed), rows, K, 0, K, given, given.shape[1],
-                         np.ctypeslib.ctypes.c_float(0), left)  # fmt: skip
+                         ctypes.c_float(0), left)  # fmt: skip
             for first, last in ((0, columns), (4 * lanes, 8 * lanes), (5 * 16, columns)):
                 for bias in (None, rng.standard_normal(columns).astype("f4")):
                     C = rng.standard_normal((rows, columns)).astype("f4")

@@ -86,6 +86,9 @@ cdef class Call:
         if zoned(self.layer) != work.masked:
             raise ValueError("refresh: expected a layer with zoneout, or without, as the call was made for, "
                              f"got zoneout={self.layer.zoneout}")
+        if weights.rounded != work.rounded:
+            raise ValueError(f"refresh: expected a layer with the precision that the call was made for, "
+                             f"got {self.layer.precision!r}")
         work.zone_out(self.layer.drops["zoneout"])
         work.lend(weights, True)
         take_forms(self, True, True)

@@ -122,8 +122,9 @@ class LSTM(layer.Layer):
         Of the initial weights and, further on, of the dropout masks: `lstm.rng`.
     precision : "bfloat16", optional
         Products of matrices are of numbers rounded to bfloat16, with sums in float32; weights, gradients and all else
-        stay in float32, where `dtype` is that. It is what mixed precision is elsewhere: twice as fast or more where the
-        processor has units for it. `lstm(x)` has the bits of `lstm.astype("bfloat16")(x)`. `lstm.precision` changes it.
+        stay in float32, where `dtype` is that. It is what mixed precision is elsewhere: about twice as fast, or more,
+        with AMX, and nothing to gain without. `lstm(x)` has the bits of `lstm.astype("bfloat16")(x)`. `lstm.precision`
+        changes it.
     parameters : Parameters, optional
         Where to keep the weights (a part of a model's buffer); the names and shapes must be those of `LSTM.layout`.
 
@@ -251,7 +252,9 @@ class LSTM(layer.Layer):
 
     def __repr__(self) -> str:
         options = {name: value for name, value in self.options.items() if name != "forget_bias"}
-        options.update(dropout=f"{self.dropout:g}", dtype=self.precision)
+        options["dropout"] = f"{self.dropout:g}"
+        if not self.rounded:  # of a layer from `astype`, the type is what its matrices have
+            options["dtype"] = self.precision
         told = ", ".join(f"{name}={value if name == 'dropout' else repr(value)}" for name, value in options.items())
         H = one_or_each(self.hidden_sizes)
         sizes = f"input_size={self.input_size}, hidden_size={H}, num_layers={self.num_layers}"

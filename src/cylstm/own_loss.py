@@ -22,11 +22,12 @@ __all__ = ["ModelTape", "backward", "forward"]
 class ModelTape:
     """What `Model.forward` keeps for `Model.backward`, which may use it once."""
 
-    __slots__ = ("batched", "final", "h", "layer", "model", "packed", "passed", "places", "real", "sizes", "taken",
-                 "version")  # fmt: skip
+    __slots__ = ("batched", "final", "h", "layer", "model", "packed", "passed", "places", "precision", "real", "sizes",
+                 "taken", "version")  # fmt: skip
 
     def __init__(self, model, layer, batched, sizes, places, packed, real, taken, h, passed, final):
         self.model, self.layer, self.version = model, layer, model.parameters.version()
+        self.precision = model.precision
         self.batched, self.sizes, self.places = batched, sizes, places  # (B, T) of x, and which of them are steps
         # What the layer got: (B, T', O) of its outputs, and which of B, T' are steps. None for all.
         self.packed, self.real = packed, real
@@ -105,6 +106,8 @@ def backward(model, tape, d_outputs, d_state, out, input_gradient) -> Gradients:
         d_state = State(*check_state("d_state", d_state, like, model.dtype))
     if tape.version != model.parameters.version():
         raise ValueError("tape: expected the weights that forward saw, but they have changed since")
+    if tape.precision != model.precision:
+        raise ValueError(f"tape: expected the precision that forward had, {tape.precision!r}, got {model.precision!r}")
     h, tape.h = tape.h, None
     if h is None:
         raise ValueError("tape: expected a tape that no backward call has used, got one that was")

@@ -242,7 +242,7 @@ cdef class Work:
         if masks > 1:
             apart_bytes = lines(max(left_room(choice.back, with_gaps(B, B), Hp), <double>B * Hp * item))
             row_bytes = 4.0 * apart_bytes
-        cdef Py_ssize_t apart = place(&pieces, <double>(masks > 1) * 4 * B * max(Hp, Yp) * item)
+        cdef Py_ssize_t apart = place(&pieces, <double>(masks > 1) * 4 * B * (Hp + projected * Yp) * item)
         cdef Py_ssize_t carried_0 = place(&pieces, row_bytes), carried_1 = place(&pieces, row_bytes)
         cdef Py_ssize_t states = place(&pieces, <double>copies * B * Hp * item)
         cdef bint learns = s.cut != NULL and weights.cell.first_state

@@ -166,6 +166,8 @@ cdef void recurrent_gradients_by_gates(const Kernels* k, const Steps* s, const D
     cdef Py_ssize_t before = left_bytes(form, 16 * tiles_before(of_h), direction.H)
     cdef real* sums = <real*>scratch.apart
     cdef real* own
+    if direction.at_proj >= 0:  # other members' copies of dgates may lie where sums of another width would
+        sums += 4 * s.B * Hp
     if not packs_left(form):
         before = row * Hp * sizeof(real)
     for gate in range(4):

@@ -13,12 +13,13 @@ cdef struct Choice:
     int rows        # dgates W
     int gradients   # dgates' x, dgates' h: BLAS, or a form that is cut
     bint bounded    # whether one of them is, so that the call has to look at its numbers first
+    bint gathers    # whether the form of inputs is for ids and for few inputs, too
 
 # What every call can do, whatever numbers it is given.
 cdef inline Choice plain_forms() noexcept nogil:
     cdef Choice choice
     choice.inputs = choice.steps = choice.back = choice.rows = PANELS
-    choice.gradients, choice.bounded = BLAS, False
+    choice.gradients, choice.bounded, choice.gathers = BLAS, False, False
     return choice
 
 # Where products of tiles are faster than those of panels, measured with 1.. 48 rows and H = 32..1500: a tile has 16
@@ -76,12 +77,12 @@ cdef inline int unit_for(int small, Py_ssize_t rows, Py_ssize_t width) noexcept 
 
 cdef inline Choice choose_small(int small, Py_ssize_t H, Py_ssize_t B, Py_ssize_t N) noexcept nogil:
     cdef Choice choice = plain_forms()
-    choice.steps, choice.inputs = unit_for(small, B, H), unit_for(small, N, H)
+    choice.steps, choice.inputs, choice.gathers = unit_for(small, B, H), unit_for(small, N, H), True
     return choice
 
 # Of weights in float32 whose products are in bfloat16: forward those of astype("bfloat16"), backward tiles of one part.
-# Where there are no tiles, gradients meet the rounded weights, and products of gradients by x and h are BLAS's; so are
-# those by h of a projection, where it is narrower than dgates.
+# Where there are no tiles, gradients meet the rounded weights, and products of gradients by x and h are BLAS's, in
+# float32; so they are with a projection, whose h is narrower than the tiles' dgates, and where all steps have few rows.
 cdef inline Choice choose_rounded(Py_ssize_t H, Py_ssize_t Y, Py_ssize_t B, Py_ssize_t N) noexcept nogil:
     cdef Choice choice = choose_small(BFLOAT16, H, B, N)
     cdef bint tiles = has_form(BFLOAT16_TILES, <const float*>NULL) and H >= TILED_INPUTS

@@ -86,6 +86,8 @@ cdef class Layer(Arguments):
 
     @rounded.setter
     def rounded(self, bint value):
+        if value and (self.item == 8 or self._weights.small):
+            raise ValueError("rounded: expected weights in float32, got others")
         self._weights.rounded = value
 
     # --- running --------------------------------------------------------------------------------------------------

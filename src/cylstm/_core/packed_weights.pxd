@@ -28,7 +28,7 @@ cdef class Weights:
     cdef readonly bint doubles
     cdef readonly object cell      # cylstm.cell.CellType
     cdef readonly int small        # the form of its matrices, PANELS for float32 and float64
-    cdef bint rounded       # whether products of float32 are in bfloat16
+    cdef bint rounded              # whether products of float32 are in bfloat16
     cdef bint bounded              # whether its gates and outputs are, so that tiles hold them
     cdef const Py_ssize_t[:, ::1] offsets  # cylstm.cell.offsets()
     cdef object flat, parameters, lock

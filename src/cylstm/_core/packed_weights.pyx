@@ -175,7 +175,7 @@ cdef class Weights:
             one = &directions[n]
             gathered = ids and n < self.D
             form = PANELS
-            if self.small or self.rounded or (not gathered and one.I >= TILED_INPUTS):
+            if choice.gathers or (not gathered and one.I >= TILED_INPUTS):
                 form = choice.inputs
             steps = choice.back if by_gates(one) else choice.steps
             self.take(packed, one, n, W, form, &one.W)

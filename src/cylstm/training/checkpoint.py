@@ -25,7 +25,7 @@ ADDED = {"accumulate": 1, "trainable": None, "monitor": "loss min"}
 # What models have not unless their `config` says so.
 UNSAID = {
     "embeddings": {}, "before": [], "after": [], "horizon": None, "labels": None, "embedding_dropout": 0.0,
-    "tied": False, "precision": None, **CellType().variant, **DROPS,
+    "tied": False, **CellType().variant, **DROPS,
 }  # fmt: skip
 # A generator's place within its numbers, MT19937's and Philox's, which NumPy takes as it comes.
 PLACES = {"pos": 624, "buffer_pos": 4}
@@ -93,8 +93,8 @@ class SavedRun:
     def check_same(self, config, options) -> None:
         """ValueError unless it was written by a run of the same model and options."""
         try:
-            config = json.loads(json.dumps({**UNSAID, **config}))  # as in a file, where tuples are lists
-            written = json.loads(json.dumps({**UNSAID, **self.header["config"]}))
+            config = json.loads(json.dumps(said(config)))  # as in a file, where tuples are lists
+            written = json.loads(json.dumps(said(self.header["config"])))
             written |= {name: renamed(written[name]) for name in ("activations", "before", "after")}
             if written["num_layers"] == 1:  # once, dropout could be anything then
                 written["dropout"] = config["dropout"]
@@ -160,6 +160,11 @@ def read_checkpoint(path, *, name="path") -> SavedRun:
     with open_tensors(path, "checkpoint") as file:
         wanted = [name for name in file.shapes if name in ARRAYS or name.startswith("optimizer.")]
         return SavedRun(path, file.header, {name: file.get(name) for name in wanted})
+
+
+def said(config) -> dict:
+    """A model's `config` with all that it leaves unsaid."""
+    return {**UNSAID, "precision": config["dtype"], **config}
 
 
 def same(saved, present) -> bool:

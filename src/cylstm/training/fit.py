@@ -120,12 +120,17 @@ def fit(model, x, y=None, *, lengths=None, mask=None, resets=None, state=None, s
     try:
         if not model.in_training.take(me):
             raise RuntimeError("model: expected one training run at a time, got a second one while another goes on")
-        if precision is not None:
-            model.precision = precision
-        run = Run(model, dataset, held_out, optimizer, options, checkpoint, progress, callbacks, on_gradients, metrics,
-                  monitor)  # fmt: skip
-        if resume is not None:
-            checkpoints.resume(run, resume if isinstance(resume, SavedRun) else read_checkpoint(resume, name="resume"))
+        before = model.precision
+        try:
+            model.precision = before if precision is None else precision
+            run = Run(model, dataset, held_out, optimizer, options, checkpoint, progress, callbacks, on_gradients,
+                      metrics, monitor)  # fmt: skip
+            if resume is not None:
+                saved = resume if isinstance(resume, SavedRun) else read_checkpoint(resume, name="resume")
+                checkpoints.resume(run, saved)
+        except BaseException:
+            model.precision = before
+            raise
         return run.until(run.first_epoch + epochs)
     finally:
         model.in_training.give_back(me)
