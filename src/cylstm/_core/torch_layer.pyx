@@ -40,8 +40,8 @@ cdef enum:
 
 
 cdef class Module(Layer):
-    """I, H, L, D as everywhere; bias: whether there are two of them; P: of a projection, or 0; rounded: whether
-    products are of numbers rounded to bfloat16; dtype: float32 or float64.
+    """I, H, L, D as everywhere; bias: whether there are two of them; P: of a projection, or 0; dtype: float32 or
+    float64; rounded: whether products of float32 are of numbers rounded to bfloat16.
 
     Addresses are those of weight_ih (4H, I), weight_hh (4H, Y), with a bias bias_ih and bias_hh (4H,), and with a
     projection weight_hr (P, H) of each layer and direction in turn, of the module's dtype and contiguous. Y is P with a
@@ -52,7 +52,7 @@ cdef class Module(Layer):
     cdef bint bias
     cdef Py_ssize_t each  # addresses of a layer and direction
 
-    def __init__(self, I, H, L, D, bias, P, rounded, dtype):
+    def __init__(self, I, H, L, D, bias, P, dtype, rounded=False):
         cell = CellType(bias=bias, proj_size=P)
         Layer.__init__(self, I, H, L, D, cell, 0.0, numpy.dtype(dtype), Parameters(layout(I, H, L, D, cell), dtype),
                        None)

@@ -112,7 +112,7 @@ def _core(x, weights, bias, layers, bidirectional, rounded) -> Module:
     if core is None:
         while len(_cores) >= MOST_CORES:
             _cores.pop(next(iter(_cores)), None)
-        core = _cores[key] = Module(*sizes, rounded, "float64" if x.dtype is torch.float64 else "float32")
+        core = _cores[key] = Module(*sizes, "float64" if x.dtype is torch.float64 else "float32", rounded)
     return core
 
 

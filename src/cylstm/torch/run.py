@@ -29,7 +29,7 @@ def call_of(
     if kept is None or kept[0] != key or kept[1] is None:  # None: a copy of somebody's own making
         bits, *sizes_of_layer, rounded = key
         with _making:
-            core = Module(*sizes_of_layer, rounded, "float64" if bits == 64 else "float32")
+            core = Module(*sizes_of_layer, "float64" if bits == 64 else "float32", rounded)
             kept = module.__dict__["_cylstm"] = key, core, shapes_of(*sizes_of_layer)
     addresses = addresses_of(weights, key[0], kept[2])
     if type(addresses) is int:
