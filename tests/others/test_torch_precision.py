@@ -5,10 +5,12 @@ import pickle
 
 import numpy as np
 import pytest
-import torch
 
 import cylstm
-import cylstm.torch
+
+torch = pytest.importorskip("torch")
+
+import cylstm.torch  # noqa: E402
 
 ARRAYS = {"plain": {}, "both directions": dict(bidirectional=True), "projection": dict(proj_size=12)}
 
