@@ -1,18 +1,20 @@
 """Which share of what is possible does the layer reach, on one core, with each instruction set and precision?
 
-What is possible is the largest of three times, each at a rate that is measured in the same run (peak.c, made with the
-compiler at hand):
+What is possible is the largest of three times, each at the best rate that is seen in the same run, between the layers'
+turns (peak.c, made with the compiler at hand):
 
 - the multiply-adds of the products at the peak of the unit that has them: FMA in registers or tiles of bfloat16 or
   bytes; of float32 with AMX the better of FMA and six products of tiles;
 - the bytes of the weights, R at each step and W once per call, as fast as memory of so many bytes is read;
-- the activations of the gates and of c, as fast as kernels do them on an array in the first-level cache.
+- the activations of the gates and of c, as fast as kernels do them on an array in the first-level cache; the cell,
+  which has several of them side by side, may be faster.
 
 Of a training pass: three times the multiply-adds, the bytes of two passes, and the same activations. What goes to the
 tape and comes back from it is not counted.
 """
 
 import ctypes
+import math
 import subprocess
 import tempfile
 import time
@@ -50,7 +52,7 @@ def best(call, repeats=5):
 
 
 class Machine:
-    """What this core can do with an instruction set, each rate measured when it is first asked for."""
+    """What this core can do with an instruction set: the best that `look` has seen so far."""
 
     def __init__(self, isa, folder):
         width, flags = PEAKS[isa]
@@ -58,48 +60,63 @@ class Machine:
         source = __file__.replace("kernels.py", "peak.c")
         options = ["-O2", "-shared", "-fPIC", f"-DBYTES={width}", *flags]
         subprocess.run(["cc", *options, source, "-o", library], check=True)
-        self.isa, self.loaded, self.bandwidths = isa, ctypes.CDLL(library), {}
+        self.isa, self.loaded = isa, ctypes.CDLL(library)
         self.loaded.multiply_adds.argtypes, self.loaded.multiply_adds.restype = [ctypes.c_ssize_t], ctypes.c_double
         self.loaded.flops_per_round.restype = ctypes.c_ssize_t
         self.loaded.read_memory.argtypes = [ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_ssize_t]
         self.loaded.read_memory.restype = ctypes.c_double
-        fma = ROUNDS * self.loaded.flops_per_round() / best(lambda: self.loaded.multiply_adds(ROUNDS))
-        self.peaks = {"float32": fma}
-        if isa == "amx":
-            for precision, flops in TILE_FLOPS.items():
-                whole = int(precision == "int8")
-                seconds = best(lambda whole=whole: self.loaded.multiply_tiles(ctypes.c_ssize_t(ROUNDS // 10), whole))
-                self.peaks[precision] = ROUNDS // 10 * flops / seconds
-            self.peaks["float32"] = max(fma, self.peaks["bfloat16"] / PARTS)
-        x = np.random.default_rng(1).standard_normal(4096).astype(np.float32)
-        sigmoid, tanh = (best(lambda f=f: [kernels.elementwise(f, x) for _ in range(200)]) for f in ("sigmoid", "tanh"))
-        self.unit_seconds = (3 * sigmoid + 2 * tanh) / (200 * x.size)
+        # FLOP/s by precision, bytes per second by how many are read again and again, seconds of a unit's activations.
+        self.peaks, self.bandwidths, self.unit_seconds = {}, {}, math.inf
+        self.precisions = ("float32", "bfloat16", "int8") if isa == "amx" else ("float32",)
 
-    def bandwidth(self, size):
-        """Bytes per second, of reading so many again and again."""
-        size = max(size // 1024, 1) * 1024
-        if size not in self.bandwidths:
-            buffer, rounds = aligned_empty(size, "u1"), max(1, int(2e8 / size))
+    def look(self, sizes):
+        """Measure all once more, of memory these sizes in bytes."""
+        self.see(self.peaks, "float32", ROUNDS * self.loaded.flops_per_round(),
+                 lambda: self.loaded.multiply_adds(ROUNDS))  # fmt: skip
+        for precision in self.precisions[1:]:
+            rounds, whole = ROUNDS // 10, int(precision == "int8")
+            self.see(self.peaks, precision, rounds * TILE_FLOPS[precision],
+                     lambda n=rounds, whole=whole: self.loaded.multiply_tiles(ctypes.c_ssize_t(n), whole))  # fmt: skip
+        for size in sizes:
+            buffer, rounds = aligned_empty(size, "u1"), max(1, int(5e7 / size))
             buffer[:] = 0
-            read = lambda: self.loaded.read_memory(buffer.ctypes.data, size, rounds)  # noqa: E731
-            self.bandwidths[size] = size * rounds / best(read)
-        return self.bandwidths[size]
+            self.see(self.bandwidths, size, size * rounds,
+                     lambda b=buffer, n=rounds: self.loaded.read_memory(b.ctypes.data, b.size, n))  # fmt: skip
+        now = 3 * activation_seconds("sigmoid") + 2 * activation_seconds("tanh")
+        self.unit_seconds = min(self.unit_seconds, now)
+
+    def see(self, rates, name, work, call):
+        rates[name] = max(rates.get(name, 0.0), work / best(call))
 
     def limits(self, shape, precision, passes):
         """Seconds by what takes them; passes: 1 for inference, 2 for forward and backward."""
-        of_weight, found = WEIGHT_BYTES[precision], 0.0
-        for width in [shape.I] + [shape.H] * (shape.L - 1):
-            R, W = (of_weight * 4 * shape.H * columns for columns in (shape.H, width))
-            if shape.T == 1:
-                found += passes * (R + W) / self.bandwidth(R + W)
-            else:
-                found += passes * (shape.T * R / self.bandwidth(R) + W / self.bandwidth(W))
+        peak, reading = self.peaks[precision], 0.0
+        if precision == "float32" and "bfloat16" in self.peaks:
+            peak = max(peak, self.peaks["bfloat16"] / PARTS)
+        for size, times in reads_of(shape, precision):
+            reading += passes * times * size / self.bandwidths[size]
         products = (1 if passes == 1 else 3) * timer.flops(shape)
         return {
-            "multiply-adds": products / self.peaks[precision],
-            "bytes": found,
+            "multiply-adds": products / peak,
+            "bytes": reading,
             "activations": shape.B * shape.T * shape.L * shape.H * self.unit_seconds,
         }
+
+
+def activation_seconds(function):
+    """Of one number: how much longer 8192 of them take than 1024, which leaves the call out."""
+    few, many = (np.random.default_rng(1).standard_normal(n).astype(np.float32) for n in (1024, 8192))
+    of_few, of_many = (best(lambda x=x: [kernels.elementwise(function, x) for _ in range(100)], 9) for x in (few, many))
+    return (of_many - of_few) / (100 * (many.size - few.size))
+
+
+def reads_of(shape, precision):
+    """Bytes that stay together in a cache, in whole kilobytes, and how often a forward pass reads them."""
+    found = []
+    for width in [shape.I] + [shape.H] * (shape.L - 1):
+        R, W = (WEIGHT_BYTES[precision] * 4 * shape.H * columns for columns in (shape.H, width))
+        found += [(R + W, 1)] if shape.T == 1 else [(R, shape.T), (W, 1)]
+    return [(-(-size // 1024) * 1024, times) for size, times in found]
 
 
 def run(shapes, threads, seconds, rounds):
@@ -110,31 +127,41 @@ def run(shapes, threads, seconds, rounds):
         for isa in kernels.available():
             kernels.use(isa)
             machine = Machine(isa, folder)
-            for shape in shapes:
-                rows += rows_of(machine, shape, seconds, rounds)
+            times = [times_of(machine, shape, seconds, rounds) for shape in shapes]
+            for shape, found in zip(shapes, times, strict=True):
+                rows += rows_of(machine, shape, found)
     kernels.use(chosen)
     return rows
 
 
-def rows_of(machine, shape, seconds, rounds):
+def times_of(machine, shape, seconds, rounds):
+    """Medians by precision and number of passes; the machine is looked at before and after."""
     layer, x = layer_and_input(shape)
-    contenders, work = {}, {}
-    for precision in machine.peaks:
+    sizes, contenders = set(), {}
+    for precision in machine.precisions:
+        sizes.update(size for size, _ in reads_of(shape, precision))
         contenders[precision, 1] = ours(layer, x, precision)
         if shape.T > 1 and precision != "int8":
             learner = cylstm.LSTM(shape.I, shape.H, shape.L, precision=precision, seed=1)
             contenders[precision, 2] = training.pass_of(learner, x)
-    for name, t in timer.interleaved(contenders, seconds=seconds, rounds=rounds).items():
-        precision, passes = name
+    machine.look(sizes)
+    found = timer.interleaved(contenders, seconds=seconds, rounds=rounds)
+    machine.look(sizes)
+    return {name: t["median"] for name, t in found.items()}
+
+
+def rows_of(machine, shape, times):
+    rows = {}
+    for (precision, passes), t in times.items():
         limits = machine.limits(shape, precision, passes)
         bound = max(limits, key=limits.get)
         flops = timer.flops(shape) * (1 if passes == 1 else 3)
-        row = work.setdefault(passes, {"shape": shape.name, "instruction set": machine.isa})
+        row = rows.setdefault(passes, {"shape": shape.name, "instruction set": machine.isa})
         row["pass"] = "inference" if passes == 1 else "training"
-        row.setdefault("gflops", {})[precision] = 1e-9 * flops / t["median"]
-        row.setdefault("share", {})[precision] = f"{limits[bound] / t['median']:.0%} {bound}"
+        row.setdefault("gflops", {})[precision] = 1e-9 * flops / t
+        row.setdefault("share", {})[precision] = f"{limits[bound] / t:.0%} {bound}"
         row.setdefault("limits", {})[precision] = limits
-    for row in work.values():
+    for row in rows.values():
         told = {f"{name} GFLOP/s": f"{value:.0f}, {row['share'][name]}" for name, value in row["gflops"].items()}
         print(machine.isa, shape.name, row["pass"], told, flush=True)
-    return list(work.values())
+    return list(rows.values())
