@@ -10,6 +10,7 @@ from small_numbers import bfloat16
 
 from cylstm import LSTM, Adam, Dense, Head, Model, set_num_threads
 from cylstm._core import head, kernels
+from cylstm.calls import Call
 from cylstm.cli import main
 from cylstm.losses import GivenGradient
 
@@ -361,3 +362,12 @@ def test_the_command_trains_in_bfloat16(tmp_path, monkeypatch, capsys):
     options = ["--epochs", "1", "--hidden", "32", "--layers", "1", "--quiet"]
     assert main(["train", "text", "--out", "model", "--precision", "bfloat16", *options]) == 0
     assert Model.load("model").precision == "bfloat16"
+
+
+def test_a_call_from_c_is_for_the_precision_that_it_was_made_for():
+    layer = LSTM(3, 20, seed=1)
+    call = Call(layer, 2, 3)
+    call.refresh()
+    layer.precision = "bfloat16"
+    with pytest.raises(ValueError, match=r"refresh: expected a layer with the precision .* got 'bfloat16'"):
+        call.refresh()
