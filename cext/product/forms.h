@@ -76,16 +76,10 @@ static void NAME(pack_left)(int form, int transposed, ptrdiff_t rows, ptrdiff_t 
     switch (cylstm_stored_as(form)) {
 #if HAVE_TILES
     case CYLSTM_TILES:
-        if (transposed)
-            split_transposed(3, rows, K, A, lda, out, NULL);
-        else
-            split_plain(3, rows, K, first, last, A, lda, out);
+        split_left(3, transposed, rows, K, first, last, A, lda, out);
         return;
     case CYLSTM_ROUNDED_TILES:
-        if (transposed)
-            split_transposed(1, rows, K, A, lda, out, NULL);
-        else
-            split_plain(1, rows, K, first, last, A, lda, out);
+        split_left(1, transposed, rows, K, first, last, A, lda, out);
         return;
 #endif
 #if REAL_BITS == 32

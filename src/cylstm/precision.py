@@ -30,7 +30,7 @@ def precision_option(lstm) -> dict:
 
 def rounds(parameters, precision) -> bool:
     """Whether a layer or a model of these parameters rounds what it multiplies, as this precision says; None for no
-    more than the parameters say. Raises TypeError or ValueError."""
+    more than the parameters say. Raises ValueError."""
     own = getattr(parameters, "precision", str(parameters.dtype))
     possible = (own, "bfloat16") if own == "float32" else (own,)
     precision = own if precision is None else one_of("precision", precision, possible)

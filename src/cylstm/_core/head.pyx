@@ -106,11 +106,9 @@ def loss(kind, const real[:, ::1] h, weight, const real[::1] bias, targets, *,
     """Sums over rows: of w times a loss of h weight' + bias, of w, of w times hits; with dh also the gradients.
 
     kind: a losses.Loss. h (N, F), weight (O, F), without dh also a SmallMatrix, bias (O,) or None; w: weights (N,), 1
-    where there are none.
-    targets: from kind.converted(), (N,) int64 or (N, M) reals; that they are in range is the caller's to check.
-    groups: the O outputs of a row are so many targets' outputs, one behind the other; then there are N * groups targets
-    and weights.
-    Where dh (N, F) is given, dh, dweight and dbias receive scale * d sum / d each.
+    where there are none. targets: from kind.converted(), (N,) int64 or (N, M) reals; that they are in range is the
+    caller's to check. groups: the O outputs of a row are so many targets' outputs, one behind the other; then there are
+    N * groups targets and weights. Where dh (N, F) is given, dh, dweight and dbias receive scale * d sum / d each.
     Rows go in chunks, so that (N, O) outputs never exist at once. spare: a list in which the memory of one call waits
     for the next. rounded: as for linear(). Raises ValueError for shapes that do not fit and for an unknown kernel.
     """
