@@ -83,7 +83,7 @@ exchange.protobuf exchange.onnx_file exchange.onnx_values exchange.onnx_function
 exchange.onnx_nodes exchange.onnx_notes exchange.onnx_dense exchange.onnx_shapes exchange.onnx_pieces \
 exchange.onnx_outside exchange.onnx_lstm exchange.onnx_graph exchange.onnx_write exchange.onnx exchange.models exchange
 for_threadpoolctl calls
-torch.threads torch._call torch.run torch.graphs torch.modules torch.swap torch
+torch.threads torch._call torch.run torch.graphs torch.modules torch.small torch.swap torch
 cylstm
 cli.options cli.convert cli.commands cli __main__
 """

@@ -82,8 +82,8 @@ def test_accelerate_sets_it_for_all(rng):
     assert [module.precision for module in model] == ["bfloat16"] * 2
     assert copy.deepcopy(model)[0].precision == "bfloat16"
     assert type(pickle.loads(pickle.dumps(model))[0]) is torch.nn.LSTM
-    with pytest.raises(ValueError, match="precision: expected one of 'float32', 'bfloat16', got str 'int8'"):
-        cylstm.torch.accelerate(model, precision="int8")
+    with pytest.raises(ValueError, match="precision: expected one of 'float32', 'bfloat16', got str 'int4'"):
+        cylstm.torch.accelerate(model, precision="int4")
     with pytest.raises(ValueError, match="precision"):
         model[0].precision = "half"
 

@@ -8,13 +8,15 @@ def packed_lengths(sizes: np.ndarray, N: int) -> np.ndarray | None: ...
 
 @disjoint_base
 class Module(Layer):
-    def __init__(self, I: int, H: int, L: int, D: int, bias: bool, P: int, dtype, rounded: bool = False) -> None: ...
+    def __init__(
+        self, I: int, H: int, L: int, D: int, bias: bool, P: int, dtype, rounded: bool = False, small=None
+    ) -> None: ...
     def run(
         self,
         x: np.ndarray,
         h: np.ndarray | None,
         c: np.ndarray | None,
-        addresses: list[int],
+        addresses: list[int] | None,
         batch_first: bool,
         lengths: np.ndarray | None,
         masks: np.ndarray | None,

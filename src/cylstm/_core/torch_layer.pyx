@@ -41,7 +41,8 @@ cdef enum:
 
 cdef class Module(Layer):
     """I, H, L, D as everywhere; bias: whether there are two of them; P: of a projection, or 0; dtype: float32 or
-    float64; rounded: whether products of float32 are of numbers rounded to bfloat16.
+    float64; rounded: whether products of float32 are of numbers rounded to bfloat16; small: the SmallParameters of a
+    layer that runs and no more, which has no other weights and is given no addresses.
 
     Addresses are those of weight_ih (4H, I), weight_hh (4H, Y), with a bias bias_ih and bias_hh (4H,), and with a
     projection weight_hr (P, H) of each layer and direction in turn, of the module's dtype and contiguous. Y is P with a
@@ -52,10 +53,10 @@ cdef class Module(Layer):
     cdef bint bias
     cdef Py_ssize_t each  # addresses of a layer and direction
 
-    def __init__(self, I, H, L, D, bias, P, dtype, rounded=False):
+    def __init__(self, I, H, L, D, bias, P, dtype, rounded=False, small=None):
         cell = CellType(bias=bias, proj_size=P)
-        Layer.__init__(self, I, H, L, D, cell, 0.0, numpy.dtype(dtype), Parameters(layout(I, H, L, D, cell), dtype),
-                       None)
+        parameters = Parameters(layout(I, H, L, D, cell), dtype) if small is None else small
+        Layer.__init__(self, I, H, L, D, cell, 0.0, numpy.dtype(dtype), parameters, None)
         self.rounded = rounded
         self.lock, self.bias, self.each = Lock(), bias, (4 if bias else 2) + (P > 0)
 
@@ -82,7 +83,8 @@ cdef class Module(Layer):
             row = np.PyArray_STRIDE(array, not batch_first) // item
             step = np.PyArray_STRIDE(array, batch_first) // item
             N, in_order = B * T, (B == 1 or row == self.input_size) and (T == 1 or step == B * self.input_size)
-        plain = not keep and N < SHORT and self.h_size == self.hidden_size and not self._weights.rounded
+        plain = not keep and N < SHORT and self.h_size == self.hidden_size \
+            and not (self._weights.rounded or self._weights.small)
         cdef Plan plan = None if lengths is None and resets is None else Plan(B, T, lengths, resets)
         cdef Work work = self.shelf.take(self._weights, B, T, plan, False, keep, OUTPUTS if masks is not None else 0,
                                          not in_order)
@@ -92,6 +94,8 @@ cdef class Module(Layer):
         if masks is not None:
             self._point_at_masks(work, Masks(outputs=masks))
         h, c = self._state(h, B, self.h_size), self._state(c, B, self.hidden_size)
+        if h is not None:
+            self.check_range("hx", h)
         call.h0 = np.PyArray_DATA(<np.ndarray>h) if h is not None else NULL
         call.c0 = np.PyArray_DATA(<np.ndarray>c) if c is not None else NULL
         y = self.empty(T, B, width) if not packed else numpy.empty((N, width), self.dtype)
@@ -128,7 +132,8 @@ cdef class Module(Layer):
             return self._lend_rows(work, addresses)
         cdef bint fits_tiles = work.forward_fits()
         with self.lock.held:
-            self._follow(work.directions, addresses)
+            if not self._weights.small:
+                self._follow(work.directions, addresses)
             self._weights.most = most
             work.weights = self._weights
             work.lend(self._weights, fits_tiles)

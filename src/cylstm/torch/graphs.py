@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.abc
 import importlib.util
 import sys
+import weakref
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from cylstm._core.torch_layer import Module
 from cylstm.torch._call import addresses_of, array_of
 from cylstm.torch.run import shapes_of
 
-__all__ = ["forward"]
+__all__ = ["forward", "small_cell_forward", "small_forward", "small_modules"]
 
 
 class _AllowedWhenDynamoComes(importlib.abc.MetaPathFinder):
@@ -45,6 +46,10 @@ _CALL = (
     "Tensor x, Tensor? h, Tensor? c, Tensor[] weights, Tensor? masks, Tensor? resets, "
     "bool bias, int layers, bool bidirectional, bool batch_first, bool rounded"
 )
+_library.define(
+    "small_lstm(Tensor x, Tensor? h, Tensor? c, Tensor? resets, int module, bool batch_first) -> "
+    "(Tensor, Tensor, Tensor)"
+)
 _library.define(f"lstm({_CALL}) -> (Tensor, Tensor, Tensor)")
 _library.define(
     f"lstm_backward(Tensor? dy, Tensor? dh, Tensor? dc, {_CALL}) -> (Tensor, Tensor, Tensor, Tensor[])"
@@ -69,31 +74,60 @@ def forward(module: torch.nn.LSTM, input, hx, resets):
             raise ValueError("resets: expected a call that cylstm computes, but torch traces this one and does it")
         return torch.nn.LSTM.forward(module, input, hx)
     module._update_flat_weights()
-    batched, batch_first = input.dim() == 3, module.batch_first and input.dim() == 3
-    x = input if batched else input.unsqueeze(1)
-    T, B = (x.shape[1], x.shape[0]) if batch_first else (x.shape[0], x.shape[1])
-    D, width = 2 if module.bidirectional else 1, module.proj_size or module.hidden_size
-    if hx is None:
-        h = c = None
-        module.check_input(x, None)
-    else:
-        h, c = hx if batched else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
-        expected = module.num_layers * D, B
-        module.check_input(x, None)
-        module.check_hidden_size(h, (*expected, width), "Expected hidden[0] size {}, got {}")
-        module.check_hidden_size(c, (*expected, module.hidden_size), "Expected hidden[1] size {}, got {}")
+    module.check_input(input if input.dim() == 3 else input.unsqueeze(1), None)
+    x, h, c, resets, batch_first = _in_three_dimensions(module, input, hx, resets)
     masks = None
     if dropout > 0:
-        shape = T, B, D * width
+        T, B = (x.shape[1], x.shape[0]) if batch_first else (x.shape[0], x.shape[1])
+        shape = T, B, (2 if module.bidirectional else 1) * (module.proj_size or module.hidden_size)
         kept = [x.new_empty(shape).bernoulli_(1 - dropout) for _ in range(module.num_layers - 1)]
         masks = torch.stack(kept).div_(1 - dropout)
-    if resets is not None and not batched:
-        resets = resets.unsqueeze(1)
-    y, h, c = torch.ops.cylstm.lstm(
+    results = torch.ops.cylstm.lstm(
         x, h, c, module._flat_weights, masks, resets, module.bias, module.num_layers, module.bidirectional, batch_first,
         input.dtype is torch.float32 and module.precision == "bfloat16",
     )  # fmt: skip
-    if not batched:
+    return _as_given(input, batch_first, *results)
+
+
+small_modules: weakref.WeakValueDictionary[int, torch.nn.Module] = weakref.WeakValueDictionary()  # by their numbers
+
+
+def small_forward(module, input, hx, resets):
+    """The same of a module in fewer bits, whose weights are no tensors: the operator has the module's number."""
+    if not isinstance(input, Tensor) or input.dim() not in (2, 3):
+        raise TypeError(f"input: expected a Tensor of two or three dimensions where torch traces {module.precision}")
+    x, h, c, resets, batch_first = _in_three_dimensions(module, input, hx, resets)
+    results = torch.ops.cylstm.small_lstm(x, h, c, resets, module.number, batch_first)
+    return _as_given(input, batch_first, *results)
+
+
+def small_cell_forward(module, input, hx):
+    """Of a cell: x (B, I) or (I,) is one step."""
+    x, h, c = input, *(hx or (None, None))
+    for _ in range(3 - input.dim()):
+        x, h, c = (None if part is None else part.unsqueeze(0) for part in (x, h, c))
+    _, h, c = torch.ops.cylstm.small_lstm(x, h, c, None, module.number, False)
+    for _ in range(3 - input.dim()):
+        h, c = h.squeeze(0), c.squeeze(0)
+    return h, c
+
+
+def _in_three_dimensions(module, input, hx, resets):
+    """x, h, c, the resets, and whether x is batch-first. Raises what nn.LSTM raises for other shapes of h and c."""
+    batched, batch_first = input.dim() == 3, module.batch_first and input.dim() == 3
+    x = input if batched else input.unsqueeze(1)
+    h = c = None
+    if hx is not None:
+        h, c = hx if batched else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
+        expected = module.num_layers * (2 if module.bidirectional else 1), x.shape[0 if batch_first else 1]
+        for n, part, width in ((0, h, module.proj_size or module.hidden_size), (1, c, module.hidden_size)):
+            message = f"Expected hidden[{n}] size {{}}, got {{}}"
+            torch.nn.LSTM.check_hidden_size(module, part, (*expected, width), message)
+    return x, h, c, resets if resets is None or batched else resets.unsqueeze(1), batch_first
+
+
+def _as_given(input, batch_first, y, h, c):
+    if input.dim() == 2:
         return y.squeeze(1), (h.squeeze(1), c.squeeze(1))
     return (y.transpose(0, 1) if batch_first else y), (h, c)
 
@@ -121,6 +155,14 @@ def _sizes_of(weights):
     return weights[1].shape[0] // 4, weights[1].shape[1]
 
 
+def _small_lstm(x, h, c, resets, module, batch_first):
+    core = small_modules[module].core
+    if x.dim() != 3 or x.shape[-1] != core.input_size or x.dtype is not torch.float32 or not x.numel():
+        raise TypeError(f"input: expected (..., {core.input_size}) in torch.float32, got {tuple(x.shape)} in {x.dtype}")
+    y, h_n, c_n, _ = _run_core(core, None, x, h, c, None, resets, batch_first, False)
+    return torch.from_numpy(y), torch.from_numpy(h_n), torch.from_numpy(c_n)
+
+
 def _run(x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_first, rounded, keep):
     weights = [part.contiguous() for part in weights]
     core = _core(x, weights, bias, layers, bidirectional, rounded)
@@ -129,18 +171,21 @@ def _run(x, h, c, weights, masks, resets, bias, layers, bidirectional, batch_fir
     addresses = addresses_of(weights, 64 if x.dtype is torch.float64 else 32, shapes)
     if type(addresses) is int:
         raise RuntimeError(f"weights: expected an LSTM's for this input in {x.dtype}, got others at place {addresses}")
-    B = x.shape[0 if batch_first else 1]
-    for name, part, width in (("h", h, Y), ("c", c, H)):
-        _expect(name, part, (layers * core.num_directions, B, width), x.dtype)
+    return core, _run_core(core, addresses, x, h, c, masks, resets, batch_first, keep)
+
+
+def _run_core(core, addresses, x, h, c, masks, resets, batch_first, keep):
+    states, B = core.num_layers * core.num_directions, x.shape[0 if batch_first else 1]
+    for name, part, width in (("h", h, core.h_size), ("c", c, core.hidden_size)):
+        _expect(name, part, (states, B, width), x.dtype)
     _expect("resets", resets, tuple(x.shape[:2]), torch.bool)
     cuts = array_of(resets)
     if cuts is not None and not batch_first:
         cuts = cuts.swapaxes(0, 1)
-    results = core.run(
+    return core.run(
         array_of(x), array_of(h), array_of(c), addresses, batch_first, None,
         array_of(None if masks is None else masks.contiguous()), cuts, keep, torch.get_num_threads(),
     )  # fmt: skip
-    return core, results
 
 
 def _expect(name, tensor, shape, dtype):
@@ -162,8 +207,18 @@ def _lstm_backward(dy, dh, dc, x, h, c, weights, masks, resets, bias, layers, bi
     return torch.from_numpy(dx), torch.from_numpy(dh_0), torch.from_numpy(dc_0), [torch.from_numpy(p) for p in parts]
 
 
+_library.impl("small_lstm", _small_lstm, "CPU")
 _library.impl("lstm", _lstm, "CPU")
 _library.impl("lstm_backward", _lstm_backward, "CPU")
+
+
+@torch.library.register_fake("cylstm::small_lstm")
+def _(x, h, c, resets, module, batch_first):
+    T, B = (x.shape[1], x.shape[0]) if batch_first else (x.shape[0], x.shape[1])
+    core = small_modules[module].core
+    states = core.num_layers * core.num_directions
+    y = x.new_empty(T, B, core.num_directions * core.h_size)
+    return y, x.new_empty(states, B, core.h_size), x.new_empty(states, B, core.hidden_size)
 
 
 @torch.library.register_fake("cylstm::lstm")
@@ -197,3 +252,10 @@ def _backward(ctx, dy, dh, dc):
 
 
 torch.library.register_autograd("cylstm::lstm", _backward, setup_context=_setup)
+
+
+def _no_backward(ctx, *gradients):
+    raise RuntimeError("backward: expected a module in float32 or float64, got one in fewer bits, which only runs")
+
+
+torch.library.register_autograd("cylstm::small_lstm", _no_backward)

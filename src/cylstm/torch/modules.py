@@ -19,6 +19,9 @@ from cylstm.torch.run import call_of, run
 __all__ = ["LSTM", "Explanation", "LSTMCell", "explain"]
 
 
+TRAINED = "float32", "bfloat16"  # precisions that have gradients
+
+
 class _AsTorchs(type):
     """A class that equals the one whose place it takes, so that tables which hold that (of quantization, say) hold it,
     too."""
@@ -42,7 +45,7 @@ class _Swapped:
 
     @precision.setter
     def precision(self, value):
-        self.__dict__["_precision"] = one_of("precision", value, ("float32", "bfloat16"))
+        self.__dict__["_precision"] = one_of("precision", value, TRAINED)
 
     def __reduce_ex__(self, protocol):
         torchs = type(self).__dict__.get("_torch_class")
@@ -96,12 +99,7 @@ class LSTM(_Swapped, torch.nn.LSTM, metaclass=_AsTorchs):
         call = _call_of(self, input, hx)
         if type(call) is str:
             return self._by_torch(call, input, hx, resets)
-        if resets is not None:
-            call.resets = _resets_of(self, input, resets)
-        if call.lengths is not None:
-            return _run_packed(call, input, hx)
-        y, h, c = run(call, input, *(hx or (None, None)))
-        return (y.transpose(0, 1) if call.batch_first else y), (h, c)
+        return run_layer(self, call, input, hx, resets)
 
     def _by_torch(self, reason, input, hx, resets):
         if resets is not None:
@@ -172,10 +170,26 @@ def explain(module: torch.nn.Module, input, hx=None) -> Explanation:
 
 def _call_of(module: LSTM, input, hx) -> ModuleCall | str:
     """The call, or why torch computes it: also wherever torch has an error to raise."""
+    inputs = inputs_of(module, input, hx)
+    if type(inputs) is str:
+        return inputs
+    form, batch_first, lengths, sizes = inputs
+    if weights_moved(module._parameters, module._flat_weights_names, module._flat_weight_refs):
+        module._update_flat_weights()
+    I, H, L, D = module.input_size, module.hidden_size, module.num_layers, 2 if module.bidirectional else 1
+    weights, dropout = module._flat_weights, module.dropout if module.training and L > 1 else 0.0
+    key, rank = (form[0], I, H, L, D, module.bias, module.proj_size, _rounds(module, form[0])), len(form) - 1
+    call = call_of(module, weights, key, rank, -1 if lengths is not None else 1, batch_first, dropout, lengths, sizes)
+    return _unlike_weights(call, weights, module._flat_weights_names) if type(call) is int else call
+
+
+def inputs_of(module, input, hx):
+    """What a layer's input is: bits of a number and its shape; whether it is batch-first; and, of a packed one, the
+    lengths of the rows and what torch has for them, otherwise None. Or why cylstm computes nothing of the kind."""
     packed = isinstance(input, PackedSequence)
     x = input.data if packed else input
-    I, H, L, D = module.input_size, module.hidden_size, module.num_layers, 2 if module.bidirectional else 1
-    form, P = form_of(x, I), module.proj_size
+    H, count = module.hidden_size, module.num_layers * (2 if module.bidirectional else 1)
+    form = form_of(x, module.input_size)
     if form is None:
         return _unlike(x) or f"the input is {tuple(x.shape)}"
     batch_first = module.batch_first and len(form) == 4
@@ -186,51 +200,54 @@ def _call_of(module: LSTM, input, hx) -> ModuleCall | str:
             lengths = packed_lengths(sizes.contiguous().numpy(), form[1])
         if lengths is None:
             return "the packed sequence is not one"
-        state = L * D, len(lengths)
+        state = count, len(lengths)
     elif len(form) == 4:
-        state = L * D, form[1 if batch_first else 2]
+        state = count, form[1 if batch_first else 2]
     elif len(form) == 3:
-        state = (L * D,)
+        state = (count,)
     else:
         return f"the input is {tuple(x.shape)}"
     if hx is not None:
-        reason = _unlike_state(hx, form[0], (*state, P or H), (*state, H))
+        reason = _unlike_state(hx, form[0], (*state, module.proj_size or H), (*state, H))
         if reason:
             return reason
-    if weights_moved(module._parameters, module._flat_weights_names, module._flat_weight_refs):
-        module._update_flat_weights()
-    weights, dropout = module._flat_weights, module.dropout if module.training and L > 1 else 0.0
-    key, rank = (form[0], I, H, L, D, module.bias, P, _rounds(module, form[0])), len(form) - 1
-    call = call_of(module, weights, key, rank, -1 if packed else 1, batch_first, dropout, lengths, sizes)
-    return _unlike_weights(call, weights, module._flat_weights_names) if type(call) is int else call
+    return form, batch_first, lengths, sizes
 
 
 def _call_of_cell(module: LSTMCell, input, hx) -> ModuleCall | str:
-    I, H, bias = module.input_size, module.hidden_size, module.bias
-    form = form_of(input, I)
+    form = inputs_of_cell(module, input, hx)
+    if type(form) is str:
+        return form
+    weights, bias = _weights_of_cell(module), module.bias
+    key = form[0], module.input_size, module.hidden_size, 1, 1, bias, 0, _rounds(module, form[0])
+    call = call_of(module, weights, key, len(form) - 1, 0)
+    return _unlike_weights(call, weights, CELL_WEIGHTS) if type(call) is int else call
+
+
+def inputs_of_cell(module, input, hx):
+    """Bits of a number and the shape of a cell's input, or why cylstm computes nothing of the kind."""
+    form = form_of(input, module.input_size)
     if form is None or len(form) == 4:
         return _unlike(input) or f"the input is {tuple(input.shape)}"
     if hx is not None:
-        state = *form[1:-1], H
+        state = *form[1:-1], module.hidden_size
         reason = _unlike_state(hx, form[0], state, state)
         if reason:
             return reason
-    weights = _weights_of_cell(module)
-    call = call_of(module, weights, (form[0], I, H, 1, 1, bias, 0, _rounds(module, form[0])), len(form) - 1, 0)
-    return _unlike_weights(call, weights, _CELL_WEIGHTS) if type(call) is int else call
+    return form
 
 
 def _rounds(module, bits) -> bool:
     return bits == 32 and module.precision == "bfloat16"
 
 
-_CELL_WEIGHTS = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
+CELL_WEIGHTS = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
 
 
 def _weights_of_cell(module):
     own = module._parameters
-    found = [own.get(name) for name in _CELL_WEIGHTS[: 4 if module.bias else 2]]
-    return [getattr(module, name) if w is None else w for name, w in zip(_CELL_WEIGHTS, found, strict=False)]
+    found = [own.get(name) for name in CELL_WEIGHTS[: 4 if module.bias else 2]]
+    return [getattr(module, name) if w is None else w for name, w in zip(CELL_WEIGHTS, found, strict=False)]
 
 
 def _unlike(x) -> str:
@@ -254,14 +271,14 @@ def _unlike_state(hx, bits, *shapes) -> str:
         return "hx is not a pair"
     for part, shape in zip(hx, shapes, strict=True):
         if not has_shape(part, bits, shape):
-            return f"hx holds {_described(part)}"
+            return f"hx holds {described(part)}"
     return ""
 
 
 def _unlike_weights(n, weights, names) -> str:
     if n >= len(weights):
         return f"there are {len(weights)} weights"
-    return f"{names[n]} is {_described(weights[n])}"
+    return f"{names[n]} is {described(weights[n])}"
 
 
 def _refuse_what_torch_misreads(module, input):
@@ -279,10 +296,20 @@ def _refuse_what_torch_misreads(module, input):
             raise RuntimeError(f"{name}: expected {expected}, got {tuple(w.shape)}")
 
 
-def _described(w) -> str:
+def described(w) -> str:
     if not isinstance(w, Tensor):
         return type(w).__name__
     return f"a {type(w).__name__} {tuple(w.shape)} in {w.dtype} on {w.device}, strides {w.stride()}"
+
+
+def run_layer(module, call: ModuleCall, input, hx, resets):
+    """What a layer gives: y, as torch has it, and the final (h, c)."""
+    if resets is not None:
+        call.resets = _resets_of(module, input, resets)
+    if call.lengths is not None:
+        return _run_packed(call, input, hx)
+    y, h, c = run(call, input, *(hx or (None, None)))
+    return (y.transpose(0, 1) if call.batch_first else y), (h, c)
 
 
 def _resets_of(module, input, resets):
@@ -294,7 +321,7 @@ def _resets_of(module, input, resets):
     else:
         expected = tuple(input.shape[:-1])
     if not isinstance(resets, Tensor) or resets.dtype is not torch.bool or not is_plain(resets):
-        raise TypeError(f"resets: expected a bool Tensor {expected} on the CPU, got {_described(resets)}")
+        raise TypeError(f"resets: expected a bool Tensor {expected} on the CPU, got {described(resets)}")
     if tuple(resets.shape) != expected:
         raise ValueError(f"resets: expected {expected}, got {tuple(resets.shape)}")
     if resets.dim() == 1:

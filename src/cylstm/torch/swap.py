@@ -8,7 +8,8 @@ import torch
 from torch.nn.utils.parametrize import is_parametrized
 
 from cylstm.checks import one_of
-from cylstm.torch.modules import LSTM, LSTMCell
+from cylstm.small_parameters import PRECISIONS
+from cylstm.torch.modules import LSTM, TRAINED, LSTMCell
 
 __all__ = ["Change", "accelerate", "restore"]
 
@@ -38,11 +39,17 @@ def accelerate(model: torch.nn.Module, precision: str | None = None) -> list[Cha
 
     precision : "float32" or "bfloat16", to be `precision` of all of them, those that are swapped already included.
 
+        Fewer bits, to run and no more, are `astype`'s.
+
     Returns what was changed: nothing for modules that are swapped already. Raises TypeError where there is no module,
     and ValueError for another precision.
     """
     if precision is not None:
-        one_of("precision", precision, ("float32", "bfloat16"))
+        if precision in PRECISIONS and precision not in TRAINED:
+            raise ValueError(
+                f"precision: expected one that has gradients; astype(model, {precision!r}) makes a copy to run"
+            )
+        one_of("precision", precision, TRAINED)
     changes = _change(model, _ours)
     if precision is not None:
         for module in model.modules():
