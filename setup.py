@@ -22,11 +22,12 @@ SANITIZE = os.environ.get("CYLSTM_SANITIZE", "")  # "address,undefined" or "thre
 EMULATE = os.environ.get("CYLSTM_EMULATE", "")  # "amx": in AVX-512 (cext/product/tiles_emulated.h), for tests
 MACOS = sys.platform == "darwin"
 
-checks = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g"] if SANITIZE else []
+checks = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g1"] if SANITIZE else []
 if EMULATE not in ("", "amx"):
     raise SystemExit(f"CYLSTM_EMULATE: expected 'amx', got {EMULATE!r}")
 checks += ["-DCYLSTM_EMULATED_TILES"] if EMULATE else []
-flags = ["-std=gnu11", "-O1" if DEBUG else "-O3", "-g" if DEBUG else "-g0", "-fno-math-errno", *checks]
+# Sanitizers make ten times as much of code at -O3, which takes a quarter of an hour to compile.
+flags = ["-std=gnu11", "-O1" if DEBUG or SANITIZE else "-O3", "-g" if DEBUG else "-g0", "-fno-math-errno", *checks]
 # A kernel whose arguments are not those of kernels.def must not compile.
 flags.append("-Werror=incompatible-pointer-types")
 # cext/vector.h says where a multiply and an add are one instruction: compilers differ, by version and by loop.

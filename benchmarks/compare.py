@@ -18,7 +18,8 @@ def read(folder):
 
 
 def table(rows, left_out=()):
-    """Rows of one question as a Markdown table: milliseconds, MB or GFLOP/s, and the best peer's time over ours."""
+    """Rows of one question as a Markdown table: milliseconds, MB or GFLOP/s, beside them shares of what is possible or
+    errors, and the best peer's time over ours."""
     kind = next(name for name in ("seconds", "bytes", "gflops") if name in rows[0])
     labels = list(dict.fromkeys(name for row in rows for name in label(row)))
     names = list(dict.fromkeys(name for row in rows for name in row[kind] if name not in left_out))
@@ -31,8 +32,10 @@ def table(rows, left_out=()):
             value = row[kind].get(name)
             value = value["median"] * 1e3 if isinstance(value, dict) else value
             value = value / 1e6 if value is not None and kind == "bytes" else value
-            share = row.get("share", {}).get(name)
-            cells.append("" if value is None else three_digits(value) + (f" ({share})" if share else ""))
+            beside = row.get("share", {}).get(name, "")
+            if name in row.get("errors", {}):
+                beside = f"{row['errors'][name]:.0e}".replace("e-0", "e-")
+            cells.append("" if value is None else three_digits(value) + (f" ({beside})" if beside else ""))
         if compared:
             best = best_peer(row, left_out)
             cells.append(f"{best[1]:.2f}" if best else "")
@@ -86,6 +89,19 @@ def ragged_costs(rows):
         ours = times["cylstm"]
         yield {**label(row), "ours / (fill x padded)": f"{ours / (row['fill'] * times['cylstm, padded']):.2f}",
                "torch packed / ours": f"{times['torch'] / ours:.1f}"}  # fmt: skip
+
+
+def precision_gains(rows):
+    """Per row: our float32 over fewer bits, and the fastest peer over ours: of those in bfloat16, and of all."""
+    for row in rows:
+        times = {name: t["median"] for name, t in row["seconds"].items()}
+        others = {name: t for name, t in times.items() if name.startswith(PEERS)}
+        halves = [t for name, t in others.items() if name.endswith("bfloat16")]
+        yield {**label(row), "float32 / bfloat16": f"{times['float32'] / times['bfloat16']:.2f}",
+               "float32 / int8": f"{times['float32'] / times['int8']:.2f}",
+               "bfloat16 peer / bfloat16": f"{min(halves) / times['bfloat16']:.2f}",
+               "any peer / bfloat16": f"{min(others.values()) / times['bfloat16']:.2f}",
+               "any peer / int8": f"{min(others.values()) / times['int8']:.2f}"}  # fmt: skip
 
 
 def lines(rows):

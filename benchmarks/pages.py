@@ -11,7 +11,8 @@ from benchmarks.shapes import BY_NAME, SHAPES
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
-PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("ctc", "performance", "variants")))
+DOCS = "ctc", "performance", "precision", "variants"
+PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in DOCS))
 MARKED = re.compile(r"(<!-- compare: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 LEFT_OUT = {"avx2": ("onnxruntime", "jax")}  # they cannot be held to it
 
@@ -80,6 +81,7 @@ def blocks():
         if not folder:
             made["tour"] = compare.lines(list(tour(answers)))
             made["ragged"] = compare.lines(list(compare.ragged_costs(answers["ragged"])))
+            made["precision-gains"] = compare.lines(list(compare.precision_gains(answers["precision"])))
             growth = [row for row in answers["memory"] if row["shape"].startswith("growth")]
             made["memory"] = compare.table([row for row in answers["memory"] if row not in growth])
             made["growth"] = compare.table(growth)

@@ -130,7 +130,7 @@ def main():
     ratios = {}
     print(f"{'case':22} {'cylstm ms':>10} {'NumPy ms':>10} {'ratio':>7} {'least':>7}")
     for name, (ours, numpys) in cases().items():
-        times = timer.interleaved({"cylstm": ours, "numpy": numpys}, seconds=arguments.seconds)
+        times = timer.interleaved({"cylstm": ours, "numpy": numpys}, seconds=arguments.seconds, patience=3)
         milliseconds = [1e3 * times[contender]["median"] for contender in ("cylstm", "numpy")]
         ratios[name] = milliseconds[1] / milliseconds[0]
         print(f"{name:22} {milliseconds[0]:10.3g} {milliseconds[1]:10.3g} {ratios[name]:7.2f} {LEAST[name]:7.2f}")

@@ -1,4 +1,5 @@
-"""The one timer: contenders in turn, round after round, so that whatever disturbs the machine disturbs all of them."""
+"""The one timer: contenders in turn, round after round, so that whatever disturbs the machine disturbs all of them; and
+turns in which it is seen to be disturbed are taken again."""
 
 import os
 import platform
@@ -13,19 +14,44 @@ import numpy as np
 TOLERANCE = 1e-4
 
 REST = 0.02  # seconds
+PATIENCE = 20  # turns that are taken again, at most, one after the other
+DISTURBED = 1.15  # times as long as the probe takes on a quiet core
 
 PACKAGES = ("cylstm", "numpy", "torch", "onnxruntime", "openvino", "jax")
 FORCED = ("CYLSTM_ISA", "OPENBLAS_CORETYPE", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
 
 
-def interleaved(contenders, *, seconds=1.0, rounds=9):
-    """name -> callable; returns name -> {"median", "low", "high", "calls"}, in seconds per call.
+class Probe:
+    """How long a short sum over numbers in the second-level cache takes: a neighbour on the other thread of the core,
+    which no load average of a virtual machine shows, makes it, and whatever is measured, up to three times as slow."""
+
+    def __init__(self):
+        self.numbers, self.best = np.ones(65536, np.float32), np.inf
+        for _ in range(50):
+            self.is_quiet()
+
+    def is_quiet(self):
+        """Whether it takes about as long as the best that was seen."""
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            for _ in range(10):
+                self.numbers.sum()
+            times.append(time.perf_counter() - start)
+        self.best = min(self.best, *times)
+        return np.median(times) < DISTURBED * self.best
+
+
+def interleaved(contenders, *, seconds=1.0, rounds=9, patience=PATIENCE):
+    """name -> callable; returns name -> {"median", "low", "high", "calls", "disturbed"}, in seconds per call.
 
     Each contender runs `rounds` times in turn, each time for about seconds / rounds. low and high are the quartiles.
     Before its turn there is a rest, in which threads that still look out for work go to sleep: nobody finds the
-    processors taken, or kept awake, by the one before.
+    processors taken, or kept awake, by the one before. A turn counts if the core is quiet before and after it, or when
+    patience ends: `disturbed` says how many turns count that were not quiet.
     """
-    repeats, samples = {}, {name: [] for name in contenders}
+    probe = Probe()
+    repeats, samples, disturbed = {}, {name: [] for name in contenders}, dict.fromkeys(contenders, 0)
     for name, call in contenders.items():
         call()  # the first call is not the steady one
         start = time.perf_counter()
@@ -33,19 +59,27 @@ def interleaved(contenders, *, seconds=1.0, rounds=9):
         repeats[name] = max(1, int(seconds / rounds / max(time.perf_counter() - start, 1e-7)))
     for _ in range(rounds):
         for name, call in contenders.items():
-            time.sleep(REST)
-            if repeats[name] > 1:
-                call()  # with cold caches
-            start = time.perf_counter()
-            for _ in range(repeats[name]):
-                call()
-            samples[name].append((time.perf_counter() - start) / repeats[name])
+            for _ in range(patience):
+                time.sleep(REST)
+                quiet = probe.is_quiet()
+                if repeats[name] > 1:
+                    call()  # with cold caches
+                start = time.perf_counter()
+                for _ in range(repeats[name]):
+                    call()
+                taken = (time.perf_counter() - start) / repeats[name]
+                quiet = quiet and probe.is_quiet()
+                if quiet:
+                    break
+            samples[name].append(taken)
+            disturbed[name] += not quiet
     return {
         name: {
             "median": float(np.median(times)),
             "low": float(np.quantile(times, 0.25)),
             "high": float(np.quantile(times, 0.75)),
             "calls": repeats[name] * rounds,
+            "disturbed": disturbed[name],
         }
         for name, times in samples.items()
     }
