@@ -68,7 +68,7 @@ _core.network _core.tile_range _core.pieces _core.arena \
 _core.arguments _core.tape _core.layer _core.torch_layer _core.head _core.updates _core.ctc _core.ctc_beam
 lstm
 dense inputs labels heads model_parameters between
-tensor_files sequences iterables counting ctc batches metric_sums label_metrics metrics \
+tensor_files sequences scaling iterables counting ctc batches metric_sums label_metrics metrics \
 loss_and_gradients own_loss predictions
 text text.vocabulary text.corpus text.sampling text.measures
 training.pictures training.history training.events training.progress training.callbacks training.schedule \
