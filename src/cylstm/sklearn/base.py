@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
@@ -12,14 +10,22 @@ from sklearn.utils.validation import check_is_fitted
 
 from cylstm import losses
 from cylstm.checks import describe, flag, one_of, plain_array, positive_int, real_in
+from cylstm.lstm import LSTM
 from cylstm.model import Model
-from cylstm.sklearn.rows import as_sequences, as_steps, one_behind_the_other, taken
+from cylstm.sklearn.rows import as_sequences, as_steps, listed, one_behind_the_other, taken
+from cylstm.training.optim import Optimizer
 
 __all__ = ["BaseLSTM"]
 
-# Arguments of `Model` that are no `model_options`.
-OWN = {"input_size", "hidden_size", "output_size", "num_layers", "bidirectional", "dropout", "output", "loss", "dtype",
-       "seed", "horizon", "labels", "parameters"}  # fmt: skip
+ARGUMENTS = ("hidden_size", "num_layers", "bidirectional", "dropout", "output", "loss", "dtype")  # of `Model`
+SET_HERE = (
+    "input_size",
+    "output_size",
+    "seed",
+    "horizon",
+    "labels",
+    "parameters",
+)  # others that are no `model_options`
 
 
 class BaseLSTM(BaseEstimator):
@@ -55,7 +61,7 @@ class BaseLSTM(BaseEstimator):
         """With what the optimiser remembers, which its own copies leave out: training goes on as if never pickled."""
         state = dict(super().__getstate__())
         if "optimizer_" in state:
-            state["moments"] = copy.deepcopy(self.optimizer_.moments(self.model_.parameters))
+            state["moments"] = self.optimizer_.moments(self.model_.parameters)
         return state
 
     def __setstate__(self, state):
@@ -73,13 +79,15 @@ class BaseLSTM(BaseEstimator):
     def _train(self, X, y, sample_weight, epochs, *, again: bool, known: bool, early_stopping=False):
         """`fit` of a new model or, `again`, of the one that is there. known : whether what targets are is known before
         these are seen."""
+        x = as_sequences(self, X, LSTM.check_dtype(self.dtype), reset=not again)
         one_of("output", self.output, ("last", "sequence"))
-        x = as_sequences(self, X, self.dtype, reset=not again)
         if y is None:
             raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None.")
         weights = None if sample_weight is None else self._weights(sample_weight, x)
         y = self._targets(y, x, weights, known)
-        model, optimizer, seed = (self.model_, self.optimizer_, self._seed) if again else self._new()
+        seed = self._seed if again else int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        model, arguments = self._model(seed, again)
+        optimizer = self._optimizer(again)
         options = dict(batch_size=self.batch_size, optimizer=optimizer, clip_norm=self.clip_norm, seed=seed,
                        epochs=positive_int("epochs", epochs), progress=flag("verbose", self.verbose),
                        class_weight=self._class_weight())  # fmt: skip
@@ -87,28 +95,41 @@ class BaseLSTM(BaseEstimator):
             x, y, weights, options["validation"] = self._held_out(x, y, weights, seed)
             options["patience"] = self.n_iter_no_change
         self.history_ = model.fit(x, y, sample_weight=weights, **options)
-        self.model_, self.optimizer_, self._seed = model, optimizer, seed
+        self.model_, self.optimizer_, self._seed, self._arguments = model, optimizer, seed, arguments
         self.n_iter_ = len(self.history_)
         return self
 
-    def _new(self):
-        """A model for the data seen, its optimiser, and the seed of the order of rows."""
+    def _model(self, seed, again) -> tuple[Model, dict]:
+        """A new model or, `again`, the one that is there, and the arguments that it was made with."""
         options = {} if self.model_options is None else dict(self.model_options)
-        for name in options.keys() & OWN:
+        arguments = {name: getattr(self, name) for name in ARGUMENTS} | options
+        for name in {*ARGUMENTS, *SET_HERE} & options.keys():
             raise ValueError(f"model_options: expected none that the estimator has or sets itself, got {name!r}")
+        for name in self._arguments.keys() | arguments.keys() if again else ():
+            before, now = (describe(given.get(name)) for given in (self._arguments, arguments))
+            if before != now:
+                raise ValueError(f"{name}: expected {before}, which the model was made with, got {now}")
         loss = losses.as_loss(self.loss)
         if not isinstance(loss, self._losses):
             raise ValueError(f"loss: expected one of {', '.join(repr(kind.name) for kind in self._losses)}, "
                              f"got {loss.name!r}")  # fmt: skip
-        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        if again:
+            return self.model_, arguments
         features = 1 if self._table else self.n_features_in_
-        model = Model(features, self.hidden_size, self._outputs(), num_layers=self.num_layers, output=self.output,
-                      loss=loss, bidirectional=self.bidirectional, dropout=self.dropout, dtype=self.dtype, seed=seed,
-                      **options)  # fmt: skip
+        return Model(features, output_size=self._outputs(), seed=seed, **arguments), arguments
+
+    def _optimizer(self, again) -> Optimizer:
+        """A new one or, `again`, the one that is there, with its moments, and with settings that may have changed."""
         if not callable(self.optimizer):
             raise TypeError("optimizer: expected a class, or a function of the learning rate, as cylstm.Adam, "
                             f"got {describe(self.optimizer)}")  # fmt: skip
-        return model, self.optimizer(self.learning_rate), seed
+        new = self.optimizer(self.learning_rate)
+        if not again or type(new) is not type(self.optimizer_) or new.buffer_names != self.optimizer_.buffer_names:
+            return new
+        for name, value in vars(new).items():
+            if not name.startswith("_"):
+                setattr(self.optimizer_, name, value)
+        return self.optimizer_
 
     def _held_out(self, x, y, weights, seed):
         """x, y and weights of the rows to train by, and those to stop by, as `Model.fit` takes them."""
@@ -126,11 +147,14 @@ class BaseLSTM(BaseEstimator):
 
     def _weights(self, given, x):
         """One number for each row or, of steps, for each step of each row."""
-        if self.output == "sequence" and np.ndim(given[0]) > 0:
+        rows = listed(given)
+        weights = None if rows is not None else plain_array("sample_weight", given)
+        if self.output == "sequence" and (rows is not None or weights.ndim > 1):
             return as_steps("sample_weight", given, x)
-        weights = plain_array("sample_weight", given)
-        if weights.shape != (len(x),) or weights.dtype.kind not in "biuf":
-            raise ValueError(f"sample_weight: expected numbers ({len(x)},), got {describe(weights)}")
+        if weights is None or weights.shape != (len(x),) or weights.dtype.kind not in "biuf":
+            raise ValueError(
+                f"sample_weight: expected numbers ({len(x)},), got {describe(given if weights is None else weights)}"
+            )
         if not weights.any():
             raise ValueError("sample_weight: expected at least one weight above zero, got none")
         if self.output == "last":

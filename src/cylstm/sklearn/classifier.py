@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
+from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
@@ -39,11 +40,12 @@ class LSTMClassifier(ClassifierMixin, BaseLSTM):
     class_weight : dict from labels to numbers >= 0, "balanced" or None
         As for `Model.fit`. "balanced" does not go with `partial_fit`, which does not see how many there are of each.
     early_stopping : bool
-        Whether `fit` keeps a share `validation_fraction` of the sequences (of each class, for output="last") to look at
-        after each epoch, stops after `n_iter_no_change` epochs without a lower loss of these, and goes back to the best
-        weights.
+        Whether `fit` (not `partial_fit`) keeps a share `validation_fraction` of the sequences (of each class, for
+        output="last") to look at after each epoch, stops after `n_iter_no_change` epochs without a lower loss of these,
+        and goes back to the best weights.
     warm_start : bool
-        Whether `fit` goes on with the model that is there, with its optimiser.
+        Whether `fit` goes on with the model that is there and its optimiser: two calls are one with as many epochs.
+        Epochs, batches and the learning rate may change between them, the model may not.
     random_state : int, RandomState or None
         Of the first weights, the order of rows, dropout, and what is kept for early stopping. With an int all numbers
         are the same to the bit on every run, for any number of threads.
@@ -121,6 +123,8 @@ class LSTMClassifier(ClassifierMixin, BaseLSTM):
         of_rows = self.output == "last"
         labels = column_or_1d(y, warn=True) if of_rows else as_steps("y", y, x)
         flat = labels if of_rows else one_behind_the_other(labels)
+        if flat.dtype.kind == "f":
+            assert_all_finite(flat, input_name="y")
         check_classification_targets(flat)
         if len(labels) != len(x):
             raise ValueError(f"y: expected {len(x)} labels, as many as X has sequences, got {len(labels)}")
@@ -146,10 +150,10 @@ class LSTMClassifier(ClassifierMixin, BaseLSTM):
         if not isinstance(self.class_weight, Mapping):
             return self.class_weight
         places = {label: n for n, label in enumerate(self.classes_.tolist())}
-        for label in self.class_weight:
-            if label not in places:
-                raise ValueError(f"class_weight: expected labels of {list(places)}, got {describe(label)}")
-        return {places[label]: weight for label, weight in self.class_weight.items()}
+        unknown = [label for label in self.class_weight if label not in places]
+        if unknown and places.keys() - self.class_weight.keys():  # otherwise some classes are not in this data, no more
+            raise ValueError(f"class_weight: expected labels of {list(places)}, got {describe(unknown[0])}")
+        return {places[label]: weight for label, weight in self.class_weight.items() if label in places}
 
     def _strata(self, y):
         return y if self.output == "last" else None

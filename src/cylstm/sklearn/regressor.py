@@ -118,11 +118,11 @@ def with_outputs(name, y, ndim: int) -> tuple[np.ndarray, bool]:
     """Finite numbers with an axis of outputs behind `ndim` others, float64, and whether they came without."""
     if y.dtype.kind not in "biuf":
         raise TypeError(f"{name}: expected numbers, got {describe(y)}")
+    check_finite(name, y, np.float64)
     flat = y.ndim == ndim
     y = y[..., None] if flat else y
     if y.ndim != ndim + 1 or not y.shape[-1]:
         raise ValueError(f"{name}: expected {ndim} axes, and perhaps one of outputs, got {describe(y)}")
-    check_finite(name, y, np.float64)
     return y.astype(np.float64), flat
 
 

@@ -13,12 +13,12 @@ from sklearn.utils.validation import validate_data
 from cylstm.checks import check_finite, describe, described_with_way
 from cylstm.sequences import ragged_rows
 
-__all__ = ["as_sequences", "as_steps", "one_behind_the_other", "taken"]
+__all__ = ["as_sequences", "as_steps", "listed", "one_behind_the_other", "taken"]
 
 
 def listed(values) -> list[np.ndarray] | None:
-    """The rows of a list of arrays, or of an array of arrays; None for what is one array."""
-    if isinstance(values, np.ndarray) and values.dtype == object and values.ndim == 1:
+    """The rows of a list of arrays, or of an array or a pandas Series of arrays; None for what is one array."""
+    if getattr(values, "ndim", 0) == 1 and values.dtype == np.dtype(object):
         values = list(values)
     return ragged_rows(values)
 
@@ -36,8 +36,7 @@ def as_sequences(estimator, X, dtype, *, reset: bool, allow_nan=False) -> np.nda
     rows = listed(X)
     if rows is not None and all(row.ndim == 1 for row in rows) and len({len(row) for row in rows}) == 1:
         X, rows = np.stack(rows), None  # a table, in a list
-    ndim = X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim
-    if rows is None and ndim != 3:
+    if rows is None and (X if hasattr(X, "ndim") else np.asarray(X)).ndim != 3:
         expect_kind(estimator, f"(N, T, {getattr(estimator, 'n_features_in_', 'F')})", X, True, reset)
         table = validate_data(estimator, X, reset=reset, dtype=dtypes, ensure_all_finite=finite)
         estimator._table = True
