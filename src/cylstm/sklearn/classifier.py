@@ -57,10 +57,14 @@ class LSTMClassifier(ClassifierMixin, BaseLSTM):
 
     Attributes
     ----------
-    classes_ : array (K,), sorted.
-    model_ : the `cylstm.Model`; its classes are places in `classes_`.
-    history_ : `History` of the last `fit` or `partial_fit`; n_iter_ : its epochs.
-    n_features_in_ : F; feature_names_in_ where X was a data frame.
+    classes_ : array (K,)
+        The labels, sorted.
+    model_ : cylstm.Model
+        Its classes are places in `classes_`.
+    history_ : History
+        Of the last `fit` or `partial_fit`; `n_iter_` is the number of its epochs.
+    n_features_in_ : int
+        F. `feature_names_in_` is there where X was a data frame.
     """
 
     _losses = (losses.CrossEntropy,)

@@ -26,14 +26,21 @@ class LSTMRegressor(RegressorMixin, BaseLSTM):
 
     Parameters
     ----------
-    loss : "mse", "mae", "huber", or `losses.Huber(delta)`
-    Others as for `LSTMClassifier`, which has class_weight beside them. With early_stopping, sequences are kept without
-    regard to their targets.
+    loss : "mse", "mae", "huber" or a Loss
+        As for `cylstm.Model`: squared, absolute or Huber's, `losses.Huber(delta)`.
+    hidden_size, num_layers, bidirectional, dropout, output, epochs, batch_size, learning_rate, optimizer, clip_norm
+        As for `LSTMClassifier`.
+    early_stopping, validation_fraction, n_iter_no_change
+        As there; sequences are kept without regard to their targets.
+    warm_start, random_state, verbose, dtype, model_options
+        As there.
 
     Attributes
     ----------
-    model_, history_, n_iter_, n_features_in_, feature_names_in_ : as for `LSTMClassifier`.
-    target_scaler_ : the `cylstm.scaling.Scaler` of the targets.
+    model_, history_, n_iter_, n_features_in_, feature_names_in_
+        As for `LSTMClassifier`.
+    target_scaler_ : cylstm.scaling.Scaler
+        Of the targets.
     """
 
     _losses = (losses.SquaredError, losses.AbsoluteError, losses.Huber)

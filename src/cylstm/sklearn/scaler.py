@@ -14,16 +14,23 @@ __all__ = ["SequenceScaler"]
 class SequenceScaler(TransformerMixin, BaseEstimator):
     """(x - center) / scale for each feature, over all steps of all sequences.
 
-    kind : "standard", "robust" or "min-max", as for `cylstm.scaling.Scaler`: NaN is left out of the statistics, and
-        stays NaN; a feature without a spread has scale 1.
+    Parameters
+    ----------
+    kind : "standard", "robust" or "min-max"
+        As for `cylstm.scaling.Scaler`: NaN is left out of the statistics, and stays NaN; a feature without a spread has
+        scale 1.
 
+    Notes
+    -----
     X is (N, T, F), a list of arrays (T_n, F), or (N, F), whose rows are sequences of F steps with one feature: of these
     all numbers have one center and one scale. (What has a scale for each column is `sklearn.preprocessing`'s.)
 
     Attributes
     ----------
-    center_, scale_ : (F,), float64; (1,) for X (N, F).
-    n_features_in_ : F; feature_names_in_ where X was a data frame.
+    center_, scale_ : arrays (F,), float64
+        (1,) for X (N, F).
+    n_features_in_ : int
+        F. `feature_names_in_` is there where X was a data frame.
     """
 
     def __init__(self, kind="standard"):
