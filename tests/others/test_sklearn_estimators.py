@@ -170,6 +170,12 @@ def test_a_row_of_weight_0_changes_nothing(rng):
     assert one.score(x, y, weights) == r2_score(y, one.predict(x), sample_weight=weights)
 
 
+def test_constant_targets_stay_what_they_are(x):
+    for weights in (None, np.arange(40)):
+        found = LSTMRegressor(hidden_size=8, epochs=20, random_state=0).fit(x, np.full(40, 1e6), weights).predict(x)
+        np.testing.assert_allclose(found, 1e6, atol=0.5)
+
+
 def test_weights_of_steps_and_of_sequences(x):
     y = running_sum(x)
     options = dict(**SMALL, output="sequence")
@@ -266,9 +272,11 @@ def test_what_is_held_out_has_its_share_of_each_class_and_weights(x, monkeypatch
     original = cylstm.Model.fit
     monkeypatch.setattr(cylstm.Model, "fit", fit)
     y, weights = np.arange(40) % 4 == 0, np.arange(40) + 1.0
-    LSTMClassifier(**SMALL, early_stopping=True, validation_fraction=0.2).fit(x, y, weights)
-    held_out = seen["validation"]
-    assert len(seen["x"]) == 32 and np.bincount(held_out["y"]).tolist() == [6, 2]
+    for random_state in range(4):
+        options = dict(hidden_size=2, epochs=1, random_state=random_state, early_stopping=True, validation_fraction=0.2)
+        LSTMClassifier(**options).fit(x, y, weights)
+        held_out = seen["validation"]
+        assert len(seen["x"]) == 32 and np.bincount(held_out["y"]).tolist() == [6, 2]
     together = np.concatenate([seen["sample_weight"], held_out["sample_weight"]])
     assert sorted(together) == weights.tolist()
     assert [len(row) for row in held_out["x"]] == [len(x[int(w) - 1]) for w in held_out["sample_weight"]]
@@ -299,7 +307,7 @@ def ones(*shape):
     ({"output": "sequence"}, ones(2, 3, 2), [[0, 1], [1, 1]], r"y\[0\]: expected 3 steps, as X\[0\] has"),
     ({"output": "first"}, ones(2, 3, 2), [0, 1], "output: expected one of 'last', 'sequence'"),
     ({"loss": "mse"}, ones(2, 3, 2), [0, 1], "loss: expected one of 'cross_entropy', got 'mse'"),
-    ({"class_weight": {"a": 1}}, ones(2, 3, 2), [0, 1], r"class_weight: expected labels of \[0, 1\], got str 'a'"),
+    ({"class_weight": {"a": 1}}, ones(2, 3, 2), [0, 1], r"class_weight: expected labels of y, list \[0, 1\], got str 'a'"),
     ({"model_options": {"labels": [0, 1]}}, ones(2, 3, 2), [0, 1], "model_options: expected none .* got 'labels'"),
     ({"validation_fraction": 2, "early_stopping": True}, ones(9, 3, 2), [0, 1, 0] * 3, "validation_fraction: expected"),
     ({"epochs": 0}, ones(2, 3, 2), [0, 1], "epochs: expected an integer >= 1, got 0"),
@@ -335,13 +343,19 @@ def test_what_was_fitted_otherwise_is_said(x, rng):
         classifier.predict([row[:, :2] for row in x])
     with pytest.raises(ValueError, match=r"X: expected \(N, T, 3\), as fit had, got float64 \(5, 3\)"):
         classifier.predict(rng.standard_normal((5, 3)))
-    with pytest.raises(ValueError, match=r"y\[0\]: expected one of \['high', 'low'\], the classes before, got other"):
+    with pytest.raises(
+        ValueError, match=r"y\[0\]: expected one of the classes before, list \['high', 'low'\], got other"
+    ):
         classifier.fit(x, np.where(y == y[0], "other", y))
-    with pytest.raises(ValueError, match=r"y\[0\]: expected one of \['high', 'low'\], the classes before, got 1"):
+    with pytest.raises(ValueError, match=r"y\[0\]: expected one of the classes before, list \['high', 'low'\], got 1"):
         classifier.fit(x, np.ones(40, int))
+    with pytest.raises(ValueError, match=r"y\[0\]: expected one of the classes before, list \['0', '1', .*, got 1"):
+        LSTMClassifier(**SMALL).partial_fit(x, np.ones(40, int), classes=[str(n) for n in range(40)])
     with pytest.raises(ValueError, match="hidden_size: expected int 8, which the model was made with, got int 9"):
         classifier.set_params(hidden_size=9).fit(x, y)
-    with pytest.raises(ValueError, match=r"classes: expected \['high', 'low'\], as before"):
+    with pytest.raises(
+        ValueError, match=r"classes: expected those before, list \['high', 'low'\], got list \['a', 'b'\]"
+    ):
         classifier.set_params(hidden_size=8).partial_fit(x, y, classes=["a", "b"])
     with pytest.raises(ValueError, match="classes: expected all labels in the first call to partial_fit"):
         LSTMClassifier().partial_fit(x, y)

@@ -95,6 +95,7 @@ def test_data_frames_and_series_of_arrays(x):
     classifier = LSTMClassifier(**SMALL).fit(frame, pandas.Series(y, dtype="category"))
     assert classifier.feature_names_in_.tolist() == ["first", "second"]
     assert np.mean(classifier.predict(frame) == y) > 0.8
+    assert not hasattr(classifier.fit(x, y), "feature_names_in_")
     of_arrays = pandas.Series(x, index=range(7, 97))
     numbers = pandas.Series([row[:, 0] for row in x], index=range(7, 97))
     weights = pandas.Series(np.arange(90) + 1.0, index=range(7, 97))

@@ -107,7 +107,8 @@ class LSTMClassifier(ClassifierMixin, BaseLSTM):
         if classes is not None:
             classes = np.unique(column_or_1d(classes))
             if again and not np.array_equal(classes, self.classes_):
-                raise ValueError(f"classes: expected {self.classes_.tolist()}, as before, got {classes.tolist()}")
+                before, now = describe(self.classes_.tolist()), describe(classes.tolist())
+                raise ValueError(f"classes: expected those before, {before}, got {now}")
             self.classes_ = classes
         elif not again:
             raise ValueError("classes: expected all labels in the first call to partial_fit, got None")
@@ -141,7 +142,7 @@ class LSTMClassifier(ClassifierMixin, BaseLSTM):
     def _places(self, name, labels):
         of_text = [array.dtype.kind in "SU" for array in (labels, self.classes_)]
         known = np.isin(labels, self.classes_) if of_text[0] == of_text[1] else np.zeros(labels.shape, bool)
-        refuse(name, labels, ~known, f"one of {self.classes_.tolist()}, the classes before")
+        refuse(name, labels, ~known, f"one of the classes before, {describe(self.classes_.tolist())}")
         return np.searchsorted(self.classes_, labels)
 
     def _outputs(self):
@@ -156,7 +157,9 @@ class LSTMClassifier(ClassifierMixin, BaseLSTM):
         places = {label: n for n, label in enumerate(self.classes_.tolist())}
         unknown = [label for label in self.class_weight if label not in places]
         if unknown and places.keys() - self.class_weight.keys():  # otherwise some classes are not in this data, no more
-            raise ValueError(f"class_weight: expected labels of {list(places)}, got {describe(unknown[0])}")
+            raise ValueError(
+                f"class_weight: expected labels of y, {describe(list(places))}, got {describe(unknown[0])}"
+            )
         return {places[label]: weight for label, weight in self.class_weight.items() if label in places}
 
     def _strata(self, y):
