@@ -68,7 +68,7 @@ _core.network _core.tile_range _core.pieces _core.arena \
 _core.arguments _core.tape _core.layer _core.torch_layer _core.head _core.updates _core.ctc _core.ctc_beam
 lstm
 dense inputs labels heads model_parameters between
-tensor_files sequences iterables counting ctc batches metric_sums label_metrics metrics \
+tensor_files sequences scaling iterables counting ctc batches metric_sums label_metrics metrics \
 loss_and_gradients own_loss predictions
 text text.vocabulary text.corpus text.sampling text.measures
 training.pictures training.history training.events training.progress training.callbacks training.schedule \
@@ -84,6 +84,7 @@ exchange.onnx_nodes exchange.onnx_notes exchange.onnx_dense exchange.onnx_shapes
 exchange.onnx_outside exchange.onnx_lstm exchange.onnx_graph exchange.onnx_write exchange.onnx exchange.models exchange
 for_threadpoolctl calls
 torch.threads torch._call torch.run torch.graphs torch.modules torch.small torch.swap torch
+sklearn.rows sklearn.base sklearn.classifier sklearn.regressor sklearn.scaler sklearn
 cylstm
 cli.options cli.convert cli.commands cli __main__
 """
