@@ -71,9 +71,9 @@ dense inputs labels heads model_parameters between
 tensor_files sequences iterables counting ctc batches metric_sums label_metrics metrics \
 loss_and_gradients own_loss predictions
 text text.vocabulary text.corpus text.sampling text.measures
-training.pictures training.history training.events training.progress training.callbacks training.schedule \
-training.optim training.checkpoint training.targets training.dataset training.batch_stream training.run training.fit \
-training.finder training
+training.pictures training.history training.record training.events training.progress training.callbacks \
+training.schedule training.optim training.checkpoint training.targets training.dataset training.batch_stream \
+training.run training.fit training.finder training
 model_files summary model data
 exchange.network exchange.json_files exchange.pytorch exchange.rtneural exchange.nam exchange.c_header \
 exchange.keras_attributes \

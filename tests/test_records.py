@@ -19,6 +19,7 @@ STANDING = [
     "learning_rate",
     "updates",
     "seconds",
+    "gradient_norm",
 ]
 
 
@@ -194,7 +195,7 @@ def test_another_fit_goes_on_in_the_log_of_one_object(tmp_path, rng):
     for _ in range(2):
         fitted(model, rng, [log], epochs=2, optimizer=optimizer)
     assert [row["epoch"] for row in read_csv(tmp_path / "log")] == ["1", "2", "3", "4"]
-    with pytest.raises(ValueError, match=r"log: expected the columns epoch, .*f1, got .*seconds$"):
+    with pytest.raises(ValueError, match=r"log: expected the columns epoch, .*f1, got .*gradient_norm$"):
         fitted(model, rng, [log], epochs=2, optimizer=optimizer, metrics=())
     fitted(make(), rng, [training.CSVLog(tmp_path / "log")], epochs=1)
     assert len(read_csv(tmp_path / "log")) == 1  # a new object begins anew

@@ -145,23 +145,23 @@ def test_fewer_bits_are_refused(precision):
         small.trace(x)
     assert small.astype("float32").trace(x)["c_l0"].shape == (2, 5)
     layer.precision = "bfloat16"
-    with pytest.raises(ValueError, match="^trace: expected a layer that .*, got one in bfloat16"):
+    with pytest.raises(ValueError, match=r"^trace: expected a layer that .*, got one in bfloat16"):
         layer.trace(x)
 
 
 def test_bad_arguments_are_those_of_a_call():
     layer, x = LSTM(3, 5, seed=1), np.ones((2, 4, 3))
     for bad in (np.ones((2, 4, 2)), "text", np.ones(3, complex)):
-        with pytest.raises((TypeError, ValueError), match="^x: expected"):
+        with pytest.raises((TypeError, ValueError), match=r"^x: expected"):
             layer.trace(bad)
     with pytest.raises(ValueError, match=r"^lengths\[0\]: expected a length in 0..4, got 5"):
         layer.trace(x, lengths=[5, 1])
-    with pytest.raises(TypeError, match="^resets: expected booleans"):
+    with pytest.raises(TypeError, match=r"^resets: expected booleans"):
         layer.trace(x, resets=np.ones((2, 4)))
     with pytest.raises(ValueError, match=r"^state.h: expected \(1, 2, 5\)"):
         layer.trace(x, layer.initial_state(3))
     model = Model(9, 5, 9, embedding_size=3, seed=1)
     ids = np.array([1, 2, 3])
-    with pytest.raises(TypeError, match="^x: expected what the model makes of its inputs"):
+    with pytest.raises(TypeError, match=r"^x: expected what the model makes of its inputs"):
         model.lstm.trace(ids)
     assert model.lstm.trace(model.embed(ids))["f_l0"].shape == (3, 5)

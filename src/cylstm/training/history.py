@@ -25,6 +25,7 @@ class History:
     validation_loss, validation_accuracy : empty where there was no validation data, None for an epoch without.
     learning_rate : of each epoch's last update.
     updates, seconds : so far, at the end of each epoch.
+    gradient_norm : the mean over the epoch's updates of the norm of all gradients, before they were clipped.
     metrics : a list for each name that `fit` was given, None for an epoch without.
     watched : what `fit(monitor=)` watched, and whether "max" or "min" is better; no part of tables and files.
     """
@@ -36,6 +37,7 @@ class History:
     learning_rate: list = field(default_factory=list)
     updates: list = field(default_factory=list)
     seconds: list = field(default_factory=list)
+    gradient_norm: list = field(default_factory=list)
     metrics: dict[str, list] = field(default_factory=dict)
     watched: tuple[str, str] = field(default=("loss", "min"), compare=False)
 
@@ -82,24 +84,26 @@ class History:
 
     @classmethod
     def from_dict(cls, lists: dict) -> History:
-        """The reverse of to_dict, also of its older form, in which what never ran was empty. Raises ValueError for
-        anything else."""
-        if not isinstance(lists, dict) or not set(COLUMNS) <= set(lists):
+        """The reverse of to_dict, also of its older forms, in which what never ran was empty, and which had no norms of
+        gradients. Raises ValueError for anything else."""
+        if not isinstance(lists, dict) or not set(COLUMNS) - {"gradient_norm"} <= set(lists):
             raise ValueError(f"history: expected {', '.join(COLUMNS)}, got {describe(lists)}")
         for name, entries in lists.items():
             if not isinstance(name, str) or name == "epoch":  # which is the number of a line, in tables and files
                 raise ValueError(f"history: expected names of columns, other than 'epoch', got {describe(name)}")
             if not isinstance(entries, list) or not all(map(can_be_entry, entries)):
                 raise ValueError(f"history.{name}: expected a list of numbers, got {describe(entries)}")
-        epochs, known = len(lists["train_loss"]), {}
+        epochs, known = len(lists["train_loss"]), {"gradient_norm": []}
         for name, entries in lists.items():
-            may_be_short = name.startswith("validation_") and name in COLUMNS
+            may_be_short = name in MAY_BE_EMPTY
             if len(entries) > epochs or (len(entries) < epochs and not may_be_short):
                 raise ValueError(f"history.{name}: expected {epochs} entries, one per epoch, got {len(entries)}")
             # Shorter than all epochs they were in older files of runs that met their validation data on resuming.
             known[name] = [None] * (epochs - len(entries)) + entries
         if all(entry is None for entry in known["validation_loss"]):
             known["validation_loss"], known["validation_accuracy"] = [], []
+        if all(entry is None for entry in known["gradient_norm"]):
+            known["gradient_norm"] = []
         return cls(**{name: known.pop(name) for name in COLUMNS}, metrics=known)
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
@@ -179,6 +183,7 @@ class History:
 
 
 COLUMNS = tuple(entry.name for entry in fields(History) if entry.name not in ("metrics", "watched"))
+MAY_BE_EMPTY = "validation_loss", "validation_accuracy", "gradient_norm"
 
 
 def can_be_entry(entry) -> bool:
