@@ -74,7 +74,9 @@ text text.vocabulary text.corpus text.sampling text.measures
 training.pictures training.history training.record training.events training.progress training.callbacks \
 training.schedule training.optim training.checkpoint training.targets training.dataset training.batch_stream \
 training.run training.fit training.finder training
-model_files summary model data
+model_files summary
+report.charts report.sample report.inside report.reach report.follows report.outcome report.sections report.page report
+model data
 exchange.network exchange.json_files exchange.pytorch exchange.rtneural exchange.nam exchange.c_header \
 exchange.keras_attributes \
 exchange.keras_activations exchange.keras_layers exchange.keras_config exchange.keras_inferred \
