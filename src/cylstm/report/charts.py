@@ -10,7 +10,7 @@ import numpy as np
 __all__ = ["bars", "dots", "lines", "number"]
 
 WIDTH, HEIGHT = 420, 240
-LEFT, RIGHT, TOP, BOTTOM = 52, 10, 12, 38
+LEFT, RIGHT, TOP, BOTTOM = 64, 10, 12, 38
 MOST_POINTS = 600  # of a line
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -32,6 +32,8 @@ def ticks(low, high, log) -> list[float]:
         first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9)
         step = max(1, (last - first) // 5)
         found = [10.0**n for n in range(first, last + 1, step) if low * 0.999 <= 10.0**n <= high * 1.001]
+        if len(found) < 2:
+            found = [n * 10.0**e for e in range(first, last + 1) for n in (1, 2, 5) if low <= n * 10.0**e <= high]
         return found if len(found) > 1 else [low, high]
     raw = (high - low) / 4
     size = 10.0 ** math.floor(math.log10(raw))

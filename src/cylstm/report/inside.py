@@ -51,7 +51,7 @@ def as_bytes(values) -> tuple[str, list[float]]:
     values = np.asarray(values, np.float64)
     scales = np.abs(values).max(axis=1, initial=0) / 127
     whole = np.rint(values / np.where(scales > 0, scales, 1)[:, None]).astype(np.int8)
-    return base64.b64encode(np.ascontiguousarray(whole).tobytes()).decode(), [float(f"{s:.4g}") for s in scales]
+    return base64.b64encode(np.ascontiguousarray(whole).tobytes()).decode(), [float(f"{s:.6g}") for s in scales]
 
 
 class HeatMap(NamedTuple):

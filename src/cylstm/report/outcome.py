@@ -56,7 +56,7 @@ def confusion(targets, found, names) -> str:
     """A table of targets (N,) by what was found (N,): the commonest classes, and all others together."""
     counts = np.bincount(targets, minlength=len(names)) + np.bincount(found, minlength=len(names))
     used = np.flatnonzero(counts)
-    chosen = used[np.argsort(-counts[used], kind="stable")][: CLASSES if len(used) > CLASSES else None]
+    chosen = used if len(used) <= CLASSES else used[np.argsort(-counts[used], kind="stable")][:CLASSES]
     place = np.full(len(names), len(chosen))
     place[chosen] = np.arange(len(chosen))
     shown = [names[n] for n in chosen] + ["others"] * (len(used) > len(chosen))

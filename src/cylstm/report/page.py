@@ -9,7 +9,7 @@ from importlib.resources import files
 from cylstm.checks import file_to_write
 from cylstm.report.charts import number
 from cylstm.report.sample import sample_of
-from cylstm.report.sections import section, tell_inside, tell_outcomes, tell_training
+from cylstm.report.sections import section, tell_inside, tell_outcomes, tell_trained_on, tell_training
 from cylstm.summary import precision_of_products
 from cylstm.tensor_files import write_atomically
 from cylstm.version import __version__
@@ -39,14 +39,14 @@ def write(model, path, x=None, y=None, *, lengths=None, missing="error") -> None
     path = file_to_write("path", path)
     if x is None and (y is not None or lengths is not None):
         raise TypeError("x: expected inputs beside y or lengths, got None")
-    program, parts = {}, []
+    program = {}
     if x is not None:
         sample = sample_of(model, x, y, lengths, missing)
-        parts.append(tell_measures(sample))
-        parts.append(tell_inside(sample, program))
-        parts.append(tell_outcomes(sample))
-        parts.insert(1, notes(sample.notes))
-    parts.append(tell_training(model))
+        parts = [tell_measures(sample), tell_training(model), tell_outcomes(sample), tell_inside(sample, program)]
+        parts.insert(1, notes(sample.notes))  # now that they are complete
+    else:
+        parts = [tell_training(model)]
+    parts.append(tell_trained_on(model))
     parts.append(section("The model", f"<div class='wide'><pre>{escape(model.summary())}</pre></div>"))
     write_atomically(path, page(model, "".join(parts), program).encode("utf-8", "xmlcharrefreplace"))
 

@@ -167,8 +167,8 @@ def sample_of(model, x, y, lengths, missing) -> Sample:
     inner = traceable(model)
     sample = Sample(model, inner, np.ascontiguousarray(x), ends, dataset, rows, longest, steps == longest)
     if steps < longest or count < rows:
-        shown = f"the first {count:,} of {rows:,} rows" if count < rows else f"{count:,} rows" if count > 1 else "a row"
-        cut = f", of each no more than {steps:,} of {longest:,} steps" if steps < longest else ""
+        shown = f"the first {count:,} of {rows:,} rows" if count < rows else f"{count:,} row{'s' * (count > 1)}"
+        cut = f", no more than {steps:,} of {longest:,} steps of each" if steps < longest else ""
         sample.notes.append(f"What goes on inside is that of {shown}{cut}.")
     if inner is not model:
         sample.notes.append(f"What goes on inside is computed in float32, of weights as {model.precision} has them.")

@@ -15,7 +15,7 @@ from cylstm.report.outcome import outcome_html, visible
 from cylstm.report.reach import ENOUGH, reach_of
 from cylstm.text.sampling import writes_tokens
 
-__all__ = ["section", "table", "tell_inside", "tell_outcomes", "tell_training"]
+__all__ = ["section", "table", "tell_inside", "tell_outcomes", "tell_trained_on", "tell_training"]
 
 LAYERS = 8  # layers and directions with pictures, at most
 SHOWN_DEAD = 40
@@ -82,12 +82,17 @@ def tell_training(model) -> str:
         words += f", {number(history.updates[-1])} updates"
     if best is not None:
         words += f"; the best one, by {escape(history.watched[0])}, is epoch {best + 1}"
-    rows = [(name.replace("_", " "), option(value)) for name, value in trained.options.items() if value is not None]
-    rows += list(trained.machine.items())
-    told = table((), [(name.replace("data", "hash of the data") if name == "data" else name, value)
-                      for name, value in rows], "facts")  # fmt: skip
-    return section("Training", f"<div class='grid'>{''.join(parts)}</div>", words + ".") + section(
-        "What it was trained on", told)  # fmt: skip
+    return section("Training", f"<div class='grid'>{''.join(parts)}</div>", words + ".")
+
+
+def tell_trained_on(model) -> str:
+    """Options, seed, hash, versions, where they are known."""
+    if model.trained is None:
+        return ""
+    names = {"data": "hash of the data", "rows": "rows of data", "tokens": "tokens of data"}
+    rows = [(names.get(name, name.replace("_", " ")), option(value))
+            for name, value in model.trained.options.items() if value is not None]  # fmt: skip
+    return section("What it was trained on, and with", table((), [*rows, *model.trained.machine.items()], "facts"))
 
 
 def option(value) -> str:
