@@ -119,7 +119,7 @@ def test_the_picture_has_a_panel_for_each_metric(tmp_path):
     history = some_history(watched=("f1", "max"))
     history.plot(tmp_path / "loss.svg")
     axes = history.figure().axes
-    assert [panel.get_ylabel() for panel in axes] == ["loss", "f1"]
+    assert [panel.get_ylabel() for panel in axes] == ["loss, mean per token", "f1"]
     np.testing.assert_array_equal(axes[1].lines[0].get_ydata(), [0.25, 0.5, np.nan])
     np.testing.assert_array_equal(axes[0].lines[1].get_ydata(), [2.5, 1.0, 1.75])
     assert history.best_epoch == 1 and axes[0].texts[0].get_text() == "1"  # the loss where f1 was best

@@ -118,11 +118,13 @@ def run_train(args) -> None:
         raise
     model.save(args.out)
     history.save(args.history)
+    measured = measures(model, test, EVALUATED)
     if args.plot:
-        history.plot(args.plot)
+        title = f"{os.path.basename(args.corpus) if args.corpus else 'manual'}, by {args.level}s"
+        history.plot(args.plot, test=measured["loss"], title=title, unit="nats per token")
     if not args.keep_checkpoint:
         os.unlink(args.checkpoint)
-    say(f"test: {evaluated(model, test, EVALUATED)}")
+    say(f"test: {told(model, measured)}")
     say(f"wrote {', '.join(filter(None, (args.out, args.history, args.plot)))}")
 
 
@@ -204,9 +206,13 @@ def load(path) -> Model:
     return model
 
 
-def evaluated(model, ids, streams) -> str:
-    """What `Model.evaluate` finds on a text, in one line."""
-    found = evaluate_text(model, *corpus.text_streams(ids, streams, EVALUATION_STEPS))
+def measures(model, ids, streams) -> dict:
+    """What `evaluate_text` finds on a text."""
+    return evaluate_text(model, *corpus.text_streams(ids, streams, EVALUATION_STEPS))
+
+
+def told(model, found) -> str:
+    """The same in one line."""
     perplexity = f"perplexity {found['perplexity']:.4g}"
     if "words" in found:
         perplexity = (f"perplexity {found['word_perplexity']:.4g} per word (the loss of all tokens over "
@@ -240,7 +246,7 @@ def run_evaluate(args) -> None:
     """Print loss, perplexity, accuracy and bits on a corpus and, if asked, tokens side by side."""
     model = load(args.model)
     ids, left_out = ids_of(args, model)
-    print(evaluated(model, ids, args.streams) + left_out)
+    print(told(model, measures(model, ids, args.streams)) + left_out)
     if args.show:
         x, y = next_token(np.asarray(ids[: args.show + 1]))
         print(*corpus.side_by_side(model.vocabulary, x, y, model.predict(x)), sep="\n")
