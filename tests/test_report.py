@@ -13,6 +13,7 @@ from tasks import sequences
 from cylstm import Head, Model, Vocabulary, losses
 from cylstm.cli import main
 from cylstm.report import follows, inside, reach, sample
+from cylstm.training import Trained
 
 VOID = {"meta", "line", "circle", "polyline", "polygon", "link", "img", "base"}
 
@@ -225,6 +226,29 @@ def test_what_is_wrong_is_named_and_nothing_written(monkeypatch, tmp_path, argum
     assert not list(tmp_path.iterdir())
 
 
+def test_weights_and_states_that_are_no_numbers_are_said_so(tmp_path, rng):
+    model, x = Model(2, 6, 2, loss="mse", activations=("relu", "relu", "linear"), seed=1), series(rng)
+    model.lstm.parameters["bias_l0"][...] = 1e30
+    with pytest.raises(
+        ValueError, match=r"^model: expected gates and states that are finite numbers, got others in i_l0"
+    ):
+        model.report(tmp_path / "a.html", x)
+    model.parameters["lstm.bias_l0"][3] = np.nan
+    with pytest.raises(ValueError, match=r"^lstm.bias_l0\[3\]: expected a finite number, got nan"):
+        model.report(tmp_path / "a.html", x)
+
+
+def test_a_history_of_a_stranger_stays_in_its_place(tmp_path):
+    model = Model(2, 6, 2, loss="mse", seed=1)
+    nothing = {name: [None, None] for name in ("train_accuracy", "validation_loss", "validation_accuracy", "seconds")}
+    history = {**nothing, "train_loss": [None, -1e300], "learning_rate": [0, 1e308], "updates": [None, 3],
+               "gradient_norm": [0.0, -1.0], "<script>alert(1)</script>": [None] * 2, "'\"$&": [1, np.nan]}  # fmt: skip
+    options = {"<img src=x>": "<img src=x>", "clip_norm": float("inf"), "seed": [None, "\ud800", True], "monitor": 3}
+    model.trained = Trained.from_dict({"history": history, "options": options, "machine": {"</td>": -1e400}})
+    page = told(tmp_path / "a.html", model)
+    assert page.titles[0] == "Training" and page.text.count("<script") == 2 and "<img" not in page.text
+
+
 # --- its numbers ------------------------------------------------------------------------------------------------------
 
 
@@ -287,6 +311,16 @@ def test_what_cells_follow_is_found(rng):
     model.parameters["lstm.bias_l0"][6:12] = -20  # and nothing is kept
     best = follows.best_pairs(sample_of(model, series(rng)))
     assert (best[0].what, best[0].layer, best[0].unit) == ("input 1", "l0", 4) and best[0].r > 0.99
+
+
+def test_a_cell_may_follow_the_other_way_round(rng):
+    model = Model(2, 6, 1, loss="mse", num_layers=2, seed=1)
+    for name in model.lstm.parameters:
+        model.lstm.parameters[name][...] = 0
+    model.lstm.parameters["weight_ih_l0"][2 * 6 + 4, 1] = -0.5
+    model.lstm.parameters["bias_l0"][6:12] = -20
+    best = follows.best_pairs(sample_of(model, series(rng)))
+    assert (best[0].what, best[0].layer, best[0].unit) == ("input 1", "l0", 4) and best[0].r < -0.99
 
 
 def test_what_a_reader_would_say_of_a_text():

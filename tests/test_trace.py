@@ -121,6 +121,13 @@ def test_one_sequence_has_no_axis_of_rows(rng):
     assert all(np.array_equal(trace[name], rows[name][0]) for name in trace)
 
 
+def test_what_is_too_large_for_the_type_is_no_number_and_nothing_is_said():
+    layer = LSTM(3, 5, activations=("sigmoid", "linear", "linear"), seed=1)
+    layer.parameters["bias_l0"][...] = 3e38
+    trace = layer.trace(np.ones((2, 6, 3), "float32"))
+    assert not np.isfinite(trace["c_l0"][:, -1]).all() and not np.isfinite(trace.state.c).all()
+
+
 def test_training_drops_do_not_show(rng):
     layer = LSTM(3, 5, 2, seed=1, dropout=0.5, recurrent_dropout=0.5, weight_drop=0.5)
     x, before = rng.standard_normal((2, 6, 3)), layer.rng.bit_generator.state

@@ -109,6 +109,8 @@ def test_copies_and_other_precisions_have_it_too(tmp_path):
     (None, "trained: expected history, options and machine, got NoneType None"),
     ({"history": {}}, "history: expected train_loss"),
     ({"options": {"seed": {"a": 1}}}, "trained.options: expected a dict of text and numbers, got dict"),
+    ({"options": {"seed": 10**400}}, "trained.options: expected a dict of text and numbers, got dict"),
+    ({"options": {"seed": [[1]]}}, "trained.options: expected a dict of text and numbers, got dict"),
     ({"machine": []}, "trained.machine: expected a dict of text and numbers, got list"),
     ({"more": 1}, "trained: expected history, options and machine, got dict"),
 ])  # fmt: skip

@@ -38,12 +38,19 @@ def trace(lstm, x, state=None, *, lengths=None, resets=None) -> Trace:
     ends = None if lengths is None else check_lengths(lengths, B, T)
     if ids:  # past a row's end there may be anything
         x, parameters = one_hot(x if ends is None else np.where(np.arange(T) < ends[:, None], x, 0), parameters)
+    state = None if state is None else check_state("state", state, lstm.initial_state(B), lstm.dtype)
+    resets = None if resets is None else check_resets(resets, B, T, batched)
     old_c, old_h = lstm.zoneout
-    _, _, tape = oracle.forward(
-        x, parameters, None if state is None else check_state("state", state, lstm.initial_state(B), lstm.dtype),
-        num_layers=lstm.num_layers, bidirectional=lstm.bidirectional, lengths=ends,
-        resets=None if resets is None else check_resets(resets, B, T, batched),
-        zoneout_masks=(1 - old_c, 1 - old_h), **{name: getattr(lstm.cell, name) for name in TOLD})  # fmt: skip
+    with np.errstate(over="ignore", invalid="ignore"):  # nor is it a number in the kernels
+        _, _, tape = oracle.forward(
+            x, parameters, state, num_layers=lstm.num_layers, bidirectional=lstm.bidirectional, lengths=ends,
+            resets=resets, zoneout_masks=(1 - old_c, 1 - old_h),
+            **{name: getattr(lstm.cell, name) for name in TOLD})  # fmt: skip
+        return Trace(y, final, arrays_of(tape, lstm, batched))
+
+
+def arrays_of(tape, lstm, batched) -> dict[str, np.ndarray]:
+    """By name, of what the oracle kept."""
     arrays, D = {}, lstm.num_directions
     for n, run in enumerate(tape.runs):
         suffix = oracle.suffixes(n // D, D)[n % D]
@@ -53,7 +60,7 @@ def trace(lstm, x, state=None, *, lengths=None, resets=None) -> Trace:
             values = values if part in "ifgo" else values[1:]  # slot 0 is what the row began with
             values = np.where(run.alive, values, 0)[clock].swapaxes(0, 1).astype(lstm.dtype)
             arrays[f"{part}_{suffix}"] = values if batched else values[0]
-    return Trace(y, final, arrays)
+    return arrays
 
 
 def one_hot(ids, parameters):

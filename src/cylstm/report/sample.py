@@ -64,9 +64,13 @@ class Sample:
 
     @cached_property
     def trace(self) -> Trace:
-        """Of the rows."""
+        """Of the rows. Raises ValueError where not all of it is finite."""
         plan = plan_of(self.x, self.lengths, None)
-        return self.inner.lstm.trace(self.inner.embed(self.x, plan=plan), lengths=self.lengths)
+        found = self.inner.lstm.trace(self.inner.embed(self.x, plan=plan), lengths=self.lengths)
+        for name, values in found.items():
+            if not np.isfinite(values).all():
+                raise ValueError(f"model: expected gates and states that are finite numbers, got others in {name}")
+        return found
 
     @property
     def layers(self) -> list[str]:
@@ -165,6 +169,8 @@ def sample_of(model, x, y, lengths, missing) -> Sample:
     if not ends.any():
         raise ValueError(f"x: expected a step in the first {count} rows, got none")
     inner = traceable(model)
+    for name in inner.parameters:
+        check_finite(name, inner.parameters.raw(name), inner.dtype)
     sample = Sample(model, inner, np.ascontiguousarray(x), ends, dataset, rows, longest, steps == longest)
     if steps < longest or count < rows:
         shown = f"the first {count:,} of {rows:,} rows" if count < rows else f"{count:,} row{'s' * (count > 1)}"

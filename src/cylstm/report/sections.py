@@ -68,7 +68,7 @@ def tell_training(model) -> str:
             parts.append(lines("Norm of the gradients", norms, x_label="epoch", y_label="norm", log_y=True,
                                dashed=("clipped from here on",)))  # fmt: skip
         parts.append(lines("Learning rate", {"rate": (epochs, columns["learning_rate"])}, x_label="epoch",
-                           y_label="rate of the last update"))  # fmt: skip
+                           y_label="rate"))  # fmt: skip
         accuracy = {name: (epochs, columns[f"{key}_accuracy"]) for name, key in
                     (("training", "train"), ("validation", "validation"))
                     if any(value is not None for value in columns[f"{key}_accuracy"])}  # fmt: skip

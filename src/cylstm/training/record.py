@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from cylstm.version import __version__
 
 __all__ = ["Trained", "this_machine"]
 
-PLAIN = (str, int, float, bool, type(None))
+PLAIN = (str, float, bool, type(None))
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,10 @@ class Trained:
 
 
 def is_plain(value) -> bool:
-    """Text, a number, a switch, None or a list of them."""
-    return isinstance(value, PLAIN) or (isinstance(value, list) and all(isinstance(part, PLAIN) for part in value))
+    """Text, a number, though no integer beyond all floats, a switch, None, or a list of them."""
+    if isinstance(value, list):
+        return not any(isinstance(part, list) for part in value) and all(map(is_plain, value))
+    return isinstance(value, PLAIN) or (isinstance(value, int) and abs(value) <= sys.float_info.max)
 
 
 def this_machine() -> dict[str, str]:
