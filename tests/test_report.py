@@ -173,6 +173,27 @@ def test_missing_targets_are_left_out(tmp_path, rng):
         model.report(tmp_path / "b.html", x, y)
 
 
+def test_a_number_that_is_missing_throughout(tmp_path, rng):
+    x = series(rng)
+    y = np.where([True, False], np.nan, (x > 0) * 1.0)
+    for loss, output in (("mse", "sequence"), ("binary_cross_entropy", "sequence"), ("mae", "last")):
+        model = Model(2, 6, 2, loss=loss, output=output, seed=1)
+        page = told(tmp_path / "a.html", model, x, y if output == "sequence" else y[:, -1], missing="skip")
+        assert ("no target is there" in page.text) == (loss == "binary_cross_entropy")
+
+
+def test_what_is_ignored_has_no_part(tmp_path, rng):
+    model, x = Model(9, 6, 9, seed=1), rng.integers(0, 9, (3, 30))
+    y = (x + 1) % 9
+    y[:, ::3] = y[2] = -100
+    page = told(tmp_path / "a.html", model, x, y, ignore=-100)
+    assert f" of {(y >= 0).sum()} are right" in page.text and "target is -100" not in page.text
+    bits = page.data["text"]["marks"][0]["bits"]
+    assert [n for n, value in enumerate(bits) if value is None] == list(range(0, 30, 3))
+    found = reach.reach_of(sample.sample_of(model, x, y, ignore=-100))
+    assert 0 < found.ends < 6
+
+
 @pytest.mark.parametrize("precision", ["int8", "float16"])
 def test_fewer_bits_are_looked_at_in_float32(tmp_path, rng, precision):
     model, x = Model(2, 6, 2, loss="mse", seed=1).astype(precision), series(rng)
@@ -253,7 +274,7 @@ def test_a_history_of_a_stranger_stays_in_its_place(tmp_path):
 
 
 def sample_of(model, x, y=None, lengths=None):
-    return sample.sample_of(model, x, y, lengths, "error")
+    return sample.sample_of(model, x, y, lengths)
 
 
 def test_measures_are_those_of_evaluate(rng):
@@ -282,25 +303,36 @@ def test_dead_units_are_found(rng):
     assert inside.dead_units(found, "l0").tolist() == [3]
 
 
-def test_gradients_reach_back_as_differences_do(rng):
+@pytest.mark.parametrize("options", [dict(output="last"), dict(output="sequence", bidirectional=True)])
+def test_gradients_reach_back_as_differences_do(rng, options):
     """Those by the state some steps before one loss, against differences of the model's own loss."""
-    model = Model(2, 4, 1, num_layers=2, loss="mse", output="last", seed=1, dtype="float64")
-    x, y = series(rng, 1, 12), rng.standard_normal((1, 1))
-    found = reach.reach_of(sample_of(model, x, y))
-    assert found.ends == 1 and found.lags[-1] == 11
-    for place, lag in ((0, 1), (3, 4), (-1, 11)):
-        _, begin = model(x[:, : 12 - lag])
-        for n, part in enumerate("ch"):
-            slopes = []
-            for k in np.ndindex(2, 4):
-                ends = []
-                for step in (1e-6, -1e-6):
-                    state = begin.copy()
-                    getattr(state, part)[k[0], 0, k[1]] += step
-                    ends.append(model.evaluate(x[:, 12 - lag :], y, state=state)["loss"])
-                slopes.append((ends[0] - ends[1]) / 2e-6)
-            norms = np.linalg.norm(np.reshape(slopes, (2, 4)), axis=1)
-            np.testing.assert_allclose([found.norms[f"l{m}"][place, n] for m in range(2)], norms, rtol=1e-4, atol=1e-8)
+    model = Model(2, 4, 1, num_layers=2, loss="mse", seed=1, dtype="float64", **options)
+    x, per_row = series(rng, 1, 12), options["output"] == "last"
+    y = rng.standard_normal((1, 1) if per_row else (1, 12, 1))
+    found, D = reach.reach_of(sample_of(model, x, y)), model.lstm.num_directions
+    ends = [11] if per_row else [6, 7, 8, 9, 10, 11]
+    assert found.ends == len(ends) and found.lags[-1] == ends[0]
+    trace = model.lstm.trace(x)
+    for place, lag in ((0, 1), (3, 4), (-1, ends[0])):
+        assert found.lags[place] == lag
+        norms = np.zeros((2, 2))
+        for end in ends:
+            begin, part_x = model.initial_state(1), x[:, end - lag + 1 : end + 1]
+            for n in range(2):
+                begin.h[n * D], begin.c[n * D] = (trace[f"{part}_l{n}"][:, end - lag] for part in "hc")
+            kept = {} if per_row else {"sample_weight": np.eye(lag)[-1:]}
+            target = y if per_row else y[:, end - lag + 1 : end + 1]
+            for m, part in enumerate("ch"):
+                slopes = []
+                for n, k in np.ndindex(2, 4):
+                    both = []
+                    for step in (1e-6, -1e-6):
+                        state = begin.copy()
+                        getattr(state, part)[n * D, 0, k] += step
+                        both.append(model.evaluate(part_x, target, state=state, **kept)["loss"])
+                    slopes.append((both[0] - both[1]) / 2e-6)
+                norms[:, m] += np.linalg.norm(np.reshape(slopes, (2, 4)), axis=1) / len(ends)
+        np.testing.assert_allclose([found.norms[f"l{n}"][place] for n in range(2)], norms, rtol=1e-4, atol=1e-8)
 
 
 def test_what_cells_follow_is_found(rng):

@@ -353,11 +353,11 @@ class Model:
         """Train on x and y, or on batches alone: see `training.fit` for all options."""
         return fit(self, x, y, **options)
 
-    def report(self, path, x=None, y=None, *, lengths=None, missing="error") -> None:
+    def report(self, path, x=None, y=None, *, lengths=None, ignore=None, missing="error") -> None:
         """Write a page that shows how it was trained, what goes on inside and what comes out: see `report.write`."""
         from cylstm.report import write  # which a model that is put to work does not need
 
-        write(self, path, x, y, lengths=lengths, missing=missing)
+        write(self, path, x, y, lengths=lengths, ignore=ignore, missing=missing)
 
     def summary(self) -> str:
         """The model in a few lines: what goes in and comes out, the loss, and of each layer its shapes, parameters,

@@ -81,7 +81,8 @@ def of_targets(sample) -> dict[str, np.ndarray]:
         if head.per_row or head.horizon is not None:
             continue
         if head.loss.of_classes:
-            ids, counts = np.unique(y[sample.real], return_counts=True)
+            there = y[sample.real]
+            ids, counts = np.unique(there[there >= 0], return_counts=True)  # what is ignored may be negative
             for n in ids[np.argsort(-counts, kind="stable")][:COMMONEST].tolist():
                 found[f"{label} is {n if head.labels is None else head.labels[n]}"] = y == n
         else:

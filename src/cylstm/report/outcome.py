@@ -85,6 +85,8 @@ def matrix(table, names) -> str:
 def of_binary(outcome) -> str:
     """A table of no and yes for each output."""
     O, parts = outcome.outputs.shape[1], []
+    if not np.isfinite(outcome.targets).any():
+        return "<p>No target is there.</p>"
     labels = outcome.head.labels or ("no", "yes")
     for n in range(min(O, NUMBERS * 2)):
         targets = outcome.targets[:, n]
@@ -92,8 +94,8 @@ def of_binary(outcome) -> str:
         told, found = (targets[there] > 0.5).astype(int), (outcome.outputs[there, n] > 0).astype(int)
         table = np.zeros((2, 2), np.int64)
         np.add.at(table, (told, found), 1)
-        right = (told == found).mean() if len(told) else np.nan
-        title = f"Output {n}: " * (O > 1) + f"{right:.1%} of {len(told):,} are right."
+        right = f"{(told == found).mean():.1%} of {len(told):,} are right." if len(told) else "no target is there."
+        title = f"Output {n}: " * (O > 1) + right
         parts.append(f"<div><p>{title}</p>{matrix(table, [visible(label) for label in labels])}</div>")
     more = f"<p>The first {len(parts)} of {O} outputs.</p>" if len(parts) < O else ""
     return f"{more}<div class='grid'>{''.join(parts)}</div>"
@@ -136,6 +138,7 @@ def spread(outcome):
         return middle, middle - 2 * deviation, middle + 2 * deviation, words
     groups = outcome.head.groups
     error = (outcome.targets - middle).reshape(-1, groups, middle.shape[1])
+    error = np.where(np.isnan(error).all(axis=0), 0, error)  # a number that no target has
     low, high = np.nanpercentile(error, BAND, axis=0)
     low, high = (middle + np.tile(part, (len(error), 1)) for part in (low, high))
     words = f"where {BAND[1] - BAND[0]} % of the errors on these data lie; the model itself says nothing of them"

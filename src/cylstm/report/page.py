@@ -21,13 +21,13 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inli
 TITLE = "A look inside"
 
 
-def write(model, path, x=None, y=None, *, lengths=None, missing="error") -> None:
+def write(model, path, x=None, y=None, *, lengths=None, ignore=None, missing="error") -> None:
     """Write a page about a model: HTML that needs no other file, no network and no program but a browser.
 
     path : of the file, which is written atomically.
-    x, y, lengths, missing : data to look at it with, as for `fit`: arrays, or lists of sequences. x may be text, for a
-        model with a vocabulary; where that writes tokens, the next ones are the targets if there are no others. Without
-        x, the page has what the model itself knows; without y, no losses, tables or forecasts.
+    x, y, lengths, ignore, missing : data to look at it with, as for `fit`: arrays, or lists of sequences. x may be
+        text, for a model with a vocabulary; where that writes tokens, the next ones are the targets if there are no
+        others. Without x, the page has what the model itself knows; without y, no losses, tables or forecasts.
 
     The page has, of what there is: losses, norms of gradients and learning rate, seed, hash and versions of the last
     `fit` (`model.trained`); what comes out (confusion of classes, forecasts with bands); and of a few rows what
@@ -41,7 +41,7 @@ def write(model, path, x=None, y=None, *, lengths=None, missing="error") -> None
         raise TypeError("x: expected inputs beside y or lengths, got None")
     program = {}
     if x is not None:
-        sample = sample_of(model, x, y, lengths, missing)
+        sample = sample_of(model, x, y, lengths, ignore=ignore, missing=missing)
         parts = [tell_measures(sample), tell_training(model), tell_outcomes(sample), tell_inside(sample, program)]
         parts.insert(1, notes(sample.notes))  # now that they are complete
     else:

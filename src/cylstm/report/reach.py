@@ -54,12 +54,14 @@ def reach_of(sample) -> Reach | str:
     for n, layer in enumerate(sample.layers):
         if n % D == 0:
             norms = [np.linalg.norm(values[n].astype(np.float64), axis=1) for values in (d.c, d.h)]
-            found[layer] = np.stack(norms, axis=1).reshape(len(ends), len(lags), 2).mean(axis=0)
-    total = np.sqrt(sum((norms**2).sum(axis=1) for norms in found.values()))
-    if not total[0] > 0:
+            found[layer] = np.stack(norms, axis=1).reshape(len(ends), len(lags), 2)
+    counted = sum(norms[:, 0].sum(axis=1) for norms in found.values()) > 0  # a target may be missing, or ignored
+    if not counted.any():
         return "No target counts at the steps that were chosen."
+    found = {layer: norms[counted].mean(axis=0) for layer, norms in found.items()}
+    total = np.sqrt(sum((norms**2).sum(axis=1) for norms in found.values()))
     below = np.flatnonzero(total < ENOUGH * total[0])
-    return Reach(lags, found, len(ends), float(lags[below[0]]) if len(below) else None)
+    return Reach(lags, found, int(counted.sum()), float(lags[below[0]]) if len(below) else None)
 
 
 def cut_rows(sample, cuts) -> Part:

@@ -96,9 +96,10 @@ class Sample:
         batch = batch_of(self.model, self.part)
         logits = self.outputs("", batch).astype(np.float64)
         logits -= logits.max(axis=1, keepdims=True)
-        log_p = logits[np.arange(len(logits)), batch.heads[""].targets] - np.log(np.exp(logits).sum(axis=1))
+        tokens = batch.heads[""]
+        log_p = logits[np.arange(len(logits)), tokens.targets] - np.log(np.exp(logits).sum(axis=1))
         found = np.full(self.x.shape[:2], np.nan)
-        found[self.real] = -log_p / np.log(2)
+        found[self.real] = np.where(counts(tokens), -log_p / np.log(2), np.nan)
         return found
 
     def seen(self, name, batch) -> np.ndarray:
@@ -137,9 +138,20 @@ class Sample:
     @cached_property
     def outcomes(self) -> dict[str, Outcome]:
         """By head, of the same batch; none of a head whose loss is one of whole rows."""
-        heads = self.model.heads.items() if self.batch is not None else ()
-        return {name: Outcome(head, self.outputs(name, self.batch), self.batch.heads[name].targets)
-                for name, head in heads if not head.loss.of_rows}  # fmt: skip
+        found = {}
+        for name, head in self.model.heads.items() if self.batch is not None else ():
+            if not head.loss.of_rows:
+                tokens, outputs = self.batch.heads[name], self.outputs(name, self.batch)
+                keep = counts(tokens)
+                found[name] = Outcome(head, outputs, tokens.targets)
+                if head.loss.of_classes:  # of numbers, those that are missing are NaN, and leave a gap
+                    found[name] = Outcome(head, outputs[keep], tokens.targets[keep])
+        return found
+
+
+def counts(tokens) -> np.ndarray:
+    """(N,) which of a head's tokens do."""
+    return np.ones(len(tokens.targets), bool) if tokens.weights is None else tokens.weights > 0
 
 
 def traceable(model):
@@ -147,12 +159,12 @@ def traceable(model):
     return model.astype("float32") if isinstance(model.parameters, SmallParameters) or model.lstm.rounded else model
 
 
-def sample_of(model, x, y, lengths, missing) -> Sample:
+def sample_of(model, x, y=None, lengths=None, *, ignore=None, missing="error") -> Sample:
     """What of x and y is looked at. Raises TypeError or ValueError, naming the argument."""
     x, y, lengths = next_tokens(model, x, y, lengths)
     dataset = None
     if y is not None:
-        dataset = Dataset(model, x, y, lengths, missing=missing)
+        dataset = Dataset(model, x, y, lengths, ignore=ignore, missing=missing)
         rows, longest = len(dataset), dataset.steps
     else:
         x, lengths = inputs_alone(model, x, lengths)

@@ -196,6 +196,8 @@ def tell_reach(sample) -> str:
             f"{lags[-1]} steps.")  # fmt: skip
     words = (f"The loss at a step, and its gradient by what the layers held so many steps before: the mean over "
              f"{reach.ends} steps, with whatever training drops. {told}")  # fmt: skip
+    if sample.model.bidirectional:
+        words += " It is of the forward direction, in rows that end with that step."
     return section(title, f"<div class='one'>{body}</div>", words)
 
 
