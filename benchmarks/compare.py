@@ -1,6 +1,7 @@
 """The answers to all questions together: tables, how many times faster than each peer, and one picture."""
 
 import json
+import statistics
 
 DRAWN = ("inference", "training", "streaming", "lm")
 PEERS = ("torch", "onnxruntime", "openvino", "jax")
@@ -124,6 +125,14 @@ def main(folder):
     draw({question: answers[question] for question in DRAWN if question in answers}, folder / "speed.png")
 
 
+def in_words(answers):
+    """What the picture says: how often ours is the fastest, and how far the best of the others is behind."""
+    best = [found[1] for rows in answers.values() for row in rows if (found := best_peer(row)) is not None]
+    ahead = sum(ratio > 1 for ratio in best)
+    return (f"cylstm is the fastest in {ahead} of {len(best)} comparisons; "
+            f"the best of the others takes {statistics.median(best):.2f} times as long (median)")  # fmt: skip
+
+
 def draw(answers, path):
     """A bar per peer and shape, ours = 1: bars above the line are slower than cylstm."""
     import matplotlib
@@ -136,6 +145,7 @@ def draw(answers, path):
     figure, grid = pyplot.subplots(
         len(answers), len(counts), figsize=(7 * len(counts), 2.6 * len(answers)), squeeze=False, layout="constrained"
     )
+    figure.suptitle(in_words(answers), fontsize=13)
     for axes, (question, rows) in zip(grid, answers.items(), strict=True):
         for ax, threads in zip(axes, counts, strict=True):
             drawn = [row for row in rows if row["threads"] == threads]
@@ -145,6 +155,8 @@ def draw(answers, path):
                     ax.bar(k + 0.2 * (n - (len(there) - 1) / 2), height, 0.18, color=f"C{color}")
             ax.axhline(1, color="black", linewidth=1)
             ax.set_yscale("log")
+            ax.yaxis.set_major_formatter("{x:g}×")
+            ax.yaxis.set_minor_formatter("{x:g}×" if max(ax.get_ylim()) / min(ax.get_ylim()) < 10 else "")
             ax.set_xticks(range(len(drawn)), [row["shape"] for row in drawn])
             ax.set_title(f"{question}, {threads} thread{'s' if threads > 1 else ''}: time / ours", fontsize=10)
             ax.grid(axis="y", which="both", alpha=0.3)

@@ -61,7 +61,7 @@ ROOMS = """
 version checks activations locks init
 ctc_oracle dense_oracle loss_oracle optim_oracle norm_oracle cell_oracle between_oracle oracle
 _core _core.memory parameters state cell drops losses _core.kernels _core.choice _core.operands _core.small_matrix \
-small_parameters precision
+small_parameters precision trace
 _core.blas _core.load_blas _core.interrupt _core.ragged _core.team _core.direction \
 _core.packed_rows _core.gradients _core.highway _core.forward _core.backward _core.packing _core.packed_weights \
 _core.network _core.tile_range _core.pieces _core.arena \
@@ -71,10 +71,12 @@ dense inputs labels heads model_parameters between
 tensor_files sequences scaling iterables counting ctc batches metric_sums label_metrics metrics \
 loss_and_gradients own_loss predictions
 text text.vocabulary text.corpus text.sampling text.measures
-training.pictures training.history training.events training.progress training.callbacks training.schedule \
-training.optim training.checkpoint training.targets training.dataset training.batch_stream training.run training.fit \
-training.finder training
-model_files summary model data
+training.pictures training.history training.record training.events training.progress training.callbacks \
+training.schedule training.optim training.checkpoint training.targets training.dataset training.batch_stream \
+training.run training.fit training.finder training
+model_files summary
+report.charts report.sample report.inside report.reach report.follows report.outcome report.sections report.page report
+model data
 exchange.network exchange.json_files exchange.pytorch exchange.rtneural exchange.nam exchange.c_header \
 exchange.keras_attributes \
 exchange.keras_activations exchange.keras_layers exchange.keras_config exchange.keras_inferred \

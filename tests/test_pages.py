@@ -47,3 +47,13 @@ def test_who_cannot_be_held_to_an_instruction_set_has_no_column():
     table = compare.table([row("toy", cylstm=2e-3, torch=6e-3, jax=1e-3)], ("jax",))
     assert table.splitlines()[0] == "| shape | threads | cylstm | torch | best peer / ours |"
     assert table.splitlines()[2] == "| toy | 1 | 2 | 6 | 3.00 |"
+
+
+def test_the_picture_of_speed_says_one_thing():
+    rows = [
+        row("toy", cylstm=2.0, torch=6.0, jax=5.0),
+        row("toy", cylstm=2.0, torch=1.0),
+        row("toy", cylstm=2.0, jax=7.0),
+    ]
+    words = "cylstm is the fastest in 2 of 3 comparisons; the best of the others takes 2.50 times as long (median)"
+    assert compare.in_words({"one": rows[:1], "two": [*rows[1:], row("toy", cylstm=2.0)]}) == words

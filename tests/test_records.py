@@ -19,6 +19,7 @@ STANDING = [
     "learning_rate",
     "updates",
     "seconds",
+    "gradient_norm",
 ]
 
 
@@ -118,7 +119,7 @@ def test_the_picture_has_a_panel_for_each_metric(tmp_path):
     history = some_history(watched=("f1", "max"))
     history.plot(tmp_path / "loss.svg")
     axes = history.figure().axes
-    assert [panel.get_ylabel() for panel in axes] == ["loss", "f1"]
+    assert [panel.get_ylabel() for panel in axes] == ["loss, mean per token", "f1"]
     np.testing.assert_array_equal(axes[1].lines[0].get_ydata(), [0.25, 0.5, np.nan])
     np.testing.assert_array_equal(axes[0].lines[1].get_ydata(), [2.5, 1.0, 1.75])
     assert history.best_epoch == 1 and axes[0].texts[0].get_text() == "1"  # the loss where f1 was best
@@ -194,7 +195,7 @@ def test_another_fit_goes_on_in_the_log_of_one_object(tmp_path, rng):
     for _ in range(2):
         fitted(model, rng, [log], epochs=2, optimizer=optimizer)
     assert [row["epoch"] for row in read_csv(tmp_path / "log")] == ["1", "2", "3", "4"]
-    with pytest.raises(ValueError, match=r"log: expected the columns epoch, .*f1, got .*seconds$"):
+    with pytest.raises(ValueError, match=r"log: expected the columns epoch, .*f1, got .*gradient_norm$"):
         fitted(model, rng, [log], epochs=2, optimizer=optimizer, metrics=())
     fitted(make(), rng, [training.CSVLog(tmp_path / "log")], epochs=1)
     assert len(read_csv(tmp_path / "log")) == 1  # a new object begins anew

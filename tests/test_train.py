@@ -252,8 +252,29 @@ def test_history_is_drawn_and_kept_without_a_screen(tmp_path, monkeypatch):
         history.plot(tmp_path / "loss")
     with pytest.raises(ValueError, match="history: expected at least one epoch"):
         History().plot(tmp_path / "none.png")
+    with pytest.raises(TypeError, match="path, axis: expected a path or an axis of matplotlib, got neither"):
+        history.plot()
+    with pytest.raises(TypeError, match="axis: expected one of matplotlib, got int 3"):
+        history.plot(axis=3)
+    with pytest.raises(TypeError, match=r"test: expected a number, got str '1.2'"):
+        history.plot(tmp_path / "loss.png", test="1.2")
     one = History([2.0], [None], [], [], [0.1], [5], [1.0]).figure().axes[0]
     assert one.get_xlim() == (0.5, 1.5) and [tick for tick in one.get_xticks() if 0.5 < tick < 1.5] == [1]
+
+
+def test_a_picture_has_a_title_a_unit_and_the_test_loss_and_goes_into_an_axis():
+    from matplotlib.figure import Figure
+
+    history = History([2.0, 1.5], [None] * 2, [2.1, 1.6], [None] * 2, [0.1] * 2, [5, 10], [1.0, 2.0])
+    own = Figure().subplots(1, 2)
+    history.plot(axis=own[1], test=1.75, title="$ota", unit="nats per token")
+    drawn = history.figure(test=1.75, title="$ota", unit="nats per token").axes[0]
+    for axis in (own[1], drawn):
+        assert (axis.get_title(), axis.get_ylabel(), axis.get_xlabel()) == ("$ota", "loss, nats per token", "epoch")
+        assert [text.get_text() for text in axis.get_legend().get_texts()] == ["training", "validation", "test, 1.75"]
+        assert list(axis.lines[2].get_ydata()) == [1.75, 1.75]
+    assert not own[0].lines
+    assert history.figure().axes[0].get_title() == "Training" and len(history.figure().axes[0].lines) == 2
 
 
 X = np.arange(40).reshape(8, 5) % V

@@ -10,7 +10,8 @@ from pathlib import Path
 MOST = 10_000_000  # bytes
 ROOT = Path(__file__).parent.parent
 SOURCES = [
-    *ROOT.glob("src/cylstm/**/*.py"), *ROOT.glob("src/cylstm/**/*.p[yx][xdi]"), *ROOT.glob("cext/**/*.*"),
+    *ROOT.glob("src/cylstm/**/*.py"), *ROOT.glob("src/cylstm/**/*.p[yx][xdi]"),
+    *ROOT.glob("src/cylstm/report/*.*"), *ROOT.glob("cext/**/*.*"),
     *ROOT.glob("tests/**/*.*"),
     *ROOT.glob("benchmarks/*.py"), *ROOT.glob("fuzz/*.*"), *ROOT.glob("examples/**/*.py"),
     *ROOT.glob("docs/*.*"), ROOT / "src/cylstm/include/cylstm.h",
@@ -25,7 +26,8 @@ def check_wheel(path):
     assert len(blas) == 1, blas
     assert not [name for name in names if "gomp" in name or "iomp" in name], names
     assert not [name for name in names if name.endswith((".c", ".pyx"))], names
-    for needed in ("calls.pxd", "include/cylstm.h", "include/kernels.h", "include/kernels.def", "py.typed"):
+    page = "report/page.css", "report/page.js"
+    for needed in ("calls.pxd", "include/cylstm.h", "include/kernels.h", "include/kernels.def", "py.typed", *page):
         assert f"cylstm/{needed}" in names, needed
     assert Path(path).stat().st_size <= MOST, Path(path).stat().st_size
     with tempfile.TemporaryDirectory() as folder:

@@ -16,7 +16,7 @@ from cylstm.heads import head_outputs, parameter_names
 from cylstm.parameters import Parameters
 from cylstm.state import State
 
-__all__ = ["Result", "Sums", "evaluate", "learn", "loss_of", "means_of"]
+__all__ = ["Result", "Sums", "evaluate", "learn", "learn_with_state", "loss_of", "means_of"]
 
 
 class Sums(NamedTuple):
@@ -50,6 +50,11 @@ class Result(NamedTuple):
 def learn(model, batch, gradients=None, state=None, over=None) -> Result:
     """`Model.loss_and_gradients` of a `Batch`. state: instead of the batch's. over : by head, the weight that gradients
     are a mean over, where the batch is a part of that; its own otherwise."""
+    return learn_with_state(model, batch, gradients, state, over)[0]
+
+
+def learn_with_state(model, batch, gradients=None, state=None, over=None) -> tuple[Result, State]:
+    """`learn`, and the gradients by the state that rows begin with."""
     if gradients is None:
         gradients = Parameters(model.parameters.layout, model.dtype)
     features, taken = features_of(model, batch.x, batch.plan)
@@ -65,10 +70,11 @@ def learn(model, batch, gradients=None, state=None, over=None) -> Result:
             sums[name] = batch_loss(model, name, h, batch, dh, gradients, over)
             slopes[kind] = slopes[kind] + dh if kind in slopes else dh
     from_behind(model, passed, slopes, gradients)
-    layer_gradients(model, tape, *to_steps(model, slopes, outputs.shape, batch.real, final), taken, gradients,
-                    False)  # fmt: skip
+    way_back = to_steps(model, slopes, outputs.shape, batch.real, final)
+    _, dstate = layer_gradients(model, tape, *way_back, taken, gradients, False)
     all_sums = reduce(Sums.plus, sums.values())
-    return Result(loss_of(model, sums), gradients, final, all_sums.tokens, all_sums.hits, all_sums.weight, sums)
+    result = Result(loss_of(model, sums), gradients, final, all_sums.tokens, all_sums.hits, all_sums.weight, sums)
+    return result, dstate
 
 
 def loss_of(model, sums) -> float:

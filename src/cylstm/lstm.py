@@ -260,6 +260,26 @@ class LSTM(layer.Layer):
         sizes = f"input_size={self.input_size}, hidden_size={H}, num_layers={self.num_layers}"
         return f"LSTM({sizes}, {told})"
 
+    def trace(self, x, state=None, *, lengths=None, resets=None):
+        """What goes on inside: every gate, cell and state of every layer and direction, at each step.
+
+        x, state, lengths, resets: as for `lstm(x)`, whose outputs and final state are `trace.y` and `trace.state`.
+
+        Returns a `Trace`, a dict of arrays (B, T, H), or (T, H) for one sequence, of the layer's type and in the order
+        of time: "i_l0", "f_l0", "g_l0", "o_l0" are gates as they were used (f = 1 - i where they are coupled), "c_l0"
+        and "h_l0" the state after each step, (B, T, P) for h with a projection; and so "i_l1", "i_l0_reverse", ... All
+        is 0 past a row's end. Nothing is dropped; with zoneout, c and h are the means that `lstm(x)` takes.
+
+        The arrays come from the oracle (`cylstm.oracle`), in float64, and are rounded to the layer's type. They differ
+        from what the kernels compute by rounding alone, which tests hold them to. A step takes tens of microseconds
+        at least: it is for a look at some thousand steps.
+
+        Raises TypeError or ValueError as `lstm(x)` does, and for a layer in fewer bits than float32.
+        """
+        from cylstm.trace import trace  # with the oracle, which nothing else here needs
+
+        return trace(self, x, state, lengths=lengths, resets=resets)
+
     # --- PyTorch's names and shapes -------------------------------------------------------------------------------
 
     def _parameters_of(self):

@@ -32,7 +32,7 @@ __all__ = ["BETTER", "Metric", "add_batch", "as_metrics", "as_monitor", "begin",
 # The names of what is there without being asked for, in `evaluate` and in a History.
 RESERVED = frozenset((
     "epoch", "loss", "accuracy", "perplexity", "tokens", "train_loss", "train_accuracy", "validation_loss",
-    "validation_accuracy", "learning_rate", "updates", "seconds",
+    "validation_accuracy", "learning_rate", "gradient_norm", "updates", "seconds",
 ))  # fmt: skip
 AT_ONCE = 1 << 22  # outputs: bounds the memory that metrics take beside that of the loss
 

@@ -20,7 +20,7 @@ from cylstm.locks import Claim
 from cylstm.loss_and_gradients import Result, evaluate, learn
 from cylstm.lstm import LSTM
 from cylstm.metrics import of_heads
-from cylstm.model_parameters import initialise, layout_of
+from cylstm.model_parameters import FIXED, initialise, layout_of
 from cylstm.own_loss import ModelTape
 from cylstm.parameters import check_gradients, laid_out
 from cylstm.precision import converted, fill, given_of, kept_of, precision_option
@@ -36,13 +36,6 @@ from cylstm.training.fit import fit
 from cylstm.training.history import History
 
 __all__ = ["Model", "Result"]
-
-# What a model is made with and stays: weights, files and checks depend on it.
-FIXED = frozenset((
-    "input_size", "hidden_size", "output_size", "num_layers", "bidirectional", "embedding_size", "output", "loss",
-    "horizon", "labels", "head_bias", "heads", "kinds", "forget_bias", "dtype", "vocabulary", "lstm", "parameters",
-    "in_training", "before", "after", "embeddings", "inputs", "behind", "tied", *VARIANTS,
-))  # fmt: skip
 
 
 class Model:
@@ -98,7 +91,8 @@ class Model:
     -----
     `parameters` maps "embedding.weight" (or "embeddings.COLUMN.weight", ...), "before.0.weight", "before.0.bias", ...,
     "lstm.weight_ih_l0", ..., "after.0.weight", ..., "head.weight", "head.bias" to writable views; of several heads it
-    has "head.NAME.weight" and "head.NAME.bias".
+    has "head.NAME.weight" and "head.NAME.bias". `trained` says how `fit` last trained it, in this process or
+    before it was saved: a `training.Trained` of history, options and versions; None where it never did.
     Raises TypeError or ValueError, naming the argument.
     """
 
@@ -135,7 +129,7 @@ class Model:
         self.vocabulary = vocabulary
         self.dtype = LSTM.check_dtype(dtype)
         self.spare = []  # memory of the head
-        self.in_training = Claim()
+        self.in_training, self.trained = Claim(), None
         rng = as_generator("seed", 0 if seed is LATER else seed)
         layout = layout_of(
             self.input_size, self.hidden_size, self.heads, num_layers=self.num_layers, bidirectional=bidirectional,
@@ -196,7 +190,7 @@ class Model:
 
     def __reduce__(self):
         kept, rng = kept_of(self.parameters), copy.deepcopy(self.rng)
-        return _rebuilt, (type(self), self._arguments, self.vocabulary, kept, rng)
+        return _rebuilt, (type(self), self._arguments, self.vocabulary, kept, rng, self.trained)
 
     @property
     def _arguments(self) -> dict:
@@ -208,7 +202,9 @@ class Model:
         `LSTM.astype`, and embeddings, dense layers and heads likewise; of these, int8 has x in steps of 1/127 of the
         largest of each row. `evaluate` tells what it costs. Raises TypeError or ValueError."""
         made = {"vocabulary": self.vocabulary, "seed": LATER, **self._arguments, "precision": None}
-        return converted(self, lambda dtype, own: type(self)(**{**made, "dtype": dtype}, parameters=own), precision)
+        new = converted(self, lambda dtype, own: type(self)(**{**made, "dtype": dtype}, parameters=own), precision)
+        new.trained = self.trained
+        return new
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name}={value!r}" for name, value in self.config.items())
@@ -357,6 +353,12 @@ class Model:
         """Train on x and y, or on batches alone: see `training.fit` for all options."""
         return fit(self, x, y, **options)
 
+    def report(self, path, x=None, y=None, *, lengths=None, ignore=None, missing="error") -> None:
+        """Write a page that shows how it was trained, what goes on inside and what comes out: see `report.write`."""
+        from cylstm.report import write  # which a model that is put to work does not need
+
+        write(self, path, x, y, lengths=lengths, ignore=ignore, missing=missing)
+
     def summary(self) -> str:
         """The model in a few lines: what goes in and comes out, the loss, and of each layer its shapes, parameters,
         bytes, and the multiply-adds of its matrix products per step."""
@@ -388,9 +390,9 @@ class Model:
         return model_files.from_checkpoint(cls, checkpoint)
 
 
-def _rebuilt(cls, config, vocabulary, kept, rng):
+def _rebuilt(cls, config, vocabulary, kept, rng, trained=None):
     """A copy (copy, pickle) of a model."""
     model = cls(**config, vocabulary=vocabulary, seed=LATER, parameters=given_of(kept))
     fill(model.parameters, kept)
-    model.rng = rng
+    model.rng, model.trained = rng, trained
     return model

@@ -16,6 +16,7 @@ from cylstm.model_parameters import layout_of
 from cylstm.small_parameters import PRECISIONS, SmallParameters, is_small, type_of
 from cylstm.text.vocabulary import Vocabulary
 from cylstm.training.checkpoint import SavedRun, read_checkpoint
+from cylstm.training.record import Trained
 
 __all__ = ["from_checkpoint", "load", "save"]
 
@@ -28,6 +29,8 @@ ONE_HEAD = [(name, name) for name in ("output", "loss", "horizon", "labels")] + 
 def save(model, path) -> None:
     """`Model.save`."""
     parameters, header = model.parameters, model.header()
+    if model.trained is not None:
+        header["trained"] = model.trained.to_dict()
     if isinstance(parameters, SmallParameters):
         header["precision"] = parameters.precision
         scales = {name + SCALE: values for name, values in parameters.scales.items()}
@@ -106,6 +109,9 @@ def from_header(cls, path, header, shapes, parameters_of=None):
             raise ValueError(f"tensors {describe(shapes)} do not fit the sizes {config}")
         vocabulary = None if vocabulary is None else Vocabulary.from_json(vocabulary)
         parameters = None if parameters_of is None else parameters_of(layout)
-        return cls(**config, vocabulary=vocabulary, seed=LATER, parameters=parameters)
+        model = cls(**config, vocabulary=vocabulary, seed=LATER, parameters=parameters)
+        if "trained" in header:  # which older files have not
+            model.trained = Trained.from_dict(header["trained"])
+        return model
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: expected the header of a cylstm model, got one that is damaged ({error})") from None

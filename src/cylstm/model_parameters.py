@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from cylstm import dense, heads, inputs
-from cylstm.cell import CellType, hidden_sizes
+from cylstm.cell import VARIANTS, CellType, hidden_sizes
 from cylstm.lstm import LSTM
 
-__all__ = ["initialise", "layout_of"]
+__all__ = ["FIXED", "initialise", "layout_of"]
+
+# What a model is made with and stays: weights, files and checks depend on it.
+FIXED = frozenset((
+    "input_size", "hidden_size", "output_size", "num_layers", "bidirectional", "embedding_size", "output", "loss",
+    "horizon", "labels", "head_bias", "heads", "kinds", "forget_bias", "dtype", "vocabulary", "lstm", "parameters",
+    "in_training", "before", "after", "embeddings", "inputs", "behind", "tied", *VARIANTS,
+))  # fmt: skip
 
 
 def layout_of(input_size, hidden_size, of_heads, *, num_layers=1, bidirectional=False, embedding_size=None,

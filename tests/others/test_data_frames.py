@@ -49,4 +49,4 @@ def test_a_history_is_a_frame_whatever_ran(rng, name, validated):
     history = model.fit(x, y, validation=validation, metrics=["mae"], epochs=2, progress=False)
     frame = library.DataFrame(history.to_dict())
     assert list(frame["mae"]) == history.metrics["mae"] and list(frame["updates"]) == history.updates == [1, 2]
-    assert frame.shape == (2, 8)
+    assert frame.shape == (2, 9)

@@ -42,7 +42,7 @@ def main(argv=None) -> int:
     with contextlib.suppress(AttributeError):
         sys.stdout.reconfigure(errors="replace")  # a terminal without some letter gets a question mark
     commands = {"train": run_train, "evaluate": run_evaluate, "generate": run_generate, "info": run_info,
-                "convert": convert}  # fmt: skip
+                "convert": convert, "report": run_report}  # fmt: skip
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
         args = parse(argv)
@@ -118,11 +118,13 @@ def run_train(args) -> None:
         raise
     model.save(args.out)
     history.save(args.history)
+    measured = measures(model, test, EVALUATED)
     if args.plot:
-        history.plot(args.plot)
+        title = f"{os.path.basename(args.corpus) if args.corpus else 'manual'}, by {args.level}s"
+        history.plot(args.plot, test=measured["loss"], title=title, unit="nats per token")
     if not args.keep_checkpoint:
         os.unlink(args.checkpoint)
-    say(f"test: {evaluated(model, test, EVALUATED)}")
+    say(f"test: {told(model, measured)}")
     say(f"wrote {', '.join(filter(None, (args.out, args.history, args.plot)))}")
 
 
@@ -204,9 +206,13 @@ def load(path) -> Model:
     return model
 
 
-def evaluated(model, ids, streams) -> str:
-    """What `Model.evaluate` finds on a text, in one line."""
-    found = evaluate_text(model, *corpus.text_streams(ids, streams, EVALUATION_STEPS))
+def measures(model, ids, streams) -> dict:
+    """What `evaluate_text` finds on a text."""
+    return evaluate_text(model, *corpus.text_streams(ids, streams, EVALUATION_STEPS))
+
+
+def told(model, found) -> str:
+    """The same in one line."""
     perplexity = f"perplexity {found['perplexity']:.4g}"
     if "words" in found:
         perplexity = (f"perplexity {found['word_perplexity']:.4g} per word (the loss of all tokens over "
@@ -216,12 +222,11 @@ def evaluated(model, ids, streams) -> str:
             f"{found['bits_per_character']:.4g} bits per character{unknown}, {found['tokens']:,} tokens")  # fmt: skip
 
 
-def run_evaluate(args) -> None:
-    """Print loss, perplexity, accuracy and bits on a corpus and, if asked, tokens side by side."""
-    model, skipped = load(args.model), Counter()
+def ids_of(args, model) -> tuple[np.ndarray, str]:
+    """The ids of the part of a corpus that is asked for, and in words how many tokens were skipped."""
+    skipped = Counter()
     try:
-        ids, vocabulary = corpus.read_corpus(args.corpus, vocabulary=model.vocabulary, unknown=args.unknown,
-                                             skipped=skipped)  # fmt: skip
+        ids, _ = corpus.read_corpus(args.corpus, vocabulary=model.vocabulary, unknown=args.unknown, skipped=skipped)
     except UnknownTokens as error:
         raise ValueError(f"{error}; --unknown skip leaves such out, and a model trained with --min-count 2 or more "
                          "reads rare ones as <unk>") from None  # fmt: skip
@@ -234,10 +239,31 @@ def run_evaluate(args) -> None:
         left_out = f" ({skipped.total():,} unknown ones of the corpus skipped)"
         most = ", ".join(f"{token!r} ({count:,})" for token, count in skipped.most_common(5))
         note(f"unknown, skipped: {most}{', ...' if len(skipped) > 5 else ''}")
-    print(evaluated(model, ids, args.streams) + left_out)
+    return ids, left_out
+
+
+def run_evaluate(args) -> None:
+    """Print loss, perplexity, accuracy and bits on a corpus and, if asked, tokens side by side."""
+    model = load(args.model)
+    ids, left_out = ids_of(args, model)
+    print(told(model, measures(model, ids, args.streams)) + left_out)
     if args.show:
         x, y = next_token(np.asarray(ids[: args.show + 1]))
-        print(*corpus.side_by_side(vocabulary, x, y, model.predict(x)), sep="\n")
+        print(*corpus.side_by_side(model.vocabulary, x, y, model.predict(x)), sep="\n")
+
+
+def run_report(args) -> None:
+    """Write a page about a model: of one that was trained on text, with what it makes of a corpus."""
+    model = Model.load(args.model)
+    if model.vocabulary is None and args.corpus is None:
+        model.report(args.out)
+        note(f"{args.model}: not trained on text: the page has what the file says (model.report(path, x, y) has more)")
+    else:
+        ids, left_out = ids_of(args, load(args.model))
+        model.report(args.out, *corpus.text_streams(ids, args.streams, EVALUATION_STEPS))
+        if left_out:
+            note(left_out.strip(" ()"))
+    print(f"wrote {args.out}")
 
 
 def banned(tokens) -> list:

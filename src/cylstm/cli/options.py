@@ -40,6 +40,11 @@ def parse(argv) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.command == "convert":
         check_target("OUT", args.target)
+    if args.command == "report":
+        check_target("--out", args.out)
+        read = [path for path in (args.model, args.corpus) if path]
+        if os.path.realpath(args.out) in map(os.path.realpath, read):
+            raise ValueError(f"--out: expected a file that is not read, got {args.out}")
     if args.command != "train":
         return args
     if args.resume:
@@ -192,7 +197,7 @@ def real(low, high=math.inf, **ends):
     return convert
 
 
-# --- the five commands ------------------------------------------------------------------------------------------------
+# --- the six commands -------------------------------------------------------------------------------------------------
 
 
 def parsers():
@@ -200,23 +205,15 @@ def parsers():
     parser = Parser(prog="cylstm", description="Train and run LSTMs on the CPU.")
     parser.add_argument("--version", action="version", version=f"cylstm {cylstm.__version__}")
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="train | evaluate | generate | convert | info"
+        dest="command", required=True, metavar="train | evaluate | generate | report | convert | info"
     )
     train = commands.add_parser("train", help="train a language model on a text", description=TRAIN)
     add_train_options(train)
     evaluate = commands.add_parser("evaluate", help="loss, perplexity, accuracy and bits per character of a "
                                    "model on a text")  # fmt: skip
-    evaluate.add_argument("model", metavar="MODEL")
-    evaluate.add_argument("corpus", metavar="CORPUS", nargs="?", help="a UTF-8 text; default: Python's own manual")
-    evaluate.add_argument("--part", default="all", choices=("all", "train", "validation", "test"),
-                          help="the part of the corpus, as `train` splits it (default: all)")  # fmt: skip
+    add_corpus_options(evaluate)
     evaluate.add_argument("--show", metavar="N", type=whole(0), default=0,
                           help="print the first N input, target and predicted tokens side by side")  # fmt: skip
-    evaluate.add_argument("--unknown", choices=("error", "skip"), default="error",
-                          help="what to do about characters that a model without <unk> never saw: "
-                          "skip leaves them out of the text (default: error)")  # fmt: skip
-    evaluate.add_argument("--streams", type=whole(1), default=EVALUATED,
-                          help=f"parts read in parallel, fewer for a short text (default: {EVALUATED})")  # fmt: skip
     generate = commands.add_parser("generate", help="let a model write")
     generate.add_argument("model", metavar="MODEL")
     generate.add_argument("--prompt", default="", help="text to go on from")
@@ -228,10 +225,27 @@ def parsers():
                           help="a token that never comes, such as '<unk>'; may be said again")  # fmt: skip
     generate.add_argument("--seed", type=whole(0), help="the same seed writes the same text")
     generate.add_argument("--stop", default="", metavar="TEXT", help="end after this text")
+    report = commands.add_parser("report", help="a page of HTML about a model: how it was trained, what goes on "
+                                 "inside, what it makes of a text")  # fmt: skip
+    add_corpus_options(report)
+    report.add_argument("--out", metavar="FILE", default="report.html", help="(default: report.html)")
     add_convert_options(commands)
     info = commands.add_parser("info", help="what a model file holds; without one, what is installed")
     info.add_argument("model", metavar="MODEL", nargs="?")
     return parser, train
+
+
+def add_corpus_options(parser):
+    """Of the commands that look at a model with a text."""
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("corpus", metavar="CORPUS", nargs="?", help="a UTF-8 text; default: Python's own manual")
+    parser.add_argument("--part", default="all", choices=("all", "train", "validation", "test"),
+                        help="the part of the corpus, as `train` splits it (default: all)")  # fmt: skip
+    parser.add_argument("--unknown", choices=("error", "skip"), default="error",
+                        help="what to do about characters that a model without <unk> never saw: "
+                        "skip leaves them out of the text (default: error)")  # fmt: skip
+    parser.add_argument("--streams", type=whole(1), default=EVALUATED,
+                        help=f"parts read in parallel, fewer for a short text (default: {EVALUATED})")  # fmt: skip
 
 
 def add_convert_options(commands):

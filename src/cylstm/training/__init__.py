@@ -7,6 +7,7 @@ from cylstm.training.finder import LearningRates, find_lr
 from cylstm.training.fit import fit
 from cylstm.training.history import History
 from cylstm.training.optim import SGD, Adam, AdamW
+from cylstm.training.record import Trained
 from cylstm.training.schedule import Constant, Cosine, ReduceOnPlateau, StepDecay
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "StepDecay",
     "StopTraining",
     "TensorBoard",
+    "Trained",
     "find_lr",
     "fit",
     "read_checkpoint",

@@ -117,13 +117,16 @@ class SavedRun:
         header = self.header
         try:
             given = header["numbers"]
-            given = {"first_epoch": 0, "lowest": given["best"], **given}  # which older files have not
+            # which older files have not
+            given = {"first_epoch": 0, "lowest": given["best"], "norms": [0.0, 0], **given}
             stood = {name: positive_int(name, given[name], 0) for name in COUNTS}
             stood["updates"] = positive_int("updates", header["updates"], 0)
             if max(stood.values()) > LARGEST_COUNT:
                 raise ValueError(f"expected counts of at most {LARGEST_COUNT}, got {max(stood.values())}")
             given = {"weight": given["tokens"], **given}  # which older files have not, since all weights were 1
             stood["sums"] = self.sums(given, heads)
+            total, updates = given["norms"]
+            stood["norms"] = real_in("norms", total, 0), positive_int("norms", updates, 0)
             for name in ("best", "lowest"):
                 stood[name] = math.inf if given[name] is None else real_in(name, given[name], -math.inf)
             stood["elapsed"] = real_in("elapsed", header["elapsed"], 0)
@@ -174,7 +177,7 @@ def same(saved, present) -> bool:
 
 def save(run) -> None:
     """Write everything that decides how a run goes on."""
-    numbers = {name: getattr(run, name) for name in COUNTS}
+    numbers = {**{name: getattr(run, name) for name in COUNTS}, "norms": list(run.norms)}
     for name in Sums._fields:  # of this epoch: a number or, of several heads, a list
         of_heads = [getattr(found, name) for found in run.sums.values()]
         numbers[name] = of_heads[0] if len(of_heads) == 1 else of_heads

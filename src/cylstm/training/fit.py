@@ -105,7 +105,7 @@ def fit(model, x, y=None, *, lengths=None, mask=None, resets=None, state=None, s
         if isinstance(data, Stream):
             data.expect_epochs(epochs + (data is dataset and held_out is None and bool(metrics)))
     options = Options(
-        **options_of(dataset, optimizer, batch_size, shuffle, checkpoint or resume), optimizer=repr(optimizer),
+        **options_of(dataset, optimizer, batch_size, shuffle), optimizer=repr(optimizer),
         clip_norm=None if clip_norm is None else real_in("clip_norm", clip_norm, 0, open_low=True),
         clip_each=flag("clip_each", clip_each), tbptt=tbptt, seed=positive_int("seed", seed, 0),
         patience=None if patience is None else positive_int("patience", patience),
@@ -144,12 +144,12 @@ def held_out_data(model, validation, ignore, missing) -> Dataset | Stream:
     return Dataset(model, **parts, ignore=ignore, missing=missing, prefix="validation ")
 
 
-def options_of(dataset, optimizer, batch_size, shuffle, fingerprint) -> dict:
+def options_of(dataset, optimizer, batch_size, shuffle) -> dict:
     """The options that say what data there is and how it is cut; of batches that come one by one, that is unknown."""
     if not isinstance(dataset, Stream):
         return dict(batch_size=positive_int("batch_size", 32 if batch_size is None else batch_size),
                     shuffle=shuffle is None or flag("shuffle", shuffle), rows=len(dataset), tokens=dataset.tokens,
-                    data=dataset.fingerprint() if fingerprint else None)  # fmt: skip
+                    data=dataset.fingerprint())  # fmt: skip
     if batch_size is not None:
         raise ValueError(f"batch_size: expected None with batches, which come as they are, got {describe(batch_size)}")
     if shuffle:
@@ -158,8 +158,7 @@ def options_of(dataset, optimizer, batch_size, shuffle, fingerprint) -> dict:
     if not (dataset.known_length or type(optimizer.lr) in OF_WHOLE_EPOCHS):
         raise ValueError(f"optimizer: expected a rate that is the same throughout an epoch, or batches with a len(), "
                          f"which says how far an epoch has come, got {optimizer.lr!r}")  # fmt: skip
-    return dict(batch_size=None, shuffle=False, rows=None, tokens=None,
-                data=dataset.fingerprint() if fingerprint else None)  # fmt: skip
+    return dict(batch_size=None, shuffle=False, rows=None, tokens=None, data=dataset.fingerprint())
 
 
 def watched(model, metrics, monitor) -> tuple[dict, tuple[str, str]]:

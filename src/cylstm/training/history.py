@@ -8,12 +8,13 @@ import sys
 from dataclasses import dataclass, field, fields
 from types import NoneType
 
-from cylstm.checks import describe
+from cylstm.checks import describe, real_in
 from cylstm.tensor_files import write_atomically
 from cylstm.training import pictures
 
 __all__ = ["History"]
 
+STYLE = {"marker": "o", "markersize": 3}
 SHOWN = 20  # rows of a table that is printed; of a longer one, the first and the last half of them
 
 
@@ -25,6 +26,7 @@ class History:
     validation_loss, validation_accuracy : empty where there was no validation data, None for an epoch without.
     learning_rate : of each epoch's last update.
     updates, seconds : so far, at the end of each epoch.
+    gradient_norm : the mean over the epoch's updates of the norm of all gradients, before they were clipped.
     metrics : a list for each name that `fit` was given, None for an epoch without.
     watched : what `fit(monitor=)` watched, and whether "max" or "min" is better; no part of tables and files.
     """
@@ -36,6 +38,7 @@ class History:
     learning_rate: list = field(default_factory=list)
     updates: list = field(default_factory=list)
     seconds: list = field(default_factory=list)
+    gradient_norm: list = field(default_factory=list)
     metrics: dict[str, list] = field(default_factory=dict)
     watched: tuple[str, str] = field(default=("loss", "min"), compare=False)
 
@@ -82,24 +85,26 @@ class History:
 
     @classmethod
     def from_dict(cls, lists: dict) -> History:
-        """The reverse of to_dict, also of its older form, in which what never ran was empty. Raises ValueError for
-        anything else."""
-        if not isinstance(lists, dict) or not set(COLUMNS) <= set(lists):
+        """The reverse of to_dict, also of its older forms, in which what never ran was empty, and which had no norms of
+        gradients. Raises ValueError for anything else."""
+        if not isinstance(lists, dict) or not set(COLUMNS) - {"gradient_norm"} <= set(lists):
             raise ValueError(f"history: expected {', '.join(COLUMNS)}, got {describe(lists)}")
         for name, entries in lists.items():
             if not isinstance(name, str) or name == "epoch":  # which is the number of a line, in tables and files
                 raise ValueError(f"history: expected names of columns, other than 'epoch', got {describe(name)}")
             if not isinstance(entries, list) or not all(map(can_be_entry, entries)):
                 raise ValueError(f"history.{name}: expected a list of numbers, got {describe(entries)}")
-        epochs, known = len(lists["train_loss"]), {}
+        epochs, known = len(lists["train_loss"]), {"gradient_norm": []}
         for name, entries in lists.items():
-            may_be_short = name.startswith("validation_") and name in COLUMNS
+            may_be_short = name in MAY_BE_EMPTY
             if len(entries) > epochs or (len(entries) < epochs and not may_be_short):
                 raise ValueError(f"history.{name}: expected {epochs} entries, one per epoch, got {len(entries)}")
             # Shorter than all epochs they were in older files of runs that met their validation data on resuming.
             known[name] = [None] * (epochs - len(entries)) + entries
         if all(entry is None for entry in known["validation_loss"]):
             known["validation_loss"], known["validation_accuracy"] = [], []
+        if all(entry is None for entry in known["gradient_norm"]):
+            known["gradient_norm"] = []
         return cls(**{name: known.pop(name) for name in COLUMNS}, metrics=known)
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
@@ -141,44 +146,63 @@ class History:
         """Write the lists of to_dict as JSON, atomically. Raises OSError."""
         write_atomically(path, json.dumps(self.to_dict(), indent=1).encode())
 
-    def plot(self, path) -> None:
+    def plot(self, path=None, *, axis=None, test=None, title="Training", unit="mean per token") -> None:
         """Draw training and validation loss, and metrics, per epoch into a picture (by its ending: PNG, SVG, PDF),
-        without a screen.
+        without a screen; or the losses alone into a picture of yours.
 
-        Needs matplotlib (the extra "plot"); raises ImportError without it, ValueError before the first epoch and for
-        another ending, OSError. The file is written atomically.
+        axis : of matplotlib, to draw the losses into, instead of a path.
+        test : a loss on other data, such as `model.evaluate(x, y)["loss"]`, which is drawn across.
+        title : above the losses. unit : of the losses, beside them.
+
+        Needs matplotlib (the extra "plot"); raises ImportError without it, TypeError or ValueError naming the argument,
+        ValueError before the first epoch and for another ending, OSError. The file is written atomically.
         """
-        pictures.ending(path)
+        if (path is None) == (axis is None):
+            got = "neither" if path is None else "both"
+            raise TypeError(f"path, axis: expected a path or an axis of matplotlib, got {got}")
+        test = None if test is None else real_in("test", test, -math.inf)
+        if path is not None:
+            pictures.ending(path)
+        elif not (hasattr(axis, "plot") and hasattr(axis, "set_title")):
+            raise TypeError(f"axis: expected one of matplotlib, got {describe(axis)}")
         if not len(self):
             raise ValueError("history: expected at least one epoch to plot, got none")
-        pictures.write(self.figure(), path)
+        if axis is not None:
+            self._draw_losses(axis, test, title, unit)
+            pictures.of_epochs(axis, len(self))
+        else:
+            pictures.write(self.figure(test=test, title=title, unit=unit), path)
 
-    def figure(self):
+    def figure(self, *, test=None, title="Training", unit="mean per token"):
         """The picture of `plot`: a panel of losses, and one for each metric."""
         figure, axes = pictures.curves(1 + len(self.metrics), 4.2 + 1.8 * len(self.metrics))
-        epochs = range(1, len(self) + 1)
-        lists, style = self.to_dict(), dict(marker="o", markersize=3)
-        axes[0].plot(epochs, self.train_loss, label="training", **style)
+        self._draw_losses(axes[0], test, title, unit)
+        epochs, lists = range(1, len(self) + 1), self.to_dict()
+        for panel, name in zip(axes[1:], self.metrics, strict=True):
+            panel.plot(epochs, drawn(lists[name]), color="C2", **STYLE)
+            panel.set_ylabel(name, parse_math=False)  # a $ is one
+        pictures.of_epochs(axes[-1], len(self))
+        return figure
+
+    def _draw_losses(self, axis, test, title, unit):
+        """Into one panel."""
+        epochs, lists = range(1, len(self) + 1), self.to_dict()
+        axis.plot(epochs, drawn(lists["train_loss"]), label="training", **STYLE)
         if self.validation_loss:
-            axes[0].plot(epochs, drawn(lists["validation_loss"]), label="validation", **style)
+            axis.plot(epochs, drawn(lists["validation_loss"]), label="validation", **STYLE)
             best = self.best_epoch
             if best is not None and (loss := self.validation_loss[best]) is not None:
-                axes[0].annotate(f"{loss:.4g}", (best + 1, loss), textcoords="offset points", xytext=(0, 6),
-                                 ha="center", fontsize=8)  # fmt: skip
-        axes[0].set_ylabel("loss")
-        axes[0].legend()
-        for panel, name in zip(axes[1:], self.metrics, strict=True):
-            panel.plot(epochs, drawn(lists[name]), color="C2", **style)
-            panel.set_ylabel(name, parse_math=False)  # a $ is one
-        axes[-1].set_xlabel("epoch")
-        axes[-1].xaxis.get_major_locator().set_params(integer=True)
-        if len(self) == 1:
-            axes[-1].set_xlim(0.5, 1.5)  # one point has no range of its own
-            axes[-1].set_xticks([1])
-        return figure
+                axis.annotate(f"{loss:.4g}", (best + 1, loss), textcoords="offset points", xytext=(0, 6), ha="center",
+                              fontsize=8)  # fmt: skip
+        if test is not None:
+            axis.axhline(test, color="C3", linestyle="--", linewidth=1.2, label=f"test, {test:.4g}")
+        axis.set_title(title, parse_math=False)
+        axis.set_ylabel(f"loss, {unit}", parse_math=False)
+        axis.legend()
 
 
 COLUMNS = tuple(entry.name for entry in fields(History) if entry.name not in ("metrics", "watched"))
+MAY_BE_EMPTY = "validation_loss", "validation_accuracy", "gradient_norm"
 
 
 def can_be_entry(entry) -> bool:

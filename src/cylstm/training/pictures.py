@@ -8,7 +8,7 @@ from pathlib import Path
 from cylstm.checks import path_name
 from cylstm.tensor_files import write_atomically
 
-__all__ = ["PICTURES", "curves", "ending", "shown", "write"]
+__all__ = ["PICTURES", "curves", "ending", "of_epochs", "shown", "write"]
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -32,6 +32,15 @@ def curves(panels: int, height: float):
     for panel in axes:
         panel.grid(alpha=0.3)
     return figure, axes
+
+
+def of_epochs(axis, count: int) -> None:
+    """Whole numbers of epochs along an axis of x, 1..count."""
+    axis.set_xlabel("epoch")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    if count == 1:
+        axis.set_xlim(0.5, 1.5)  # one point has no range of its own
+        axis.set_xticks([1])
 
 
 def write(figure, path) -> None:

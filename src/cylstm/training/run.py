@@ -21,6 +21,7 @@ from cylstm.training.batch_stream import Stream
 from cylstm.training.events import Event, NonFiniteLoss, StopTraining, deferred_interrupt
 from cylstm.training.history import History
 from cylstm.training.progress import epoch_bar
+from cylstm.training.record import Trained, this_machine
 from cylstm.training.schedule import ReduceOnPlateau
 
 __all__ = ["Options", "Run"]
@@ -40,7 +41,7 @@ class Options:
     patience: int | None
     rows: int | None
     tokens: int | None
-    data: str | None  # a fingerprint, where there is a checkpoint
+    data: str  # a fingerprint
     accumulate: int = 1
     trainable: list[str] | None = None  # names
     monitor: str = "loss min"  # what is watched, and which way is better
@@ -61,6 +62,7 @@ class Run:
         self.history = History(watched=monitor)
         self.first_epoch = self.epoch = moments.epochs
         self.position = 0  # updates of this epoch that are done
+        self.norms = 0.0, 0  # of this epoch's gradients: their sum, and how many there were
         self.sums = dict.fromkeys(model.heads, Sums())  # of this epoch
         self.state = None  # carried from chunk to chunk
         self.best, self.best_weights, self.waited = math.inf, None, 0
@@ -77,6 +79,7 @@ class Run:
     def until(self, epochs) -> History:
         """Train up to `epochs` epochs in all."""
         self.started = self.saved_at = time.perf_counter()
+        self.model.trained = Trained(self.history, vars(self.options), this_machine())
         try:
             with deferred_interrupt() as interrupt:
                 while self.epoch < epochs and not self.out_of_patience():
@@ -206,6 +209,7 @@ class Run:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             what = "loss: expected a finite number" if not math.isfinite(loss) else "gradients: expected a finite norm"
             self.complain(f"{what}, got {norm if math.isfinite(loss) else loss}", self.moments.updates + 1)
+        self.norms = self.norms[0] + norm, self.norms[1] + 1
         limit = self.options.clip_norm
         if limit is None:
             return 1.0
@@ -237,14 +241,15 @@ class Run:
             self.complain(f"validation loss: expected a finite number, got {held_out['loss']}", self.moments.updates)
         metrics = self.measured(found, held_out)
         rate = self.optimizer.lr.at(self.how_far(self.position - 1, count), self.plateaus)
+        norm = self.norms[0] / self.norms[1] if self.norms[1] else None
         self.history.add(found, held_out, metrics, learning_rate=rate, updates=self.moments.updates,
-                         seconds=self.elapsed + time.perf_counter() - self.started)  # fmt: skip
+                         seconds=self.elapsed + time.perf_counter() - self.started, gradient_norm=norm)  # fmt: skip
         text = f"loss {found['loss']:.4f}" + ("" if held_out is None else f", validation {held_out['loss']:.4f}")
         bar.set_postfix_str(", ".join([text, *(f"{name} {value:.4g}" for name, value in metrics.items())]))
         name, better = self.monitor
         value = {**(held_out or found), **metrics}[name]
         self.watch(-value if better == "max" else value)
-        self.epoch, self.position = self.epoch + 1, 0
+        self.epoch, self.position, self.norms = self.epoch + 1, 0, (0.0, 0)
         self.remember()
         self.sums, self.state = dict.fromkeys(self.model.heads, Sums()), None
 
