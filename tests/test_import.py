@@ -75,6 +75,9 @@ training.pictures training.history training.events training.progress training.ca
 training.optim training.checkpoint training.targets training.dataset training.batch_stream training.run training.fit \
 training.finder training
 model_files summary model data
+scaling \
+forecast.season forecast.features forecast.learning forecast.paths forecast.frames forecast.panel forecast.backtest forecast.files \
+forecast.forecaster forecast forecast.for_sktime
 exchange.network exchange.json_files exchange.pytorch exchange.rtneural exchange.nam exchange.c_header \
 exchange.keras_attributes \
 exchange.keras_activations exchange.keras_layers exchange.keras_config exchange.keras_inferred \
