@@ -152,18 +152,21 @@ def with_gaps(rows, n) -> np.ndarray:
     return np.concatenate([rows, np.full((n - len(rows), rows.shape[1]), np.nan)])
 
 
-def walk(lines, forecaster, known, coming, past, future, every, fitted=None) -> None:
-    """Forecasts from where the forecaster stands, and from every `every` rows further on, until a series ends.
+def walk(lines, forecaster, known, coming, past, future, every, refit=None, fitted=None) -> None:
+    """Forecasts from where the forecaster stands, and from every `every` rows further on, until all series end.
 
     known, coming : of each series; past, future : covariates of what is coming.
-    fitted : (number of rows gone) -> the forecaster to go on with, in the place of an update.
+    fitted : (number of rows gone) -> the forecaster to go on with, every `refit` rows in the place of an update.
     """
-    longest = max(map(len, coming))
+    fitted_at, longest = 0, max(map(len, coming))
     for gone in range(0, longest, every):
         if gone:
             piece = slice(gone - every, gone)
-            forecaster = fitted(gone) if fitted else forecaster.copy().go_on(
-                *([rows[piece] for rows in arrays] for arrays in (coming, past, future)))  # fmt: skip
+            if refit and gone - fitted_at >= refit:
+                forecaster, fitted_at = fitted(gone), gone
+            else:
+                new = ([rows[piece] for rows in arrays] for arrays in (coming, past, future))
+                forecaster = forecaster.copy().go_on(*new)
         before = [np.concatenate(both) for both in zip(known, (rows[:gone] for rows in coming), strict=True)]
         lines.add(forecaster, before, [rows[gone:] for rows in coming], [rows[gone:] for rows in future])
 
@@ -191,18 +194,16 @@ def backtest(forecaster, series, past, future, static, start, every, refit, seas
     def fitted(gone=0, **found):
         ends = [min(cut + gone, count) for cut, count in zip(cuts, rows, strict=True)]
         shorter = [[array[:end] for array, end in zip(arrays, ends, strict=True)] for arrays in (values, past, future)]
-        learner = type(forecaster)(**{**forecaster.options, **found})
-        return learner.learn(
-            panel.ahead([end - count for end, count in zip(ends, rows, strict=True)]), *shorter, static
-        )
+        form = panel.ahead([end - count for end, count in zip(ends, rows, strict=True)])
+        return type(forecaster)(**{**forecaster.options, **found}).learn(form, *shorter, static)
 
     first = fitted()
     for n, array in enumerate(values):
         expect_positive(panel.label("series", n), array, first.log_)
-    again = partial(fitted, log=first.log_, season=first.season_) if refit else None
+    again = partial(fitted, log=first.log_, season=first.season_)
     coming, past, future = ([array[cut:] for array, cut in zip(arrays, cuts, strict=True)]
                             for arrays in (values, past, future))  # fmt: skip
     known = [array[:cut] for array, cut in zip(values, cuts, strict=True)]
     lines = Lines(forecaster.quantiles, season or first.season_)
-    walk(lines, first, known, coming, past, future, every, again)
+    walk(lines, first, known, coming, past, future, every, refit, again)
     return lines.report()

@@ -49,8 +49,8 @@ class LSTMForecaster:
         As for `Model.fit`, with `AdamW(lr)`.
 
     Series are arrays (T,), pandas or polars Series, with NaN where a value is missing; many of them are a list or a
-    dict of such, or columns of an array (T, N) or of a data frame (of polars with a column of dates beside them). Forecasts
-    come in the same form, with the index that goes on. Rows are one step apart.
+    dict of such, or columns of an array (T, N) or of a data frame (of polars with a column of dates beside them).
+    Forecasts come in the same form, with the index that goes on. Rows are one step apart.
 
     After `fit`, `season_` and `log_` are what was found, and `histories_` are the models' Histories.
     Raises TypeError or ValueError, naming the argument.
@@ -93,8 +93,8 @@ class LSTMForecaster:
         """Learn from series, from the beginning. Returns itself.
 
         past : covariates (T, P), or (T,), known up to now only. future : (T, C), or (T,), that are known ahead:
-            holidays, prices, what a weather service says. In the series' form: a list or dict of them; of columns the same for
-            all. NaN where something is missing. A "recursive" forecaster has no past ones.
+            holidays, prices, what a weather service says. In the series' form: a list or dict of them; of columns the
+            same for all. NaN where something is missing. A "recursive" forecaster has no past ones.
         static : (N, S), numbers of each of N series; of one (S,), of a dict a dict.
         progress : as for `Model.fit`.
         """
@@ -274,12 +274,14 @@ class LSTMForecaster:
         further on, and so on to their end. It stays where it is; covariates as for `update`."""
         return evaluate(self, new_rows, past, future, positive_int("every", every))
 
-    def backtest(self, series, *, past=None, future=None, static=None, start=0.7, every=1, refit=False,
+    def backtest(self, series, *, past=None, future=None, static=None, start=0.7, every=1, refit=None,
                  season=None) -> Report:  # fmt: skip
         """What such a forecaster would have said: one that has learnt from the first part of each series forecasts from
         its end, goes `every` rows on, forecasts again. This one stays as it is, fitted or not.
 
-        start : where the first forecast is made, as a share of each series. refit : learn anew every time.
+        start : where the first forecast is made, as a share of each series. refit : after how many rows it learns anew,
+            from all that is known then; None for never.
+
         season : of the seasonal-naive forecast beside it; by default that of the forecaster.
         """
         return backtest(
@@ -290,7 +292,7 @@ class LSTMForecaster:
             static,
             real_in("start", start, 0, 1, open_low=True, open_high=True),
             positive_int("every", every),
-            flag("refit", refit),
+            None if refit is None else positive_int("refit", refit),
             None if season is None else positive_int("season", season),
         )
 

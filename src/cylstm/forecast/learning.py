@@ -104,9 +104,10 @@ def learnt(layout, histories, settings: Settings, progress=False):
         if not len(test["x"]) or not len(train["x"]):
             raise ValueError(f"series: expected values in each fifth behind the first season of {layout.season}, got a "
                              "fifth without")  # fmt: skip
-        runs.append(model.fit(
-            **train, validation=test, epochs=settings.epochs, patience=settings.patience, seed=seed,
-            batch_size=settings.batch_size, optimizer=AdamW(settings.lr), missing="skip", progress=progress))  # fmt: skip
+        run = model.fit(**train, validation=test, missing="skip", epochs=settings.epochs, patience=settings.patience,
+                        batch_size=settings.batch_size, optimizer=AdamW(settings.lr), seed=seed,
+                        progress=progress)  # fmt: skip
+        runs.append(run)
         there = ~np.isnan(test["y"][..., 0])
         scores.append((model(test["x"], mask=test["mask"])[0][there], test["y"][there]))
         models.append(model)
