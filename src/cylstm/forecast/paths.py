@@ -10,7 +10,7 @@ import numpy as np
 from cylstm.forecast.learning import stretched
 from cylstm.state import State
 
-__all__ = ["paths"]
+__all__ = ["at_scores", "paths"]
 
 FUTURES = 500
 
@@ -40,12 +40,14 @@ def paths(forecaster, row: int, n: int, future) -> np.ndarray:
 
 
 def drawn(outputs, levels, rng) -> np.ndarray:
-    """(N,) numbers drawn from distributions with these quantiles (N, Q): straight lines between the quantiles, and on
-    beyond the outermost ones, against those of a normal distribution."""
-    if len(levels) == 1:
-        return outputs[:, 0]
+    """(N,) numbers drawn from distributions with these quantiles (N, Q)."""
+    return outputs[:, 0] if len(levels) == 1 else at_scores(outputs, levels, rng.standard_normal(len(outputs)))
+
+
+def at_scores(outputs, levels, z) -> np.ndarray:
+    """(N,): what distributions with these quantiles (N, Q), Q >= 2, have where a standard normal one has z (N,): straight
+    lines between the quantiles, and on beyond the outermost ones."""
     places = np.array([NormalDist().inv_cdf(level) for level in levels])
-    z = rng.standard_normal(len(outputs))
     right = np.clip(np.searchsorted(places, z), 1, len(levels) - 1)
     rows = np.arange(len(outputs))
     low, high = outputs[rows, right - 1], outputs[rows, right]
