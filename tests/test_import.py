@@ -76,8 +76,8 @@ training.optim training.checkpoint training.targets training.dataset training.ba
 training.finder training
 model_files summary model data
 scaling \
-forecast.season forecast.features forecast.learning forecast.paths forecast.frames forecast.panel forecast.backtest forecast.files \
-forecast.forecaster forecast forecast.for_sktime
+forecast.season forecast.features forecast.learning forecast.paths forecast.frames forecast.panel \
+forecast.backtest forecast.files forecast.forecaster forecast forecast.for_sktime
 exchange.network exchange.json_files exchange.pytorch exchange.rtneural exchange.nam exchange.c_header \
 exchange.keras_attributes \
 exchange.keras_activations exchange.keras_layers exchange.keras_config exchange.keras_inferred \

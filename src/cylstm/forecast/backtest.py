@@ -201,9 +201,8 @@ def backtest(forecaster, series, past, future, static, start, every, refit, seas
     for n, array in enumerate(values):
         expect_positive(panel.label("series", n), array, first.log_)
     again = partial(fitted, log=first.log_, season=first.season_)
-    coming, past, future = ([array[cut:] for array, cut in zip(arrays, cuts, strict=True)]
-                            for arrays in (values, past, future))  # fmt: skip
+    behind = ([array[cut:] for array, cut in zip(arrays, cuts, strict=True)] for arrays in (values, past, future))
     known = [array[:cut] for array, cut in zip(values, cuts, strict=True)]
     lines = Lines(forecaster.quantiles, season or first.season_)
-    walk(lines, first, known, coming, past, future, every, refit, again)
+    walk(lines, first, known, *behind, every, refit, again)
     return lines.report()

@@ -7,6 +7,7 @@ from dataclasses import asdict
 import numpy as np
 
 from cylstm import model_files, tensor_files
+from cylstm.checks import flag, one_of, positive_int, real_in
 from cylstm.forecast.features import History, Layout
 from cylstm.forecast.frames import Index
 from cylstm.forecast.panel import Panel
@@ -66,9 +67,14 @@ def read(cls, file):
         return file.read(name, shapes.get(name, ()), np.dtype(dtype))
 
     forecaster = cls(**header["options"])
-    forecaster.layout_, forecaster.log_ = Layout(**header["layout"]), header["log"]
+    layout = Layout(**{name: positive_int(name, value, name in ("season", "horizon"))
+                       for name, value in header["layout"].items()})  # fmt: skip
+    if layout.horizon != (forecaster.horizon if forecaster.strategy == "direct" else 1):
+        raise ValueError(f"layout: expected the horizon of {forecaster!r}, got {layout.horizon}")
+    forecaster.layout_, forecaster.log_ = layout, flag("log", header["log"])
     forecaster.season_, forecaster.histories_ = forecaster.layout_.season, None
-    forecaster.panel_ = Panel(header["panel"]["form"], tuple(header["panel"]["names"]),
+    form = one_of("form", header["panel"]["form"], ("one", "columns", "list", "dict"))
+    forecaster.panel_ = Panel(form, tuple(header["panel"]["names"]),
                               tuple(Index(**index) for index in header["panel"]["indices"]))  # fmt: skip
     forecaster.stretch_ = file.read("stretch", (len(forecaster.levels),), np.dtype(np.float64))
     widths = {"past": forecaster.layout_.P, "future": forecaster.layout_.C, "static": forecaster.layout_.S}
@@ -90,7 +96,8 @@ def read(cls, file):
         for name, shape in expected.items():
             if arrays[name].shape != shape:
                 raise ValueError(f"series.{n}.{name}: expected {shape}, got {arrays[name].shape}")
-        forecaster.series_.append(History(**arrays, **plain))
+        scale = real_in("scale", plain["scale"], 0, open_low=True)
+        forecaster.series_.append(History(**arrays, scale=scale, start=positive_int("start", plain["start"], 0)))
     models, forecaster.states_ = [], []
     for n, model_header in enumerate(header["members"]):
         prefix = f"members.{n}."
@@ -107,7 +114,12 @@ def read(cls, file):
         forecaster.states_.append(State(*(file.read(f"states.{n}.{part}", array.shape, array.dtype)
                                           for part, array in zip("hc", like, strict=True))))  # fmt: skip
         models.append(model)
-    if len(models) != forecaster.members or len(forecaster.panel_.names) != len(forecaster.series_):
-        raise ValueError("header: expected as many members and series as it says")
+    N = len(forecaster.series_)
+    indices = 1 if form in ("one", "columns") else N
+    if len(models) != forecaster.members or (len(forecaster.panel_.names), len(forecaster.panel_.indices)) != (
+        N,
+        indices,
+    ):
+        raise ValueError("header: expected as many members, names and indices as there are models and series")
     forecaster.models_ = models
     return forecaster

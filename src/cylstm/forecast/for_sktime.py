@@ -1,4 +1,4 @@
-"""`LSTMForecaster` as a forecaster of sktime (the extra "sktime"): `from cylstm.forecast.for_sktime import SktimeLSTM`."""
+"""`LSTMForecaster` as a forecaster of sktime (the extra "sktime"): `cylstm.forecast.for_sktime.SktimeLSTM`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SktimeLSTM(BaseForecaster):
     3
     """
 
-    _tags = {
+    _tags = {  # noqa: RUF012 (sktime's way)
         "authors": ["The cylstm developers"],
         "maintainers": ["The cylstm developers"],
         "y_inner_mtype": "pd.Series",

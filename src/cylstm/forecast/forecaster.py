@@ -12,7 +12,7 @@ from cylstm.forecast import files
 from cylstm.forecast.backtest import Report, backtest, evaluate
 from cylstm.forecast.features import History, Layout, filled
 from cylstm.forecast.learning import Settings, learnt, stretched
-from cylstm.forecast.panel import covariates, expect_positive, read, static_features
+from cylstm.forecast.panel import covariates, expect_positive, read, read_table, static_features
 from cylstm.forecast.paths import paths
 from cylstm.forecast.season import find_season, grows_by_shares
 from cylstm.losses import Quantiles
@@ -234,12 +234,10 @@ class LSTMForecaster:
             if not np.ndim(part):
                 raise TypeError(f"{name}: expected rows (n,), got {describe(part)}")
             if len(part):
-                given, columns = read(name, part)
-                if (panel.form == "columns" and given.names != panel.names) or (
-                    panel.form != "columns" and len(columns) > 1
-                ):
-                    raise ValueError(f"{name}: expected the series {panel.names}, got {given.names}")
-                panel.indices[n].expect_next(name, part, len(columns[0]))
+                given, columns = read_table(name, part, panel.indices[n])
+                expected = panel.names if panel.form == "columns" else given.names[:1]
+                if given.names != expected:
+                    raise ValueError(f"{name}: expected the series {expected}, got {given.names}")
                 values += columns
             else:
                 values += [np.zeros(0)] * (len(panel.names) if panel.form == "columns" else 1)

@@ -14,7 +14,7 @@ import numpy as np
 
 from cylstm.checks import check_finite, described_with_way, plain_array
 
-__all__ = ["Index", "library_of", "numbers"]
+__all__ = ["Index", "column_of_dates", "library_of", "numbers"]
 
 
 def library_of(value) -> str | None:
@@ -92,11 +92,10 @@ class Index:
             return self.last
         import pandas as pd
 
-        return (
-            pd.Period(self.last, freq=self.step)
-            if self.kind == "period"
-            else pd.Timestamp(self.last).as_unit(self.dtype)
-        )
+        if self.kind == "period":
+            return pd.Period(self.last, freq=self.step)
+        moment = pd.Timestamp(self.last).as_unit(self.dtype)
+        return moment if self.zone is None else moment.tz_convert(self.zone)
 
     def ahead(self, steps: int) -> Index:
         """The Index of a series that is so many rows longer or, below 0, shorter."""
@@ -163,6 +162,7 @@ def of_pandas(name, index) -> Index:
         expect_even(name, index, steps)
         return Index("pandas", "period", str(index[-1]), index.freqstr, called)
     if isinstance(index, pd.DatetimeIndex):
+        expect_even(name, index, np.sign(np.diff(index.asi8)))
         step = index.freqstr or (pd.infer_freq(index) if len(index) > 2 else None)
         if step is None:
             raise ValueError(f"{name}: expected an index whose steps have a frequency (Series.asfreq makes one, with "
@@ -186,8 +186,7 @@ def expect_even(name, index, steps):
 
 def of_polars(name, value, T) -> Index:
     """Of a column of dates or moments, where a frame has one."""
-    column = None if type(value).__name__ == "Series" else next(
-        (each for each in value.columns if value[each].dtype.is_temporal()), None)  # fmt: skip
+    column = column_of_dates(value)
     if column is None:
         return Index("polars", last=T - 1)
     moments = in_column(value, column)
@@ -200,6 +199,13 @@ def of_polars(name, value, T) -> Index:
                          f"(upsample makes such a frame), got {T} from {moments[0]} to {moments[-1]}")  # fmt: skip
     kind = "Date" if value[column].dtype.base_type().__name__ == "Date" else "Datetime"
     return Index("polars", "column", moments[-1].isoformat(), step, column, dtype=kind)
+
+
+def column_of_dates(value) -> str | None:
+    """The first one that a frame of polars has."""
+    if library_of(value) != "polars" or type(value).__name__ == "Series":
+        return None
+    return next((each for each in value.columns if value[each].dtype.is_temporal()), None)
 
 
 def in_column(frame, column) -> list | None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cylstm.checks import describe
-from cylstm.forecast.frames import Index, library_of, numbers
+from cylstm.forecast.frames import Index, column_of_dates, library_of, numbers
 
-__all__ = ["Panel", "covariates", "expect_positive", "read", "static_features"]
+__all__ = ["Panel", "covariates", "expect_positive", "read", "read_table", "static_features"]
 
 
 @dataclass(frozen=True)
@@ -95,17 +95,18 @@ def read(name: str, given) -> tuple[Panel, list[np.ndarray]]:
     return Panel(form, names, tuple(indices)), values
 
 
-def read_table(name, given) -> tuple[Panel, list[np.ndarray]]:
-    """`read` of one series, or of several in the columns of a table."""
-    library = library_of(given)
-    table, column = given, None
-    if library == "polars" and hasattr(given, "columns"):
-        column = Index.of(name, given, len(given)).name
-        table = given if column is None else given.drop(column)
+def read_table(name, given, behind=None) -> tuple[Panel, list[np.ndarray]]:
+    """`read` of one series, or of several in the columns of a table. behind : the Index of the rows before, where there
+    are some; these have to follow."""
+    library, table = library_of(given), without_dates(given)
     array = numbers(name, table)
     if array.ndim not in (1, 2) or not array.size:
         raise ValueError(f"{name}: expected (T,), or (T, N) for N series in columns, got {describe(array)}")
-    index = Index.of(name, given, len(array))
+    if behind is None:
+        index = Index.of(name, given, len(array))
+    else:
+        behind.expect_next(name, given, len(array))
+        index = behind.ahead(len(array))
     if array.ndim == 1:
         called = getattr(given, "name", None) if library else None
         return Panel("one", (called,), (index,)), [array]
@@ -113,10 +114,17 @@ def read_table(name, given) -> tuple[Panel, list[np.ndarray]]:
     return Panel("columns", names, (index,)), list(array.T)
 
 
+def without_dates(table):
+    """A frame of polars without its column of dates; anything else as it is."""
+    column = column_of_dates(table)
+    return table if column is None else table.drop(column)
+
+
 def covariates(name, given, panel, rows, width=None) -> list[np.ndarray]:
     """Of each series (rows[n], F), with NaN in gaps; of several series in columns the same for all. Without any F is 0.
 
-    width : F as it was before. Raises TypeError or ValueError.
+    width : F as it was in `fit`, whose rows are those before; None for those of `fit` itself. An index has to be that
+        of the series. Raises TypeError or ValueError.
     """
     if given is None:
         if width:
@@ -127,12 +135,13 @@ def covariates(name, given, panel, rows, width=None) -> list[np.ndarray]:
     found = []
     for n, part in enumerate(panel.parts(name, given)):
         label = panel.label(name, n)
-        column = Index.of(label, part, len(part)).name if library_of(part) == "polars" else None
-        array = numbers(label, part if column is None else part.drop(column))
+        array = numbers(label, without_dates(part))
         array = array[:, None] if array.ndim == 1 else array
         F = width or (found[0].shape[1] if found else array.shape[-1])
         if array.ndim != 2 or array.shape != (rows[n], F):
             raise ValueError(f"{label}: expected ({rows[n]}, {F}), a row for each step, got {describe(array)}")
+        index = panel.index(n)
+        (index.ahead(-rows[n]) if width is None else index).expect_next(label, part, rows[n])
         found.append(array)
     return found
 

@@ -45,8 +45,8 @@ def drawn(outputs, levels, rng) -> np.ndarray:
 
 
 def at_scores(outputs, levels, z) -> np.ndarray:
-    """(N,): what distributions with these quantiles (N, Q), Q >= 2, have where a standard normal one has z (N,): straight
-    lines between the quantiles, and on beyond the outermost ones."""
+    """(N,): what distributions with these quantiles (N, Q), Q >= 2, have where a standard normal one has z (N,):
+    straight lines between the quantiles, and on beyond the outermost ones."""
     places = np.array([NormalDist().inv_cdf(level) for level in levels])
     right = np.clip(np.searchsorted(places, z), 1, len(levels) - 1)
     rows = np.arange(len(outputs))

@@ -20,11 +20,13 @@ def find_season(y) -> int:
     longest = min(len(y) // 3, LONGEST)
     spreads = np.array([spread(y[m:] - y[:-m]) for m in range(1, longest + 1)])
     shorter = np.cumsum(spreads) / np.arange(1, longest + 1)
-    ratio = np.divide(spreads, shorter, out=np.ones(longest), where=shorter > 0)
+    ratio = np.ones(longest)
+    np.divide(spreads, shorter, out=ratio, where=(shorter > 0) & np.isfinite(shorter))
     if longest < 2 or not ratio.min() < 0.8:
         return 1
-    # Its multiples tell about as much: take the first that does.
-    return 1 + int(np.argmax(ratio <= ratio.min() + 0.25 * (1 - ratio.min())))
+    # Its multiples tell about as much, and so do its neighbours: take the best about the first.
+    first = int(np.argmax(ratio <= ratio.min() + 0.3 * (1 - ratio.min())))
+    return 1 + first + int(np.argmin(ratio[first : first + 1 + (first + 1) // 2]))
 
 
 def spread(differences) -> float:
