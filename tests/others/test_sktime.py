@@ -5,13 +5,13 @@ import pytest
 
 pytest.importorskip("sktime")
 
-from sktime.datasets import load_airline, load_longley  # noqa: E402
-from sktime.forecasting.model_evaluation import evaluate  # noqa: E402
-from sktime.split import ExpandingWindowSplitter  # noqa: E402
-from sktime.utils.estimator_checks import check_estimator  # noqa: E402
+from sktime.datasets import load_airline, load_longley
+from sktime.forecasting.model_evaluation import evaluate
+from sktime.split import ExpandingWindowSplitter
+from sktime.utils.estimator_checks import check_estimator
 
-from cylstm import LSTMForecaster  # noqa: E402
-from cylstm.forecast.for_sktime import SktimeLSTM  # noqa: E402
+from cylstm import LSTMForecaster
+from cylstm.forecast.for_sktime import SktimeLSTM
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # sktime's own, of versions to come
 
