@@ -221,7 +221,9 @@ def test_what_is_wrong_is_said(rng):
         (np.array([1.0, np.inf] * 30), r"series\[1\]: expected a finite number, got inf"),
         (np.full(70, NAN), "series: expected at least two rows behind a season of 6, with two numbers, got 70 with 0"),
         (y[:7], "series: expected at least two rows behind a season of 6, with two numbers, got 7"),
-        (y[:9], "series: expected values in each fifth"), ([y, np.ones((70, 2))], r"series\[1\]: expected one series"),
+        (y[:9], "horizon: expected at most 2, which is as far ahead as .* got 4"),
+        (np.where(np.arange(70) < 50, y, NAN), "series: expected values in each fifth"),
+        ([y, np.ones((70, 2))], r"series\[1\]: expected one series"),
     ]:  # fmt: skip
         with pytest.raises((TypeError, ValueError), match=message):
             small().fit(wrong)

@@ -5,6 +5,7 @@ import pytest
 
 from cylstm.forecast import learning
 from cylstm.forecast.features import History, Layout, filled
+from cylstm.forecast.forecaster import unit_of
 from cylstm.forecast.learning import Settings, stretched, stretches, windows
 from cylstm.forecast.paths import at_scores
 from cylstm.forecast.season import find_season, grows_by_shares
@@ -111,6 +112,13 @@ def test_contexts_begin_behind_the_first_season_and_vary_where_drawn(rng):
     assert length[0] == 1 and (length[9:] == 10).all() and whole.mask[:, 9:].all()
     length = drawn.mask[9:, :10].sum(axis=1)
     assert length.min() == 5 and length.max() == 10 and len(set(length)) > 3
+
+
+def test_the_unit_is_that_of_known_changes():
+    y = np.array([1, 5, NAN, 8, 4, NAN, 7, 20.0])
+    assert unit_of(y, 2) == pytest.approx(np.sqrt((3**2 + 3**2) / 2))  # 5 to 8, 4 to 7
+    assert unit_of(np.array([1.0, 5.0, 1.0, 5.0, 1.0]), 2) == pytest.approx(np.std([1, 5, 1, 5, 1]))
+    assert unit_of(np.full(5, 3.0), 1) == 1
 
 
 def test_every_model_is_held_away_from_a_fifth(rng, monkeypatch):

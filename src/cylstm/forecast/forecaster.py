@@ -108,6 +108,10 @@ class LSTMForecaster:
         if self.strategy == "recursive" and past[0].shape[1]:
             raise ValueError("past: expected None with strategy='recursive', which would have to foretell them, too, "
                              f"got {past[0].shape[1]}")  # fmt: skip
+        for name, arrays in (("past", past), ("future", future)):
+            empty = np.isnan(np.concatenate(arrays)).all(axis=0)
+            if empty.any():
+                raise ValueError(f"{name}: expected at least one number in each column, got none in {empty.argmax()}")
         self.models_ = None  # a failure leaves none behind that is half of one
         self.log_ = log_of(values) if self.log is None else self.log
         for n, array in enumerate(values):
@@ -142,11 +146,9 @@ class LSTMForecaster:
         return self
 
     def _history(self, y, past, future, static) -> History:
-        season, y_filled = self.season_, filled(y, self.season_)
-        changes = y_filled[season:] - y_filled[:-season]
-        scale = np.sqrt(np.mean(changes**2)) or np.std(y_filled) or 1.0
         static = self.scaled("static", static[None])[0]
-        return History(y_filled, ~np.isnan(y), self.scaled("past", past), self.scaled("future", future), static, scale)
+        past, future = self.scaled("past", past), self.scaled("future", future)
+        return History(filled(y, self.season_), ~np.isnan(y), past, future, static, unit_of(y, self.season_))
 
     def scaled(self, name, array) -> np.ndarray:
         """Covariates in the units that the models see."""
@@ -317,6 +319,14 @@ def log_of(values) -> bool:
     """Whether most series grow by shares, and all can."""
     positive = all(np.nanmin(array, initial=np.inf) > 0 for array in values)
     return positive and 2 * sum(map(grows_by_shares, values)) > len(values)
+
+
+def unit_of(y, season) -> float:
+    """The root mean square of the changes over a season that are known; of a series without any, its spread."""
+    changes = y[season:] - y[:-season]
+    changes, spread = changes[~np.isnan(changes)], float(np.nanstd(y))
+    unit = float(np.sqrt(np.mean(changes**2))) if len(changes) else 0.0
+    return unit if unit > 1e-9 * spread else spread or 1.0
 
 
 def as_rows(arrays) -> list[np.ndarray]:

@@ -93,6 +93,10 @@ def learnt(layout, histories, settings: Settings, progress=False):
         raise ValueError(
             f"series: expected more values to learn from{behind}, got {sum(map(len, histories))} rows in all"
         )
+    never = np.isnan(data.y[:, settings.lags :]).all(axis=(0, 2))
+    if never.any():
+        raise ValueError(f"horizon: expected at most {never.argmax()}, which is as far ahead as the series have values "
+                         f"to learn from, got {layout.horizon}")  # fmt: skip
     piece = np.floor(data.share * FOLDS)[..., None]
     models, runs, scores = [], [], []
     for member in range(settings.members):
