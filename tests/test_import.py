@@ -77,6 +77,8 @@ training.run training.fit training.finder training
 model_files summary
 report.charts report.sample report.inside report.reach report.follows report.outcome report.sections report.page report
 model data
+forecast.season forecast.features forecast.learning forecast.paths forecast.frames forecast.panel \
+forecast.backtest forecast.files forecast.forecaster forecast forecast.for_sktime
 exchange.network exchange.json_files exchange.pytorch exchange.rtneural exchange.nam exchange.c_header \
 exchange.keras_attributes \
 exchange.keras_activations exchange.keras_layers exchange.keras_config exchange.keras_inferred \

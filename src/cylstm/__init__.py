@@ -14,8 +14,9 @@ from cylstm.state import Gradients, State
 from cylstm.version import __version__  # noqa: F401
 
 if TYPE_CHECKING:
-    from cylstm import ctc, data, exchange, losses, oracle, training
+    from cylstm import ctc, data, exchange, forecast, losses, oracle, training
     from cylstm.dense import Dense
+    from cylstm.forecast import LSTMForecaster
     from cylstm.heads import Head
     from cylstm.model import Model
     from cylstm.text.vocabulary import Vocabulary
@@ -46,10 +47,11 @@ _LATER = {
     "Dense": "dense",
     "Head": "heads",
     "History": "training.history",
+    "LSTMForecaster": "forecast.forecaster",
     "Model": "model",
     "Vocabulary": "text.vocabulary",
 }
-_MODULES = ("ctc", "data", "exchange", "losses", "oracle", "training")
+_MODULES = ("ctc", "data", "exchange", "forecast", "losses", "oracle", "training")
 
 __all__ = [
     "LSTM",
@@ -64,6 +66,7 @@ __all__ = [
     "Gradients",
     "Head",
     "History",
+    "LSTMForecaster",
     "Model",
     "NonFiniteLoss",
     "Parameters",
@@ -75,6 +78,7 @@ __all__ = [
     "ctc",
     "data",
     "exchange",
+    "forecast",
     "get_include",
     "instruction_set",
     "losses",

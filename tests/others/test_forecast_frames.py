@@ -1,0 +1,141 @@
+"""Series of pandas and polars go in and come out with their index: needs them, and is skipped without."""
+
+import datetime
+
+import numpy as np
+import pytest
+
+from cylstm import LSTMForecaster
+
+SMALL = dict(hidden_size=4, members=1, epochs=1, season=6, log=False)
+T = 60
+
+
+@pytest.fixture
+def y(rng):
+    return 3 + np.sin(np.arange(T)) + 0.1 * rng.standard_normal(T)
+
+
+def small(horizon=3, **options):
+    return LSTMForecaster(horizon, **{**SMALL, **options})
+
+
+def indices(pd):
+    return {
+        "month starts": pd.date_range("2001-01-01", periods=T + 5, freq="MS", name="month"),
+        "month ends": pd.date_range("2001-01-31", periods=T + 5, freq="ME"),
+        "working days": pd.bdate_range("2001-01-01", periods=T + 5),
+        "hours in a zone": pd.date_range("2001-03-24", periods=T + 5, freq="h", tz="Europe/Berlin"),
+        "without a name of its frequency": pd.DatetimeIndex(
+            list(pd.date_range("2001-01-01", periods=T + 5, freq="2D"))
+        ),
+        "periods": pd.period_range("2001Q1", periods=T + 5, freq="Q", name="quarter"),
+        "integers": pd.RangeIndex(3, 3 + 2 * (T + 5), 2, name="n"),
+        "years": pd.Index(np.arange(1700, 1700 + T + 5)),
+    }
+
+
+@pytest.mark.parametrize("kind", list(indices(pytest.importorskip("pandas"))))
+def test_an_index_of_pandas_goes_on(y, kind, tmp_path):
+    import pandas as pd
+
+    index = indices(pd)[kind]
+    series = pd.Series(y, index[:T], name="sales")
+    forecaster = small().fit(series)
+    expected = small().fit(y).forecast_quantiles()
+    found = forecaster.forecast()
+    assert found.name == "sales" and np.array_equal(found, expected[:, 2])
+    pd.testing.assert_index_equal(found.index, index[T : T + 3], exact="equiv")
+    found = forecaster.forecast_quantiles()
+    assert np.array_equal(found, expected) and list(found.columns) == [0.05, 0.25, 0.5, 0.75, 0.95]
+    forecaster.save(tmp_path / "f")
+    for each in (forecaster, LSTMForecaster.load(tmp_path / "f")):
+        each.update(pd.Series(y[:2], index[T : T + 2]))
+        pd.testing.assert_index_equal(each.forecast().index, index[T + 2 : T + 5], exact="equiv")
+        if kind != "years":
+            with pytest.raises(ValueError, match=r"new_rows: expected .* at row 0, right behind what is known, got"):
+                each.update(pd.Series(y[:2], index[T + 3 : T + 5]))
+    table = pd.DataFrame(small().backtest(series, every=7).table)
+    first = table[table["step"] == 2].iloc[0]
+    assert first["origin"] == index[41] and first["time"] == index[43] and first["actual"] == y[43]
+
+
+def test_frames_of_pandas_are_series_in_columns(y):
+    pd = pytest.importorskip("pandas")
+    index = pd.date_range("2001-01-01", periods=T, freq="D")
+    frame = pd.DataFrame({"a": y, "b": np.where(np.arange(T) == 7, np.nan, 2 * y)}, index)
+    weather = pd.DataFrame({"rain": y, "sun": -y}, index)
+    forecaster = small().fit(frame, future=weather)
+    ahead = pd.DataFrame({"rain": [1, 2, 3.0], "sun": [1, 2, 3]}, pd.date_range("2001-03-02", periods=3, freq="D"))
+    found, bounds = forecaster.forecast(future=ahead), forecaster.forecast_quantiles(future=ahead)
+    plain = small().fit(frame.to_numpy(), future=weather.to_numpy())
+    assert np.array_equal(found, plain.forecast(future=ahead.to_numpy())) and list(found.columns) == ["a", "b"]
+    assert np.array_equal(bounds["b"][0.95], plain.forecast_quantiles(future=ahead.to_numpy())[:, 1, 4])
+    with pytest.raises(ValueError, match=r"future: expected 2001-03-02 00:00:00 at row 0, .* got 2001-03-01 00:00:00"):
+        forecaster.forecast(future=ahead.shift(freq="-1D"))
+    with pytest.raises(ValueError, match="future: expected 2001-01-01 00:00:00 at row 0"):
+        small().fit(frame, future=weather.shift(freq="1D"))
+    later = frame.shift(freq=f"{T}D")[["b", "a"]]
+    with pytest.raises(ValueError, match=r"new_rows: expected the series \('a', 'b'\), got \('b', 'a'\)"):
+        forecaster.update(later, future=weather.shift(freq=f"{T}D"))
+
+
+def test_integers_that_may_be_missing_are_numbers(y):
+    pd = pytest.importorskip("pandas")
+    series = pd.Series([*np.arange(40), *[None] * 3, *np.arange(17)], dtype="Int64")
+    expected = small().fit(np.array([*np.arange(40), *[np.nan] * 3, *np.arange(17)])).forecast()
+    assert np.array_equal(small().fit(series).forecast(), expected)
+
+
+def test_what_pandas_has_and_no_forecast_can_follow_is_refused(y):
+    pd = pytest.importorskip("pandas")
+    index = pd.date_range("2001-01-01", periods=T + 1, freq="D")
+    for wrong, message in [
+        (pd.Series(y, index.delete(7)), "series: expected an index whose steps have a frequency"),
+        (pd.Series(y, index[:T][::-1]), "series: expected rows in order"),
+        (pd.Series(y, [*range(7), *range(8, T + 1)]), "one step apart, NaN where nothing is, got 6 and then 8"),
+        (pd.Series(y, range(T, 0, -1)), "expected rows in order"),
+        (pd.Series(y, list(map(str, range(T)))), "series: expected an index of dates, periods or integers"),
+        (pd.Series(["a"] * T, index[:T]), "series: expected numbers, got Series of other things"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=message):
+            small().fit(wrong)
+
+
+@pytest.mark.parametrize("days, after", [
+    ([datetime.date(2001, 1, 1) + datetime.timedelta(7 * n) for n in range(T)], datetime.date(2002, 2, 25)),
+    ([datetime.date(2001 + n // 12, n % 12 + 1, 1) for n in range(T)], datetime.date(2006, 1, 1)),
+    ([datetime.date(2001 + (n + 1) // 12, (n + 1) % 12 + 1, 1) - datetime.timedelta(1) for n in range(T)],
+     datetime.date(2006, 1, 31)),
+    ([datetime.datetime(2001, 1, 1, 6) + datetime.timedelta(minutes=15 * n) for n in range(T)],
+     datetime.datetime(2001, 1, 1, 21)),
+])  # fmt: skip
+def test_a_column_of_dates_of_polars_goes_on(y, days, after, tmp_path):
+    pl = pytest.importorskip("polars")
+    frame = pl.DataFrame({"when": days, "sales": y})
+    forecaster = small().fit(frame)
+    forecaster.save(tmp_path / "f")
+    for each in (forecaster, LSTMForecaster.load(tmp_path / "f")):
+        found = each.forecast()
+        assert found.columns == ["when", "sales"] and found["when"][0] == after and found.schema == frame.schema
+        assert np.array_equal(found["sales"], small().fit(y).forecast())
+        bounds = each.forecast_quantiles()
+        assert bounds.columns == ["when", *(f"sales {q}" for q in (0.05, 0.25, 0.5, 0.75, 0.95))]
+        each.update(pl.DataFrame({"when": found["when"][:2], "sales": y[:2]}))
+        assert each.forecast()["when"][0] == found["when"][2]
+        with pytest.raises(ValueError, match=r"new_rows: expected .* right behind what is known"):
+            each.update(frame)
+    gaps = pl.DataFrame({"when": days[:7] + days[8:], "sales": y[1:]})
+    with pytest.raises(ValueError, match="series: expected rows in order and one step apart in 'when'"):
+        small().fit(gaps)
+
+
+def test_series_of_polars(y):
+    pl = pytest.importorskip("polars")
+    series = pl.Series("sales", [None if n == 5 else value for n, value in enumerate(y)])
+    found = small().fit(series, future=pl.DataFrame({"a": y})).forecast(future=pl.Series(y[:3]))
+    expected = small().fit(np.where(np.arange(T) == 5, np.nan, y), future=y).forecast(future=y[:3])
+    assert isinstance(found, pl.Series) and found.name == "sales" and np.array_equal(found, expected)
+    assert small().fit(series).forecast_quantiles().columns == ["0.05", "0.25", "0.5", "0.75", "0.95"]
+    both = small().fit({"a": series, "b": series[10:]}).forecast()
+    assert list(both) == ["a", "b"] and len(both["b"]) == 3
