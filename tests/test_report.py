@@ -90,7 +90,7 @@ def test_a_model_of_text_has_everything(tmp_path):
     assert surprise["bits"][0] is None and len(cells) > 5
     trace = model.lstm.trace(model.embed(ids[:1000]))
     layer, unit = re.search(r"layer (\d), unit (\d+)", cells[0]["name"]).groups()
-    np.testing.assert_allclose(numbers_of(cells[0]["data"]) * cells[0]["scale"],
+    np.testing.assert_allclose(numbers_of(cells[0]["data"]) * cells[0]["scale"] + cells[0]["mean"],
                                trace[f"c_l{int(layer) - 1}"][:, int(unit)], atol=0.51 * cells[0]["scale"])  # fmt: skip
     first = page.data["heat"]["maps"][0]
     values = numbers_of(first["parts"]["c"]["data"]).reshape(9, 1000)

@@ -271,8 +271,8 @@ class LSTM(layer.Layer):
         is 0 past a row's end. Nothing is dropped; with zoneout, c and h are the means that `lstm(x)` takes.
 
         The arrays come from the oracle (`cylstm.oracle`), in float64, and are rounded to the layer's type. They differ
-        from what the kernels compute by rounding alone, which tests hold them to. A step takes tens of microseconds
-        at least: it is for a look at some thousand steps.
+        from what the kernels compute by rounding alone, which tests hold them to. A step of a layer takes a tenth of a
+        millisecond or more: it is for a look at some thousand steps.
 
         Raises TypeError or ValueError as `lstm(x)` does, and for a layer in fewer bits than float32.
         """

@@ -92,7 +92,7 @@
         const warm = colour("--warm"), most = Math.max(8, ...mark.bits);
         spans.forEach((span, n) => {
           const bits = mark.bits[n];
-          span.style.background = bits === null ? "" : `rgba(${warm}, ${Math.min(0.9, Math.sqrt(bits / most))})`;
+          span.style.background = bits === null ? "" : `rgba(${warm}, ${Math.min(0.75, Math.sqrt(bits / most))})`;
         });
         tell = (n) => (mark.bits[n] === null ? "no surprise is known" : `${mark.bits[n]} bits`);
         return;
@@ -100,9 +100,9 @@
       const values = bytes(mark.data), low = colour("--low"), high = colour("--high");
       spans.forEach((span, n) => {
         const share = values[n] / 127;
-        span.style.background = `rgba(${share < 0 ? low : high}, ${Math.abs(share) * 0.85})`;
+        span.style.background = `rgba(${share < 0 ? low : high}, ${Math.abs(share) * 0.7})`;
       });
-      tell = (n) => shown(values[n] * mark.scale);
+      tell = (n) => shown(values[n] * mark.scale + mark.mean);
     }
 
     place.addEventListener("pointerover", (event) => {

@@ -9,13 +9,14 @@ import numpy as np
 
 from cylstm.batches import Part, PartTargets, batch_of
 from cylstm.loss_and_gradients import learn_with_state
+from cylstm.report.sample import LARGE
 from cylstm.sequences import padded
 from cylstm.state import State
 from cylstm.training.dataset import plan_of
 
 __all__ = ["Reach", "reach_of"]
 
-ENDS = 6  # steps whose loss is looked at, at most
+ENDS, ENDS_OF_LARGE = 6, 2  # steps whose loss is looked at, at most
 FARTHEST = 256
 ENOUGH = 0.01  # of the gradient one step before: less counts as nothing
 
@@ -38,10 +39,11 @@ def reach_of(sample) -> Reach | str:
     if model.lstm.cell.reverse or any(head.loss.of_rows for head in model.heads.values()):
         return "It is for models that run forward, with a loss of single steps."
     per_row, ends = any(head.per_row for head in model.heads.values()), []
-    for row, length in enumerate(sample.lengths[:ENDS].tolist()):
-        wanted = [length - 1] if per_row else np.linspace(length / 2, length - 1, -(-ENDS // len(sample.x))).astype(int)
+    most = ENDS if model.parameters.size <= LARGE else ENDS_OF_LARGE
+    for row, length in enumerate(sample.lengths[:most].tolist()):
+        wanted = [length - 1] if per_row else np.linspace(length / 2, length - 1, -(-most // len(sample.x))).astype(int)
         ends.extend((row, int(end)) for end in wanted if end > 0)
-    ends = sorted(set(ends))[:ENDS]
+    ends = sorted(set(ends))[:most]
     if not ends:
         return "The rows are too short."
     shortest = min(end for _, end in ends)

@@ -21,6 +21,7 @@ from cylstm.training.dataset import Dataset, plan_of
 __all__ = ["Outcome", "Sample", "sample_of", "traceable"]
 
 ROWS, STEPS, IN_ALL = 8, 1000, 4000  # at most: rows, steps of each, and of all together, that are looked into
+LARGE, LEAST_STEPS = 4_000_000, 200  # weights of a layer whose steps take so long that fewer are; but at least these
 # At most: steps whose outputs are looked at, and numbers in these, but for a single row that has one target.
 OUTCOMES, OUTPUTS = 1 << 16, 1 << 23
 
@@ -170,8 +171,10 @@ def sample_of(model, x, y=None, lengths=None, *, ignore=None, missing="error") -
         x, lengths = inputs_alone(model, x, lengths)
         rows, longest = x.shape[:2]
     per_row = any(head.per_row for head in model.heads.values())
-    steps = min(longest, IN_ALL if per_row else STEPS)  # a row with one target is cut as late as can be
-    count = min(rows, ROWS, max(1, IN_ALL // steps))
+    most = max(LEAST_STEPS, min(STEPS, STEPS * LARGE // model.lstm.parameters.size))
+    in_all = most * IN_ALL // STEPS
+    steps = min(longest, in_all if per_row else most)  # a row with one target is cut as late as can be
+    count = min(rows, ROWS, max(1, in_all // steps))
     if dataset is not None:
         part = dataset.part(np.arange(count), 0, steps)
         x, ends = part.x, None if part.plan is None else part.plan.lengths

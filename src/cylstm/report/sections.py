@@ -212,6 +212,7 @@ def tell_follows(sample, page) -> str:
     words = (f"Of everything on the list, the cell whose c has the largest correlation with it over {count} steps. "
              "Among many cells some follow anything by chance, the more so the fewer steps there are.")  # fmt: skip
     if sample.ids:
+        words += " In the text a cell is red where its c is above its mean, and blue where it is below."
         return section("What cells follow", follows_text(sample, pairs, steps, page) + listed, words)
     x, pictures = list(range(steps)), []
     for pair in pairs[:PLOTTED_PAIRS]:
@@ -242,9 +243,10 @@ def follows_text(sample, pairs, steps, page) -> str:
         mean = float(np.nanmean(sample.surprise))
         marks.append({"name": f"surprise, in bits (mean {mean:.2f})", "bits": told})
     for pair in pairs:
-        data, (scale,) = inside.as_bytes(sample.trace[f"c_{pair.layer}"][:1, :steps, pair.unit])
+        cell = sample.trace[f"c_{pair.layer}"][:1, :steps, pair.unit].astype(float)
+        data, (scale,) = inside.as_bytes(cell - cell.mean())
         marks.append({"name": f"{pair.what}: {layer_name(pair.layer)}, unit {pair.unit}, r = {pair.r:+.2f}",
-                      "data": data, "scale": scale})  # fmt: skip
+                      "data": data, "scale": scale, "mean": float(f"{cell.mean():.6g}")})  # fmt: skip
     if not marks:
         return ""
     shown = [visible(vocabulary.tokens[n]) if vocabulary is not None else str(n) for n in ids.tolist()]
