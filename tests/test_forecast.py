@@ -153,6 +153,17 @@ def test_quantiles_are_those_that_were_asked_for(rng, quantiles, strategy):
         assert (found[:, n] >= median).all() if q >= 0.5 else (found[:, n] <= median).all()
 
 
+@pytest.mark.parametrize("log", [False, True])
+def test_a_recursive_forecast_goes_on_as_if_what_it_said_had_come(rng, log):
+    y, price = waves(rng, 90), rng.standard_normal(100)
+    forecaster = small(1, strategy="recursive", quantiles=(0.5,), members=1, log=log).fit(y, future=price[:90])
+    found, one = forecaster.forecast(9, future=price[90:99]), forecaster.copy()
+    for t in range(9):
+        said = one.forecast(future=price[90 + t : 91 + t])
+        assert said == pytest.approx(found[t : t + 1], rel=1e-6)
+        one.update(said, future=price[90 + t : 91 + t])
+
+
 def test_recursive_forecasts_know_no_end_and_grow_wide(rng):
     walk = rng.standard_normal(150).cumsum()
     forecaster = small(1, strategy="recursive", season=1, epochs=20).fit(walk)
@@ -227,7 +238,7 @@ def test_what_is_wrong_is_said(rng):
     ]:  # fmt: skip
         with pytest.raises((TypeError, ValueError), match=message):
             small().fit(wrong)
-    with pytest.raises(ValueError, match=r"series\[3\]: expected a number > 0, as logarithms are foretold, got -1"):
+    with pytest.raises(ValueError, match=r"series\[3\]: expected a number > 0, as logarithms are foretold .*, got -1"):
         small(log=True).fit(np.where(np.arange(70) == 3, -1, y))
     for argument, wrong, message in [
         ("future", np.ones(69), r"future: expected \(70, 1\), a row for each step, got float64 \(69, 1\)"),

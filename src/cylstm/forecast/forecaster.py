@@ -122,14 +122,9 @@ class LSTMForecaster:
             expect_enough(panel.label("series", n), array, self.season_)
         horizon = self.horizon if self.strategy == "direct" else 1
         layout = Layout(self.season_, horizon, past[0].shape[1], future[0].shape[1], static.shape[1])
-        self.scalers_ = {
-            name: Scaler().fit(arrays) if width else None
-            for name, arrays, width in (
-                ("past", past, layout.P),
-                ("future", future, layout.C),
-                ("static", [static], layout.S),
-            )
-        }
+        beside = {"past": past, "future": future, "static": [static]}
+        self.scalers_ = {name: Scaler().fit(arrays) if arrays[0].shape[1] else None
+                         for name, arrays in beside.items()}  # fmt: skip
         histories = [self._history(*each) for each in zip(values, past, future, static, strict=True)]
         lags = self.lags or min(max(2 * self.season_, 16), 96)
         settings = Settings(
@@ -196,9 +191,8 @@ class LSTMForecaster:
         found = [self.in_units(array) for array in found]
         for row, array in enumerate(found):
             if not np.isfinite(array).all():
-                raise ArithmeticError(
-                    f"forecast: expected finite numbers, got others for {self.panel_.label('series', row)}"
-                )
+                name = self.panel_.label("series", row)
+                raise ArithmeticError(f"{name}: expected finite forecasts, got {array[~np.isfinite(array)][0]}")
         return found
 
     def in_units(self, array) -> np.ndarray:
@@ -254,12 +248,9 @@ class LSTMForecaster:
         rows = [len(array) for array in values]
         if not any(rows):
             return self
-        longer = [
-            series.extended(
-                np.log(y) if self.log_ else y, self.scaled("past", P), self.scaled("future", C), self.season_
-            )
-            for series, y, P, C in zip(self.series_, values, past, future, strict=True)
-        ]
+        values = [np.log(array) if self.log_ else array for array in values]
+        longer = [series.extended(y, self.scaled("past", P), self.scaled("future", C), self.season_)
+                  for series, y, P, C in zip(self.series_, values, past, future, strict=True)]  # fmt: skip
         x = [self.layout_.after(series, series.y, np.arange(len(series) - count, len(series)))
              for series, count in zip(longer, rows, strict=True)]  # fmt: skip
         self.states_ = [model(as_rows(x), state)[1] for model, state in zip(self.models_, self.states_, strict=True)]
@@ -281,20 +272,12 @@ class LSTMForecaster:
 
         start : where the first forecast is made, as a share of each series. refit : after how many rows it learns anew,
             from all that is known then; None for never.
-
         season : of the seasonal-naive forecast beside it; by default that of the forecaster.
         """
-        return backtest(
-            self,
-            series,
-            past,
-            future,
-            static,
-            real_in("start", start, 0, 1, open_low=True, open_high=True),
-            positive_int("every", every),
-            None if refit is None else positive_int("refit", refit),
-            None if season is None else positive_int("season", season),
-        )
+        start, every = real_in("start", start, 0, 1, open_low=True, open_high=True), positive_int("every", every)
+        refit = None if refit is None else positive_int("refit", refit)
+        season = None if season is None else positive_int("season", season)
+        return backtest(self, series, past, future, static, start, every, refit, season)
 
     def copy(self) -> LSTMForecaster:
         """One that goes its own way from here; weights, which `update` leaves alone, are shared."""

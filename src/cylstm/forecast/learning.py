@@ -1,4 +1,4 @@
-"""How a forecaster learns: windows, early stopping on each series' end, intervals put right there, all of it again."""
+"""How a forecaster learns: windows, a piece of each series that a model is held away from, how wide intervals are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cylstm.training.optim import AdamW
 __all__ = ["Settings", "Windows", "learnt", "stretched", "windows"]
 
 MOST_WINDOWS = 4096  # of longer data every second, third, ... origin serves
-FOLDS = 5
+FOLDS = 5  # pieces of each series
 NARROWEST, WIDEST = 0.5, 5.0  # what intervals are stretched by at the most
 
 
@@ -37,8 +37,8 @@ class Settings:
 @dataclass
 class Windows:
     """x (M, lags + horizon, I): a context, and then the steps ahead; mask (M, lags + horizon): False before a context
-    begins; y (M, lags + horizon, 1): targets ahead, NaN elsewhere and where missing; steps (M, lags + horizon): which
-    share of its series is over at a step."""
+    begins; y (M, lags + horizon, 1): targets ahead, NaN elsewhere and where missing; share (M, lags + horizon): how
+    much of its series is over at a step."""
 
     x: np.ndarray
     mask: np.ndarray
@@ -90,9 +90,8 @@ def learnt(layout, histories, settings: Settings, progress=False):
     data = windows(layout, histories, settings.lags, np.random.default_rng(settings.seed))
     if len(data.x) < 2:
         behind = f" behind the first season of {layout.season}" if layout.season > 1 else ""
-        raise ValueError(
-            f"series: expected more values to learn from{behind}, got {sum(map(len, histories))} rows in all"
-        )
+        rows = sum(map(len, histories))
+        raise ValueError(f"series: expected more values to learn from{behind}, got {rows} rows in all")
     never = np.isnan(data.y[:, settings.lags :]).all(axis=(0, 2))
     if never.any():
         raise ValueError(f"horizon: expected at most {never.argmax()}, which is as far ahead as the series have values "

@@ -168,4 +168,6 @@ def expect_positive(name, array, log) -> None:
     wrong = np.flatnonzero(array <= 0) if log else ()
     if len(wrong):
         got = f"{array[wrong[0]]:g}"
-        raise ValueError(f"{name}[{wrong[0]}]: expected a number > 0, as logarithms are foretold, got {got}")
+        raise ValueError(
+            f"{name}[{wrong[0]}]: expected a number > 0, as logarithms are foretold (not with log=False), got {got}"
+        )
