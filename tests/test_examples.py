@@ -189,3 +189,14 @@ def test_a_table_has_the_figures_as_they_were_printed():
     rows = table("language", printed, {"cylstm": [2.0, 1.0, 9.0], "Keras": [4.0]}).splitlines()
     assert rows[0] == "|  | lines | bits per character | seconds |"  # a number in the text is none
     assert [row.split(" | ")[2:] for row in rows[2:]] == [["1.829", "2 |"], ["1.945", "4 |"]]
+
+
+def test_the_page_on_scikit_learn_has_the_lines_of_its_scripts():
+    path = PAGE.parent / "scikit_learn.md"
+    if not path.exists():
+        pytest.skip("only the tests and benchmarks are here")
+    page = path.read_text(encoding="utf-8")
+    for library in ("cylstm", "Keras", "PyTorch"):
+        name = {"PyTorch": "torch"}.get(library, library.lower())
+        lines = own_lines(Path(loading.__file__).parent / "sequences" / f"with_{name}.py")
+        assert f"\n| {library} | {lines} | " in page

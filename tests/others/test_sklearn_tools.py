@@ -1,6 +1,7 @@
 """The estimators of cylstm.sklearn in scikit-learn's tools, on sequences of different lengths."""
 
 import json
+import runpy
 import subprocess
 import sys
 
@@ -17,6 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 
 from cylstm.sklearn import LSTMClassifier, LSTMRegressor, SequenceScaler
+from examples import loading, sequences
 
 SMALL = dict(hidden_size=12, epochs=20, random_state=0)
 
@@ -137,6 +139,19 @@ def test_what_the_scaler_cannot_do_is_said(x):
     with pytest.raises(ValueError, match=r"X\[2\]\[0, 1\]: expected a finite number, got inf"):
         x[2][0, 1] = np.inf
         SequenceScaler().fit(x)
+
+
+# --- the example ------------------------------------------------------------------------------------------------------
+
+
+def test_the_example_tells_classes_apart(monkeypatch, capsys, x, y):
+    monkeypatch.setattr(loading, "japanese_vowels", lambda: [(x[:60], y[:60]), (x[60:], y[60:])])
+    monkeypatch.setattr(sequences, "SEEDS", {"vowels": range(2)})
+    monkeypatch.setattr(sequences, "RECIPES", {"vowels": dict(epochs=20, rate=0.01, input_dropout=0.1)})
+    monkeypatch.setattr(sys, "argv", ["with_cylstm", "vowels"])
+    runpy.run_module("examples.sequences.with_cylstm")
+    name, median, *_ = capsys.readouterr().out.split()
+    assert name == "vowels" and float(median) > 0.8
 
 
 # --- imports ----------------------------------------------------------------------------------------------------------
