@@ -163,7 +163,7 @@ def of_pandas(name, index) -> Index:
         return Index("pandas", "period", str(index[-1]), index.freqstr, called)
     if isinstance(index, pd.DatetimeIndex):
         expect_even(name, index, np.sign(np.diff(index.asi8)))
-        step = index.freqstr or (pd.infer_freq(index) if len(index) > 2 else None)
+        step = index.freqstr or pd.DatetimeIndex(index, freq="infer").freqstr
         if step is None:
             raise ValueError(f"{name}: expected an index whose steps have a frequency (Series.asfreq makes one, with "
                              f"NaN where nothing is), got one from {index[0]} to {index[-1]} without")  # fmt: skip
