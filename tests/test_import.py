@@ -75,6 +75,7 @@ training.pictures training.history training.events training.progress training.ca
 training.optim training.checkpoint training.targets training.dataset training.batch_stream training.run training.fit \
 training.finder training
 model_files summary model data
+online.features online.base online.estimators online.detector online
 exchange.network exchange.json_files exchange.pytorch exchange.rtneural exchange.nam exchange.c_header \
 exchange.keras_attributes \
 exchange.keras_activations exchange.keras_layers exchange.keras_config exchange.keras_inferred \
