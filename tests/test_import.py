@@ -79,6 +79,7 @@ report.charts report.sample report.inside report.reach report.follows report.out
 model data
 forecast.season forecast.features forecast.learning forecast.paths forecast.frames forecast.panel \
 forecast.backtest forecast.files forecast.forecaster forecast forecast.for_sktime
+online.features online.base online.estimators online.detector online
 exchange.network exchange.json_files exchange.pytorch exchange.rtneural exchange.nam exchange.c_header \
 exchange.keras_attributes \
 exchange.keras_activations exchange.keras_layers exchange.keras_config exchange.keras_inferred \

@@ -14,7 +14,7 @@ from cylstm.state import Gradients, State
 from cylstm.version import __version__  # noqa: F401
 
 if TYPE_CHECKING:
-    from cylstm import ctc, data, exchange, forecast, losses, oracle, training
+    from cylstm import ctc, data, exchange, forecast, losses, online, oracle, training
     from cylstm.dense import Dense
     from cylstm.forecast import LSTMForecaster
     from cylstm.heads import Head
@@ -51,7 +51,7 @@ _LATER = {
     "Model": "model",
     "Vocabulary": "text.vocabulary",
 }
-_MODULES = ("ctc", "data", "exchange", "forecast", "losses", "oracle", "training")
+_MODULES = ("ctc", "data", "exchange", "forecast", "losses", "online", "oracle", "training")
 
 __all__ = [
     "LSTM",
@@ -83,6 +83,7 @@ __all__ = [
     "instruction_set",
     "losses",
     "num_threads",
+    "online",
     "oracle",
     "set_num_threads",
     "train",
