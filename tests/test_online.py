@@ -270,6 +270,29 @@ def test_of_what_is_missing_no_error_counts():
     )
 
 
+def test_missing_numbers_are_no_targets(rng):
+    """Nothing is learnt of a feature that is not there; steps without any are none to learn from."""
+    learner = AnomalyDetector(**{**SMALL, "optimizer": cylstm.SGD(lr=0.1)})
+    learner.learn_one([1.0, 2.0])
+    learner.learn_one([2.0, None])
+    before = learner.model.parameters["head.weight"].copy(), learner.model.parameters["head.bias"].copy()
+    for a in rng.standard_normal(10):
+        learner.learn_one([a, None])
+    for now, old in zip((learner.model.parameters[f"head.{name}"] for name in ("weight", "bias")), before, strict=True):
+        assert np.array_equal(now[1], old[1]) and not np.array_equal(now[0], old[0])
+    learner.learn_one([0.5, None])
+    before = learner.model.parameters.flat.copy()
+    for _ in range(10):
+        learner.learn_one([None, None])
+    np.testing.assert_array_equal(learner.model.parameters.flat, before)
+
+
+def test_errors_are_in_deviations_that_count_x_itself():
+    learner = AnomalyDetector(**SMALL)
+    learner.learn_one([1.0])  # the mean is the forecast while nothing has varied
+    assert learner.error_one([3.0]) == learner.error_one([-1e9]) == 2.0 and learner.error_one([1.0]) == 0.0
+
+
 @pytest.mark.parametrize("x, error, message", [
     ({"a": 1.0, "c": 2.0}, ValueError, "x: expected features of the first, 'a', 'b', got 'c'"),
     ({"a": "1"}, TypeError, r"x\['a'\]: expected a number, got str '1'"),
