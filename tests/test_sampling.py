@@ -108,3 +108,21 @@ def test_tokens_need_a_vocabulary_and_numbers():
     for wrong in (np.nan, np.inf):
         with pytest.raises(ValueError, match="logits: expected finite numbers"):
             Sampler(ban=[0]).probabilities([wrong, 0.5, 0.25])
+
+
+@pytest.mark.parametrize(
+    ("text", "before"),
+    [
+        ("the cat sat\non the mat\n" * 9, "\n"),
+        ("the cat sat on the mat " * 9 + "\n", " "),  # which trained no model to begin after a line break
+        ("the cat sat on the mat " * 9, " "),
+        ("abab\n", "\n"),
+    ],
+)
+def test_without_a_prompt_a_text_begins_where_words_do(text, before, monkeypatch):
+    vocabulary = Vocabulary.from_text(text)
+    model = Model(len(vocabulary), 4, len(vocabulary), vocabulary=vocabulary, seed=0)
+    seen = []
+    monkeypatch.setattr(Model, "generate", lambda self, ids, *_, **__: seen.append(list(ids)) or iter(()))
+    assert "".join(continue_text(model, "", 5)) == ""
+    assert seen == [[vocabulary.index[before]]]

@@ -35,6 +35,9 @@ def test_streams_become_fewer_for_a_short_text():
         ("a\n\n" + "b\n" * 90, "\n\n"),
         ("\n\n", "\n\n"),
         ("ab", ""),
+        ("the cat sat " * 50 + "\n", " "),
+        ("the cat sat " * 50, " "),
+        ("the cat sat\n" * 50, ""),
     ],
 )
 def test_paragraphs_begin_after_a_blank_line(text, expected, level):

@@ -23,7 +23,6 @@ from cylstm import (
     oracle,
 )  # fmt: skip
 from cylstm.training.dataset import Dataset
-from cylstm.training.progress import EpochLine
 
 
 def test_one_epoch_is_what_the_oracle_computes(rng):
@@ -195,13 +194,6 @@ def test_callbacks_see_updates_and_epochs_and_can_stop(rng):
     assert len(history) == 2
 
 
-def test_the_progress_bar_says_loss_and_speed(rng, capsys, monkeypatch):
-    x, y = sequences(rng, [6] * 8)
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    make().fit(x, y, validation=(x, y), epochs=2, batch_size=4)
-    assert "epoch 2/2: 100%" in (text := capsys.readouterr().err) and "validation" in text
-
-
 def test_where_no_bar_can_be_drawn_there_is_a_line_per_epoch(rng, capsys, monkeypatch):
     x, y = sequences(rng, [6] * 8)
     history = make().fit(x, y, validation=(x, y), epochs=3, batch_size=2)
@@ -209,9 +201,6 @@ def test_where_no_bar_can_be_drawn_there_is_a_line_per_epoch(rng, capsys, monkey
     expected = [f"epoch {n}/3: loss {a:.4f}, validation {b:.4f}" for n, (a, b) in enumerate(losses, 1)]
     assert capsys.readouterr().err.splitlines() == expected
     make().fit(x, y, epochs=2, progress=False)
-    assert capsys.readouterr().err == ""
-    line = EpochLine("epoch 1/2", True)
-    line.set_postfix_str("half way", refresh=False)
     assert capsys.readouterr().err == ""
     for stderr in (None, (closed := io.StringIO())):
         closed.close()

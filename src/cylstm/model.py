@@ -25,6 +25,7 @@ from cylstm.own_loss import ModelTape
 from cylstm.parameters import check_gradients, laid_out
 from cylstm.precision import converted, fill, given_of, kept_of, precision_option
 from cylstm.predictions import outputs_of, predict, probabilities
+from cylstm.signatures import show_options
 from cylstm.small_parameters import SmallParameters
 from cylstm.state import Gradients, State
 from cylstm.summary import summary
@@ -349,6 +350,7 @@ class Model:
         wanted = of_heads(metrics, self.heads)
         return evaluate(self, dataset, positive_int("batch_size", batch_size), wanted)
 
+    @show_options(fit)
     def fit(self, x, y=None, **options) -> History:
         """Train on x and y, or on batches alone: see `training.fit` for all options."""
         return fit(self, x, y, **options)

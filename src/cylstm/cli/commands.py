@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -28,7 +29,7 @@ from cylstm.text.sampling import continue_text, writes_tokens
 from cylstm.text.vocabulary import UnknownTokens
 from cylstm.training import optim, schedule
 from cylstm.training.checkpoint import Checkpoint
-from cylstm.training.progress import can_draw
+from cylstm.training.progress import can_draw, folded
 
 __all__ = ["main"]
 
@@ -77,11 +78,19 @@ def leave_unread() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def on_terminal() -> bool:
+    """Whether what is printed goes to a terminal."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
 def say(text) -> None:
     """Print, beside a bar that may be there, and go on where nobody reads it: a training run is worth more than its
-    report."""
+    report. On a terminal, lines that are too long for it are broken between words."""
     from tqdm import tqdm  # 30 ms, which the other commands need not wait for
 
+    if on_terminal():
+        width = shutil.get_terminal_size().columns
+        text = "\n".join(folded(line, width) for line in text.splitlines())
     try:
         with tqdm.external_write_mode():
             print(text, flush=True)
@@ -176,6 +185,7 @@ class Report:
         """start : what samples go on from, unseen, where there is no prompt."""
         self.args, self.summary, self.start = args, summary, start
         self.every = max(1, args.epochs // 10)
+        self.told = not args.quiet and can_draw() and on_terminal()  # by the lines of `fit`, on the same screen
 
     def __call__(self, event):
         if self.summary:  # not before the first update: until then, training may be refused with an error
@@ -184,8 +194,9 @@ class Report:
         if event.kind != "epoch":
             return
         epoch, history, args = event.epoch + 1, event.history, self.args
-        say(f"epoch {epoch}/{args.epochs}: training {history.train_loss[-1]:.4f}, "
-            f"validation {history.validation_loss[-1]:.4f}, {history.seconds[-1]:.1f} s")  # fmt: skip
+        if not self.told:
+            say(f"epoch {epoch}/{args.epochs}: training {history.train_loss[-1]:.4f}, "
+                f"validation {history.validation_loss[-1]:.4f}, {history.seconds[-1]:.1f} s")  # fmt: skip
         if args.sample and (epoch % self.every == 0 or epoch == args.epochs):
             prompt = args.prompt or self.start
             pieces = continue_text(event.model, prompt, args.sample, temperature=0.7, seed=[args.seed, epoch])

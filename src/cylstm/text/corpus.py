@@ -153,7 +153,9 @@ def text_streams(ids, count: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
 
 def paragraph_break(ids, vocabulary: Vocabulary) -> str:
     """What stands before the paragraphs of a text: a line break and a blank line, where one line in a hundred is blank,
-    as where lines are broken inside of sentences; "" for other texts, whose lines begin of themselves.
+    as where lines are broken inside of sentences; a space, where a text is of spaces and hardly any line breaks (fewer
+    than one to a hundred spaces), after which a model has not learned to begin a word; "" for other texts, whose lines
+    begin of themselves.
 
     ids : (N,); the first of them tell.
     """
@@ -165,6 +167,11 @@ def paragraph_break(ids, vocabulary: Vocabulary) -> str:
             found = np.all([head[i : max(0, last + 1) + i] == token for i, token in enumerate(blank)], axis=0)
             if found.sum() > np.count_nonzero(head == blank[0]) / 100:
                 return text
+    if not vocabulary.missing(" "):
+        line_break = b"\n" if vocabulary.level == "byte" else "\n"
+        breaks = np.count_nonzero(head == vocabulary.index.get(line_break, -1))
+        if 100 * breaks < np.count_nonzero(head == vocabulary.encode(" ")[0]):
+            return " "
     return ""
 
 

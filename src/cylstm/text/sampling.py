@@ -145,7 +145,8 @@ def continue_text(model, prompt="", length=500, *, temperature=1.0, top_k=None, 
                   stop="") -> Iterator[str]:  # fmt: skip
     """The text that a model writes after a prompt, in pieces as they come: at most `length` tokens.
 
-    prompt : text; without one, the model begins after a line break, or after its first token where it knows none.
+    prompt : text; without one, the model begins after a line break or, where it knows none or hardly met one, after a
+        space, so that words begin there; after its first token where it knows neither.
     temperature, top_k, top_p, ban, seed : as for `Model.generate`.
     stop : the text ends as soon as it contains these characters, which are its last ones. It also ends at the
         vocabulary's end token.
@@ -156,13 +157,22 @@ def continue_text(model, prompt="", length=500, *, temperature=1.0, top_k=None, 
     vocabulary = model.vocabulary
     if vocabulary is None:
         raise ValueError("model: expected one with a vocabulary, trained on text, got one without")
-    line_break = b"\n" if vocabulary.level == "byte" else "\n"
-    begin = vocabulary.encode(prompt, name="prompt") if prompt else [vocabulary.index.get(line_break, 0)]
+    begin = vocabulary.encode(prompt, name="prompt") if prompt else [_before_words(vocabulary)]
     ends = () if vocabulary.end_id is None else (vocabulary.end_id,)
     ids = model.generate(begin, length, temperature=temperature, top_k=top_k, top_p=top_p, ban=ban, seed=seed,
                          stop=ends)  # fmt: skip
     pieces = vocabulary.decode_stream(ids)
     return _until(stop, pieces) if stop else pieces
+
+
+def _before_words(vocabulary) -> int:
+    """The id of what words begin after. Tokens other than bytes are in the order of their frequency, the commonest
+    first: a line break in its rarer half has hardly been met, such as the last character of a text in one line."""
+    if vocabulary.level == "byte":
+        return vocabulary.index[b"\n"]
+    space = vocabulary.index.get(" ", 0)
+    found = vocabulary.index.get("\n", space)
+    return space if " " in vocabulary.index and 2 * found > len(vocabulary) else found
 
 
 def _until(stop, pieces):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cylstm.checks import describe, positive_int, real_in
+from cylstm.signatures import show_options
 from cylstm.training import pictures
 from cylstm.training.events import NonFiniteLoss, StopTraining
 from cylstm.training.fit import fit
@@ -104,6 +105,7 @@ class Rising:
         self.optimizer.lr = self.rates[n]
 
 
+@show_options(fit, OPTIONS)
 def find_lr(model, x, y=None, *, optimizer=None, lowest=1e-6, highest=1.0, updates=100, **options) -> LearningRates:
     """Losses of a copy of a model that is trained with rates from `lowest` to `highest`, each the same factor above the
     one before (Smith 2017); the model, its generator and the optimiser stay as they are.

@@ -67,8 +67,8 @@ def fit(model, x, y=None, *, lengths=None, mask=None, resets=None, state=None, s
     resume : path of a checkpoint of the same run to go on from, or what `read_checkpoint` has read of it. `epochs` are
         those of the whole run; the end has the same bits as without the break.
         Ctrl-C finishes the update at hand, writes the checkpoint if there is one, and raises KeyboardInterrupt.
-    progress : a tqdm bar per epoch with loss, tokens/s and, at its end, the metrics on stderr or, where that is no
-        terminal, a line per epoch.
+    progress : on stderr a line per epoch, with its losses and metrics and, where that is a terminal or a notebook, a
+        tqdm bar of the whole run, with the time left until its last epoch, and loss and tokens/s where there is room.
     callbacks : callables, each called with an Event after every update and epoch; may raise StopTraining.
     on_gradients : called with the model and its gradients, Parameters, before each update: what it adds to them (noise,
         the slope of a penalty) is clipped and taken as they are.

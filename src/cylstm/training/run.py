@@ -20,7 +20,7 @@ from cylstm.training import checkpoint as checkpoints
 from cylstm.training.batch_stream import Stream
 from cylstm.training.events import Event, NonFiniteLoss, StopTraining, deferred_interrupt
 from cylstm.training.history import History
-from cylstm.training.progress import epoch_bar
+from cylstm.training.progress import Progress
 from cylstm.training.record import Trained, this_machine
 from cylstm.training.schedule import ReduceOnPlateau
 
@@ -81,9 +81,9 @@ class Run:
         self.started = self.saved_at = time.perf_counter()
         self.model.trained = Trained(self.history, vars(self.options), this_machine())
         try:
-            with deferred_interrupt() as interrupt:
+            with deferred_interrupt() as interrupt, Progress(self.progress, self.first_epoch, epochs) as self.shown:
                 while self.epoch < epochs and not self.out_of_patience():
-                    self.run_epoch(epochs, interrupt)
+                    self.run_epoch(interrupt)
                     self.save_now_and_then(interrupt)
         except StopTraining:
             if self.checkpoint is not None and self.moments.updates != self.saved_update:
@@ -99,29 +99,28 @@ class Run:
     def out_of_patience(self):
         return self.options.patience is not None and self.waited >= self.options.patience
 
-    def run_epoch(self, epochs, interrupt):
+    def run_epoch(self, interrupt):
         count, groups = self.groups()
-        with epoch_bar(self.progress, f"epoch {self.epoch + 1}/{epochs}", count, self.position) as bar:
-            shown, tokens_shown = time.perf_counter(), self.tokens()
-            for batches in groups:
-                loss = self.update(batches, self.how_far(self.position, count))
-                self.position += 1
-                if loss is not None:
-                    self.tell("update", loss)
-                self.save_now_and_then(interrupt)
-                bar.update()
-                now = time.perf_counter()
-                if self.progress and now - shown > 0.2 and self.tokens():
-                    rate, loss = (self.tokens() - tokens_shown) / (now - shown), loss_of(self.model, self.sums)
-                    bar.set_postfix_str(f"loss {loss:.4f}, {rate:,.0f} tokens/s", refresh=False)
-                    shown, tokens_shown = now, self.tokens()
-            self.end_epoch(bar, count)
+        self.shown.begin(self.epoch, count, self.position, self.tokens())
+        for batches in groups:
+            loss = self.update(batches, self.how_far(self.position, count))
+            self.position += 1
+            if loss is not None:
+                self.tell("update", loss)
+            self.save_now_and_then(interrupt)
+            self.shown.update(self.so_far)
+        self.end_epoch(count)
         self.save_now_and_then(interrupt, epoch_ended=True)
         self.tell("epoch", self.history.train_loss[-1])
 
     def tokens(self):
         """How many have counted in this epoch."""
         return sum(found.tokens for found in self.sums.values())
+
+    def so_far(self):
+        """The tokens of this epoch, and their mean loss."""
+        tokens = self.tokens()
+        return tokens, loss_of(self.model, self.sums) if tokens else None
 
     def groups(self):
         """How many updates this epoch has, None where nobody knows, and those from `position` on: each takes some
@@ -232,7 +231,7 @@ class Run:
         if not math.isfinite(updates.sum_squares(self.model.parameters.raw())):
             self.complain("weights: expected finite numbers, got others", self.moments.updates)
 
-    def end_epoch(self, bar, count):
+    def end_epoch(self, count):
         if not all(found.weight for found in self.sums.values()):  # a Dataset has seen to it
             raise ValueError("batches: expected at least one target that counts in each epoch, got none")
         found = means_of(self.model, self.sums)
@@ -245,7 +244,8 @@ class Run:
         self.history.add(found, held_out, metrics, learning_rate=rate, updates=self.moments.updates,
                          seconds=self.elapsed + time.perf_counter() - self.started, gradient_norm=norm)  # fmt: skip
         text = f"loss {found['loss']:.4f}" + ("" if held_out is None else f", validation {held_out['loss']:.4f}")
-        bar.set_postfix_str(", ".join([text, *(f"{name} {value:.4g}" for name, value in metrics.items())]))
+        self.shown.end(", ".join([text, *(f"{name} {value:.4g}" for name, value in metrics.items())]),
+                       self.history.seconds[-1])  # fmt: skip
         name, better = self.monitor
         value = {**(held_out or found), **metrics}[name]
         self.watch(-value if better == "max" else value)
