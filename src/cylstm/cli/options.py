@@ -307,5 +307,6 @@ def add_train_options(parser):
                         "(default: beside the model, and removed in the end)")  # fmt: skip
     output.add_argument("--sample", type=whole(0), default=200, metavar="N", help="tokens per sample (default: 200)")
     output.add_argument("--prompt", metavar="TEXT", help="what samples begin with (default: a line break, or "
-                        "a blank line where the text has some; for the manual 'The ')")  # fmt: skip
+                        "a blank line where the text has some, a space where it is one line; for the "
+                        "manual 'The ')")  # fmt: skip
     output.add_argument("--quiet", action="store_true", help="no progress bar")
