@@ -282,6 +282,11 @@ def test_int8_refuses_states_beyond_1(rng):
             small(np.ones((2, 3, 4), "f4"), state)
         with pytest.raises(ValueError, match=r"state\.h"):
             small.step(np.ones((2, 4), "f4"), state)
+    state.h[0, 1, 3] = np.nan  # bytes know none: it would count as a number
+    with pytest.raises(ValueError, match=r"state\.h"):
+        small(np.ones((2, 3, 4), "f4"), state)
+    state.c[0, 1, 3] = np.nan  # which is what a row has that was not finite before
+    assert np.isnan(small(np.ones((2, 3, 4), "f4"), state)[0][1, :, 3]).all()
     layer.parameters["h0_l0"][2] = 1.5
     with pytest.raises(ValueError, match=r"h0_l0: expected numbers within -1..1 for int8, got 1.5"):
         layer.astype("int8")

@@ -158,7 +158,7 @@ cdef int forward(Call call, bint doubles, const void* x, const void* h0, const v
         f.record.inputs.caller, f.record.inputs.row, f.record.inputs.step = x, f.s.T * I, I
     else:
         f.record.inputs.packed, f.record.inputs.ld, f.record.inputs.caller = <void*>x, I, NULL
-    if call.int8 and h0 != NULL and not within_one(<const float*>h0, f.L * f.D * f.s.B * f.Y):
+    if call.int8 and h0 != NULL and not within_one(<const float*>h0, <const float*>c0, f.L * f.D * f.s.B * f.Y):
         with gil:
             raise ValueError("h0: expected numbers within -1..1, which int8 has at steps of 1/127, got others")
     f.h0, f.c0, f.y = h0, c0, y

@@ -183,8 +183,9 @@ def test_what_is_refused(rng):
             module(wrong)
     with pytest.raises(TypeError, match="hx holds"):
         module(x, (torch.zeros(2, 3, 40), torch.zeros(2, 3, 40)))
-    with pytest.raises(ValueError, match=r"hx.h: expected numbers within -1..1"):
-        module(x, (torch.full((2, 2, 40), 1.5), torch.zeros(2, 2, 40)))
+    for wrong in (1.5, float("nan")):
+        with pytest.raises(ValueError, match=r"hx.h: expected numbers within -1..1"):
+            module(x, (torch.full((2, 2, 40), wrong), torch.zeros(2, 2, 40)))
     with torch.autocast("cpu"), pytest.raises(TypeError, match="autocast"):
         module(x)
 
@@ -207,10 +208,12 @@ def test_models_that_are_refused():
         with pytest.raises(ValueError, match=r"0: expected an nn.LSTM or nn.LSTMCell, got a subclass, .*Own"):
             astype(torch.nn.Sequential(own), "int8")
         cylstm.torch.accelerate(own)
-    hooked = torch.nn.LSTM(3, 4)
+    hooked, own = torch.nn.LSTM(3, 4), torch.nn.LSTM(3, 4)
     hooked.register_forward_hook(lambda *_: None)
-    with pytest.raises(ValueError, match="the model: expected a module without hooks"):
-        astype(hooked, "int8")
+    own.forward = lambda x, hx=None: (x * 0, None)
+    for module in (hooked, own):
+        with pytest.raises(ValueError, match="the model: expected a module without hooks and a forward of its own"):
+            astype(module, "int8")
     with pytest.raises(ValueError, match=r"the model.weight_ih_l0: expected .* in memory"):
         astype(torch.nn.LSTM(3, 4, device="meta"), "int8")
     wild = torch.nn.LSTM(3, 4)
@@ -236,6 +239,40 @@ def test_compiled(rng, precision):
         assert torch.equal(compiled(part)[0], h) and torch.equal(compiled(part, (h, c))[1], cell(part, (h, c))[1])
     with pytest.raises(RuntimeError, match="fewer bits, which only runs"):
         torch.compile(module, backend="aot_eager", fullgraph=True)(x.clone().requires_grad_())[0].sum().backward()
+
+
+def test_graphs_refuse_what_calls_do(rng):
+    torch._dynamo.reset()
+    x = numbers(rng, 2, 5, 20)
+    module, _ = pair("float16", num_layers=2, dropout=0.5)
+    cell = astype(torch.nn.LSTMCell(20, 40), "float16")
+    with pytest.raises(Exception, match=r"expected a module after eval\(\)"):
+        torch.compile(module, backend="eager", fullgraph=True)(x)
+    module.eval()
+    with pytest.raises(Exception, match="of 1 or 2 dimensions"):
+        torch.compile(cell, backend="eager", fullgraph=True)(x)
+    with torch.autocast("cpu"), pytest.raises(Exception, match="autocast is on"):
+        torch.compile(module, backend="eager", fullgraph=True)(x)
+    for one, given in ((module, x), (cell, x[0])):
+        with pytest.raises(Exception, match="export: expected a module in float32 or float64, got one in float16"):
+            torch.export.export(one, (given,))
+
+
+def test_a_graph_whose_module_is_gone(rng):
+    x = numbers(rng, 2, 5, 20)
+    with pytest.raises(RuntimeError, match="expected the one that the graph was compiled for"):
+        torch.ops.cylstm.small_lstm(x, None, None, None, 10**9, True)
+
+
+def test_states_of_files_that_are_none():
+    module, _ = pair("int8")
+    state = {name: {**part, "scales": None} if name else part for name, part in module.state_dict().items()}
+    for key in ("numbers", "precision"):
+        wrong = copy.deepcopy(state)
+        for part in wrong.values():
+            part.pop(key)
+        with pytest.raises(ValueError, match="state: expected precision, numbers and scales"):
+            module.load_state_dict(wrong)
 
 
 def test_what_is_shown():

@@ -352,14 +352,15 @@ cdef class Layer(Arguments):
             work.forward.h0 = work.forward.c0 = NULL
             return None, None
         arrays = self.state(name, state, B)
-        self.check_range(name, arrays[0])
+        self.check_range(name, arrays[0], arrays[1])
         work.forward.h0 = np.PyArray_DATA(<np.ndarray>arrays[0])
         work.forward.c0 = np.PyArray_DATA(<np.ndarray>arrays[1])
         return arrays
 
-    cdef int check_range(self, name, np.ndarray h) except -1:
-        """ValueError for the h of a state that the precision of the weights does not hold."""
-        if self._weights.small == INT8 and not within_one(<const float*>np.PyArray_DATA(h), np.PyArray_SIZE(h)):
+    cdef int check_range(self, name, np.ndarray h, np.ndarray c) except -1:
+        """ValueError for a state that the precision of the weights does not hold."""
+        if self._weights.small == INT8 and not within_one(<const float*>np.PyArray_DATA(h),
+                                                          <const float*>np.PyArray_DATA(c), np.PyArray_SIZE(h)):
             raise ValueError(f"{name}.h: expected numbers within -1..1, which int8 has at steps of 1/127, got others")
         return 0
 

@@ -95,7 +95,7 @@ cdef class Module(Layer):
             self._point_at_masks(work, Masks(outputs=masks))
         h, c = self._state(h, B, self.h_size), self._state(c, B, self.hidden_size)
         if h is not None:
-            self.check_range("hx", h)
+            self.check_range("hx", h, c)
         call.h0 = np.PyArray_DATA(<np.ndarray>h) if h is not None else NULL
         call.c0 = np.PyArray_DATA(<np.ndarray>c) if c is not None else NULL
         y = self.empty(T, B, width) if not packed else numpy.empty((N, width), self.dtype)

@@ -94,8 +94,7 @@ small_modules: weakref.WeakValueDictionary[int, torch.nn.Module] = weakref.WeakV
 
 def small_forward(module, input, hx, resets):
     """The same of a module in fewer bits, whose weights are no tensors: the operator has the module's number."""
-    if not isinstance(input, Tensor) or input.dim() not in (2, 3):
-        raise TypeError(f"input: expected a Tensor of two or three dimensions where torch traces {module.precision}")
+    _expect_small(module, input, hx, (2, 3))
     x, h, c, resets, batch_first = _in_three_dimensions(module, input, hx, resets)
     results = torch.ops.cylstm.small_lstm(x, h, c, resets, module.number, batch_first)
     return _as_given(input, batch_first, *results)
@@ -103,6 +102,7 @@ def small_forward(module, input, hx, resets):
 
 def small_cell_forward(module, input, hx):
     """Of a cell: x (B, I) or (I,) is one step."""
+    _expect_small(module, input, hx, (1, 2))
     x, h, c = input, *(hx or (None, None))
     for _ in range(3 - input.dim()):
         x, h, c = (None if part is None else part.unsqueeze(0) for part in (x, h, c))
@@ -110,6 +110,20 @@ def small_cell_forward(module, input, hx):
     for _ in range(3 - input.dim()):
         h, c = h.squeeze(0), c.squeeze(0)
     return h, c
+
+
+def _expect_small(module, input, hx, dimensions):
+    """TypeError or RuntimeError for what the module refuses outside of graphs, and for graphs that outlive this
+    process, in which its number means another module, or none."""
+    if torch.compiler.is_exporting():
+        raise RuntimeError(f"export: expected a module in float32 or float64, got one in {module.precision}, whose "
+                           "weights no file of torch has")  # fmt: skip
+    if not isinstance(input, Tensor) or input.dim() not in dimensions:
+        raise TypeError(f"input: expected a Tensor of {dimensions[0]} or {dimensions[1]} dimensions, as torch.compile "
+                        f"traces a module in {module.precision}")  # fmt: skip
+    if torch.is_autocast_enabled("cpu"):
+        raise TypeError(f"input: expected a call that cylstm computes in {module.precision}; but autocast is on")
+    module.expect_no_dropout()
 
 
 def _in_three_dimensions(module, input, hx, resets):
@@ -155,8 +169,16 @@ def _sizes_of(weights):
     return weights[1].shape[0] // 4, weights[1].shape[1]
 
 
+def _small_core(number) -> Module:
+    """Raises RuntimeError where there is no such module any more."""
+    module = small_modules.get(number)
+    if module is None:
+        raise RuntimeError("module: expected the one that the graph was compiled for, but it is gone")
+    return module.core
+
+
 def _small_lstm(x, h, c, resets, module, batch_first):
-    core = small_modules[module].core
+    core = _small_core(module)
     if x.dim() != 3 or x.shape[-1] != core.input_size or x.dtype is not torch.float32 or not x.numel():
         raise TypeError(f"input: expected (..., {core.input_size}) in torch.float32, got {tuple(x.shape)} in {x.dtype}")
     y, h_n, c_n, _ = _run_core(core, None, x, h, c, None, resets, batch_first, False)
@@ -215,7 +237,7 @@ _library.impl("lstm_backward", _lstm_backward, "CPU")
 @torch.library.register_fake("cylstm::small_lstm")
 def _(x, h, c, resets, module, batch_first):
     T, B = (x.shape[1], x.shape[0]) if batch_first else (x.shape[0], x.shape[1])
-    core = small_modules[module].core
+    core = _small_core(module)
     states = core.num_layers * core.num_directions
     y = x.new_empty(T, B, core.num_directions * core.h_size)
     return y, x.new_empty(states, B, core.h_size), x.new_empty(states, B, core.hidden_size)

@@ -10,7 +10,7 @@ import torch
 from torch.nn.utils.parametrize import is_parametrized
 
 from cylstm._core.torch_layer import Module
-from cylstm.checks import one_of
+from cylstm.checks import describe, one_of
 from cylstm.init import LATER
 from cylstm.lstm import LSTM
 from cylstm.small_parameters import PRECISIONS, SmallParameters
@@ -32,8 +32,8 @@ def astype(model: torch.nn.Module, precision: str) -> torch.nn.Module:
     model as it is at that moment; later changes of the other one do not reach it.
 
     Raises TypeError where there is no module; ValueError for another precision, where there is no LSTM, for weights
-    that the precision does not hold, and, by its name, for an LSTM that has hooks, lies elsewhere than in memory or is
-    of a class of somebody's own, which may compute anything.
+    that the precision does not hold, and, by its name, for an LSTM that lies elsewhere than in memory or that may
+    compute anything else: it has hooks or a `forward` of its own, or is of a class of somebody's own.
     """
     one_of("precision", precision, PRECISIONS)
     if not isinstance(model, torch.nn.Module):
@@ -82,12 +82,16 @@ class _Small(torch.nn.Module):
         raise TypeError(f"input: expected a call that cylstm computes in {self.precision}, of float32 tensors in "
                         f"memory ({self.extra_repr()}); but {reason}")  # fmt: skip
 
+    def expect_no_dropout(self):
+        """RuntimeError where nn.LSTM would drop outputs."""
+        if self.training and self.dropout > 0 and self.num_layers > 1:
+            raise RuntimeError(f"dropout: expected a module after eval(), as {self.precision} runs and no more")
+
     def _call(self, x, hx, form, lift, batch_first=False, lengths=None, sizes=None) -> ModuleCall:
         """The call of an input of this form, as `inputs_of` has it. Raises for what is not computed."""
         if form[0] != 32:
             self._refuse(f"its type is {x.dtype}")
-        if self.training and self.dropout > 0 and self.num_layers > 1:
-            raise RuntimeError(f"dropout: expected a module after eval(), as {self.precision} runs and no more")
+        self.expect_no_dropout()
         call = ModuleCall(self.core, (), None, self.bias, len(form) - 1, lift, batch_first, 0.0, lengths, sizes)
         if call.is_recorded(x, *(hx or (None, None))):
             raise RuntimeError("input: expected a call under torch.inference_mode() or no_grad(), as "
@@ -123,6 +127,8 @@ class _Small(torch.nn.Module):
     def set_extra_state(self, state):
         """Raises ValueError for that of another module or precision."""
         own, taken = self.weights, []
+        if not isinstance(state, dict) or state.keys() != {"precision", "numbers", "scales"}:
+            raise ValueError(f"state: expected precision, numbers and scales, got {describe(state)}")
         if state["precision"] != own.precision:
             raise ValueError(f"precision: expected {own.precision}, got {state['precision']}")
         for key, kept in (("numbers", own.stored), ("scales", own.scales)):
@@ -182,8 +188,8 @@ def _small(name, module, precision):
         cls = _before_swapping(cls.__bases__[0])
     if id(cls) not in _CLASSES:
         raise ValueError(f"{name}: expected an nn.LSTM or nn.LSTMCell, got a subclass, {cls.__qualname__}")
-    if module._forward_hooks or module._forward_pre_hooks:
-        raise ValueError(f"{name}: expected a module without hooks, got some")
+    if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+        raise ValueError(f"{name}: expected a module without hooks and a forward of its own, got some")
     names = getattr(module, "_flat_weights_names", CELL_WEIGHTS[: 4 if module.bias else 2])
     weights = {key: _in_memory(f"{name}.{key}", getattr(module, key)) for key in names}
     if isinstance(module, torch.nn.LSTMCell):
