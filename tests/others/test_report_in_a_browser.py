@@ -5,6 +5,7 @@ import functools
 import html
 import http.server
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -62,13 +63,14 @@ result.id = "told"; result.textContent = JSON.stringify(told); document.body.app
 def browse(folder, page, *options):
     """Open a file; what the browser prints, what its console has, and the addresses that were asked for."""
     log = folder / "net.json"
+    mine = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # sanitizers of ours stay out
     run = subprocess.run([
         BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
         "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
         "--disable-extensions", "--force-device-scale-factor=1", "--enable-logging=stderr",
         "--virtual-time-budget=3000", f"--user-data-dir={folder / 'profile'}", f"--log-net-log={log}",
         "--net-log-capture-mode=Everything", *options, page.as_uri(),
-    ], capture_output=True, timeout=120, check=True)  # fmt: skip
+    ], capture_output=True, timeout=120, check=True, env=mine)  # fmt: skip
     console = [line for line in run.stderr.decode(errors="replace").splitlines() if "CONSOLE" in line]
     asked = set(re.findall(r'"url":"(https?:[^"]*)"', log.read_text(errors="replace")))
     return run.stdout.decode(), console, {address for address in asked if not of_its_own(address)}
