@@ -100,10 +100,23 @@ def test_what_pandas_has_and_no_forecast_can_follow_is_refused(y):
         (pd.Series(y, [*range(7), *range(8, T + 1)]), "one step apart, NaN where nothing is, got 6 and then 8"),
         (pd.Series(y, range(T, 0, -1)), "expected rows in order"),
         (pd.Series(y, list(map(str, range(T)))), "series: expected an index of dates, periods or integers"),
-        (pd.Series(["a"] * T, index[:T]), "series: expected numbers, got Series of other things"),
+        (pd.Series(["a"] * T, index[:T]), "series: expected numbers, got (str|object)"),
     ]:
         with pytest.raises((TypeError, ValueError), match=message):
             small().fit(wrong)
+
+
+@pytest.mark.parametrize("kind", ["a date", "text", "objects"])
+def test_dates_and_text_are_no_numbers(y, kind):
+    pd = pytest.importorskip("pandas")
+    column = {"a date": pd.date_range("2001-01-01", periods=T), "text": ["7"] * T,
+              "objects": pd.Series([7] * T, dtype=object)}[kind]  # fmt: skip
+    with pytest.raises(TypeError, match="series: expected numbers in column 'b', got"):
+        small().fit(pd.DataFrame({"a": y, "b": column}))
+    with pytest.raises(TypeError, match="series: expected numbers, got"):
+        small().fit(pd.Series(column))
+    with pytest.raises(TypeError, match="future: expected numbers in column 'b', got"):
+        small().fit(pd.Series(y), future=pd.DataFrame({"b": column}))
 
 
 @pytest.mark.parametrize("days, after", [

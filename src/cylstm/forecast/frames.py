@@ -28,16 +28,23 @@ def numbers(name: str, value) -> np.ndarray:
     """(T,) or (T, F), float64, with NaN where something is missing. Raises TypeError or ValueError."""
     library = library_of(value)
     if library == "pandas":
-        try:
-            array = value.to_numpy(dtype=np.float64, na_value=np.nan)
-        except (TypeError, ValueError):
-            raise TypeError(f"{name}: expected numbers, got {type(value).__name__} of other things") from None
+        for where, dtype in dtypes(value):
+            if dtype.kind not in "biuf":  # pandas makes nanoseconds of dates, and numbers of their digits
+                raise TypeError(f"{name}: expected numbers{where}, got {dtype}")
+        array = value.to_numpy(dtype=np.float64, na_value=np.nan)
     else:
         array = plain_array(name, value)
     if array.dtype.kind not in "iuf":
         raise TypeError(f"{name}: expected numbers, got {described_with_way(array)}")
     check_finite(name, array, np.float64, missing=True)
     return array.astype(np.float64)
+
+
+def dtypes(value) -> list:
+    """Of a Series or a data frame of pandas: in words where each is, and what it is."""
+    if not hasattr(value, "columns"):
+        return [("", value.dtype)]
+    return [(f" in column {name!r}", dtype) for name, dtype in zip(value.columns, value.dtypes, strict=True)]
 
 
 @dataclass(frozen=True)
