@@ -222,6 +222,14 @@ def test_more_lags_than_rows_will_do(rng, T, season, lags):
     assert np.isfinite(forecaster.forecast_quantiles()).all()
 
 
+def test_sizes_may_be_integers_of_numpy(rng, tmp_path):
+    forecaster = small(hidden_size=np.int64(4), num_layers=np.int32(1), members=1).fit(waves(rng))
+    forecaster.save(tmp_path / "f")
+    assert LSTMForecaster.load(tmp_path / "f").hidden_size == 4
+    with pytest.raises(TypeError, match="hidden_size: expected an integer"):
+        LSTMForecaster(hidden_size=4.0)
+
+
 def test_what_is_wrong_is_said(rng):
     y = waves(rng)
     with pytest.raises(ValueError, match="horizon: expected an integer >= 1, got 0"):

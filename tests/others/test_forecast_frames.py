@@ -92,18 +92,74 @@ def test_integers_that_may_be_missing_are_numbers(y):
 
 
 def test_what_pandas_has_and_no_forecast_can_follow_is_refused(y):
-    pd = pytest.importorskip("pandas")
+    pd, dateutil = pytest.importorskip("pandas"), pytest.importorskip("dateutil.tz")
     index = pd.date_range("2001-01-01", periods=T + 1, freq="D")
     for wrong, message in [
         (pd.Series(y, index.delete(7)), "series: expected an index whose steps have a frequency"),
         (pd.Series(y, index[:T][::-1]), "series: expected rows in order"),
         (pd.Series(y, [*range(7), *range(8, T + 1)]), "one step apart, NaN where nothing is, got 6 and then 8"),
         (pd.Series(y, range(T, 0, -1)), "expected rows in order"),
+        (
+            pd.Series(y, pd.PeriodIndex([pd.Period("2001-01", "M") + 2 * n for n in range(T)])),
+            r"series: expected an index of a period each \(M\), got 2001-01 and then 2001-03",
+        ),
+        (
+            pd.Series(
+                y, pd.date_range("2001-01-01", periods=T, freq=pd.offsets.CustomBusinessDay(holidays=["2009-01-01"]))
+            ),
+            "series: expected an index with a frequency that its name gives back, got <CustomBusinessDay>",
+        ),
+        (
+            pd.Series(y, pd.date_range("2001-01-01", periods=T, freq=pd.DateOffset(months=1))),
+            "that its name gives back",
+        ),
+        (
+            pd.Series(y, index[:T].tz_localize(dateutil.tzoffset(None, 3600))),
+            "series: expected a time zone with a name",
+        ),
+        (pd.Series(y, np.arange(T, 0, -1, dtype=np.uint8)), "expected rows in order"),
         (pd.Series(y, list(map(str, range(T)))), "series: expected an index of dates, periods or integers"),
         (pd.Series(["a"] * T, index[:T]), "series: expected numbers, got (str|object)"),
     ]:
         with pytest.raises((TypeError, ValueError), match=message):
             small().fit(wrong)
+
+
+def test_periods_may_be_longer_than_one(y):
+    pd = pytest.importorskip("pandas")
+    index = pd.period_range("2001-01", periods=T + 3, freq="2M")
+    assert list(small().fit(pd.Series(y, index[:T])).forecast().index) == list(index[T:])
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_covariates_are_known_by_their_names(y, library, tmp_path):
+    frame = pytest.importorskip(library).DataFrame
+    weather = frame({"rain": y, "sun": -y})
+    small().fit(y, past=weather, future=weather).save(tmp_path / "f")
+    for each in (small().fit(y, past=weather, future=weather), LSTMForecaster.load(tmp_path / "f")):
+        ahead = weather[:3]
+        assert np.array_equal(each.forecast(future=ahead), each.forecast(future=np.stack([y, -y], axis=1)[:3]))
+        wrong = r"expected the columns \('rain', 'sun'\), got \('sun', 'rain'\)"
+        with pytest.raises(ValueError, match=f"future: {wrong}"):
+            each.forecast(future=ahead[["sun", "rain"]])
+        with pytest.raises(ValueError, match=f"past: {wrong}"):
+            each.update(y[:3], past=ahead[["sun", "rain"]], future=ahead)
+        with pytest.raises(ValueError, match=f"future: {wrong}"):
+            each.evaluate(y[:3], past=ahead, future=ahead[["sun", "rain"]])
+    with pytest.raises(ValueError, match=rf"future\['b'\]: {wrong}"):
+        small().fit({"a": y, "b": y}, future={"a": weather, "b": weather[["sun", "rain"]]})
+
+
+def test_static_features_are_known_by_the_names_of_series(y):
+    pd = pytest.importorskip("pandas")
+    static = pd.DataFrame({"size": [1.0, 2.0]}, ["a", "b"])
+    both = pd.DataFrame({"a": y, "b": -y})
+    found = small().fit(both, static=static).forecast()
+    assert np.array_equal(found, small().fit(both, static=static.reset_index(drop=True)).forecast())
+    for series, wrong in ((both, static[::-1]), ([y, -y], static.set_axis([1, 0]))):
+        with pytest.raises(ValueError, match=r"static: expected the rows \(.*\), one of each series, got \("):
+            small().fit(series, static=wrong)
+    assert small().fit([y, -y], static=static).panel_.form == "list"
 
 
 @pytest.mark.parametrize("kind", ["a date", "text", "objects"])

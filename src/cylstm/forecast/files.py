@@ -35,6 +35,7 @@ def save(forecaster, path) -> None:
         "options": forecaster.options, "layout": asdict(forecaster.layout_), "log": forecaster.log_,
         "members": [model.header() for model in forecaster.models_],
         "series": [{"scale": float(series.scale), "start": series.start} for series in forecaster.series_],
+        "columns": forecaster.columns_,
         "panel": {**asdict(forecaster.panel_), "names": [plain_name(name) for name in forecaster.panel_.names]},
     }  # fmt: skip
     tensor_files.write_tensors(path, "forecaster", header, tensors)
@@ -76,6 +77,7 @@ def read(cls, file):
     form = one_of("form", header["panel"]["form"], ("one", "columns", "list", "dict"))
     forecaster.panel_ = Panel(form, tuple(header["panel"]["names"]),
                               tuple(Index(**index) for index in header["panel"]["indices"]))  # fmt: skip
+    forecaster.columns_ = {name: columns and tuple(columns) for name, columns in header.get("columns", {}).items()}
     forecaster.stretch_ = file.read("stretch", (len(forecaster.levels),), np.dtype(np.float64))
     widths = {"past": forecaster.layout_.P, "future": forecaster.layout_.C, "static": forecaster.layout_.S}
     forecaster.scalers_ = {

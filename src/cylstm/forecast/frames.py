@@ -167,19 +167,49 @@ def of_pandas(name, index) -> Index:
     if isinstance(index, pd.PeriodIndex):
         steps = np.diff(index.asi8)
         expect_even(name, index, steps)
+        if len(steps) and steps[0] != index.freq.n:
+            raise ValueError(f"{name}: expected an index of a period each ({index.freqstr}), got {index[0]} and then "
+                             f"{index[1]}")  # fmt: skip
         return Index("pandas", "period", str(index[-1]), index.freqstr, called)
     if isinstance(index, pd.DatetimeIndex):
         expect_even(name, index, np.sign(np.diff(index.asi8)))
+        expect_zone(name, index)
         step = index.freqstr or pd.DatetimeIndex(index, freq="infer").freqstr
         if step is None:
             raise ValueError(f"{name}: expected an index whose steps have a frequency (Series.asfreq makes one, with "
                              f"NaN where nothing is), got one from {index[0]} to {index[-1]} without")  # fmt: skip
+        expect_frequency(name, index, step)
         return Index("pandas", "datetime", index[-1].isoformat(), step, called, str(index.tz or "") or None, index.unit)
     if pd.api.types.is_integer_dtype(index.dtype):
-        steps = np.diff(index.to_numpy())
+        steps = np.diff(index.to_numpy().astype(np.int64))  # of unsigned ones none is below 0
         expect_even(name, index, steps)
         return Index("pandas", "integers", int(index[-1]), int(steps[0]) if len(steps) else 1, called)
     raise TypeError(f"{name}: expected an index of dates, periods or integers, got {index.dtype}")
+
+
+def expect_zone(name, index):
+    """ValueError for a time zone that its name, which is all that a file has, does not give back: one of dateutil."""
+    try:
+        same = index.tz is None or index[-1].tz_convert(str(index.tz)).isoformat() == index[-1].isoformat()
+    except Exception:
+        same = False
+    if not same:
+        raise ValueError(f"{name}: expected a time zone with a name, such as zoneinfo's, got {index.tz}")
+
+
+def expect_frequency(name, index, step):
+    """ValueError for a frequency that its name does not give back, such as one with holidays of one's own."""
+    import pandas as pd
+
+    try:
+        same = index.freq is None or pd.tseries.frequencies.to_offset(step) == index.freq
+        same = same and index.equals(pd.date_range(index[0], periods=len(index), freq=step).as_unit(index.unit))
+    except ValueError:
+        same = False
+    if not same:
+        raise ValueError(
+            f"{name}: expected an index with a frequency that its name gives back, got {index.freq or step}"
+        )
 
 
 def expect_even(name, index, steps):
