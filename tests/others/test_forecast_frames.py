@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cylstm import LSTMForecaster
+from cylstm.forecast.frames import Index
 
 SMALL = dict(hidden_size=4, members=1, epochs=1, season=6, log=False)
 T = 60
@@ -201,6 +202,48 @@ def test_a_column_of_dates_of_polars_goes_on(y, days, after, tmp_path):
     gaps = pl.DataFrame({"when": days[:7] + days[8:], "sales": y[1:]})
     with pytest.raises(ValueError, match="series: expected rows in order and one step apart in 'when'"):
         small().fit(gaps)
+
+
+def when(first, step, count=T):
+    return [first + n * step for n in range(count)]
+
+
+@pytest.mark.parametrize("moments, after", [
+    (when(datetime.datetime(2001, 1, 1), datetime.timedelta(seconds=1234567)), datetime.timedelta(seconds=1234567)),
+    ([datetime.datetime(2001 + n, 1, 1) for n in range(3)], datetime.datetime(2004, 1, 1)),
+    ([datetime.datetime(1901 + n, 12, 31, 9) for n in range(99)], datetime.datetime(2000, 12, 31, 9)),
+    ([datetime.datetime(2001 + n // 4, 3 * (n % 4) + 3, 30) for n in range(5)], datetime.datetime(2002, 6, 30)),
+])  # fmt: skip
+def test_steps_of_polars_are_exact(moments, after):
+    pl = pytest.importorskip("polars")
+    frame = pl.DataFrame({"when": moments, "y": np.zeros(len(moments))})
+    index = Index.of("series", frame, len(frame))
+    expected = moments[-1] + after if isinstance(after, datetime.timedelta) else after
+    assert index.labels(1) == [expected] and index.ahead(-1).last_label == moments[-2]
+    assert Index.of("series", frame[:2], 2).ahead(12).last_label > moments[1]
+
+
+def test_a_unit_of_polars_comes_back(y):
+    pl = pytest.importorskip("polars")
+    moments = when(datetime.datetime(2001, 1, 1), datetime.timedelta(hours=1))
+    for unit in ("ms", "us", "ns"):
+        frame = pl.DataFrame({"when": pl.Series(moments, dtype=pl.Datetime(unit)), "y": y})
+        assert small().fit(frame).forecast().schema == frame.schema
+
+
+def test_columns_of_polars_that_no_forecast_can_follow_are_refused(y):
+    pl = pytest.importorskip("polars")
+    months = [datetime.datetime(2001 + n // 12, n % 12 + 1, 1, n % 2) for n in range(T)]
+    days = when(datetime.date(2001, 1, 1), datetime.timedelta(1))
+    thirtieth = [datetime.date(2001, n, 30) for n in range(3, 13)]
+    for column, message in [
+        (months, "series: expected rows in order and one step apart in 'when'"),
+        (thirtieth, "series: expected rows in order and one step apart in 'when'"),
+        ([*days[:7], None, *days[8:]], "series: expected a date in each row of 'when', got null in row 7"),
+        ([datetime.time(n // 60, n % 60) for n in range(T)], "series: expected numbers in column 'when', got Time"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=message):
+            small().fit(pl.DataFrame({"when": column, "y": y[: len(column)]}))
 
 
 def test_series_of_polars(y):

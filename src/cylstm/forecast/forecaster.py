@@ -10,7 +10,7 @@ import numpy as np
 from cylstm.checks import describe, flag, one_of, positive_int, real_in
 from cylstm.forecast import files
 from cylstm.forecast.backtest import Report, backtest, evaluate
-from cylstm.forecast.features import History, Layout, filled
+from cylstm.forecast.features import History, Layout, filled, last_known
 from cylstm.forecast.learning import Settings, learnt, stretched
 from cylstm.forecast.panel import columns_of, covariates, expect_positive, read, read_table, static_features
 from cylstm.forecast.paths import paths
@@ -147,7 +147,8 @@ class LSTMForecaster:
     def _history(self, y, past, future, static) -> History:
         static = self.scaled("static", static[None])[0]
         past, future = self.scaled("past", past), self.scaled("future", future)
-        return History(filled(y, self.season_), ~np.isnan(y), past, future, static, unit_of(y, self.season_))
+        unit, latest = unit_of(y, self.season_), last_known(y, np.nan)
+        return History(filled(y, self.season_), ~np.isnan(y), past, future, static, unit, latest=latest)
 
     def scaled(self, name, array) -> np.ndarray:
         """Covariates in the units that the models see."""
