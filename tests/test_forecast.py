@@ -216,6 +216,20 @@ def test_a_file_that_is_another_is_refused(rng, tmp_path):
             LSTMForecaster.load(path)
 
 
+@pytest.mark.parametrize("T, season, lags", [(12, 1, None), (60, 12, 96)])
+def test_more_lags_than_rows_will_do(rng, T, season, lags):
+    forecaster = small(1, season=season, lags=lags, members=1).fit(waves(rng, T))
+    assert np.isfinite(forecaster.forecast_quantiles()).all()
+
+
+def test_sizes_may_be_integers_of_numpy(rng, tmp_path):
+    forecaster = small(hidden_size=np.int64(4), num_layers=np.int32(1), members=1).fit(waves(rng))
+    forecaster.save(tmp_path / "f")
+    assert LSTMForecaster.load(tmp_path / "f").hidden_size == 4
+    with pytest.raises(TypeError, match="hidden_size: expected an integer"):
+        LSTMForecaster(hidden_size=4.0)
+
+
 def test_what_is_wrong_is_said(rng):
     y = waves(rng)
     with pytest.raises(ValueError, match="horizon: expected an integer >= 1, got 0"):

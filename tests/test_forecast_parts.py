@@ -105,6 +105,14 @@ def test_inputs_and_targets_do_not_see_what_comes_later(rng):
                 assert one.x[row, 9 + far, 4] == pytest.approx(far / 4)
 
 
+def test_a_gap_at_the_beginning_is_no_look_ahead(rng):
+    y = waves(rng, 60, 6)
+    y[:25] = NAN
+    found = windows(Layout(6, 4), [history(y, 6)], 10)
+    origins = np.rint(found.share[:, 9] * 54 + 6).astype(int)
+    assert origins.min() == 25  # the gap has the value of step 25
+
+
 def test_contexts_begin_behind_the_first_season_and_vary_where_drawn(rng):
     layout, series = Layout(6, 4), history(waves(rng, 60, 6), 6)
     whole, drawn = (windows(layout, [series], 10, each) for each in (None, np.random.default_rng(0)))

@@ -43,6 +43,29 @@ def test_a_report_says_by_itself_what_is_bad():
     assert "NO" not in good
 
 
+def test_a_rival_without_an_error_has_no_share(rng):
+    text = report([1, 12, 16, 38], naive=0.0).verdict
+    assert "NO BETTER than the naive forecast: it has no error." in text and "inf" not in text
+
+
+def test_quantiles_have_a_column_each(rng):
+    options = {**SMALL, "members": 1, "epochs": 1, "quantiles": (0.1, 0.9, 0.9000001)}
+    table = LSTMForecaster(2, **options).backtest(waves(rng), every=9).table
+    assert [name for name in table if name[0] == "q"] == ["q0.1", "q0.9", "q0.9000001"]
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_the_last_known_value_is_known_after_a_long_gap(rng, tmp_path, log):
+    y = waves(rng)
+    forecaster = LSTMForecaster(3, **{**SMALL, "log": log}).fit(y[:50]).update(np.full(40, NAN))
+    forecaster.save(tmp_path / "f")
+    for each in (forecaster, LSTMForecaster.load(tmp_path / "f")):
+        table = each.evaluate([NAN, 2.0, 3.0]).table
+        assert table["naive"][table["origin"] < 91] == pytest.approx(y[49])
+        assert table["naive"][table["origin"] == 91] == pytest.approx(2)
+        assert table["seasonal_naive"][:2] == pytest.approx([y[49], y[44]])
+
+
 def test_naive_forecasts_are_those_of_each_origin(rng):
     y = waves(rng)
     y[[60, 62, 66, 71]] = NAN

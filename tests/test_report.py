@@ -394,3 +394,7 @@ def test_the_command_takes_models_of_numbers(capsys, folder):
     assert "model.report(path, x, y) has more" in capsys.readouterr().err
     assert Page(folder / "report.html").titles == ["Training", "The model"]
     assert "expected a model with a vocabulary" in refused(capsys, "report", "m.safetensors", "corpus.txt")
+    with pytest.raises(ValueError, match=r"x\[0\]: expected a step, got none"):
+        Model(2, 4, 1, loss="mse", seed=1).report("a.html", [np.zeros((0, 2)), np.ones((5, 2))])
+    Model(3, 4, 2, output="last", vocabulary=Vocabulary.from_text("abc")).save("c.safetensors")
+    assert main(["report", "c.safetensors"]) == 0

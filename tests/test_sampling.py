@@ -114,7 +114,11 @@ def test_tokens_need_a_vocabulary_and_numbers():
     ("text", "before"),
     [
         ("the cat sat\non the mat\n" * 9, "\n"),
-        ("the cat sat on the mat " * 9 + "\n", " "),  # which trained no model to begin after a line break
+        (
+            2 * "".join(map(chr, range(48, 88))) + "the cat sat on the mat " * 9 + "\n",
+            " ",
+        ),  # one line: it is hardly met
+        ("123 4567\n" * 9 + "1234567 " * 9, "\n"),  # a line in which every character is rarer than in others
         ("the cat sat on the mat " * 9, " "),
         ("abab\n", "\n"),
     ],

@@ -57,6 +57,8 @@ def test_older_histories_have_no_norms():
     del lists["gradient_norm"]
     history = cylstm.History.from_dict(lists)
     assert history.gradient_norm == [] and history.to_dict()["gradient_norm"] == [None, None]
+    history.add({"loss": 1.0}, None, {}, learning_rate=0.1, updates=9, seconds=1.0, gradient_norm=0.5)  # gone on
+    assert history.gradient_norm == [None, None, 0.5] and len(history.rows()[1]) == 3
 
 
 def test_a_model_says_how_it_was_trained(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cylstm import LSTMForecaster
+from cylstm.forecast.frames import Index
 
 SMALL = dict(hidden_size=4, members=1, epochs=1, season=6, log=False)
 T = 60
@@ -92,18 +93,87 @@ def test_integers_that_may_be_missing_are_numbers(y):
 
 
 def test_what_pandas_has_and_no_forecast_can_follow_is_refused(y):
-    pd = pytest.importorskip("pandas")
+    pd, dateutil = pytest.importorskip("pandas"), pytest.importorskip("dateutil.tz")
     index = pd.date_range("2001-01-01", periods=T + 1, freq="D")
     for wrong, message in [
         (pd.Series(y, index.delete(7)), "series: expected an index whose steps have a frequency"),
         (pd.Series(y, index[:T][::-1]), "series: expected rows in order"),
         (pd.Series(y, [*range(7), *range(8, T + 1)]), "one step apart, NaN where nothing is, got 6 and then 8"),
         (pd.Series(y, range(T, 0, -1)), "expected rows in order"),
+        (
+            pd.Series(y, pd.PeriodIndex([pd.Period("2001-01", "M") + 2 * n for n in range(T)])),
+            r"series: expected an index of a period each \(M\), got 2001-01 and then 2001-03",
+        ),
+        (
+            pd.Series(
+                y, pd.date_range("2001-01-01", periods=T, freq=pd.offsets.CustomBusinessDay(holidays=["2009-01-01"]))
+            ),
+            "series: expected an index with a frequency that its name gives back, got <CustomBusinessDay>",
+        ),
+        (
+            pd.Series(y, pd.date_range("2001-01-01", periods=T, freq=pd.DateOffset(months=1))),
+            "that its name gives back",
+        ),
+        (
+            pd.Series(y, index[:T].tz_localize(dateutil.tzoffset(None, 3600))),
+            "series: expected a time zone with a name",
+        ),
+        (pd.Series(y, np.arange(T, 0, -1, dtype=np.uint8)), "expected rows in order"),
         (pd.Series(y, list(map(str, range(T)))), "series: expected an index of dates, periods or integers"),
-        (pd.Series(["a"] * T, index[:T]), "series: expected numbers, got Series of other things"),
+        (pd.Series(["a"] * T, index[:T]), "series: expected numbers, got (str|object)"),
     ]:
         with pytest.raises((TypeError, ValueError), match=message):
             small().fit(wrong)
+
+
+def test_periods_may_be_longer_than_one(y):
+    pd = pytest.importorskip("pandas")
+    index = pd.period_range("2001-01", periods=T + 3, freq="2M")
+    assert list(small().fit(pd.Series(y, index[:T])).forecast().index) == list(index[T:])
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_covariates_are_known_by_their_names(y, library, tmp_path):
+    frame = pytest.importorskip(library).DataFrame
+    weather = frame({"rain": y, "sun": -y})
+    small().fit(y, past=weather, future=weather).save(tmp_path / "f")
+    for each in (small().fit(y, past=weather, future=weather), LSTMForecaster.load(tmp_path / "f")):
+        ahead = weather[:3]
+        assert np.array_equal(each.forecast(future=ahead), each.forecast(future=np.stack([y, -y], axis=1)[:3]))
+        wrong = r"expected the columns \('rain', 'sun'\), got \('sun', 'rain'\)"
+        with pytest.raises(ValueError, match=f"future: {wrong}"):
+            each.forecast(future=ahead[["sun", "rain"]])
+        with pytest.raises(ValueError, match=f"past: {wrong}"):
+            each.update(y[:3], past=ahead[["sun", "rain"]], future=ahead)
+        with pytest.raises(ValueError, match=f"future: {wrong}"):
+            each.evaluate(y[:3], past=ahead, future=ahead[["sun", "rain"]])
+    with pytest.raises(ValueError, match=rf"future\['b'\]: {wrong}"):
+        small().fit({"a": y, "b": y}, future={"a": weather, "b": weather[["sun", "rain"]]})
+
+
+def test_static_features_are_known_by_the_names_of_series(y):
+    pd = pytest.importorskip("pandas")
+    static = pd.DataFrame({"size": [1.0, 2.0]}, ["a", "b"])
+    both = pd.DataFrame({"a": y, "b": -y})
+    found = small().fit(both, static=static).forecast()
+    assert np.array_equal(found, small().fit(both, static=static.reset_index(drop=True)).forecast())
+    for series, wrong in ((both, static[::-1]), ([y, -y], static.set_axis([1, 0]))):
+        with pytest.raises(ValueError, match=r"static: expected the rows \(.*\), one of each series, got \("):
+            small().fit(series, static=wrong)
+    assert small().fit([y, -y], static=static).panel_.form == "list"
+
+
+@pytest.mark.parametrize("kind", ["a date", "text", "objects"])
+def test_dates_and_text_are_no_numbers(y, kind):
+    pd = pytest.importorskip("pandas")
+    column = {"a date": pd.date_range("2001-01-01", periods=T), "text": ["7"] * T,
+              "objects": pd.Series([7] * T, dtype=object)}[kind]  # fmt: skip
+    with pytest.raises(TypeError, match="series: expected numbers in column 'b', got"):
+        small().fit(pd.DataFrame({"a": y, "b": column}))
+    with pytest.raises(TypeError, match="series: expected numbers, got"):
+        small().fit(pd.Series(column))
+    with pytest.raises(TypeError, match="future: expected numbers in column 'b', got"):
+        small().fit(pd.Series(y), future=pd.DataFrame({"b": column}))
 
 
 @pytest.mark.parametrize("days, after", [
@@ -132,6 +202,48 @@ def test_a_column_of_dates_of_polars_goes_on(y, days, after, tmp_path):
     gaps = pl.DataFrame({"when": days[:7] + days[8:], "sales": y[1:]})
     with pytest.raises(ValueError, match="series: expected rows in order and one step apart in 'when'"):
         small().fit(gaps)
+
+
+def when(first, step, count=T):
+    return [first + n * step for n in range(count)]
+
+
+@pytest.mark.parametrize("moments, after", [
+    (when(datetime.datetime(2001, 1, 1), datetime.timedelta(seconds=1234567)), datetime.timedelta(seconds=1234567)),
+    ([datetime.datetime(2001 + n, 1, 1) for n in range(3)], datetime.datetime(2004, 1, 1)),
+    ([datetime.datetime(1901 + n, 12, 31, 9) for n in range(99)], datetime.datetime(2000, 12, 31, 9)),
+    ([datetime.datetime(2001 + n // 4, 3 * (n % 4) + 3, 30) for n in range(5)], datetime.datetime(2002, 6, 30)),
+])  # fmt: skip
+def test_steps_of_polars_are_exact(moments, after):
+    pl = pytest.importorskip("polars")
+    frame = pl.DataFrame({"when": moments, "y": np.zeros(len(moments))})
+    index = Index.of("series", frame, len(frame))
+    expected = moments[-1] + after if isinstance(after, datetime.timedelta) else after
+    assert index.labels(1) == [expected] and index.ahead(-1).last_label == moments[-2]
+    assert Index.of("series", frame[:2], 2).ahead(12).last_label > moments[1]
+
+
+def test_a_unit_of_polars_comes_back(y):
+    pl = pytest.importorskip("polars")
+    moments = when(datetime.datetime(2001, 1, 1), datetime.timedelta(hours=1))
+    for unit in ("ms", "us", "ns"):
+        frame = pl.DataFrame({"when": pl.Series(moments, dtype=pl.Datetime(unit)), "y": y})
+        assert small().fit(frame).forecast().schema == frame.schema
+
+
+def test_columns_of_polars_that_no_forecast_can_follow_are_refused(y):
+    pl = pytest.importorskip("polars")
+    months = [datetime.datetime(2001 + n // 12, n % 12 + 1, 1, n % 2) for n in range(T)]
+    days = when(datetime.date(2001, 1, 1), datetime.timedelta(1))
+    thirtieth = [datetime.date(2001, n, 30) for n in range(3, 13)]
+    for column, message in [
+        (months, "series: expected rows in order and one step apart in 'when'"),
+        (thirtieth, "series: expected rows in order and one step apart in 'when'"),
+        ([*days[:7], None, *days[8:]], "series: expected a date in each row of 'when', got null in row 7"),
+        ([datetime.time(n // 60, n % 60) for n in range(T)], "series: expected numbers in column 'when', got Time"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=message):
+            small().fit(pl.DataFrame({"when": column, "y": y[: len(column)]}))
 
 
 def test_series_of_polars(y):

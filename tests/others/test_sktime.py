@@ -59,6 +59,21 @@ def test_what_is_known_ahead_goes_in():
     assert np.array_equal(adapted.predict(X=X[15:16]), plain.forecast(future=only))
 
 
+def test_covariates_are_known_by_their_names():
+    y, X = load_longley()
+    adapted = SktimeLSTM(**SMALL).fit(y[:14], X=X[:14], fh=[1, 2])
+    assert np.array_equal(adapted.predict(X=X[14:16]), adapted.predict(X=X[14:16][X.columns[::-1]]))
+
+
+def test_rows_that_are_missing_in_what_it_learns_from_are_gaps():
+    y, X = load_longley()
+    there = [n not in (3, 4, 9) for n in range(14)]
+    adapted = SktimeLSTM(**SMALL).fit(y[:14][there], X=X[:14][there], fh=[1, 2])
+    rows, columns = (np.where(there, each[:14].to_numpy().T, np.nan).T for each in (y, X))
+    plain = LSTMForecaster(2, **SMALL).fit(rows, future=columns)
+    assert np.array_equal(adapted.predict(X=X[14:16]), plain.forecast(future=X[14:16].to_numpy()))
+
+
 def test_it_runs_in_their_back_test():
     splits = ExpandingWindowSplitter(fh=[1, 2, 3], initial_window=120, step_length=8)
     found = evaluate(SktimeLSTM(**SMALL), splits, load_airline(), strategy="update")

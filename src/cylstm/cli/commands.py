@@ -212,9 +212,14 @@ def load(path) -> Model:
     model = Model.load(path)
     if model.vocabulary is None:
         raise ValueError(f"{path}: expected a model with a vocabulary, trained on text, got one without")
-    if not writes_tokens(model) or model.output_size != len(model.vocabulary):
+    if not writes_text(model):
         raise ValueError(f"{path}: expected a model that writes its vocabulary's tokens, got {model!r}")
     return model
+
+
+def writes_text(model) -> bool:
+    """Whether outputs are its vocabulary's tokens."""
+    return model.vocabulary is not None and writes_tokens(model) and model.output_size == len(model.vocabulary)
 
 
 def measures(model, ids, streams) -> dict:
@@ -266,9 +271,9 @@ def run_evaluate(args) -> None:
 def run_report(args) -> None:
     """Write a page about a model: of one that was trained on text, with what it makes of a corpus."""
     model = Model.load(args.model)
-    if model.vocabulary is None and args.corpus is None:
+    if args.corpus is None and not writes_text(model):
         model.report(args.out)
-        note(f"{args.model}: not trained on text: the page has what the file says (model.report(path, x, y) has more)")
+        note(f"{args.model}: writes no text: the page has what the file says (model.report(path, x, y) has more)")
     else:
         ids, left_out = ids_of(args, load(args.model))
         model.report(args.out, *corpus.text_streams(ids, args.streams, EVALUATION_STEPS))

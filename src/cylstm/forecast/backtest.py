@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from cylstm.forecast.features import filled
+from cylstm.forecast.features import filled, last_known
 from cylstm.forecast.panel import covariates, expect_positive, read, static_features
 
 __all__ = ["Report", "backtest", "evaluate"]
@@ -60,9 +60,9 @@ class Report:
         """A sentence for each thing that a user has to know, the bad ones in capitals."""
         found, said = self.scores, []
         for rival in RIVALS:
-            ratio = found["mae"] / found[f"{rival}_mae"] if found[f"{rival}_mae"] else np.inf
-            than = f"the {rival.replace('_', '-')} forecast: {ratio:.2f} times its mean absolute error"
-            said.append(f"better than {than}." if ratio < 1 else f"NO BETTER than {than}.")
+            than, error = f"the {rival.replace('_', '-')} forecast", found[f"{rival}_mae"]
+            times = f"{found['mae'] / error:.2f} times its mean absolute error" if error else "it has no error"
+            said.append(f"better than {than}: {times}." if found["mae"] < error else f"NO BETTER than {than}: {times}.")
         for name, one in self.by_series.items():
             if len(self.by_series) > 1 and one["mae"] >= min(one[f"{rival}_mae"] for rival in RIVALS):
                 said.append(f"NO BETTER than a naive forecast of {name}.")
@@ -101,7 +101,7 @@ def scores_of(table, quantiles) -> dict[str, float]:
 
 
 def column_of(quantile) -> str:
-    return f"q{quantile:g}"
+    return f"q{quantile!r}"
 
 
 class Lines:
@@ -110,12 +110,12 @@ class Lines:
     def __init__(self, quantiles, season):
         self.quantiles, self.season, self.lines = quantiles, season, []
 
-    def add(self, forecaster, known, coming, future) -> None:
-        """A forecast from where the forecaster stands. known, coming : of each series the numbers up to there, and
-        those behind; future : covariates of the latter."""
+    def add(self, forecaster, known, latest, coming, future) -> None:
+        """A forecast from where the forecaster stands. known, latest, coming : of each series the numbers up to there,
+        the last one that is there, and those behind; future : covariates of the latter."""
         n = min(forecaster.horizon, max(map(len, coming)))
         found = forecaster.foretold(n, [with_gaps(rows[:n], n) for rows in future])
-        for row, (before, actual, bounds) in enumerate(zip(known, coming, found, strict=True)):
+        for row, (before, last, actual, bounds) in enumerate(zip(known, latest, coming, found, strict=True)):
             actual = actual[:n]
             there, index = ~np.isnan(actual), forecaster.panel_.index(row)
             steps = np.arange(1, len(actual) + 1)
@@ -127,7 +127,7 @@ class Lines:
                 "step": steps, "actual": actual,
                 "forecast": bounds[: len(steps), forecaster.levels.index(0.5)],
                 **{column_of(q): bounds[: len(steps), forecaster.levels.index(q)] for q in self.quantiles},
-                "naive": np.full(len(steps), before[~np.isnan(before)][-1]),
+                "naive": np.full(len(steps), last),
                 "seasonal_naive": seasonal}  # fmt: skip
             self.lines.append({name: column[there] for name, column in columns.items()})
 
@@ -152,10 +152,10 @@ def with_gaps(rows, n) -> np.ndarray:
     return np.concatenate([rows, np.full((n - len(rows), rows.shape[1]), np.nan)])
 
 
-def walk(lines, forecaster, known, coming, past, future, every, refit=None, fitted=None) -> None:
+def walk(lines, forecaster, known, latest, coming, past, future, every, refit=None, fitted=None) -> None:
     """Forecasts from where the forecaster stands, and from every `every` rows further on, until all series end.
 
-    known, coming : of each series; past, future : covariates of what is coming.
+    known, latest, coming : of each series; past, future : covariates of what is coming.
     fitted : (number of rows gone) -> the forecaster to go on with, every `refit` rows in the place of an update.
     """
     fitted_at, longest = 0, max(map(len, coming))
@@ -168,18 +168,19 @@ def walk(lines, forecaster, known, coming, past, future, every, refit=None, fitt
                 new = ([rows[piece] for rows in arrays] for arrays in (coming, past, future))
                 forecaster = forecaster.copy().go_on(*new)
         before = [np.concatenate(both) for both in zip(known, (rows[:gone] for rows in coming), strict=True)]
-        lines.add(forecaster, before, [rows[gone:] for rows in coming], [rows[gone:] for rows in future])
+        last = [last_known(rows[:gone], value) for rows, value in zip(coming, latest, strict=True)]
+        lines.add(forecaster, before, last, [rows[gone:] for rows in coming], [rows[gone:] for rows in future])
 
 
 def evaluate(forecaster, new_rows, past, future, every) -> Report:
     """`LSTMForecaster.evaluate`."""
     forecaster.panel_of()
     coming, past, future = forecaster.new(new_rows, past, future)
-    known = [np.where(series.known | ~series.known.any(), forecaster.in_units(series.y), np.nan)
-             for series in forecaster.series_]  # fmt: skip
+    known = [forecaster.in_units(series.y) for series in forecaster.series_]
+    latest = [float(forecaster.in_units(series.latest)) for series in forecaster.series_]
     lines = Lines(forecaster.quantiles, forecaster.season_)
     if any(map(len, coming)):
-        walk(lines, forecaster, known, coming, past, future, every)
+        walk(lines, forecaster, known, latest, coming, past, future, every)
     return lines.report()
 
 
@@ -204,5 +205,6 @@ def backtest(forecaster, series, past, future, static, start, every, refit, seas
     behind = ([array[cut:] for array, cut in zip(arrays, cuts, strict=True)] for arrays in (values, past, future))
     known = [array[:cut] for array, cut in zip(values, cuts, strict=True)]
     lines = Lines(forecaster.quantiles, season or first.season_)
-    walk(lines, first, known, *behind, every, refit, again)
+    latest = [last_known(array, np.nan) for array in known]
+    walk(lines, first, known, latest, *behind, every, refit, again)
     return lines.report()

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-__all__ = ["History", "Layout"]
+__all__ = ["History", "Layout", "filled", "last_known"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class History:
 
     y (T,), logarithms where the forecaster takes them, without gaps: a missing value is that of the season before.
     known (T,), where it was there. past (T, P), future (T, C), static (S,): scaled covariates, NaN where missing.
-    start : how many steps came before. scale : the unit of differences.
+    start : how many steps came before. scale : the unit of differences. latest : the last known value, which may be
+        from before `y` begins.
     """
 
     y: np.ndarray
@@ -39,6 +40,7 @@ class History:
     static: np.ndarray
     scale: float = 1.0
     start: int = 0
+    latest: float = np.nan
 
     def __len__(self):
         return len(self.y)
@@ -48,13 +50,19 @@ class History:
         return replace(
             self, y=filled(np.concatenate([self.y, y]), season, len(self)),
             known=np.concatenate([self.known, ~np.isnan(y)]), past=np.concatenate([self.past, past]),
-            future=np.concatenate([self.future, future]))  # fmt: skip
+            future=np.concatenate([self.future, future]), latest=last_known(y, self.latest))  # fmt: skip
 
     def last(self, steps: int) -> History:
         """Its last steps alone."""
         cut = max(0, len(self) - steps)
         parts = {name: getattr(self, name)[cut:] for name in ("y", "known", "past", "future")}
         return replace(self, **parts, start=self.start + cut)
+
+
+def last_known(y, otherwise: float) -> float:
+    """The last value that is there."""
+    there = np.flatnonzero(~np.isnan(y))
+    return float(y[there[-1]]) if len(there) else otherwise
 
 
 def filled(y, season: int, first: int = 0) -> np.ndarray:

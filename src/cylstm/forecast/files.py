@@ -34,7 +34,9 @@ def save(forecaster, path) -> None:
     header = {
         "options": forecaster.options, "layout": asdict(forecaster.layout_), "log": forecaster.log_,
         "members": [model.header() for model in forecaster.models_],
-        "series": [{"scale": float(series.scale), "start": series.start} for series in forecaster.series_],
+        "series": [{"scale": float(series.scale), "start": series.start, "latest": series.latest}
+                   for series in forecaster.series_],
+        "columns": forecaster.columns_,
         "panel": {**asdict(forecaster.panel_), "names": [plain_name(name) for name in forecaster.panel_.names]},
     }  # fmt: skip
     tensor_files.write_tensors(path, "forecaster", header, tensors)
@@ -76,6 +78,7 @@ def read(cls, file):
     form = one_of("form", header["panel"]["form"], ("one", "columns", "list", "dict"))
     forecaster.panel_ = Panel(form, tuple(header["panel"]["names"]),
                               tuple(Index(**index) for index in header["panel"]["indices"]))  # fmt: skip
+    forecaster.columns_ = {name: columns and tuple(columns) for name, columns in header.get("columns", {}).items()}
     forecaster.stretch_ = file.read("stretch", (len(forecaster.levels),), np.dtype(np.float64))
     widths = {"past": forecaster.layout_.P, "future": forecaster.layout_.C, "static": forecaster.layout_.S}
     forecaster.scalers_ = {
@@ -97,7 +100,8 @@ def read(cls, file):
             if arrays[name].shape != shape:
                 raise ValueError(f"series.{n}.{name}: expected {shape}, got {arrays[name].shape}")
         scale = real_in("scale", plain["scale"], 0, open_low=True)
-        forecaster.series_.append(History(**arrays, scale=scale, start=positive_int("start", plain["start"], 0)))
+        start, latest = positive_int("start", plain["start"], 0), real_in("latest", plain["latest"], -np.inf)
+        forecaster.series_.append(History(**arrays, scale=scale, start=start, latest=latest))
     models, forecaster.states_ = [], []
     for n, model_header in enumerate(header["members"]):
         prefix = f"members.{n}."

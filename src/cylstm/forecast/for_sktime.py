@@ -18,8 +18,9 @@ class SktimeLSTM(BaseForecaster):
     """Forecasts by LSTMs that learn what to put right in the forecast "as a season ago".
 
     All parameters as for `cylstm.LSTMForecaster`, whose horizon is the largest step of the `fh` that `fit` gets. X are
-    covariates that are known ahead: what of them is not given for a step is missing. `update` goes on from the state
-    that is kept, over rows behind those that are known, and learns nothing; rows that are left out are missing.
+    covariates that are known ahead, by the names of their columns: what is not given for a step is missing. `update`
+    goes on from the state that is kept, over rows behind those that are known, and learns nothing. Rows that are left
+    out, there and in `fit`, are missing.
     Quantiles other than `quantiles` are read off straight lines between these against those of a normal distribution.
 
     Examples
@@ -62,8 +63,14 @@ class SktimeLSTM(BaseForecaster):
     def _fit(self, y, X, fh):
         horizon = int(max(fh.to_relative(self.cutoff)))
         self.forecaster_ = LSTMForecaster(horizon, **self.get_params())
-        self.forecaster_.fit(y.to_numpy(np.float64), future=None if X is None else self._covariates(X, y.index))
         self._known_until, self._name = self.cutoff, y.name
+        self._columns = None if X is None else list(X.columns)
+        index = y.index
+        steps = self._steps(index)
+        if (np.diff(steps) > 1).any():
+            index = self._index(np.arange(steps[0], 1))
+        future = None if X is None else self._covariates(X, index)
+        self.forecaster_.fit(y.reindex(index).to_numpy(np.float64), future=future)
         return self
 
     def _update(self, y, X=None, update_params=True):
@@ -114,9 +121,8 @@ class SktimeLSTM(BaseForecaster):
             return None
         return np.full((len(index), self.forecaster_.layout_.C), np.nan) if X is None else self._covariates(X, index)
 
-    @staticmethod
-    def _covariates(X, index):
-        return X.reindex(index).to_numpy(np.float64)
+    def _covariates(self, X, index):
+        return X.reindex(index)[self._columns].to_numpy(np.float64)
 
     @staticmethod
     def _rows(array, n):

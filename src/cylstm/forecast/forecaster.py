@@ -10,9 +10,9 @@ import numpy as np
 from cylstm.checks import describe, flag, one_of, positive_int, real_in
 from cylstm.forecast import files
 from cylstm.forecast.backtest import Report, backtest, evaluate
-from cylstm.forecast.features import History, Layout, filled
+from cylstm.forecast.features import History, Layout, filled, last_known
 from cylstm.forecast.learning import Settings, learnt, stretched
-from cylstm.forecast.panel import covariates, expect_positive, read, read_table, static_features
+from cylstm.forecast.panel import columns_of, covariates, expect_positive, read, read_table, static_features
 from cylstm.forecast.paths import paths
 from cylstm.forecast.season import find_season, grows_by_shares
 from cylstm.losses import Quantiles
@@ -65,12 +65,13 @@ class LSTMForecaster:
         self.strategy = one_of("strategy", strategy, ("direct", "recursive"))
         self.lags = None if lags is None else positive_int("lags", lags)
         self.log = None if log is None else flag("log", log)
-        self.hidden_size, self.num_layers = hidden_size, num_layers
+        self.hidden_size = positive_int("hidden_size", hidden_size)
+        self.num_layers = positive_int("num_layers", num_layers)
         self.dropout = real_in("dropout", dropout, 0, 1, open_high=True)
         self.members, self.epochs = positive_int("members", members), positive_int("epochs", epochs)
         self.patience, self.batch_size = positive_int("patience", patience), positive_int("batch_size", batch_size)
         self.lr, self.seed = real_in("lr", lr, 0, open_low=True), positive_int("seed", seed, 0)
-        self.models_ = None
+        self.models_, self.columns_ = None, {}
 
     @property
     def options(self) -> dict:
@@ -100,8 +101,11 @@ class LSTMForecaster:
         """
         panel, values = read("series", series)
         rows = [len(array) for array in values]
-        past, future = covariates("past", past, panel, rows), covariates("future", future, panel, rows)
-        return self.learn(panel, values, past, future, static_features(static, panel), progress)
+        read_past, read_future = covariates("past", past, panel, rows), covariates("future", future, panel, rows)
+        self.learn(panel, values, read_past, read_future, static_features(static, panel), progress)
+        self.columns_ = {name: first_columns(panel.parts(name, given)) for name, given in
+                         (("past", past), ("future", future)) if given is not None}  # fmt: skip
+        return self
 
     def learn(self, panel, values, past, future, static, progress=False) -> LSTMForecaster:
         """`fit` of what was read."""
@@ -143,7 +147,8 @@ class LSTMForecaster:
     def _history(self, y, past, future, static) -> History:
         static = self.scaled("static", static[None])[0]
         past, future = self.scaled("past", past), self.scaled("future", future)
-        return History(filled(y, self.season_), ~np.isnan(y), past, future, static, unit_of(y, self.season_))
+        unit, latest = unit_of(y, self.season_), last_known(y, np.nan)
+        return History(filled(y, self.season_), ~np.isnan(y), past, future, static, unit, latest=latest)
 
     def scaled(self, name, array) -> np.ndarray:
         """Covariates in the units that the models see."""
@@ -175,12 +180,12 @@ class LSTMForecaster:
         return self.panel_
 
     def _checked(self, horizon, future) -> list[np.ndarray]:
-        panel = self.panel_of()
+        self.panel_of()
         n = self.horizon if horizon is None else positive_int("horizon", horizon)
         if self.strategy == "direct" and n > self.horizon:
             raise ValueError(f"horizon: expected at most {self.horizon}, for which the forecaster was made "
                              f"(strategy='recursive' knows no end), got {n}")  # fmt: skip
-        return self.foretold(n, covariates("future", future, panel, [n] * len(self.series_), self.layout_.C))
+        return self.foretold(n, self._covariates("future", future, [n] * len(self.series_)))
 
     def foretold(self, n: int, future) -> list[np.ndarray]:
         """(n, levels) of each series; future : covariates (n, C) of each."""
@@ -240,8 +245,12 @@ class LSTMForecaster:
         for n, array in enumerate(values):
             expect_positive(panel.label("new_rows", n), array, self.log_)
         rows = [len(array) for array in values]
-        return (values, covariates("past", past, panel, rows, self.layout_.P),
-                covariates("future", future, panel, rows, self.layout_.C))  # fmt: skip
+        return values, self._covariates("past", past, rows), self._covariates("future", future, rows)
+
+    def _covariates(self, name, given, rows):
+        """Of rows behind the series."""
+        width = {"past": self.layout_.P, "future": self.layout_.C}[name]
+        return covariates(name, given, self.panel_, rows, width, self.columns_.get(name))
 
     def go_on(self, values, past, future) -> LSTMForecaster:
         """`update` of what was read."""
@@ -296,6 +305,11 @@ class LSTMForecaster:
         """Read a forecaster written by `save`, which goes on where that one was; without `histories_`. Raises OSError,
         or ValueError for a file that is anything else."""
         return files.load(cls, path)
+
+
+def first_columns(parts) -> tuple[str, ...] | None:
+    """Those of the first frame."""
+    return next(filter(None, map(columns_of, parts)), None)
 
 
 def log_of(values) -> bool:

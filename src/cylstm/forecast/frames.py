@@ -28,16 +28,26 @@ def numbers(name: str, value) -> np.ndarray:
     """(T,) or (T, F), float64, with NaN where something is missing. Raises TypeError or ValueError."""
     library = library_of(value)
     if library == "pandas":
-        try:
-            array = value.to_numpy(dtype=np.float64, na_value=np.nan)
-        except (TypeError, ValueError):
-            raise TypeError(f"{name}: expected numbers, got {type(value).__name__} of other things") from None
+        for where, dtype in dtypes(value):
+            if dtype.kind not in "biuf":  # pandas makes nanoseconds of dates, and numbers of their digits
+                raise TypeError(f"{name}: expected numbers{where}, got {dtype}")
+        array = value.to_numpy(dtype=np.float64, na_value=np.nan)
     else:
+        for where, dtype in dtypes(value) if library == "polars" else ():
+            if dtype.is_temporal():
+                raise TypeError(f"{name}: expected numbers{where}, got {dtype}")
         array = plain_array(name, value)
     if array.dtype.kind not in "iuf":
         raise TypeError(f"{name}: expected numbers, got {described_with_way(array)}")
     check_finite(name, array, np.float64, missing=True)
     return array.astype(np.float64)
+
+
+def dtypes(value) -> list:
+    """Of a Series or a data frame: in words where each is, and what it is."""
+    if not hasattr(value, "columns"):
+        return [("", value.dtype)]
+    return [(f" in column {name!r}", dtype) for name, dtype in zip(value.columns, value.dtypes, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,7 @@ class Index:
     kind : "none", rows 0, 1, ...; "integers"; of pandas "datetime" or "period"; of polars "column", dates or moments
         in a column `name`.
     last : of the last row: a number, or text. step : between two rows: a number, pandas' name of a frequency, months as
-        "3mo" or "3mo end", or seconds as "3600s". zone : of moments.
+        "3mo" or "3mo end", or seconds as "3600.0s". zone : of moments. dtype : their unit, or "Date".
     """
 
     library: str | None = None
@@ -143,7 +153,8 @@ class Index:
         if self.kind == "column":
             labels = self.labels(len(array))
             labels = [moment.date() for moment in labels] if self.dtype == "Date" else labels
-            return pl.DataFrame({self.name: pl.Series(labels, dtype=getattr(pl, self.dtype)), **given})
+            dtype = pl.Date if self.dtype == "Date" else pl.Datetime(self.dtype)
+            return pl.DataFrame({self.name: pl.Series(labels, dtype=dtype), **given})
         return pl.DataFrame(given)
 
 
@@ -160,19 +171,49 @@ def of_pandas(name, index) -> Index:
     if isinstance(index, pd.PeriodIndex):
         steps = np.diff(index.asi8)
         expect_even(name, index, steps)
+        if len(steps) and steps[0] != index.freq.n:
+            raise ValueError(f"{name}: expected an index of a period each ({index.freqstr}), got {index[0]} and then "
+                             f"{index[1]}")  # fmt: skip
         return Index("pandas", "period", str(index[-1]), index.freqstr, called)
     if isinstance(index, pd.DatetimeIndex):
         expect_even(name, index, np.sign(np.diff(index.asi8)))
+        expect_zone(name, index)
         step = index.freqstr or pd.DatetimeIndex(index, freq="infer").freqstr
         if step is None:
             raise ValueError(f"{name}: expected an index whose steps have a frequency (Series.asfreq makes one, with "
                              f"NaN where nothing is), got one from {index[0]} to {index[-1]} without")  # fmt: skip
+        expect_frequency(name, index, step)
         return Index("pandas", "datetime", index[-1].isoformat(), step, called, str(index.tz or "") or None, index.unit)
     if pd.api.types.is_integer_dtype(index.dtype):
-        steps = np.diff(index.to_numpy())
+        steps = np.diff(index.to_numpy().astype(np.int64))  # of unsigned ones none is below 0
         expect_even(name, index, steps)
         return Index("pandas", "integers", int(index[-1]), int(steps[0]) if len(steps) else 1, called)
     raise TypeError(f"{name}: expected an index of dates, periods or integers, got {index.dtype}")
+
+
+def expect_zone(name, index):
+    """ValueError for a time zone that its name, which is all that a file has, does not give back: one of dateutil."""
+    try:
+        same = index.tz is None or index[-1].tz_convert(str(index.tz)).isoformat() == index[-1].isoformat()
+    except Exception:
+        same = False
+    if not same:
+        raise ValueError(f"{name}: expected a time zone with a name, such as zoneinfo's, got {index.tz}")
+
+
+def expect_frequency(name, index, step):
+    """ValueError for a frequency that its name does not give back, such as one with holidays of one's own."""
+    import pandas as pd
+
+    try:
+        same = index.freq is None or pd.tseries.frequencies.to_offset(step) == index.freq
+        same = same and index.equals(pd.date_range(index[0], periods=len(index), freq=step).as_unit(index.unit))
+    except ValueError:
+        same = False
+    if not same:
+        raise ValueError(
+            f"{name}: expected an index with a frequency that its name gives back, got {index.freq or step}"
+        )
 
 
 def expect_even(name, index, steps):
@@ -193,43 +234,49 @@ def of_polars(name, value, T) -> Index:
     zone = getattr(value[column].dtype, "time_zone", None)
     if zone is not None:
         raise ValueError(f"{name}: expected moments without a time zone in {column!r}, got {zone}")
+    if None in moments:
+        raise ValueError(f"{name}: expected a date in each row of {column!r}, got null in row {moments.index(None)}")
     step = step_of(moments)
     if step is None:
         raise ValueError(f"{name}: expected rows in order and one step apart in {column!r}, null where nothing is "
                          f"(upsample makes such a frame), got {T} from {moments[0]} to {moments[-1]}")  # fmt: skip
-    kind = "Date" if value[column].dtype.base_type().__name__ == "Date" else "Datetime"
-    return Index("polars", "column", moments[-1].isoformat(), step, column, dtype=kind)
+    dtype = getattr(value[column].dtype, "time_unit", "Date")
+    return Index("polars", "column", moments[-1].isoformat(), step, column, dtype=dtype)
 
 
 def column_of_dates(value) -> str | None:
     """The first one that a frame of polars has."""
     if library_of(value) != "polars" or type(value).__name__ == "Series":
         return None
-    return next((each for each in value.columns if value[each].dtype.is_temporal()), None)
+    kinds = {each: value[each].dtype.base_type().__name__ for each in value.columns}
+    return next((each for each, kind in kinds.items() if kind in ("Date", "Datetime")), None)
 
 
 def in_column(frame, column) -> list | None:
-    """The moments of a column, or None where the frame has none."""
+    """The moments of a column, None for null, or None where the frame has none."""
     if not hasattr(frame, "columns") or column not in frame.columns:
         return None
-    return [moment if isinstance(moment, datetime.datetime) else datetime.datetime.combine(moment, datetime.time())
+    return [datetime.datetime.combine(moment, datetime.time()) if type(moment) is datetime.date else moment
             for moment in frame[column].to_list()]  # fmt: skip
 
 
 def step_of(moments) -> str | None:
-    """What two rows are apart: "86400s", "1mo", or "1mo end" for the last days of months. None where they differ."""
-    if len(moments) < 2 or None in moments:
+    """What two rows are apart: "86400.0s", "1mo", or "1mo end" for the last days of months. None where they differ.
+
+    Three years of 365 days each are years: the fourth may have 366.
+    """
+    if len(moments) < 2:
         return None
-    seconds = {(later - earlier).total_seconds() for earlier, later in pairwise(moments)}
-    if len(seconds) == 1 and min(seconds) > 0:
-        return f"{seconds.pop():g}s"
     months = {12 * (later.year - earlier.year) + later.month - earlier.month for earlier, later in pairwise(moments)}
-    if len(months) != 1 or min(months) < 1:
-        return None
-    if len({moment.day for moment in moments}) == 1:
-        return f"{months.pop()}mo"
-    at_end = all(moment.day == monthrange(moment.year, moment.month)[1] for moment in moments)
-    return f"{months.pop()}mo end" if at_end else None
+    if len(months) == 1 and min(months) >= 1 and len({moment.time() for moment in moments}) == 1:
+        step, days = months.pop(), {moment.day for moment in moments}
+        reached = {(moments[0].month - 1 + n * step) % 12 + 1 for n in range(12)}
+        if len(days) == 1 and max(days) <= min(monthrange(2001, month)[1] for month in reached):
+            return f"{step}mo"
+        if all(moment.day == monthrange(moment.year, moment.month)[1] for moment in moments):
+            return f"{step}mo end"
+    seconds = {(later - earlier).total_seconds() for earlier, later in pairwise(moments)}
+    return f"{seconds.pop()!r}s" if len(seconds) == 1 and min(seconds) > 0 else None
 
 
 def later(moment, step, count):

@@ -60,7 +60,8 @@ def windows(layout, histories, lags: int, rng=None) -> Windows:
 
 def one_series(layout, history, lags, rng, stride):
     season, H, T = layout.season, layout.horizon, len(history)
-    origins = np.arange(season, T - 1)[::-1][::stride][::-1]
+    first = int(np.argmax(history.known))  # a gap before it is filled from it, which would be a look ahead
+    origins = np.arange(max(season, first), T - 1)[::-1][::stride][::-1]
     over = np.zeros((T, layout.width))
     over[season:] = layout.after(history, history.y, np.arange(season, T))
     steps = origins[:, None] + np.arange(1 - lags, H + 1)  # of contexts and ahead
@@ -72,7 +73,7 @@ def one_series(layout, history, lags, rng, stride):
         over[np.maximum(steps[:, :lags], 0)],
         layout.ahead(history, history.y, steps[:, lags:], base, ahead / H, future)], axis=1)  # fmt: skip
     y = np.full(steps.shape, np.nan)
-    inside = np.minimum(steps, T - 1)
+    inside = np.clip(steps, 0, T - 1)
     y[:, lags:] = (history.y[inside[:, lags:]] - history.y[base]) / history.scale
     y[(steps >= T) | ~history.known[inside]] = np.nan
     length = np.full(len(origins), lags) if rng is None else rng.integers((lags + 1) // 2, lags + 1, len(origins))

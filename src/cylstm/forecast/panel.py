@@ -10,7 +10,7 @@ import numpy as np
 from cylstm.checks import describe
 from cylstm.forecast.frames import Index, column_of_dates, library_of, numbers
 
-__all__ = ["Panel", "covariates", "expect_positive", "read", "read_table", "static_features"]
+__all__ = ["Panel", "columns_of", "covariates", "expect_positive", "read", "read_table", "static_features"]
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,17 @@ def without_dates(table):
     return table if column is None else table.drop(column)
 
 
-def covariates(name, given, panel, rows, width=None) -> list[np.ndarray]:
+def columns_of(part) -> tuple[str, ...] | None:
+    """The names of a frame's columns of numbers, as text, which a file can hold; None of anything else."""
+    table = without_dates(part) if library_of(part) else part
+    return tuple(map(str, table.columns)) if library_of(table) and hasattr(table, "columns") else None
+
+
+def covariates(name, given, panel, rows, width=None, columns=None) -> list[np.ndarray]:
     """Of each series (rows[n], F), with NaN in gaps; of several series in columns the same for all. Without any F is 0.
 
     width : F as it was in `fit`, whose rows are those before; None for those of `fit` itself. An index has to be that
-        of the series. Raises TypeError or ValueError.
+        of the series. columns : of frames, as they were in `fit`. Raises TypeError or ValueError.
     """
     if given is None:
         if width:
@@ -135,6 +141,10 @@ def covariates(name, given, panel, rows, width=None) -> list[np.ndarray]:
     found = []
     for n, part in enumerate(panel.parts(name, given)):
         label = panel.label(name, n)
+        named = columns_of(part)
+        columns = columns or named
+        if named and named != columns:
+            raise ValueError(f"{label}: expected the columns {columns}, got {named}")
         array = numbers(label, without_dates(part))
         array = array[:, None] if array.ndim == 1 else array
         F = width or (found[0].shape[1] if found else array.shape[-1])
@@ -154,6 +164,7 @@ def static_features(given, panel) -> np.ndarray:
     if panel.form == "dict":
         given = [numbers(f"static[{key!r}]", row) for key, row in
                  zip(panel.names, panel.parts("static", given), strict=True)]  # fmt: skip
+    expect_rows_of(panel, given)
     array = numbers("static", given)
     array = array[None] if panel.form == "one" and array.ndim == 1 else array
     if array.ndim != 2 or len(array) != N or not array.size:
@@ -161,6 +172,16 @@ def static_features(given, panel) -> np.ndarray:
     if np.isnan(array).any():
         raise ValueError("static: expected numbers, got NaN, which says nothing of a series")
     return array
+
+
+def expect_rows_of(panel, given) -> None:
+    """ValueError for static features of pandas whose index names other series, or in another order. One that has been
+    left as it is by default says nothing, and neither do names for series without."""
+    if library_of(given) != "pandas" or panel.form == "one" or type(given.index).__name__ == "RangeIndex":
+        return
+    found, nameless = tuple(given.index), panel.names == tuple(range(len(panel.names)))
+    if found != panel.names and not (nameless and given.index.dtype.kind not in "iu"):
+        raise ValueError(f"static: expected the rows {panel.names}, one of each series, got {found}")
 
 
 def expect_positive(name, array, log) -> None:

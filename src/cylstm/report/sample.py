@@ -181,8 +181,8 @@ def sample_of(model, x, y=None, lengths=None, *, ignore=None, missing="error") -
         ends = np.full(count, x.shape[1]) if ends is None else np.asarray(ends)
     else:
         x, ends = x[:count, :steps], np.minimum(lengths[:count], steps)
-    if not ends.any():
-        raise ValueError(f"x: expected a step in the first {count} rows, got none")
+    if not ends[0]:  # the row that pictures are of
+        raise ValueError("x[0]: expected a step, got none")
     inner = traceable(model)
     for name in inner.parameters:
         check_finite(name, inner.parameters.raw(name), inner.dtype)

@@ -11,6 +11,9 @@ from cylstm.checks import as_generator, as_ids, describe, positive_int, real_in
 __all__ = ["Sampler", "banned_ids", "continue_text", "expect_writer", "generate", "writes_tokens"]
 
 
+FEW = 40
+
+
 class Sampler:
     """Draws token ids.
 
@@ -167,12 +170,13 @@ def continue_text(model, prompt="", length=500, *, temperature=1.0, top_k=None, 
 
 def _before_words(vocabulary) -> int:
     """The id of what words begin after. Tokens other than bytes are in the order of their frequency, the commonest
-    first: a line break in its rarer half has hardly been met, such as the last character of a text in one line."""
+    first: a line break in its rarer half has hardly been met, such as the last character of a text in one line. Among
+    fewer than FEW tokens its place says nothing: there may be no more characters in a line."""
     if vocabulary.level == "byte":
         return vocabulary.index[b"\n"]
     space = vocabulary.index.get(" ", 0)
     found = vocabulary.index.get("\n", space)
-    return space if " " in vocabulary.index and 2 * found > len(vocabulary) else found
+    return space if " " in vocabulary.index and 2 * found > len(vocabulary) >= FEW else found
 
 
 def _until(stop, pieces):

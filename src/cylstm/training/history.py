@@ -73,7 +73,9 @@ class History:
         for name in {**self.metrics, **metrics}:
             self.metrics.setdefault(name, [None] * epochs).append(metrics.get(name))
         for name, number in numbers.items():
-            getattr(self, name).append(number)
+            entries = getattr(self, name)
+            entries += [None] * (epochs - len(entries))  # of epochs of an older version
+            entries.append(number)
 
     def to_dict(self) -> dict[str, list]:
         """Columns of a table, for JSON or a data frame: lists of one length, one entry per epoch, which is None where
