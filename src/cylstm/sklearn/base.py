@@ -9,10 +9,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from cylstm import losses
-from cylstm.checks import describe, flag, one_of, plain_array, positive_int, real_in
+from cylstm.checks import describe, flag, one_of, plain_array, positive_int, real_in, refuse_masked
 from cylstm.lstm import LSTM
 from cylstm.model import Model
-from cylstm.sklearn.rows import as_sequences, as_steps, listed, one_behind_the_other, taken
+from cylstm.sklearn.rows import all_or_nothing, as_sequences, as_steps, listed, one_behind_the_other, taken
 from cylstm.training.optim import Optimizer
 
 __all__ = ["BaseLSTM"]
@@ -79,6 +79,10 @@ class BaseLSTM(BaseEstimator):
     def _train(self, X, y, sample_weight, epochs, *, again: bool, known: bool, early_stopping=False):
         """`fit` of a new model or, `again`, of the one that is there. known : whether what targets are is known before
         these are seen."""
+        with all_or_nothing(self):
+            return self._trained(X, y, sample_weight, epochs, again, known, early_stopping)
+
+    def _trained(self, X, y, sample_weight, epochs, again, known, early_stopping):
         x = as_sequences(self, X, LSTM.check_dtype(self.dtype), reset=not again)
         one_of("output", self.output, ("last", "sequence"))
         if y is None:
@@ -164,6 +168,8 @@ class BaseLSTM(BaseEstimator):
 
     def _score(self, function, X, y, sample_weight) -> float:
         """function(y, predictions, sample_weight=) of all sequences or, with output="sequence", of all steps."""
+        refuse_masked("y", y)
+        refuse_masked("sample_weight", sample_weight)
         found = self.predict(X)
         if self.output == "sequence":
             x = self._sequences(X)

@@ -8,7 +8,7 @@ from sklearn.metrics import r2_score
 from sklearn.utils import check_array
 
 from cylstm import losses
-from cylstm.checks import check_finite, describe
+from cylstm.checks import check_finite, describe, refuse_masked
 from cylstm.scaling import Scaler
 from cylstm.sklearn.base import BaseLSTM
 from cylstm.sklearn.rows import as_steps, one_behind_the_other
@@ -86,6 +86,7 @@ class LSTMRegressor(RegressorMixin, BaseLSTM):
 
     def _targets(self, y, x, weights, known):
         """Scaled numbers: (N, O), or of steps (N, T, O) or a list of arrays (T_n, O)."""
+        refuse_masked("y", y)
         if self.output == "last":
             numbers = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=self)
             if len(numbers) != len(x):

@@ -6,14 +6,29 @@ are sequences of F steps with one feature. A table is what scikit-learn's own to
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
-from cylstm.checks import check_finite, describe, described_with_way
+from cylstm.checks import check_finite, describe, described_with_way, refuse_masked
 from cylstm.sequences import ragged_rows
 
-__all__ = ["as_sequences", "as_steps", "listed", "one_behind_the_other", "taken"]
+__all__ = ["all_or_nothing", "as_sequences", "as_steps", "listed", "one_behind_the_other", "taken"]
+
+
+@contextmanager
+def all_or_nothing(estimator):
+    """Where the block fails or is interrupted, the estimator's attributes are what they were: those of one fit, and not
+    the model of one with the labels, units or features of another."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
 
 
 def listed(values) -> list[np.ndarray] | None:
@@ -31,6 +46,7 @@ def as_sequences(estimator, X, dtype, *, reset: bool, allow_nan=False) -> np.nda
 
     Raises TypeError or ValueError, those of scikit-learn for an array.
     """
+    refuse_masked("X", X)
     dtypes = (np.float64, np.float32) if dtype is None else dtype
     finite = "allow-nan" if allow_nan else True
     rows = listed(X)
@@ -84,6 +100,7 @@ def checked_rows(rows, dtype, allow_nan) -> tuple[list[np.ndarray], int]:
 def as_steps(name: str, values, x) -> np.ndarray | list[np.ndarray]:
     """What there is for each step of x, an array (N, T, ...) for an array, a list of arrays (T_n, ...) for a list.
     Raises TypeError or ValueError."""
+    refuse_masked(name, values)
     rows = listed(values)
     if rows is None:
         rows = check_array(values, dtype=None, ensure_2d=False, allow_nd=True, ensure_all_finite=False, input_name=name)

@@ -6,7 +6,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from cylstm.scaling import Scaler
-from cylstm.sklearn.rows import as_sequences
+from cylstm.sklearn.rows import all_or_nothing, as_sequences
 
 __all__ = ["SequenceScaler"]
 
@@ -38,9 +38,9 @@ class SequenceScaler(TransformerMixin, BaseEstimator):
 
     def fit(self, X, y=None):
         """Take the statistics of X; y is ignored. Returns itself. Raises TypeError or ValueError."""
-        scaler = Scaler(self.kind)  # refuses another kind before anything is changed
-        scaler.fit(as_sequences(self, X, None, reset=True, allow_nan=True))
-        self.center_, self.scale_ = scaler.center, scaler.scale
+        with all_or_nothing(self):
+            scaler = Scaler(self.kind).fit(as_sequences(self, X, None, reset=True, allow_nan=True))
+            self.center_, self.scale_ = scaler.center, scaler.scale
         return self
 
     def transform(self, X):
