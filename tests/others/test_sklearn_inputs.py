@@ -1,4 +1,4 @@
-"""What the estimators of cylstm.sklearn take their data for: masks, names of columns, lists of rows, types of labels."""
+"""What cylstm.sklearn takes its data for: masks, names of columns, lists of rows, types of labels and numbers."""
 
 import numpy as np
 import pytest

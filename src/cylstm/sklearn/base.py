@@ -154,13 +154,14 @@ class BaseLSTM(BaseEstimator):
         rows = listed(given)
         weights = None if rows is not None else plain_array("sample_weight", given)
         if self.output == "sequence" and (rows is not None or weights.ndim > 1):
-            return as_steps("sample_weight", given, x)
+            weights = as_steps("sample_weight", given, x)
+            expect_some(one_behind_the_other(weights))
+            return weights
         if weights is None or weights.shape != (len(x),) or weights.dtype.kind not in "biuf":
             raise ValueError(
                 f"sample_weight: expected numbers ({len(x)},), got {describe(given if weights is None else weights)}"
             )
-        if not weights.any():
-            raise ValueError("sample_weight: expected at least one weight above zero, got none")
+        expect_some(weights)
         if self.output == "last":
             return weights
         of_steps = [np.full(len(row), weight) for row, weight in zip(x, weights, strict=True)]
@@ -183,3 +184,9 @@ class BaseLSTM(BaseEstimator):
 
     def _strata(self, y):
         return None
+
+
+def expect_some(weights) -> None:
+    """ValueError where all are 0."""
+    if not weights.any():
+        raise ValueError("sample_weight: expected at least one weight above zero, got none")
