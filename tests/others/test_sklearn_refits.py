@@ -1,5 +1,8 @@
 """What `fit` of the estimators of cylstm.sklearn leaves behind: after another, after one that failed, and in a copy."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -53,3 +56,33 @@ def test_a_scaler_whose_fit_fails_is_what_it_was(x):
     with pytest.raises(ValueError, match="values: expected at least one number of feature 0, got none"):
         scaler.fit(np.full((3, 4), np.nan))
     assert scaler.n_features_in_ == 2 and scaler.transform(x).shape == x.shape
+
+
+def test_a_shallow_copy_shares_nothing_that_learns(x):
+    y = labels(x)
+    original = LSTMClassifier(**SMALL).fit(x, y)
+    copied, found = copy.copy(original), original.predict_proba(x)
+    copied.partial_fit(x, y)
+    assert np.array_equal(original.predict_proba(x), found)
+    assert np.array_equal(original.partial_fit(x, y).predict_proba(x), copied.predict_proba(x))
+
+
+def test_a_warm_start_sees_the_whole_of_an_argument(x):
+    sizes = [2] * 24 + [2]
+    classifier = LSTMClassifier(sizes, num_layers=25, epochs=1, random_state=0, warm_start=True).fit(x, labels(x))
+    classifier.set_params(hidden_size=list(sizes)).fit(x, labels(x))
+    for other in ([*sizes[:-1], 3], sizes):
+        sizes[-1] = 3  # in place, too
+        with pytest.raises(ValueError, match=r"hidden_size: expected list .*, which the model was made with, got list"):
+            classifier.set_params(hidden_size=other).fit(x, labels(x))
+
+
+@pytest.mark.parametrize("make", [
+    lambda: dict(loss=cylstm.losses.CrossEntropy(0.1)),
+    lambda: dict(model_options={"after": [cylstm.Dense(3, "relu")], "recurrent_dropout": 0.1}),
+])  # fmt: skip
+def test_arguments_that_say_the_same_go_on(x, make):
+    classifier = LSTMClassifier(**SMALL, warm_start=True, **make()).fit(x, labels(x))
+    pickle.loads(pickle.dumps(classifier)).set_params(**make()).fit(x, labels(x))
+    with pytest.raises(ValueError, match=r"expected .*, which the model was made with, got"):
+        classifier.set_params(loss="cross_entropy", model_options={}).fit(x, labels(x))

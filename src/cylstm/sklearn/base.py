@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
@@ -74,6 +76,9 @@ class BaseLSTM(BaseEstimator):
                 mine.buffers[name][:] = buffer
             vars(mine).update({name: value for name, value in vars(moments).items() if name != "buffers"})
 
+    def __copy__(self):
+        return copy.deepcopy(self)  # nothing that learns is shared
+
     # --- training -------------------------------------------------------------------------------------------------
 
     def _train(self, X, y, sample_weight, epochs, *, again: bool, known: bool, early_stopping=False):
@@ -99,7 +104,7 @@ class BaseLSTM(BaseEstimator):
             x, y, weights, options["validation"] = self._held_out(x, y, weights, seed)
             options["patience"] = self.n_iter_no_change
         self.history_ = model.fit(x, y, sample_weight=weights, **options)
-        self.model_, self.optimizer_, self._seed, self._arguments = model, optimizer, seed, arguments
+        self.model_, self.optimizer_, self._seed, self._arguments = model, optimizer, seed, copy.deepcopy(arguments)
         self.n_iter_ = len(self.history_)
         return self
 
@@ -110,9 +115,10 @@ class BaseLSTM(BaseEstimator):
         for name in {*ARGUMENTS, *SET_HERE} & options.keys():
             raise ValueError(f"model_options: expected none that the estimator has or sets itself, got {name!r}")
         for name in self._arguments.keys() | arguments.keys() if again else ():
-            before, now = (describe(given.get(name)) for given in (self._arguments, arguments))
-            if before != now:
-                raise ValueError(f"{name}: expected {before}, which the model was made with, got {now}")
+            before, now = (given.get(name) for given in (self._arguments, arguments))
+            if not same(before, now):
+                raise ValueError(f"{name}: expected {describe(before)}, which the model was made with, "
+                                 f"got {describe(now)}")  # fmt: skip
         loss = losses.as_loss(self.loss)
         if not isinstance(loss, self._losses):
             raise ValueError(f"loss: expected one of {', '.join(repr(kind.name) for kind in self._losses)}, "
@@ -184,6 +190,13 @@ class BaseLSTM(BaseEstimator):
 
     def _strata(self, y):
         return None
+
+
+def same(one, other) -> bool:
+    """Whether two arguments of `Model` say the same; of what is equal to nothing else, how it is written counts."""
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return np.array_equal(one, other)
+    return type(one) is type(other) and bool(one == other or repr(one) == repr(other))
 
 
 def expect_some(weights) -> None:

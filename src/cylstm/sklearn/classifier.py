@@ -64,7 +64,7 @@ class LSTMClassifier(ClassifierMixin, BaseLSTM):
     history_ : History
         Of the last `fit` or `partial_fit`; `n_iter_` is the number of its epochs.
     n_features_in_ : int
-        F. `feature_names_in_` is there where X was a data frame.
+        F. `feature_names_in_` is there where X was a data frame, or a list with some.
     """
 
     _losses = (losses.CrossEntropy,)
@@ -144,8 +144,10 @@ class LSTMClassifier(ClassifierMixin, BaseLSTM):
         return self._places("y", labels)
 
     def _places(self, name, labels):
-        of_text = [array.dtype.kind in "SU" for array in (labels, self.classes_)]
-        known = np.isin(labels, self.classes_) if of_text[0] == of_text[1] else np.zeros(labels.shape, bool)
+        kinds = [array.dtype.kind.replace("S", "U") for array in (labels, self.classes_)]
+        # NumPy would make text of a number; Python, which compares objects, does not.
+        alike = "O" in kinds or (kinds[0] == "U") == (kinds[1] == "U")
+        known = np.isin(labels, self.classes_) if alike else np.zeros(labels.shape, bool)
         refuse(name, labels, ~known, f"one of the classes before, {describe(self.classes_.tolist())}")
         return np.searchsorted(self.classes_, labels)
 

@@ -30,7 +30,7 @@ class SequenceScaler(TransformerMixin, BaseEstimator):
     center_, scale_ : arrays (F,), float64
         (1,) for X (N, F).
     n_features_in_ : int
-        F. `feature_names_in_` is there where X was a data frame.
+        F. `feature_names_in_` is there where X was a data frame, or a list with some.
     """
 
     def __init__(self, kind="standard"):
@@ -61,5 +61,5 @@ class SequenceScaler(TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         tags.input_tags.allow_nan = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.transformer_tags.preserves_dtype = ["float64", "float32", "float16"]
         return tags
