@@ -52,13 +52,13 @@ def test_one_array_and_a_list_of_its_rows_are_the_same(rng, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("value", [0.1, 0.0, -3e5, 1e300, 1e-300])
+@pytest.mark.parametrize("value", [0.1, 0.0, -3e5, 1e20 / 3, 1e300, 1e-300, 1.7e308, 5e-324])
 def test_a_constant_feature_has_scale_1(rng, kind, value):
-    x = rng.standard_normal((3, 37, 2))
+    x = rng.standard_normal((3, 333, 2))
     x[..., 1] = value
     scaler = Scaler(kind).fit(x)
     assert scaler.scale[0] != 1 and scaler.scale[1] == 1
-    np.testing.assert_allclose(scaler.transform(x)[..., 1], 0, atol=1e-15 * max(1, abs(value)))
+    assert scaler.center[1] == value and not scaler.transform(x)[..., 1].any()
 
 
 def test_huge_and_tiny_numbers_and_outliers_keep_their_spread():
@@ -102,6 +102,31 @@ def test_state_makes_it_anew(rows):
 def test_what_cannot_be_is_said(act, said):
     with pytest.raises(ValueError, match=said):
         act()
+
+
+@pytest.mark.parametrize("kind, numbers", [("standard", [0.0, 5e-324]), ("min-max", [-1.7e308, 1.7e308])])
+def test_a_spread_that_is_no_number_is_said(kind, numbers):
+    scaler = Scaler(kind).fit([[1.0, 2.0], [3.0, 4.0]])
+    with pytest.raises(ValueError, match=r"values\[..., 1\]: expected a spread that float64 holds, got .* to "):
+        scaler.fit(np.stack([[0.0, 1.0], numbers], axis=1))
+    assert scaler.center.tolist() == Scaler(kind).fit([[1.0, 2.0], [3.0, 4.0]]).center.tolist()
+
+
+@pytest.mark.parametrize("way, scale, numbers, said", [
+    ("inverse", 1e4, np.array([[np.nan], [7.0]], "float16"), r"values\[1, 0\]: expected a number that float16 holds"),
+    ("transform", 1e-4, np.array([[1.0], [7.0]], "float16"), r"values\[1, 0\]: expected a number that float16 holds"),
+    ("inverse", 1e30, [np.ones((1, 1)), np.full((1, 1), 1e30, "f4")], r"values\[1\]\[0, 0\]: expected a number that"),
+    ("transform", 1e-300, np.array([[1e30]]), r"values\[0, 0\]: expected a number that float64 holds when scaled"),
+])  # fmt: skip
+def test_a_number_that_scaling_makes_infinite_is_said(way, scale, numbers, said):
+    with pytest.raises(ValueError, match=said):
+        getattr(Scaler(center=[0.0], scale=[scale]), way)(numbers)
+
+
+def test_a_state_is_a_copy(rows):
+    scaler = Scaler().fit(rows)
+    scaler.state()["center"][:] = scaler.state()["scale"][:] = 9
+    assert np.array_equal(scaler.center, Scaler().fit(rows).center) and not (scaler.scale == 9).any()
 
 
 def test_other_kinds_are_no_numbers():

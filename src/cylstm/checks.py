@@ -12,7 +12,7 @@ import numpy as np
 __all__ = [
     "as_float_array", "as_generator", "as_ids", "check_finite", "check_lengths", "check_mask", "check_range",
     "check_resets", "check_state", "describe", "described_with_way", "file_to_write", "flag", "folder_to_write",
-    "one_of", "path_name", "plain_array", "positive_int", "real_in", "refuse",
+    "one_of", "path_name", "plain_array", "positive_int", "real_in", "refuse", "refuse_masked",
 ]  # fmt: skip
 
 
@@ -142,9 +142,7 @@ def plain_array(name: str, value) -> np.ndarray:
     """`value` as an array, without a copy where it has `__array__`, the buffer protocol or DLPack.
 
     Raises TypeError for a masked one (its mask would be lost), for unequal rows, and for what NumPy cannot read."""
-    masked = isinstance(value, np.ma.MaskedArray)
-    if masked or (isinstance(value, (list, tuple)) and any(isinstance(part, np.ma.MaskedArray) for part in value)):
-        raise TypeError(f"{name}: expected an array without a mask, got a masked one (use lengths, or fill it)")
+    refuse_masked(name, value)
     try:
         array = np.asarray(value)
     except MemoryError:
@@ -161,6 +159,13 @@ def plain_array(name: str, value) -> np.ndarray:
                 f"{name}: expected an array that NumPy can read, got {foreign(name, value, error)}"
             ) from None
     return array
+
+
+def refuse_masked(name: str, value) -> None:
+    """TypeError for a masked array, and for a list that has one: as an array it would lose its mask."""
+    masked = isinstance(value, np.ma.MaskedArray)
+    if masked or (isinstance(value, (list, tuple)) and any(isinstance(part, np.ma.MaskedArray) for part in value)):
+        raise TypeError(f"{name}: expected an array without a mask, got a masked one (use lengths, or fill it)")
 
 
 def foreign(name, value, error) -> str:

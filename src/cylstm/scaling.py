@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from cylstm.checks import check_finite, describe, described_with_way, one_of, plain_array
+from cylstm.checks import check_finite, describe, described_with_way, one_of, plain_array, refuse
 from cylstm.sequences import ragged_rows
 
-__all__ = ["KINDS", "Scaler"]
+__all__ = ["KINDS", "Scaler", "center_and_scale"]
 
 
 class Scaler:
@@ -40,13 +40,13 @@ class Scaler:
         """{"center": (F,), "scale": (F,)}, float64: `Scaler(kind, **state)` is this one. Raises ValueError before it
         was fitted."""
         self._expect_fitted()
-        return {"center": self.center, "scale": self.scale}
+        return {"center": self.center.copy(), "scale": self.scale.copy()}
 
     def fit(self, values) -> Scaler:
         """Take the statistics of numbers (..., F), as (N, T, F), or of a list of arrays (T_n, F). Returns itself.
 
         Raises TypeError or ValueError for what is no such thing, for an infinite number, and for a feature that has no
-        number.
+        number, or a spread that float64 does not hold.
         """
         rows, _ = _as_rows(values)
         table = np.concatenate([row.reshape(-1, row.shape[-1]) for row in rows])
@@ -56,18 +56,14 @@ class Scaler:
             numbers = numbers[~np.isnan(numbers)]
             if not numbers.size:
                 raise ValueError(f"values: expected at least one number of feature {f}, got none")
-            # Over a power of two near the largest: exact, and squares neither overflow nor vanish.
-            unit = np.ldexp(1.0, np.frexp(np.abs(numbers).max())[1] - 1)
-            middle, spread = KINDS[self.kind](numbers / unit)
-            # The mean of equal numbers may be off by a rounding, and their deviation from it no 0 then.
-            constant = numbers.min() == numbers.max() or spread == 0
-            center[f], scale[f] = middle * unit, 1.0 if constant else spread * unit
+            center[f], scale[f] = center_and_scale(f"values[..., {f}]", numbers, KINDS[self.kind])
         self.center, self.scale = center, scale
         return self
 
     def transform(self, values) -> np.ndarray | list[np.ndarray]:
         """Numbers (..., F), or a list of arrays (T_n, F), scaled: of the same shapes, in their floating type, integers
-        in float64. Raises TypeError or ValueError, and ValueError before it was fitted."""
+        in float64. Raises TypeError or ValueError, also for a number that is none of that type when scaled, and before
+        it was fitted."""
         return self._of_each(values, lambda numbers: (numbers - self.center) / self.scale)
 
     def inverse(self, values) -> np.ndarray | list[np.ndarray]:
@@ -78,9 +74,12 @@ class Scaler:
         self._expect_fitted()
         rows, listed = _as_rows(values, len(self.center))
         found = []
-        for row in rows:
+        for n, row in enumerate(rows):
             dtype = row.dtype if row.dtype.kind == "f" else np.float64
-            found.append(function(row.astype(np.float64)).astype(dtype))
+            with np.errstate(over="ignore"):
+                found.append(function(row.astype(np.float64)).astype(dtype))
+            name = f"values[{n}]" if listed else "values"
+            refuse(name, row, np.isinf(found[-1]), f"a number that {np.dtype(dtype)} holds when scaled")
         return found if listed else found[0]
 
     def _expect_fitted(self):
@@ -90,6 +89,21 @@ class Scaler:
     def __repr__(self) -> str:
         fitted = "" if self.center is None else f", center={self.center.tolist()}, scale={self.scale.tolist()}"
         return f"Scaler({self.kind!r}{fitted})"
+
+
+def center_and_scale(name, numbers, measure) -> tuple[float, float]:
+    """What finite numbers (N,) less the one, over the other, are around 0 and 1: measure(numbers), of numbers in a unit
+    of its own, gives both; the scale is 1 where these have no spread. Raises ValueError."""
+    if numbers.min() == numbers.max():
+        return numbers[0], 1.0  # itself: the mean of equal numbers may be off by a rounding
+    # Over a power of two near the largest: exact, and squares neither overflow nor vanish.
+    unit = np.ldexp(1.0, np.frexp(np.abs(numbers).max())[1] - 1)
+    center, spread = measure(numbers / unit)
+    with np.errstate(over="ignore"):
+        scale = spread * unit if spread else 1.0
+    if not 0 < scale < np.inf:
+        raise ValueError(f"{name}: expected a spread that float64 holds, got {numbers.min():g} to {numbers.max():g}")
+    return center * unit, scale
 
 
 def _as_rows(values, features=None) -> tuple[list[np.ndarray], bool]:

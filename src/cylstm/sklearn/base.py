@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
@@ -9,10 +11,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from cylstm import losses
-from cylstm.checks import describe, flag, one_of, plain_array, positive_int, real_in
+from cylstm.checks import describe, flag, one_of, plain_array, positive_int, real_in, refuse_masked
 from cylstm.lstm import LSTM
 from cylstm.model import Model
-from cylstm.sklearn.rows import as_sequences, as_steps, listed, one_behind_the_other, taken
+from cylstm.sklearn.rows import all_or_nothing, as_sequences, as_steps, listed, one_behind_the_other, taken
 from cylstm.training.optim import Optimizer
 
 __all__ = ["BaseLSTM"]
@@ -74,11 +76,18 @@ class BaseLSTM(BaseEstimator):
                 mine.buffers[name][:] = buffer
             vars(mine).update({name: value for name, value in vars(moments).items() if name != "buffers"})
 
+    def __copy__(self):
+        return copy.deepcopy(self)  # nothing that learns is shared
+
     # --- training -------------------------------------------------------------------------------------------------
 
     def _train(self, X, y, sample_weight, epochs, *, again: bool, known: bool, early_stopping=False):
         """`fit` of a new model or, `again`, of the one that is there. known : whether what targets are is known before
         these are seen."""
+        with all_or_nothing(self):
+            return self._trained(X, y, sample_weight, epochs, again, known, early_stopping)
+
+    def _trained(self, X, y, sample_weight, epochs, again, known, early_stopping):
         x = as_sequences(self, X, LSTM.check_dtype(self.dtype), reset=not again)
         one_of("output", self.output, ("last", "sequence"))
         if y is None:
@@ -95,7 +104,7 @@ class BaseLSTM(BaseEstimator):
             x, y, weights, options["validation"] = self._held_out(x, y, weights, seed)
             options["patience"] = self.n_iter_no_change
         self.history_ = model.fit(x, y, sample_weight=weights, **options)
-        self.model_, self.optimizer_, self._seed, self._arguments = model, optimizer, seed, arguments
+        self.model_, self.optimizer_, self._seed, self._arguments = model, optimizer, seed, copy.deepcopy(arguments)
         self.n_iter_ = len(self.history_)
         return self
 
@@ -106,9 +115,10 @@ class BaseLSTM(BaseEstimator):
         for name in {*ARGUMENTS, *SET_HERE} & options.keys():
             raise ValueError(f"model_options: expected none that the estimator has or sets itself, got {name!r}")
         for name in self._arguments.keys() | arguments.keys() if again else ():
-            before, now = (describe(given.get(name)) for given in (self._arguments, arguments))
-            if before != now:
-                raise ValueError(f"{name}: expected {before}, which the model was made with, got {now}")
+            before, now = (given.get(name) for given in (self._arguments, arguments))
+            if not same(before, now):
+                raise ValueError(f"{name}: expected {describe(before)}, which the model was made with, "
+                                 f"got {describe(now)}")  # fmt: skip
         loss = losses.as_loss(self.loss)
         if not isinstance(loss, self._losses):
             raise ValueError(f"loss: expected one of {', '.join(repr(kind.name) for kind in self._losses)}, "
@@ -150,13 +160,14 @@ class BaseLSTM(BaseEstimator):
         rows = listed(given)
         weights = None if rows is not None else plain_array("sample_weight", given)
         if self.output == "sequence" and (rows is not None or weights.ndim > 1):
-            return as_steps("sample_weight", given, x)
+            weights = as_steps("sample_weight", given, x)
+            expect_some(one_behind_the_other(weights))
+            return weights
         if weights is None or weights.shape != (len(x),) or weights.dtype.kind not in "biuf":
             raise ValueError(
                 f"sample_weight: expected numbers ({len(x)},), got {describe(given if weights is None else weights)}"
             )
-        if not weights.any():
-            raise ValueError("sample_weight: expected at least one weight above zero, got none")
+        expect_some(weights)
         if self.output == "last":
             return weights
         of_steps = [np.full(len(row), weight) for row, weight in zip(x, weights, strict=True)]
@@ -164,6 +175,8 @@ class BaseLSTM(BaseEstimator):
 
     def _score(self, function, X, y, sample_weight) -> float:
         """function(y, predictions, sample_weight=) of all sequences or, with output="sequence", of all steps."""
+        refuse_masked("y", y)
+        refuse_masked("sample_weight", sample_weight)
         found = self.predict(X)
         if self.output == "sequence":
             x = self._sequences(X)
@@ -177,3 +190,16 @@ class BaseLSTM(BaseEstimator):
 
     def _strata(self, y):
         return None
+
+
+def same(one, other) -> bool:
+    """Whether two arguments of `Model` say the same; of what is equal to nothing else, how it is written counts."""
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return np.array_equal(one, other)
+    return type(one) is type(other) and bool(one == other or repr(one) == repr(other))
+
+
+def expect_some(weights) -> None:
+    """ValueError where all are 0."""
+    if not weights.any():
+        raise ValueError("sample_weight: expected at least one weight above zero, got none")

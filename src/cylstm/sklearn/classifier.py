@@ -12,9 +12,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from cylstm import losses
-from cylstm.checks import describe, refuse
+from cylstm.checks import describe, refuse, refuse_masked
 from cylstm.sklearn.base import BaseLSTM
-from cylstm.sklearn.rows import as_steps, one_behind_the_other
+from cylstm.sklearn.rows import all_or_nothing, as_steps, one_behind_the_other
 from cylstm.training.optim import Adam
 
 __all__ = ["LSTMClassifier"]
@@ -64,7 +64,7 @@ class LSTMClassifier(ClassifierMixin, BaseLSTM):
     history_ : History
         Of the last `fit` or `partial_fit`; `n_iter_` is the number of its epochs.
     n_features_in_ : int
-        F. `feature_names_in_` is there where X was a data frame.
+        F. `feature_names_in_` is there where X was a data frame, or a list with some.
     """
 
     _losses = (losses.CrossEntropy,)
@@ -105,14 +105,17 @@ class LSTMClassifier(ClassifierMixin, BaseLSTM):
                              f"got {self.class_weight!r}")  # fmt: skip
         again = hasattr(self, "model_")
         if classes is not None:
+            refuse_masked("classes", classes)
             classes = np.unique(column_or_1d(classes))
             if again and not np.array_equal(classes, self.classes_):
                 before, now = describe(self.classes_.tolist()), describe(classes.tolist())
                 raise ValueError(f"classes: expected those before, {before}, got {now}")
-            self.classes_ = classes
         elif not again:
             raise ValueError("classes: expected all labels in the first call to partial_fit, got None")
-        return self._train(X, y, sample_weight, 1, again=again, known=True)
+        with all_or_nothing(self):
+            if not again:
+                self.classes_ = classes
+            return self._train(X, y, sample_weight, 1, again=again, known=True)
 
     def predict_proba(self, X):
         """Probabilities of the classes: (N, K); with output="sequence" (N, T, K), a list of (T_n, K) for a list."""
@@ -125,6 +128,7 @@ class LSTMClassifier(ClassifierMixin, BaseLSTM):
 
     def _targets(self, y, x, weights, known):
         """Places in `classes_`, int64, of the shape of y."""
+        refuse_masked("y", y)
         of_rows = self.output == "last"
         labels = column_or_1d(y, warn=True) if of_rows else as_steps("y", y, x)
         flat = labels if of_rows else one_behind_the_other(labels)
@@ -140,8 +144,10 @@ class LSTMClassifier(ClassifierMixin, BaseLSTM):
         return self._places("y", labels)
 
     def _places(self, name, labels):
-        of_text = [array.dtype.kind in "SU" for array in (labels, self.classes_)]
-        known = np.isin(labels, self.classes_) if of_text[0] == of_text[1] else np.zeros(labels.shape, bool)
+        kinds = [array.dtype.kind.replace("S", "U") for array in (labels, self.classes_)]
+        # NumPy would make text of a number; Python, which compares objects, does not.
+        alike = "O" in kinds or (kinds[0] == "U") == (kinds[1] == "U")
+        known = np.isin(labels, self.classes_) if alike else np.zeros(labels.shape, bool)
         refuse(name, labels, ~known, f"one of the classes before, {describe(self.classes_.tolist())}")
         return np.searchsorted(self.classes_, labels)
 

@@ -8,8 +8,8 @@ from sklearn.metrics import r2_score
 from sklearn.utils import check_array
 
 from cylstm import losses
-from cylstm.checks import check_finite, describe
-from cylstm.scaling import Scaler
+from cylstm.checks import check_finite, describe, refuse_masked
+from cylstm.scaling import Scaler, center_and_scale
 from cylstm.sklearn.base import BaseLSTM
 from cylstm.sklearn.rows import as_steps, one_behind_the_other
 from cylstm.training.optim import Adam
@@ -86,6 +86,7 @@ class LSTMRegressor(RegressorMixin, BaseLSTM):
 
     def _targets(self, y, x, weights, known):
         """Scaled numbers: (N, O), or of steps (N, T, O) or a list of arrays (T_n, O)."""
+        refuse_masked("y", y)
         if self.output == "last":
             numbers = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=self)
             if len(numbers) != len(x):
@@ -141,7 +142,13 @@ def scaler_of(numbers, weights, output) -> Scaler:
     weights = np.asarray(weights if output == "last" else one_behind_the_other(weights), np.float64)
     if not (weights >= 0).all():
         raise ValueError(f"sample_weight: expected numbers >= 0, got {weights.min()}")
-    center = np.average(flat, axis=0, weights=weights)
-    scale = np.sqrt(np.average((flat - center) ** 2, axis=0, weights=weights))
-    constant = np.ptp(flat[weights > 0], axis=0) == 0
-    return Scaler(center=center, scale=np.where(constant, 1.0, scale))
+    check_finite("sample_weight", weights, np.float64)
+    flat, weights = flat[weights > 0], weights[weights > 0] / weights.max()
+
+    def measured(numbers):
+        mean = np.average(numbers, weights=weights)
+        return mean, np.sqrt(np.average((numbers - mean) ** 2, weights=weights))
+
+    both = [center_and_scale(f"y[..., {n}]", numbers, measured) for n, numbers in enumerate(flat.T)]
+    center, scale = np.transpose(both)
+    return Scaler(center=center, scale=scale)

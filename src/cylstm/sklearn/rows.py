@@ -6,21 +6,51 @@ are sequences of F steps with one feature. A table is what scikit-learn's own to
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
-from cylstm.checks import check_finite, describe, described_with_way
+from cylstm.checks import check_finite, describe, described_with_way, refuse_masked
 from cylstm.sequences import ragged_rows
 
-__all__ = ["as_sequences", "as_steps", "listed", "one_behind_the_other", "taken"]
+__all__ = ["all_or_nothing", "as_sequences", "as_steps", "listed", "one_behind_the_other", "taken"]
+
+
+@contextmanager
+def all_or_nothing(estimator):
+    """Where the block fails or is interrupted, the estimator's attributes are what they were: those of one fit, and not
+    the model of one with the labels, units or features of another."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
 
 
 def listed(values) -> list[np.ndarray] | None:
     """The rows of a list of arrays, or of an array or a pandas Series of arrays; None for what is one array."""
-    if getattr(values, "ndim", 0) == 1 and values.dtype == np.dtype(object):
-        values = list(values)
-    return ragged_rows(values)
+    return ragged_rows(in_a_list(values))
+
+
+def in_a_list(values):
+    """An array or a pandas Series of objects as a list of them; anything else as it is."""
+    return list(values) if getattr(values, "ndim", 0) == 1 and values.dtype == np.dtype(object) else values
+
+
+def names_of(name: str, values) -> list | None:
+    """The names of the columns of the data frames in a list, all in one order; None where there are none. Raises
+    ValueError."""
+    first, values = None, in_a_list(values)
+    for n, row in enumerate(values if isinstance(values, (list, tuple)) else ()):
+        names = list(getattr(row, "column_names", getattr(row, "columns", ())))
+        first = first or names
+        if names and names != first:
+            raise ValueError(f"{name}[{n}]: expected the columns {first}, as before, got {names}")
+    return first
 
 
 def as_sequences(estimator, X, dtype, *, reset: bool, allow_nan=False) -> np.ndarray | list[np.ndarray]:
@@ -31,11 +61,16 @@ def as_sequences(estimator, X, dtype, *, reset: bool, allow_nan=False) -> np.nda
 
     Raises TypeError or ValueError, those of scikit-learn for an array.
     """
-    dtypes = (np.float64, np.float32) if dtype is None else dtype
+    refuse_masked("X", X)
+    dtypes = (np.float64, np.float32, np.float16, np.longdouble) if dtype is None else dtype
     finite = "allow-nan" if allow_nan else True
-    rows = listed(X)
-    if rows is not None and all(row.ndim == 1 for row in rows) and len({len(row) for row in rows}) == 1:
-        X, rows = np.stack(rows), None  # a table, in a list
+    names, rows = names_of("X", X), listed(X)
+    # Rows of equal length may be so by chance: in a list of arrays they are no table unless fit had one. Lists of lists
+    # are one, unless fit had sequences.
+    if rows is not None and not reset and estimator._table and len({row.shape for row in rows}) == 1:
+        X, rows = np.stack(rows), None
+    elif rows is None and not reset and not estimator._table and isinstance(X, (list, tuple)):
+        rows = list(np.asarray(X)) if np.ndim(X) == 2 and estimator.n_features_in_ == 1 else None
     if rows is None and (X if hasattr(X, "ndim") else np.asarray(X)).ndim != 3:
         expect_kind(estimator, f"(N, T, {getattr(estimator, 'n_features_in_', 'F')})", X, True, reset)
         table = validate_data(estimator, X, reset=reset, dtype=dtypes, ensure_all_finite=finite)
@@ -52,8 +87,14 @@ def as_sequences(estimator, X, dtype, *, reset: bool, allow_nan=False) -> np.nda
     expected = features if reset else estimator.n_features_in_
     if features != expected:
         raise ValueError(f"X: expected {expected} features, as fit had, got {features}")
+    known = None if reset else getattr(estimator, "feature_names_in_", None)
+    if names and known is not None and names != list(known):
+        raise ValueError(f"X: expected the columns {list(known)}, as fit had, got {names}")
     if reset:
         vars(estimator).pop("feature_names_in_", None)
+        if names:
+            estimator.feature_names_in_ = np.empty(len(names), object)
+            estimator.feature_names_in_[:] = names
         estimator.n_features_in_, estimator._table = features, False
     return x
 
@@ -84,6 +125,8 @@ def checked_rows(rows, dtype, allow_nan) -> tuple[list[np.ndarray], int]:
 def as_steps(name: str, values, x) -> np.ndarray | list[np.ndarray]:
     """What there is for each step of x, an array (N, T, ...) for an array, a list of arrays (T_n, ...) for a list.
     Raises TypeError or ValueError."""
+    refuse_masked(name, values)
+    names_of(name, values)  # raises where they have several orders
     rows = listed(values)
     if rows is None:
         rows = check_array(values, dtype=None, ensure_2d=False, allow_nd=True, ensure_all_finite=False, input_name=name)

@@ -6,7 +6,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from cylstm.scaling import Scaler
-from cylstm.sklearn.rows import as_sequences
+from cylstm.sklearn.rows import all_or_nothing, as_sequences
 
 __all__ = ["SequenceScaler"]
 
@@ -30,7 +30,7 @@ class SequenceScaler(TransformerMixin, BaseEstimator):
     center_, scale_ : arrays (F,), float64
         (1,) for X (N, F).
     n_features_in_ : int
-        F. `feature_names_in_` is there where X was a data frame.
+        F. `feature_names_in_` is there where X was a data frame, or a list with some.
     """
 
     def __init__(self, kind="standard"):
@@ -38,9 +38,9 @@ class SequenceScaler(TransformerMixin, BaseEstimator):
 
     def fit(self, X, y=None):
         """Take the statistics of X; y is ignored. Returns itself. Raises TypeError or ValueError."""
-        scaler = Scaler(self.kind)  # refuses another kind before anything is changed
-        scaler.fit(as_sequences(self, X, None, reset=True, allow_nan=True))
-        self.center_, self.scale_ = scaler.center, scaler.scale
+        with all_or_nothing(self):
+            scaler = Scaler(self.kind).fit(as_sequences(self, X, None, reset=True, allow_nan=True))
+            self.center_, self.scale_ = scaler.center, scaler.scale
         return self
 
     def transform(self, X):
@@ -61,5 +61,5 @@ class SequenceScaler(TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         tags.input_tags.allow_nan = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.transformer_tags.preserves_dtype = ["float64", "float32", "float16"]
         return tags
