@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import cylstm
+from cylstm import SGD, NonFiniteLoss
 from cylstm.online import AnomalyDetector, OnlineClassifier, OnlineRegressor
 
 I, H = 2, 3
@@ -394,3 +395,50 @@ def test_no_number_is_too_large_or_too_steady():
         learner.learn_one([3e38 * (-1) ** n, 1e-45 * n, 7.0], 3e38 * (-1) ** n)
         assert math.isfinite(learner.predict_one([-3e38, 0.0, 1e30]))
     assert np.isfinite(np.stack([step.x for step in learner.steps])).all()
+
+
+class Named(np.ndarray):
+    """As a pandas Series: numbers with an index of names."""
+
+    def __new__(cls, names, values):
+        made = np.array(values, float).view(cls)
+        made.index = names
+        return made
+
+    def to_dict(self):
+        return dict(zip(self.index, self, strict=True))
+
+
+def test_names_of_a_series_count_and_not_its_order():
+    learner = OnlineRegressor(4, window=4, every=2, seed=0)
+    for k in range(20):
+        learner.learn_one(Named(["a", "b"], [k % 7, 100 + k % 3]), float(k % 7))
+    expected = learner.predict_one({"a": 3.0, "b": 101.0})
+    assert learner.predict_one(Named(["b", "a"], [101.0, 3.0])) == expected
+    with pytest.raises(ValueError, match="x: expected each feature once"):
+        learner.predict_one(Named(["a", "a"], [1.0, 2.0]))
+    counted = OnlineRegressor(4, window=4, every=2, seed=0)
+    counted.learn_one(Named([0, 1], [1.0, 2.0]), 1.0)
+    assert counted.features.names is None
+
+
+def test_what_has_diverged_gives_no_answer():
+    learner = OnlineClassifier(["u", "v"], 4, window=4, every=2, seed=0, optimizer=SGD(1e38), clip_norm=None)
+    raised = 0
+    for k in range(8):
+        try:
+            learner.learn_one([float(k)], "uv"[k % 2])
+        except NonFiniteLoss:
+            raised += 1
+    assert raised
+    for ask in (learner.predict_one, learner.predict_proba_one):
+        with pytest.raises(NonFiniteLoss, match="outputs: expected finite numbers"):
+            ask([1.0])
+
+
+def test_a_jump_by_many_orders_is_learnt_from():
+    detector = AnomalyDetector(hidden_size=4, window=4, every=1, seed=0)
+    for k in range(10):
+        detector.learn_one([1e-10 * (k % 2)])
+    detector.learn_one([1e30])
+    assert detector.running.n.max() == 11

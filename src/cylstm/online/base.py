@@ -13,7 +13,7 @@ import numpy as np
 from cylstm._core import updates
 from cylstm.cell import hidden_sizes
 from cylstm.checks import as_generator, describe, positive_int, real_in
-from cylstm.online.features import Features, Running
+from cylstm.online.features import Features, Running, as_given
 from cylstm.state import State
 from cylstm.training.events import NonFiniteLoss
 from cylstm.training.optim import Adam, Optimizer
@@ -80,13 +80,21 @@ class Online:
 
     def _read(self, x) -> tuple[Features, np.ndarray]:
         """The features, and x as their numbers (I,). Raises TypeError or ValueError. Nothing changes."""
+        x = as_given(x)
         features = Features(x) if self.features is None else self.features
         return features, features.row(x)
 
     def _output(self, x) -> np.ndarray:
         """The model's outputs (O,) at a next step with the numbers x (I,), float64; the state stays as it is."""
         row = self.running.after(x).scaled(x).astype(self.model.dtype)
-        return self.model.step(row, self.state)[0].astype(np.float64)
+        return self.expect_finite(self.model.step(row, self.state)[0].astype(np.float64))
+
+    @staticmethod
+    def expect_finite(outputs) -> np.ndarray:
+        """NonFiniteLoss for those of a model that has learnt itself out of all numbers."""
+        if not np.isfinite(outputs).all():
+            raise NonFiniteLoss("outputs: expected finite numbers, got others, since learning has diverged")
+        return outputs
 
     def _move(self, features, x) -> np.ndarray:
         """Take a step with the numbers x (I,): its outputs (O,), float64."""

@@ -82,7 +82,7 @@ class AnomalyDetector(Online):
         there = ~np.isnan(x) & (self.running.n > 0)
         if not there.any():
             return math.nan
-        off = (x - self.running.unscaled(self.forecast)) / self.running.after(x).unit
+        off = (x - self.running.unscaled(self.expect_finite(self.forecast))) / self.running.after(x).unit
         return math.sqrt(np.mean(off[there] ** 2))
 
     def _made(self, I):
@@ -92,4 +92,5 @@ class AnomalyDetector(Online):
         """Scaled, with NaN for what is missing, which does not count."""
         missing = np.full(self.features.count, math.nan)
         rows = np.stack([missing if target is None else target for target in given])
-        return (rows - self.running.mean) / self.running.unit
+        running = self.running.after(rows[-1])  # which is in no mean yet: no number is beyond sqrt(n) deviations then
+        return (rows - running.mean) / running.unit

@@ -11,7 +11,7 @@ import numpy as np
 from cylstm.checks import describe
 from cylstm.labels import KINDS, plain
 
-__all__ = ["Features", "Running", "label", "number"]
+__all__ = ["Features", "Running", "as_given", "label", "number"]
 
 MOST = float(np.finfo(np.float32).max)
 
@@ -44,6 +44,19 @@ def label(name: str, value):
 def is_sequence(x) -> bool:
     """Whether x has numbers in an order: lists, tuples, arrays of one axis."""
     return not isinstance(x, (str, bytes)) and (isinstance(x, Sequence) or np.ndim(x) == 1)
+
+
+def as_given(x):
+    """A pandas Series as the dict that its index makes of it, unless that only counts its numbers; others as they are.
+    Raises ValueError for names that occur twice."""
+    if not (hasattr(x, "index") and hasattr(x, "to_dict") and np.ndim(x) == 1):
+        return x
+    names, values = list(x.index), np.asarray(x, object)
+    if names == list(range(len(names))):
+        return values
+    if len(set(names)) < len(names):
+        raise ValueError(f"x: expected each feature once, got {describe(names)}")
+    return dict(zip(names, values, strict=True))
 
 
 class Features:
