@@ -8,6 +8,7 @@ cdef class Arguments:
     cdef readonly Py_ssize_t output_size  # O, the numbers of y: D*Y, or Y where directions are merged
     cdef readonly object dtype, parameters
     cdef public bint embedded      # its inputs are what a model makes of its own, never ids
+    cdef bint bytes_of_h   # whether kernels take h in steps of 1/127
     cdef int type_number
     cdef Py_ssize_t item   # bytes of one number; 0 before set_up
 
@@ -20,6 +21,7 @@ cdef class Arguments:
     cdef bint is_state_array(self, x, Py_ssize_t B, Py_ssize_t width)
     cdef tuple state(self, name, state, Py_ssize_t B)
     cdef state_array(self, name, array, Py_ssize_t B, Py_ssize_t width)
+    cdef int check_range(self, name, np.ndarray h, np.ndarray c) except -1
     cdef int check_out_array(self, part, array, Py_ssize_t B, Py_ssize_t width) except -1
     cdef tuple check_out(self, out, Py_ssize_t B)
     cdef np.ndarray empty(self, Py_ssize_t a, Py_ssize_t b, Py_ssize_t c)

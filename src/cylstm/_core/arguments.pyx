@@ -7,6 +7,7 @@ rest goes through checks.py, which converts it or says what is wrong with it.
 cimport numpy as np
 
 from cylstm._core.memory cimport LARGEST
+from cylstm._core.tile_range cimport within_one
 
 import numpy
 
@@ -113,6 +114,13 @@ cdef class Arguments:
         if array.shape != expected:
             raise ValueError(f"{name}: expected {expected}, got {array.shape}")
         return numpy.ascontiguousarray(array)
+
+    cdef int check_range(self, name, np.ndarray h, np.ndarray c) except -1:
+        """ValueError for a state that int8 does not hold."""
+        if self.bytes_of_h and not within_one(<const float*>np.PyArray_DATA(h), <const float*>np.PyArray_DATA(c),
+                                              np.PyArray_SIZE(h)):
+            raise ValueError(f"{name}.h: expected numbers within -1..1, which int8 has at steps of 1/127, got others")
+        return 0
 
     cdef tuple check_out(self, out, Py_ssize_t B):
         try:

@@ -25,7 +25,6 @@ cdef class Layer(Arguments):
     cdef int _point_at(self, Work work, name, np.ndarray array, bint has_ids, bint in_order, Py_ssize_t row,
                        Py_ssize_t step) except -1
     cdef tuple _point_at_state(self, Work work, name, state, Py_ssize_t B)
-    cdef int check_range(self, name, np.ndarray h, np.ndarray c) except -1
     cdef int _point_at_masks(self, Work work, masks) except -1
     cdef list _sizes(self)
     cdef int _mask_gradients(self, Work work, np.ndarray flat) except -1

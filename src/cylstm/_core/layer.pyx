@@ -9,7 +9,6 @@ import numpy
 from cylstm._core.arguments cimport Arguments, check_overlap
 from cylstm._core.interrupt cimport Interrupt, begin, finish
 from cylstm._core.memory cimport LARGEST
-from cylstm._core.tile_range cimport within_one
 from cylstm._core.network cimport Backward, run_network_backward, run_network_forward, team_size
 from cylstm._core.team cimport ALL_THREADS
 from cylstm._core.direction cimport INPUTS, PER_ROW, WEIGHTS, ZONED_C, ZONED_H, Inputs, masks_of
@@ -47,6 +46,7 @@ cdef class Layer(Arguments):
         self.drops = Drops(L)
         self.dropout = dropout
         self._weights = Weights(I, sizes, L, D, cell, self.item == 8, parameters)
+        self.bytes_of_h = self._weights.small == INT8
         self.shelf = Shelf()
         self.whole_rows = D == 2 or cell.reverse
         self.own_outputs = cell.residual or cell.highway or cell.width(last) < self.h_size
@@ -356,13 +356,6 @@ cdef class Layer(Arguments):
         work.forward.h0 = np.PyArray_DATA(<np.ndarray>arrays[0])
         work.forward.c0 = np.PyArray_DATA(<np.ndarray>arrays[1])
         return arrays
-
-    cdef int check_range(self, name, np.ndarray h, np.ndarray c) except -1:
-        """ValueError for a state that the precision of the weights does not hold."""
-        if self._weights.small == INT8 and not within_one(<const float*>np.PyArray_DATA(h),
-                                                          <const float*>np.PyArray_DATA(c), np.PyArray_SIZE(h)):
-            raise ValueError(f"{name}.h: expected numbers within -1..1, which int8 has at steps of 1/127, got others")
-        return 0
 
     cdef int _point_at_masks(self, Work work, masks) except -1:
         """Tell the call where its cylstm.drops.Masks are, of the kinds that it was laid out for."""

@@ -20,14 +20,7 @@ from cylstm.training.optim import Optimizer
 __all__ = ["BaseLSTM"]
 
 ARGUMENTS = ("hidden_size", "num_layers", "bidirectional", "dropout", "output", "loss", "dtype")  # of `Model`
-SET_HERE = (
-    "input_size",
-    "output_size",
-    "seed",
-    "horizon",
-    "labels",
-    "parameters",
-)  # others that are no `model_options`
+SET_HERE = "input_size", "output_size", "seed", "horizon", "labels", "parameters"  # others that are no `model_options`
 
 
 class BaseLSTM(BaseEstimator):
@@ -78,6 +71,10 @@ class BaseLSTM(BaseEstimator):
 
     def __copy__(self):
         return copy.deepcopy(self)  # nothing that learns is shared
+
+    def _keep(self, arguments):
+        """Those of __init__ as attributes, as they are: scikit-learn clones an estimator by them."""
+        vars(self).update({name: value for name, value in arguments.items() if name != "self"})
 
     # --- training -------------------------------------------------------------------------------------------------
 

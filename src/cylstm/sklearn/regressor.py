@@ -49,25 +49,7 @@ class LSTMRegressor(RegressorMixin, BaseLSTM):
                  epochs=50, batch_size=32, learning_rate=1e-2, optimizer=Adam, clip_norm=5.0, early_stopping=False,
                  validation_fraction=0.1, n_iter_no_change=10, warm_start=False, random_state=None, verbose=False,
                  dtype="float32", model_options=None):  # fmt: skip
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
-        self.bidirectional = bidirectional
-        self.dropout = dropout
-        self.output = output
-        self.loss = loss
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.optimizer = optimizer
-        self.clip_norm = clip_norm
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.warm_start = warm_start
-        self.random_state = random_state
-        self.verbose = verbose
-        self.dtype = dtype
-        self.model_options = model_options
+        self._keep(locals())
 
     def partial_fit(self, X, y, sample_weight=None):
         """One epoch over some data, from where the model is; the first call makes it."""
