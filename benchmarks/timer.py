@@ -14,7 +14,7 @@ import numpy as np
 TOLERANCE = 1e-4
 
 REST = 0.02  # seconds
-PATIENCE = 20  # turns that are taken again, at most, one after the other
+PATIENCE = 5  # turns, one after the other, until one counts in any case
 DISTURBED = 1.15  # times as long as the probe takes on a quiet core
 
 PACKAGES = ("cylstm", "numpy", "torch", "onnxruntime", "openvino", "jax")
