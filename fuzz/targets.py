@@ -31,6 +31,12 @@ def tiny_data():
     return np.arange(12).reshape(2, 6) % 3, np.arange(12).reshape(2, 6) % 4
 
 
+def tiny_forecaster():
+    series = np.sin(np.arange(30.0))
+    maker = cylstm.LSTMForecaster(2, season=3, members=1, epochs=1, hidden_size=2, quantiles=(0.1, 0.9))
+    return maker.fit([series, series[4:]], past=[series, series[4:]], static=[[1.0], [2.0]])
+
+
 @functools.cache
 def folder():
     kept = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
@@ -45,6 +51,8 @@ def right_file(kind):
     model = tiny_model()
     if kind == "model":
         model.save(path)
+    elif kind == "forecaster":
+        tiny_forecaster().save(path)
     else:
         x, y = tiny_data()
         model.fit(x, y, epochs=1, batch_size=2, seed=1, checkpoint=path, progress=False, optimizer=cylstm.SGD(lr=0.1))
@@ -86,6 +94,14 @@ def model(data):
             read.vocabulary.decode([0])
 
 
+def forecaster(data):
+    """LSTMForecaster.load, what comes out of it, and a step further."""
+    with contextlib.suppress(*REFUSALS, ArithmeticError):
+        read = cylstm.LSTMForecaster.load(written("forecaster", data))
+        read.forecast()
+        read.update([[1.0] for _ in read.series_]).forecast()
+
+
 def checkpoint(data):
     """What `cylstm train --resume` reads first."""
     with contextlib.suppress(*REFUSALS):
@@ -108,7 +124,7 @@ def vocabulary(data):
         read.decode(range(len(read)))
 
 
-ALL = (model, checkpoint, resume, vocabulary, keras_files.keras, onnx_files.onnx)
+ALL = (model, forecaster, checkpoint, resume, vocabulary, keras_files.keras, onnx_files.onnx)
 TARGETS = {target.__name__: target for target in ALL} | exchange_targets.TARGETS
 
 
@@ -123,6 +139,6 @@ def seeds(name):
                 for level in ("char", "word") for text in ("a b c", "long words, short ones")]  # fmt: skip
     if name == "onnx":
         return onnx_files.seeds()
-    content, header, _ = right_file("model" if name == "model" else "checkpoint")
+    content, header, _ = right_file(name if name in ("model", "forecaster") else "checkpoint")
     text = header["__metadata__"]["cylstm"].encode()
     return [bytes([RAW]) + content, bytes([HEADER]) + text, bytes([CONTAINER]) + json.dumps(header).encode()]

@@ -214,6 +214,14 @@ def test_a_file_that_is_another_is_refused(rng, tmp_path):
         tensor_files.write_tensors(path, "forecaster", {**header, key: None}, tensors)
         with pytest.raises(ValueError, match="damaged"):
             LSTMForecaster.load(path)
+    for wrong in (
+        *(dict(kind="dates"), dict(library="frames"), dict(last=1.5), dict(step=0), dict(name=3)),
+        *(dict(kind="column", last="2020-13-01"), dict(kind="column", last="9999-12-31", step="9e7s")),
+    ):
+        panel = {**header["panel"], "indices": [{**header["panel"]["indices"][0], **wrong}]}
+        tensor_files.write_tensors(path, "forecaster", {**header, "panel": panel}, tensors)
+        with pytest.raises(ValueError, match="damaged"):
+            LSTMForecaster.load(path)
 
 
 @pytest.mark.parametrize("T, season, lags", [(12, 1, None), (60, 12, 96)])

@@ -55,7 +55,7 @@ def load(cls, path):
     with tensor_files.open_tensors(path, "forecaster") as file:
         try:
             return read(cls, file)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path}: expected a forecaster as it was saved, got one that is damaged ({error})"
             ) from None
@@ -77,7 +77,7 @@ def read(cls, file):
     forecaster.season_, forecaster.histories_ = forecaster.layout_.season, None
     form = one_of("form", header["panel"]["form"], ("one", "columns", "list", "dict"))
     forecaster.panel_ = Panel(form, tuple(header["panel"]["names"]),
-                              tuple(Index(**index) for index in header["panel"]["indices"]))  # fmt: skip
+                              tuple(Index(**index).checked() for index in header["panel"]["indices"]))  # fmt: skip
     forecaster.columns_ = {name: columns and tuple(columns) for name, columns in header.get("columns", {}).items()}
     forecaster.stretch_ = file.read("stretch", (len(forecaster.levels),), np.dtype(np.float64))
     widths = {"past": forecaster.layout_.P, "future": forecaster.layout_.C, "static": forecaster.layout_.S}

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from cylstm.checks import check_finite, described_with_way, plain_array
+from cylstm.checks import check_finite, described_with_way, one_of, plain_array
 
 __all__ = ["Index", "column_of_dates", "library_of", "numbers"]
 
@@ -77,6 +77,16 @@ class Index:
         if library == "polars":
             return of_polars(name, value, T)
         return of_pandas(name, value.index)
+
+    def checked(self) -> Index:
+        """Itself, as a file claims it to be. Raises an error of whoever cannot go on from there."""
+        one_of("kind", self.kind, ("none", "integers", "datetime", "period", "column"))
+        if self.library not in (None, "pandas", "polars") or not isinstance(self.name, (str, type(None))):
+            raise ValueError(f"index: expected one of pandas or polars with a name, got {self}")
+        if self.kind in ("none", "integers") and not (type(self.last) is type(self.step) is int and self.step):
+            raise ValueError(f"index: expected whole numbers, got {self.last!r} and {self.step!r}")
+        self.ahead(1).labels(1)
+        return self
 
     def labels(self, steps: int) -> list:
         """Of so many rows behind the last one; an Index of pandas, a list otherwise."""
