@@ -177,12 +177,16 @@ def head_loss(model, name, loss, h, targets, weights, scale=0.0, dh=None, gradie
                             rounded=model.lstm.rounded)  # fmt: skip
 
 
-def evaluate(model, dataset, batch_size=256, wanted=None) -> dict[str, float]:
-    """`Model.evaluate` of a `Dataset` or a `Stream`. wanted : metrics, as `metrics.of_heads` gives them."""
-    sums = dict.fromkeys(model.heads, Sums())
+def evaluate(model, dataset, batch_size=256, wanted=None, ranks=None) -> dict[str, float]:
+    """`Model.evaluate` of a `Dataset` or a `Stream`. wanted : metrics, as `metrics.of_heads` gives them. ranks : takes
+    of the batches those that are its, and has the sums of all; with no metrics."""
+    sums, by_batch = dict.fromkeys(model.heads, Sums()), {}
     measured = metrics.begin(wanted or {})
     whole = not model.lstm.causal or set(model.kinds) != {"tokens"}
-    for one, rows in dataset.pieces(batch_size):
+    for number, (one, rows) in enumerate(dataset.pieces(batch_size)):
+        if ranks is not None and number % ranks.size != ranks.rank:
+            continue
+        found = by_batch[number] = []
         longest = one.longest(rows)
         steps = longest if whole else at_once(len(rows))
         if one.lengths is None:  # the rows are neighbours: a slice is a view, so a memory map is never copied whole
@@ -195,11 +199,14 @@ def evaluate(model, dataset, batch_size=256, wanted=None) -> dict[str, float]:
             for kind, names in model.kinds.items():
                 h = model.seen_by_head(of_kind(model, kind, outputs, state, batch.real))
                 for name in names:
-                    sums[name] = sums[name].plus(batch_loss(model, name, h, batch))
+                    found.append((name, batch_loss(model, name, h, batch)))
                     if name in measured:
                         tokens, make = batch.heads[name], partial(head_outputs, model, name)
                         ends = None if batch.plan is None else batch.plan.lengths
                         metrics.add_batch(measured[name], make, h, tokens.targets, tokens.weights, tokens.unit, ends)
+    for _, found in sorted((by_batch if ranks is None else ranks.merged(by_batch)).items()):
+        for name, of_head in found:
+            sums[name] = sums[name].plus(of_head)
     if not all(found.weight for found in sums.values()):  # a Dataset has seen to it
         raise ValueError(f"{dataset.name}: expected at least one target that counts, got none")
     return {**means_of(model, sums), **metrics.values(wanted or {}, measured)}

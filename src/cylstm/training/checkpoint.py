@@ -16,12 +16,13 @@ from cylstm.loss_and_gradients import Sums
 from cylstm.state import State
 from cylstm.tensor_files import Tensors, open_tensors, write_tensors
 from cylstm.training.history import History
+from cylstm.training.parallel import by_part
 
 __all__ = ["Checkpoint", "SavedRun", "read_checkpoint", "resume", "save"]
 
 LARGEST_COUNT = 2**53
 # Options that older files have not, as they were then.
-ADDED = {"accumulate": 1, "trainable": None, "monitor": "loss min"}
+ADDED = {"accumulate": 1, "trainable": None, "monitor": "loss min", "parts": None}
 # What models have not unless their `config` says so.
 UNSAID = {
     "embeddings": {}, "before": [], "after": [], "horizon": None, "labels": None, "embedding_dropout": 0.0,
@@ -175,8 +176,8 @@ def same(saved, present) -> bool:
     return saved == present and (not isinstance(present, dict) or list(saved) == list(present))
 
 
-def save(run) -> None:
-    """Write everything that decides how a run goes on."""
+def save(run, state) -> None:
+    """Write everything that decides how a run goes on. state : of all rows, or None."""
     numbers = {**{name: getattr(run, name) for name in COUNTS}, "norms": list(run.norms)}
     for name in Sums._fields:  # of this epoch: a number or, of several heads, a list
         of_heads = [getattr(found, name) for found in run.sums.values()]
@@ -192,8 +193,8 @@ def save(run) -> None:
     arrays.update({f"optimizer.{name}": buffer for name, buffer in run.moments.buffers.items()})
     if run.best_weights is not None:
         arrays["best"] = run.best_weights
-    if run.state is not None:
-        arrays.update({"state.h": run.state.h, "state.c": run.state.c})
+    if state is not None:
+        arrays.update({"state.h": state.h, "state.c": state.c})
     write_tensors(run.checkpoint.path, "checkpoint", header, arrays)
 
 
@@ -216,6 +217,8 @@ def resume(run, saved: SavedRun) -> None:
     if run.options.tbptt is not None and "state.h" in file.shapes:
         like = model.initial_state(len(run.dataset))
         state = State(*(file.read(f"state.{part}", getattr(like, part).shape, model.dtype) for part in "hc"))
+        if run.options.parts is not None:
+            state = by_part(state, run.cut(None), run.ranks.own)
     parameters = file.read("parameters", flat.shape, flat.dtype)
     try:
         model.rng.bit_generator.state = saved.header["generator"]

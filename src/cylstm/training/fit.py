@@ -13,6 +13,7 @@ from cylstm.training.checkpoint import Checkpoint, SavedRun, read_checkpoint
 from cylstm.training.dataset import Dataset
 from cylstm.training.history import History
 from cylstm.training.optim import Adam, Optimizer
+from cylstm.training.parallel import ranks_of
 from cylstm.training.run import Options, Run
 from cylstm.training.schedule import OF_WHOLE_EPOCHS
 
@@ -23,7 +24,7 @@ def fit(model, x, y=None, *, lengths=None, mask=None, resets=None, state=None, s
         ignore=None, missing="error", validation=None, epochs=10, batch_size=None, optimizer=None, clip_norm=5.0,
         clip_each=False, accumulate=1, trainable=None, tbptt=None, shuffle=None, seed=0, patience=None, checkpoint=None,
         resume=None, progress=True, callbacks=(), on_gradients=None, metrics=(), monitor="loss",
-        precision=None) -> History:  # fmt: skip
+        precision=None, comm=None, parts=None) -> History:  # fmt: skip
     """Train a model, in place.
 
     x, y : ids (B, T) or features (B, T, I), and, as the loss asks, classes (B, T) or numbers (B, T, O), with `lengths`
@@ -80,60 +81,68 @@ def fit(model, x, y=None, *, lengths=None, mask=None, resets=None, state=None, s
     monitor : what `patience` and ReduceOnPlateau watch: "loss" or "accuracy" (of validation, or of training where there
         is none), or the name of a metric; ("name", "max") or ("name", "min") for a function's, to say which is better.
     precision : "bfloat16" or "float32": `model.precision` from now on, as `Model(precision=)` has it.
+    comm : an mpi4py communicator, each of whose ranks calls `fit` with the same model, data and options: each trains by
+        its share of every batch, and all have the same weights after every update. The first one writes the checkpoint,
+        shows the progress and calls its callbacks; "More than one machine" in the manual has the rest.
+    parts : into how many parts each batch is cut, whose gradients are added in a tree: the number of ranks (None: with
+        `comm`), or that times 2, 4, 8, ... The bits depend on parts alone, however many ranks there are.
 
     Returns the History. Raises TypeError or ValueError naming the argument, and the place of a number in x or y that is
     not finite, before anything is changed (of batches, before an update by the one that it names, from 0:
     `batches[17]: x[3, 5, 0]: ...`); RuntimeError where another thread is training the model (what others get
     from it meanwhile may be of weights half updated: give them a copy); NonFiniteLoss when the loss, its gradients, the
     validation loss or, in the end, the weights stop being numbers: no update follows, and the checkpoint stays as it
-    was before.
+    was before; RankError where another rank fails, or was given other data.
     """
-    expect_gradients(model.parameters, "model")
-    rounds(model.parameters, precision)
-    dataset = data_of(model, x, y, lengths, mask=mask, resets=resets, state=state, sample_weight=sample_weight,
-                      class_weight=class_weight, ignore=ignore, missing=missing)  # fmt: skip
-    metrics, monitor = watched(model, metrics, monitor)
-    held_out = None if validation is None else held_out_data(model, validation, ignore, missing)
-    optimizer = Adam() if optimizer is None else optimizer
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"optimizer: expected SGD, Adam or AdamW, got {describe(optimizer)}")
-    if tbptt is not None:
-        tbptt = positive_int("tbptt", tbptt)
-        expect_streams(model, dataset)
-    callbacks, epochs = as_callbacks(callbacks), positive_int("epochs", epochs)
-    for data in (dataset, held_out):
-        if isinstance(data, Stream):
-            data.expect_epochs(epochs + (data is dataset and held_out is None and bool(metrics)))
-    options = Options(
-        **options_of(dataset, optimizer, batch_size, shuffle), optimizer=repr(optimizer),
-        clip_norm=None if clip_norm is None else real_in("clip_norm", clip_norm, 0, open_low=True),
-        clip_each=flag("clip_each", clip_each), tbptt=tbptt, seed=positive_int("seed", seed, 0),
-        patience=None if patience is None else positive_int("patience", patience),
-        accumulate=positive_int("accumulate", accumulate),
-        trainable=None if trainable is None else model.parameters.matching("trainable", trainable),
-        monitor=" ".join(monitor))  # fmt: skip
-    if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
-        checkpoint = Checkpoint(checkpoint)
-    if on_gradients is not None and not callable(on_gradients):
-        raise TypeError(f"on_gradients: expected a callable, got {describe(on_gradients)}")
-    me = object()
-    try:
-        if not model.in_training.take(me):
-            raise RuntimeError("model: expected one training run at a time, got a second one while another goes on")
-        before = model.precision
+    with ranks_of(comm, parts) as ranks:
+        expect_gradients(model.parameters, "model")
+        rounds(model.parameters, precision)
+        dataset = data_of(model, x, y, lengths, mask=mask, resets=resets, state=state, sample_weight=sample_weight,
+                          class_weight=class_weight, ignore=ignore, missing=missing)  # fmt: skip
+        metrics, monitor = watched(model, metrics, monitor)
+        held_out = None if validation is None else held_out_data(model, validation, ignore, missing)
+        optimizer = Adam() if optimizer is None else optimizer
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer: expected SGD, Adam or AdamW, got {describe(optimizer)}")
+        if tbptt is not None:
+            tbptt = positive_int("tbptt", tbptt)
+            expect_streams(model, dataset)
+        callbacks, epochs = as_callbacks(callbacks), positive_int("epochs", epochs)
+        for data in (dataset, held_out):
+            if isinstance(data, Stream):
+                data.expect_epochs(epochs + (data is dataset and held_out is None and bool(metrics)))
+        options = Options(
+            **options_of(dataset, optimizer, batch_size, shuffle), optimizer=repr(optimizer),
+            clip_norm=None if clip_norm is None else real_in("clip_norm", clip_norm, 0, open_low=True),
+            clip_each=flag("clip_each", clip_each), tbptt=tbptt, seed=positive_int("seed", seed, 0),
+            patience=None if patience is None else positive_int("patience", patience),
+            accumulate=positive_int("accumulate", accumulate),
+            trainable=None if trainable is None else model.parameters.matching("trainable", trainable),
+            monitor=" ".join(monitor), parts=ranks.parts)  # fmt: skip
+        if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
+            checkpoint = Checkpoint(checkpoint)
+        if on_gradients is not None and not callable(on_gradients):
+            raise TypeError(f"on_gradients: expected a callable, got {describe(on_gradients)}")
+        me = object()
         try:
-            model.precision = before if precision is None else precision
-            run = Run(model, dataset, held_out, optimizer, options, checkpoint, progress, callbacks, on_gradients,
-                      metrics, monitor)  # fmt: skip
-            if resume is not None:
-                saved = resume if isinstance(resume, SavedRun) else read_checkpoint(resume, name="resume")
-                checkpoints.resume(run, saved)
-        except BaseException:
-            model.precision = before
-            raise
-        return run.until(run.first_epoch + epochs)
-    finally:
-        model.in_training.give_back(me)
+            if not model.in_training.take(me):
+                raise RuntimeError("model: expected one training run at a time, got a second one while another goes on")
+            before = model.precision
+            try:
+                model.precision = before if precision is None else precision
+                run = Run(model, dataset, held_out, optimizer, options, checkpoint, progress and ranks.rank == 0,
+                          callbacks, on_gradients, metrics, monitor, ranks)  # fmt: skip
+                run.meet(epochs)
+                if resume is not None:
+                    saved = ranks.of_first(lambda: resume if isinstance(resume, SavedRun) else
+                                           read_checkpoint(resume, name="resume"))  # fmt: skip
+                    checkpoints.resume(run, saved)
+            except BaseException:
+                model.precision = before
+                raise
+            return run.until(run.first_epoch + epochs)
+        finally:
+            model.in_training.give_back(me)
 
 
 def held_out_data(model, validation, ignore, missing) -> Dataset | Stream:

@@ -12,14 +12,18 @@ from dataclasses import dataclass
 from functools import reduce
 from itertools import chain
 
+import numpy as np
+
 from cylstm._core import updates
 from cylstm.batches import batch_of
 from cylstm.loss_and_gradients import Sums, evaluate, learn, loss_of, means_of
 from cylstm.parameters import Parameters
 from cylstm.training import checkpoint as checkpoints
 from cylstm.training.batch_stream import Stream
+from cylstm.training.dataset import Dataset
 from cylstm.training.events import Event, NonFiniteLoss, StopTraining, deferred_interrupt
 from cylstm.training.history import History
+from cylstm.training.parallel import cut, hashed, learned
 from cylstm.training.progress import Progress
 from cylstm.training.record import Trained, this_machine
 from cylstm.training.schedule import ReduceOnPlateau
@@ -45,14 +49,16 @@ class Options:
     accumulate: int = 1
     trainable: list[str] | None = None  # names
     monitor: str = "loss min"  # what is watched, and which way is better
+    parts: int | None = None  # of each batch, added in a tree
 
 
 class Run:
     """One training run: where it stands, and how it goes on."""
 
     def __init__(self, model, dataset, held_out, optimizer, options, checkpoint, progress, callbacks, on_gradients,
-                 metrics, monitor):  # fmt: skip
+                 metrics, monitor, ranks):  # fmt: skip
         self.model, self.dataset, self.held_out = model, dataset, held_out
+        self.ranks = ranks
         self.optimizer, self.options, self.checkpoint = optimizer, options, checkpoint
         self.progress, self.callbacks, self.on_gradients = progress, callbacks, on_gradients
         self.metrics, self.monitor = metrics, monitor
@@ -64,7 +70,7 @@ class Run:
         self.position = 0  # updates of this epoch that are done
         self.norms = 0.0, 0  # of this epoch's gradients: their sum, and how many there were
         self.sums = dict.fromkeys(model.heads, Sums())  # of this epoch
-        self.state = None  # carried from chunk to chunk
+        self.state = None  # carried from chunk to chunk; by part, where batches have some
         self.best, self.best_weights, self.waited = math.inf, None, 0
         # What a schedule has seen is of one measure: of another one it begins anew.
         self.measure = f"{'training' if held_out is None else 'validation'} {options.monitor}"
@@ -73,6 +79,19 @@ class Run:
         self.plateaus = moments.plateaus
         self.elapsed, self.started = 0.0, time.perf_counter()
         self.saved_at, self.saved_update, self.saved_path = self.started, moments.updates, None
+
+    def meet(self, epochs) -> None:
+        """See that all ranks begin the same run; from now on the first one's callbacks are called."""
+
+        def same():
+            held_out, weights = self.held_out, self.model.parameters.raw()
+            return {"model": self.model.header(), "options": vars(self.options), "epochs": epochs,
+                    "generator": self.model.rng.bit_generator.state, "updates": self.moments.updates,
+                    "weights": hashed(weights), "moments": [hashed(one) for one in self.moments.buffers.values()],
+                    "checkpoint": self.checkpoint is not None, "metrics": [str(name) for name in self.metrics],
+                    "validation": None if held_out is None else held_out.fingerprint()}  # fmt: skip
+
+        self.callbacks = self.ranks.begin(self.callbacks, same)
 
     # --- the loop -------------------------------------------------------------------------------------------------
 
@@ -91,7 +110,7 @@ class Run:
         if self.options.patience is not None and self.best_weights is not None:
             self.model.parameters.raw()[:] = self.best_weights
             self.model.parameters.touch()
-        if interrupt.is_set():
+        if any(self.ranks.agree(interrupt.is_set())):
             raise KeyboardInterrupt
         self.expect_finite_weights()
         return self.history
@@ -141,22 +160,10 @@ class Run:
 
     def update(self, batches, progress) -> float | None:
         """One update of the weights; returns the loss before it, None where nothing counts, and nothing is updated."""
-        results, over = [], None
-        if self.means is not None and len(self.model.heads) > 1:
-            batches = list(batches)
-            over = self.weights_of(batches)
-        for batch in batches:
-            results.append(self.one_batch(batch, over))
-            if self.means is not None:
-                self.take_mean(results, over)
-        if not any(result.weight for result in results):
+        sums = self.learned(batches) if self.options.parts is None else learned(self, batches)
+        if not any(found.weight for found in sums.values()):
             return None
-        loss = results[0].loss
-        if len(results) > 1:
-            heads = {name: reduce(Sums.plus, (result.heads[name] for result in results)) for name in self.model.heads}
-            loss = loss_of(self.model, heads)
-        if self.means is not None:
-            self.gradients.raw()[:] = self.means.raw()
+        loss = loss_of(self.model, sums)
         if self.on_gradients is not None:
             self.on_gradients(self.model, self.gradients)
         if self.options.trainable is not None:
@@ -166,29 +173,58 @@ class Run:
         rate = self.optimizer.lr.at(progress, self.plateaus)
         self.optimizer.update(self.model.parameters, self.gradients, lr=rate, scale=scale,
                               trainable=self.options.trainable)  # fmt: skip
-        for result in results:
-            self.sums = {name: mine.plus(result.heads[name]) for name, mine in self.sums.items()}
+        self.sums = {name: mine.plus(sums[name]) for name, mine in self.sums.items()}
         return loss
 
-    def part_of(self, batch):
-        """What one of `groups`' batches stands for."""
+    def learned(self, batches) -> dict[str, Sums]:
+        """Fill `gradients` with those of the mean over an update's batches; returns the Sums by head."""
+        results, over = [], None
+        if self.means is not None and len(self.model.heads) > 1:
+            batches = list(batches)
+            over = self.weights_of(batches)
+        for batch in batches:
+            results.append(self.learn(batch_of(self.model, self.rows_of(batch)), over))
+            if self.means is not None:
+                self.take_mean(results, over)
+        if self.means is not None:
+            self.gradients.raw()[:] = self.means.raw()
+        return {name: reduce(Sums.plus, (result.heads[name] for result in results)) for name in self.model.heads}
+
+    def rows_of(self, batch, rows=slice(None)):
+        """What one of `groups`' batches stands for, or a slice of its rows."""
         tbptt = self.options.tbptt
-        return self.dataset.part(batch) if tbptt is None else self.dataset.part(slice(None), batch, batch + tbptt)
+        if tbptt is not None:
+            return self.dataset.part(rows, batch, batch + tbptt)
+        return batch.part(rows) if isinstance(batch, Dataset) else self.dataset.part(batch[rows])
+
+    def cut(self, batch):
+        """Where the parts of a batch begin and end: by steps or, of streams, each of which stays in its part, by
+        rows."""
+        if self.options.tbptt is not None:
+            return cut(np.ones(len(self.dataset), int), self.options.parts)
+        data, rows = (batch, slice(None)) if isinstance(batch, Dataset) else (self.dataset, batch)
+        sizes = np.ones(len(data), int)[rows] if data.lengths is None else data.lengths[rows]
+        return cut(sizes, self.options.parts)
 
     def weights_of(self, batches) -> dict[str, float]:
         """How much counts in an update's batches for each head: what is a sum over several heads of means cannot be put
         together from the means of batches."""
         weights = dict.fromkeys(self.model.heads, 0.0)
         for batch in batches:
-            for name, tokens in batch_of(self.model, self.part_of(batch)).heads.items():
+            for name, tokens in batch_of(self.model, self.rows_of(batch)).heads.items():
                 weights[name] += tokens.weight
         return weights
 
-    def one_batch(self, batch, over=None):
-        """The gradients of one batch, and what else there is to tell of it. over : as for `learn`."""
-        result = learn(self.model, batch_of(self.model, self.part_of(batch)), self.gradients, self.state, over)
+    def learn(self, batch, over=None, part=None):
+        """The gradients of one batch, or of its part, and what else there is to tell of it. over : as for `learn`."""
+        if part is not None and self.state is None:
+            self.state = dict.fromkeys(self.ranks.own)
+        result = learn(self.model, batch, self.gradients, self.state if part is None else self.state[part], over)
         if self.options.tbptt is not None:
-            self.state = result.state
+            if part is None:
+                self.state = result.state
+            else:
+                self.state[part] = result.state
         return result
 
     def take_mean(self, results, over=None):
@@ -235,7 +271,7 @@ class Run:
         if not all(found.weight for found in self.sums.values()):  # a Dataset has seen to it
             raise ValueError("batches: expected at least one target that counts in each epoch, got none")
         found = means_of(self.model, self.sums)
-        held_out = None if self.held_out is None else evaluate(self.model, self.held_out, wanted=self.metrics)
+        held_out = None if self.held_out is None else self.evaluate(self.held_out)
         if held_out is not None and not math.isfinite(held_out["loss"]):
             self.complain(f"validation loss: expected a finite number, got {held_out['loss']}", self.moments.updates)
         metrics = self.measured(found, held_out)
@@ -253,6 +289,10 @@ class Run:
         self.remember()
         self.sums, self.state = dict.fromkeys(self.model.heads, Sums()), None
 
+    def evaluate(self, dataset):
+        """Numbers by name; each rank has a share of the work where there is nothing but sums to add up."""
+        return evaluate(self.model, dataset, wanted=self.metrics, ranks=None if self.metrics else self.ranks)
+
     def remember(self):
         """Let the optimiser go on from here, the next time."""
         moments = self.moments
@@ -267,7 +307,7 @@ class Run:
             if name.endswith((".loss", ".accuracy")):
                 named[name] = value
         if held_out is None and self.metrics:
-            held_out = evaluate(self.model, self.dataset, wanted=self.metrics)
+            held_out = self.evaluate(self.dataset)
         for metric in chain.from_iterable(self.metrics.values()):
             named[metric.name] = held_out[metric.name]
         return named
@@ -288,26 +328,37 @@ class Run:
             self.plateaus, self.since_plateau = self.plateaus + 1, 0
 
     def tell(self, kind, loss):
-        for callback in self.callbacks:
-            epoch = self.epoch - 1 if kind == "epoch" else self.epoch
-            callback(Event(kind, self.model, epoch, self.moments.updates, loss, self.history))
+        if not self.callbacks:
+            return
+        epoch, stop = self.epoch - (kind == "epoch"), False
+        try:
+            for callback in self.callbacks:
+                callback(Event(kind, self.model, epoch, self.moments.updates, loss, self.history))
+        except StopTraining:
+            stop = True
+        if any(self.ranks.agree(stop)):
+            raise StopTraining
 
     # --- checkpoints ----------------------------------------------------------------------------------------------
 
     def save_now_and_then(self, interrupt, epoch_ended=False):
+        due = False
         if self.checkpoint is not None:
             now = time.perf_counter()
             every, seconds = self.checkpoint.updates, self.checkpoint.seconds
             due = every is not None and self.moments.updates - self.saved_update >= every
             due = due or (seconds is not None and now - self.saved_at >= seconds)
-            if due or epoch_ended or interrupt.is_set():
-                self.save()
-        if interrupt.is_set():
+        due, interrupted = self.ranks.agree(due, interrupt.is_set())
+        if self.checkpoint is not None and (due or epoch_ended or interrupted):
+            self.save()
+        if interrupted:
             raise KeyboardInterrupt
 
     def save(self):
         """Write a checkpoint; NonFiniteLoss where the weights are worth nothing."""
         self.expect_finite_weights()
-        checkpoints.save(self)
+        state = self.state if self.options.parts is None else self.ranks.whole(self.state)
+        if self.ranks.rank == 0:
+            checkpoints.save(self, state)
         self.saved_at, self.saved_update = time.perf_counter(), self.moments.updates
         self.saved_path = self.checkpoint.path

@@ -1,0 +1,324 @@
+"""Training by several processes, the ranks of an MPI communicator: each takes its parts of every batch.
+
+Every batch is cut into `parts` parts, neighbouring rows with about as many steps each, in the same way by every rank.
+A rank computes the gradients of its parts; these are added in a binary tree over all parts, of which each rank holds a
+subtree, so that the bits depend on the number of parts alone:
+
+    part 0 --+
+    part 1 --+--+        ranks 0 and 1 of two: two parts each; of four: one each
+    part 2 --+  +-- sum
+    part 3 --+--+
+
+What is random in a part, the dropout masks, comes from a generator of its own, made from a number that the model's
+generator draws once per update and from the part's place.
+
+No rank goes on without the others. All that they exchange begins with a meeting, in which each says where it stands
+and whether it has failed: a rank that raises an error meets the others once more, and they raise `RankError`.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import reduce
+
+import numpy as np
+
+from cylstm._core import team
+from cylstm.batches import batch_of
+from cylstm.checks import describe, positive_int
+from cylstm.loss_and_gradients import Sums
+from cylstm.state import State
+
+__all__ = ["Alone", "RankError", "Ranks", "by_part", "cut", "hashed", "learned", "ranks_of"]
+
+PLACES = ("the beginning", "an agreement", "the weights of a batch", "the gradients", "validation", "a checkpoint",
+          "reading", "the end")  # fmt: skip
+STATUS, PLACE, FLAGS = range(3)  # of what a rank says in a meeting, int64
+
+
+class RankError(RuntimeError):
+    """Another rank of the communicator has failed, or ranks do not do the same; all ranks end."""
+
+
+def ranks_of(comm, parts) -> Alone:
+    """What `fit(comm=, parts=)` means. Raises ImportError, TypeError or ValueError."""
+    parts = None if parts is None else positive_int("parts", parts)
+    if comm is None:
+        return Alone(parts)
+    from mpi4py import MPI
+
+    if not isinstance(comm, MPI.Intracomm):
+        raise TypeError(f"comm: expected an mpi4py.MPI.Intracomm, such as MPI.COMM_WORLD, got {describe(comm)}")
+    return Ranks(comm, parts)
+
+
+class Alone:
+    """One process, that has all parts; what `Ranks` does with several."""
+
+    rank, size = 0, 1
+
+    def __init__(self, parts):
+        """parts : None trains without any, by whole batches."""
+        self.parts = parts
+        self.own = range(parts or 1)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def begin(self, callbacks, same) -> tuple:
+        """Raise RankError unless `same()`, a dict, is that of all ranks; returns the callbacks that this one calls."""
+        return callbacks
+
+    def agree(self, *flags) -> tuple[bool, ...]:
+        """For each flag, whether it is true for any rank."""
+        return flags
+
+    def collect(self, place, numbers) -> np.ndarray:
+        """numbers : (own parts, k). Returns (parts, k)."""
+        return numbers
+
+    def add_up(self, flat) -> None:
+        """Let a buffer become the sum over all ranks."""
+
+    def merged(self, by_number) -> dict:
+        """The union of all ranks' dicts, none of which has another's key."""
+        return by_number
+
+    def of_first(self, make):
+        """What `make()` returns to the first rank."""
+        return make()
+
+    def whole(self, state) -> State | None:
+        """Of states by part, that of all rows, for the first rank; None for others."""
+        return joined(state)
+
+
+class Ranks(Alone):
+    """The ranks of an MPI communicator; a context in which each takes its share of this machine's processors."""
+
+    def __init__(self, comm, parts):
+        self.rank, self.size = comm.Get_rank(), comm.Get_size()
+        super().__init__(self.size if parts is None else parts)
+        each = self.parts // self.size
+        if each * self.size != self.parts or each & (each - 1):
+            raise ValueError(f"parts: expected {self.size} (as many as there are ranks) times 1, 2, 4, 8, ..., "
+                             f"got {self.parts}")  # fmt: skip
+        self.own = range(self.rank * each, (self.rank + 1) * each)
+        self.given, self.told, self.received = comm, False, None
+
+    # --- a context ------------------------------------------------------------------------------------------------
+
+    def __enter__(self):
+        self.comm = self.given.Dup()  # nobody else's messages
+        self.threads = team.num_threads()
+        if not {"CYLSTM_NUM_THREADS", "OMP_NUM_THREADS"} & set(os.environ):
+            team.set_num_threads(self._share_of_processors())
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        team.set_num_threads(self.threads)
+        try:
+            if error is None:
+                self._meet("the end")
+            elif not isinstance(error, RankError):
+                self._meet("the end", error=error)
+        finally:
+            self.comm.Free()
+
+    def _share_of_processors(self):
+        """Of those that this process may use, among the ranks of this machine that may use them, too."""
+        from mpi4py import MPI
+
+        mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+        machine = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
+        sharing = sum(not mine.isdisjoint(theirs) for theirs in machine.allgather(mine))
+        machine.Free()
+        return max(1, len(mine) // sharing)
+
+    # --- exchange -------------------------------------------------------------------------------------------------
+
+    def _meet(self, place, flags=0, error=None) -> np.ndarray:
+        """The flags of all ranks. RankError where one has failed or stands elsewhere."""
+        mine = np.array([error is not None, PLACES.index(place), flags], np.int64)
+        found = np.empty((self.size, len(mine)), np.int64)
+        self.comm.Allgather(mine, found)
+        if found[:, STATUS].any():
+            said = self.comm.allgather(None if error is None else f"{type(error).__name__}: {error}")
+            if error is None:
+                first = next(rank for rank, text in enumerate(said) if text is not None)
+                raise RankError(f"rank {first} of {self.size} has failed: {said[first]}")
+        elif (found[:, PLACE] != found[0, PLACE]).any():
+            stand = ", ".join(f"rank {rank} at {PLACES[at]}" for rank, at in enumerate(found[:, PLACE]))
+            raise RankError(f"comm: expected ranks that do the same, with as many batches, got {stand}")
+        return found[:, FLAGS]
+
+    def begin(self, callbacks, same):
+        mine = same()
+        self._meet("the beginning")
+        for rank, theirs in enumerate(self.comm.allgather(mine)):
+            for name, value in theirs.items():
+                if value != mine[name]:
+                    raise RankError(f"comm: expected the same {name} on all ranks, got {describe(mine[name])} on rank "
+                                    f"{self.rank} and {describe(value)} on rank {rank}")  # fmt: skip
+        called = self.comm.bcast(len(callbacks))
+        return callbacks if self.rank == 0 else (nothing,) * called
+
+    def agree(self, *flags):
+        found = self._meet("an agreement", sum(bool(flag) << n for n, flag in enumerate(flags)))
+        any_of = np.bitwise_or.reduce(found)
+        return tuple(bool(any_of >> n & 1) for n in range(len(flags)))
+
+    def collect(self, place, numbers):
+        self._meet(place)
+        found = np.empty((self.parts, numbers.shape[1]))
+        self.comm.Allgather(numbers, found)
+        return found
+
+    def add_up(self, flat):
+        """Each rank adds up, in the tree's order, a section of what all have, and tells the others."""
+        from mpi4py.util import dtlib
+
+        mpi_type, (share, rest) = dtlib.from_numpy_dtype(flat.dtype), divmod(flat.size, self.size)
+        counts = [share + (rank < rest) for rank in range(self.size)]
+        begins = [0, *np.cumsum(counts)[:-1].tolist()]
+        own = counts[self.rank]
+        if self.received is None:
+            self.received = np.empty((self.size, share + 1), flat.dtype)
+        received = self.received.reshape(-1)[: self.size * own].reshape(self.size, own)
+        places = [own * rank for rank in range(self.size)]
+        self.comm.Alltoallv([flat, counts, begins, mpi_type], [received, [own] * self.size, places, mpi_type])
+        step = 1
+        while step < self.size:
+            for rank in range(0, self.size - step, 2 * step):
+                received[rank] += received[rank + step]
+            step *= 2
+        self.comm.Allgatherv([received[0], own, mpi_type], [flat, counts, begins, mpi_type])
+
+    def merged(self, by_number):
+        self._meet("validation")
+        return {key: value for part in self.comm.allgather(by_number) for key, value in part.items()}
+
+    def of_first(self, make):
+        made = make() if self.rank == 0 else None
+        self._meet("reading")
+        return self.comm.bcast(made)
+
+    def whole(self, state):
+        self._meet("a checkpoint")
+        found = self.comm.gather(state)
+        if self.rank or state is None:
+            return None
+        return joined({part: one for of_rank in found for part, one in of_rank.items()})
+
+
+def nothing(event) -> None:
+    """The callback of all ranks but the first, whose own are called."""
+
+
+def joined(state) -> State | None:
+    """Of states by part, None for a part without rows, that of all rows."""
+    if state is None:
+        return None
+    parts = [one for _, one in sorted(state.items()) if one is not None]
+    return State(*(np.concatenate([getattr(one, name) for one in parts], axis=1) for name in "hc"))
+
+
+def hashed(array) -> str:
+    """A number that differs for different bytes (BLAKE2b, 128 bits, in hexadecimal)."""
+    import hashlib  # 8 ms: `import cylstm` has 15
+
+    return hashlib.blake2b(array, digest_size=16).hexdigest()
+
+
+def by_part(state, begins, own) -> dict[int, State | None]:
+    """The reverse of `joined`, of some parts. begins : as `cut` gives them."""
+    sections = {part: slice(begins[part], begins[part + 1]) for part in own}
+    return {part: State(*(one[:, rows] for one in state)) if rows.start < rows.stop else None
+            for part, rows in sections.items()}  # fmt: skip
+
+
+# --- an update --------------------------------------------------------------------------------------------------------
+
+
+def cut(sizes, parts) -> np.ndarray:
+    """Where parts of neighbouring rows begin and end, (parts + 1,), about as large each: a row is in the part in which
+    its middle lies. sizes : (B,) integers >= 0."""
+    ends = np.cumsum(sizes, dtype=np.int64)
+    total = max(1, int(ends[-1]))
+    place = (2 * ends - sizes) * parts // (2 * total)
+    return np.searchsorted(np.minimum(place, parts - 1), np.arange(parts + 1))
+
+
+def learned(run, batches) -> dict[str, Sums]:
+    """Fill `run.gradients` with those of the mean over an update's batches, put together from their parts; returns the
+    Sums of all parts by head."""
+    model, ranks, heads = run.model, run.ranks, list(run.model.heads)
+    own = {part: [] for part in ranks.own}
+    for batch in batches:
+        begins = run.cut(batch)
+        for part in own:
+            rows = slice(begins[part], begins[part + 1])
+            if rows.start < rows.stop:
+                own[part].append(batch_of(model, run.rows_of(batch, rows)))
+    weights = [[sum(batch.heads[name].weight for batch in own[part]) for name in heads] for part in own]
+    over = dict(zip(heads, add_in_order(ranks.collect("the weights of a batch", np.array(weights))), strict=True))
+    total, numbers = TreeSum(run.gradients.raw()), []
+    drawn = int(model.rng.integers(1 << 63))
+    after = model.rng.bit_generator.state
+    try:
+        for part, own_batches in own.items():
+            seeds = np.random.SeedSequence([drawn, part])
+            model.rng.bit_generator.state = type(model.rng.bit_generator)(seeds).state
+            sums = dict.fromkeys(heads, Sums())
+            for n, batch in enumerate(own_batches):
+                result = run.learn(batch, over, part)
+                sums = {name: mine.plus(result.heads[name]) for name, mine in sums.items()}
+                total.add(run.gradients.raw(), more=n > 0)
+            if not own_batches:
+                total.add(0.0)
+            numbers.append(np.array([sums[name] for name in heads]).ravel())
+    finally:
+        model.rng.bit_generator.state = after
+    run.gradients.raw()[:] = total.value()
+    found = ranks.collect("the gradients", np.array(numbers)).tolist()
+    ranks.add_up(run.gradients.raw())
+    run.gradients.touch()
+    of_parts = [[Sums(*row[n : n + 3], int(row[n + 3])) for n in range(0, len(row), 4)] for row in found]
+    return {name: reduce(Sums.plus, (row[n] for row in of_parts)) for n, name in enumerate(heads)}
+
+
+def add_in_order(numbers) -> list[float]:
+    """The sums over the first axis, from the first on."""
+    return [reduce(float.__add__, column) for column in numbers.T.tolist()]
+
+
+class TreeSum:
+    """The sum of arrays in the order of a binary tree, ((0 + 1) + (2 + 3)) + ...; of n it keeps log2(n) at most."""
+
+    def __init__(self, like):
+        self.like, self.stack, self.free = like, [], []  # of (how many, their sum)
+
+    def add(self, array, more=False) -> None:
+        """Take one in. more : it is a part of the last one."""
+        if more:
+            self.stack[-1][1][:] += array
+            return
+        self._merge(lambda last, before: last == before)
+        taken = self.free.pop() if self.free else np.empty_like(self.like)
+        taken[:] = array
+        self.stack.append((1, taken))
+
+    def value(self) -> np.ndarray:
+        """Of all."""
+        self._merge(lambda last, before: True)
+        return self.stack[0][1]
+
+    def _merge(self, wanted):
+        while len(self.stack) > 1 and wanted(self.stack[-1][0], self.stack[-2][0]):
+            count, last = self.stack.pop()
+            self.stack[-1][1][:] += last
+            self.stack[-1] = (self.stack[-1][0] + count, self.stack[-1][1])
+            self.free.append(last)
