@@ -1,5 +1,7 @@
 """Batches cut into parts: their gradients, put together, are those of the batch; and a run of them resumes."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -50,7 +52,7 @@ def test_parts_have_about_as_many_steps_each():
         sizes, parts = rng.integers(0, 100, rng.integers(1, 80)), int(rng.integers(1, 12))
         begins = cut(sizes, parts)
         assert begins[0] == 0 and begins[-1] == len(sizes) and (np.diff(begins) >= 0).all()
-        shares = [sizes[a:b].sum() for a, b in zip(begins, begins[1:], strict=False)]
+        shares = [sizes[a:b].sum() for a, b in itertools.pairwise(begins)]
         assert max(shares) <= sizes.sum() / parts + sizes.max(initial=0)
 
 
@@ -135,7 +137,7 @@ def test_a_run_in_parts_resumes_to_the_same_bits(tmp_path, stop):
     resumed = drops()
     resumed.fit(x, y, optimizer=cylstm.Adam(1e-2), resume=path, **options)
     assert resumed.parameters.raw().tobytes() == whole.parameters.raw().tobytes()
-    with pytest.raises(ValueError, match="resume: expected the same run as in .*, with parts=4, got 2"):
+    with pytest.raises(ValueError, match=r"resume: expected the same run as in .*, with parts=4, got 2"):
         drops().fit(x, y, optimizer=cylstm.Adam(1e-2), resume=path, **{**options, "parts": 2})
 
 

@@ -122,5 +122,12 @@ def threads():
     return found
 
 
+def main():
+    try:
+        told(*globals()[sys.argv[1]](**dict(argument.split("=", 1) for argument in sys.argv[2:])))
+    except KeyboardInterrupt:
+        sys.exit(f"rank {COMM.rank}: interrupted")
+
+
 if __name__ == "__main__":
-    told(*globals()[sys.argv[1]](**dict(argument.split("=", 1) for argument in sys.argv[2:])))
+    main()

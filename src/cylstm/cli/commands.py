@@ -29,6 +29,7 @@ from cylstm.text.sampling import continue_text, writes_tokens
 from cylstm.text.vocabulary import UnknownTokens
 from cylstm.training import optim, schedule
 from cylstm.training.checkpoint import Checkpoint
+from cylstm.training.parallel import RankError, end_all, world
 from cylstm.training.progress import can_draw, folded
 
 __all__ = ["main"]
@@ -52,19 +53,27 @@ def main(argv=None) -> int:
             sys.stdout.flush()
     except BrokenPipeError:
         leave_unread()
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as error:
+        return ended(error, INTERRUPTED)
     except OSError as error:
-        return fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error)
-    except (ArithmeticError, ImportError, MemoryError, TypeError, ValueError) as error:
-        return fail(error)
+        fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error)
+        return ended(error, BAD_INPUT)
+    except (ArithmeticError, ImportError, MemoryError, RankError, TypeError, ValueError) as error:
+        fail(error)
+        return ended(error, BAD_INPUT)
     return 0
 
 
-def fail(message) -> int:
-    """Say in one line what is wrong; returns the exit code."""
+def ended(error, code) -> int:
+    """The exit code, when no other rank waits for this one any more."""
+    with contextlib.suppress(ImportError):  # which has been told
+        end_all(error, code)
+    return code
+
+
+def fail(message) -> None:
+    """Say in one line what is wrong."""
     note(f"error: {message}")
-    return BAD_INPUT
 
 
 def note(message) -> None:
@@ -102,7 +111,9 @@ def say(text) -> None:
 
 
 def run_train(args) -> None:
-    """Train on a corpus; write model, history and picture."""
+    """Train on a corpus; write model, history and picture. Of several ranks all train, and the first one writes."""
+    comm = world()
+    first = comm is None or comm.rank == 0
     model, ids, saved = set_up(args)
     *seen, test = split(ids)
     training, validation = (stream(part, args) for part in seen)
@@ -115,8 +126,10 @@ def run_train(args) -> None:
                             clip_norm=args.clip or None, tbptt=args.tbptt, seed=args.seed, patience=args.patience,
                             checkpoint=checkpoint, resume=args.saved_run,
                             progress=not args.quiet and can_draw(),  # otherwise Report's lines will do
-                            callbacks=[report])  # fmt: skip
+                            callbacks=[report], comm=comm, parts=args.parts)  # fmt: skip
     except KeyboardInterrupt:
+        if not first:
+            raise
         if os.path.exists(args.checkpoint):
             files = [("--resume", args.checkpoint), *((f"--{name}", getattr(args, name)) for name in WRITTEN)]
             needed = [files[0], *((option, path) for option, path in files[1:] if path and os.path.exists(path))]
@@ -125,6 +138,8 @@ def run_train(args) -> None:
         else:
             note(f"interrupted before there was a checkpoint; no {args.out} is written")
         raise
+    if not first:
+        return
     model.save(args.out)
     history.save(args.history)
     measured = measures(model, test, EVALUATED)

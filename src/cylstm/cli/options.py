@@ -15,6 +15,7 @@ from cylstm.exchange import FORMATS
 from cylstm.small_parameters import PRECISIONS
 from cylstm.text.vocabulary import LEVELS
 from cylstm.training.checkpoint import read_checkpoint
+from cylstm.training.parallel import world
 from cylstm.training.pictures import PICTURES
 
 __all__ = ["parse"]
@@ -128,6 +129,9 @@ def complete(args):
     }.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
+    comm = world()
+    if args.parts is None and comm is not None:
+        args.parts = comm.size  # and so with a checkpoint, whoever goes on from it
     usual = str(Path(args.out).with_suffix(".ckpt"))
     args.keep_checkpoint = args.checkpoint is not None or (args.resume is not None and args.keep_checkpoint)
     if args.checkpoint is None and args.resume is None and os.path.lexists(usual):
@@ -298,6 +302,8 @@ def add_train_options(parser):
     run.add_argument("--clip", type=real(0), default=5.0, help="largest norm of the gradients, 0 for any (default: 5)")
     run.add_argument("--patience", type=whole(1), help="stop after so many epochs without a lower validation loss")
     run.add_argument("--seed", type=whole(0), default=0, help="(default: 0)")
+    run.add_argument("--parts", type=whole(1), metavar="N", help="cut each batch into N parts, for up to N ranks of "
+                     "mpiexec; the bits depend on N alone (default: as many as there are ranks)")  # fmt: skip
     run.add_argument("--resume", metavar="CKPT", help="go on from a checkpoint, with its corpus and options")
     output = parser.add_argument_group("output")
     output.add_argument("--out", metavar="FILE", help="(default: model.safetensors)")

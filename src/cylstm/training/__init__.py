@@ -7,6 +7,7 @@ from cylstm.training.finder import LearningRates, find_lr
 from cylstm.training.fit import fit
 from cylstm.training.history import History
 from cylstm.training.optim import SGD, Adam, AdamW
+from cylstm.training.parallel import RankError
 from cylstm.training.record import Trained
 from cylstm.training.schedule import Constant, Cosine, ReduceOnPlateau, StepDecay
 
@@ -24,6 +25,7 @@ __all__ = [
     "JSONLines",
     "LearningRates",
     "NonFiniteLoss",
+    "RankError",
     "ReduceOnPlateau",
     "SavedRun",
     "StepDecay",

@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from typing import NamedTuple
 
 from cylstm.training.history import History
 
 __all__ = ["Event", "NonFiniteLoss", "StopTraining", "deferred_interrupt"]
+
+
+TOGETHER = 0.5  # seconds
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -34,15 +38,19 @@ class Event(NamedTuple):
 
 @contextlib.contextmanager
 def deferred_interrupt():
-    """Ctrl-C sets the event instead of raising in the middle of an update; a second one raises at once."""
-    event = threading.Event()
+    """Ctrl-C sets the event instead of raising in the middle of an update; a second one raises at once, but not one
+    that came with the first: mpiexec passes Ctrl-C on to ranks that may have it from the terminal, too."""
+    event, first = threading.Event(), 0.0
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield event
         return
 
     def handler(number, frame):
-        if event.is_set():
+        nonlocal first
+        if not event.is_set():
+            first = time.monotonic()
+        elif time.monotonic() - first > TOGETHER:
             raise KeyboardInterrupt
         event.set()
 

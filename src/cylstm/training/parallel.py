@@ -29,10 +29,12 @@ from cylstm.checks import describe, positive_int
 from cylstm.loss_and_gradients import Sums
 from cylstm.state import State
 
-__all__ = ["Alone", "RankError", "Ranks", "by_part", "cut", "hashed", "learned", "ranks_of"]
+__all__ = ["Alone", "RankError", "Ranks", "by_part", "cut", "end_all", "hashed", "learned", "ranks_of", "world"]
 
 PLACES = ("the beginning", "an agreement", "the weights of a batch", "the gradients", "validation", "a checkpoint",
           "reading", "the end")  # fmt: skip
+# What launchers tell the processes that they start: how many there are (MPICH, Open MPI) or, of PMIx, that there are.
+LAUNCHED = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_RANK")
 STATUS, PLACE, FLAGS = range(3)  # of what a rank says in a meeting, int64
 
 
@@ -50,6 +52,26 @@ def ranks_of(comm, parts) -> Alone:
     if not isinstance(comm, MPI.Intracomm):
         raise TypeError(f"comm: expected an mpi4py.MPI.Intracomm, such as MPI.COMM_WORLD, got {describe(comm)}")
     return Ranks(comm, parts)
+
+
+def world():
+    """MPI.COMM_WORLD where this process is one of several that a launcher (mpiexec, srun) has started; None otherwise.
+    Raises ImportError without mpi4py."""
+    sizes = [os.environ.get(name) for name in LAUNCHED]
+    if not any(sizes) or "1" in sizes:
+        return None
+    try:
+        from mpi4py import MPI
+    except ImportError as error:
+        raise ImportError(f"expected mpi4py for several ranks: pip install 'cylstm[mpi]' ({error})") from None
+    return MPI.COMM_WORLD if MPI.COMM_WORLD.size > 1 else None
+
+
+def end_all(error, code) -> None:
+    """End the other ranks, with this exit code, where they do not know of an error, and would wait for this one."""
+    comm = world()
+    if comm is not None and not (isinstance(error, RankError) or getattr(error, "ranks_know", False)):
+        comm.Abort(code)
 
 
 class Alone:
@@ -124,6 +146,7 @@ class Ranks(Alone):
             if error is None:
                 self._meet("the end")
             elif not isinstance(error, RankError):
+                error.ranks_know = True
                 self._meet("the end", error=error)
         finally:
             self.comm.Free()

@@ -23,7 +23,7 @@ from cylstm.training.batch_stream import Stream
 from cylstm.training.dataset import Dataset
 from cylstm.training.events import Event, NonFiniteLoss, StopTraining, deferred_interrupt
 from cylstm.training.history import History
-from cylstm.training.parallel import cut, hashed, learned
+from cylstm.training.parallel import RankError, cut, hashed, learned
 from cylstm.training.progress import Progress
 from cylstm.training.record import Trained, this_machine
 from cylstm.training.schedule import ReduceOnPlateau
@@ -104,6 +104,8 @@ class Run:
                 while self.epoch < epochs and not self.out_of_patience():
                     self.run_epoch(interrupt)
                     self.save_now_and_then(interrupt)
+        except RankError as error:
+            raise RankError(f"{error}{self.kept()}") from None
         except StopTraining:
             if self.checkpoint is not None and self.moments.updates != self.saved_update:
                 self.save()
@@ -260,8 +262,11 @@ class Run:
     def complain(self, what, update):
         batch = self.position + update - self.moments.updates
         where = f"epoch {self.epoch + 1}, batch {batch}" if batch else f"the end of epoch {self.epoch}"
-        kept = f"; {self.saved_path} holds update {self.saved_update}" if self.saved_path else ""
-        raise NonFiniteLoss(f"{what} at update {update} ({where}){kept}")
+        raise NonFiniteLoss(f"{what} at update {update} ({where}){self.kept()}")
+
+    def kept(self) -> str:
+        """What an error says of the checkpoint."""
+        return f"; {self.saved_path} holds update {self.saved_update}" if self.saved_path else ""
 
     def expect_finite_weights(self):
         if not math.isfinite(updates.sum_squares(self.model.parameters.raw())):
