@@ -215,4 +215,10 @@ def softmax(z):
 
 
 LINKS = {"mse": lambda z: z, "cross_entropy": softmax, "binary_cross_entropy": sigmoid}
-TASKS = {"reber": Reber, "adding": Adding, "order": TemporalOrder, "continual": ContinualReber}
+TASKS = {
+    "reber": Reber,
+    "adding": Adding,
+    "order": TemporalOrder,
+    "continual": ContinualReber,
+    "without": ContinualReber,
+}
