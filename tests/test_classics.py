@@ -272,3 +272,7 @@ def test_the_page_has_the_recipes():
     assert heading in text
     for row in rows:
         assert " | ".join(row.split(" | ")[:5]) in text, "python -m examples.classics writes it anew"
+    for name, recipe in found:
+        B, _, *numbers = recipe
+        cells = " | ".join([classics.PAPERS[name].title, str(B), *(f"{number:g}" for number in numbers)])
+        assert f"| {cells} |" in text
