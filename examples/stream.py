@@ -46,7 +46,7 @@ def picture(figure):
         above.plot(np.arange(441) / 44.1, wave[len(x) // 3 :][:441], style, label=name)
     above.set(
         xlabel="milliseconds",
-        ylabel="sound",
+        ylabel="amplitude",
         xlim=(0, 12.5),
         title="An amplifier that is played through, sample by sample",
     )

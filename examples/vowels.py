@@ -37,7 +37,7 @@ def picture(figure):
         names = np.unique(y)
         counts = np.zeros((len(names), len(names)), int)
         np.add.at(counts, (np.searchsorted(names, y), np.searchsorted(names, said)), 1)
-        axes.imshow(counts, cmap="Blues")
+        axes.imshow(counts / counts.sum(axis=1, keepdims=True), cmap="Blues")
         for row, column in np.argwhere(counts):
             colour = "white" if row == column else "C3"
             axes.text(column, row, counts[row, column], ha="center", va="center", color=colour, weight="bold")
