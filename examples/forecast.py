@@ -30,3 +30,24 @@ yesterday = np.nanmean(np.abs(y[test]))
 print(f"mean absolute error {mae:.3f}")
 print(f"as yesterday {yesterday:.3f}")
 print(f"coverage {coverage:.3f}")
+
+
+def picture(figure):
+    """Five days of those that were kept for testing: each time 24 hours are over, the next 24 are foretold."""
+    axes, begin = figure.subplots(), test.start + 48  # the hour whose change is the first that is foretold
+    day = np.arange(24)
+    for n in range(5):
+        hours = begin + 24 * n + day
+        change = model.predict(x[hours[:1] - 48], mask=known[hours[:1] - 48])[0]  # (24, 3)
+        low, middle, high = (flow[hours - 24, None] + change).T
+        names = ("5 to 95 %, foretold", "median, foretold", "what came") if n == 0 else (None,) * 3
+        axes.fill_between(24 * n + day, low, high, color="C0", alpha=0.25, lw=0, label=names[0])
+        axes.plot(24 * n + day, middle, color="C0", label=names[1])
+        axes.plot(24 * n + day, flow[hours], "k.", ms=4, label=names[2])
+        axes.axvline(24 * n, color="0.8", lw=0.8, zorder=0)
+    axes.set(xlabel="hours since testing began", ylabel="flow of water, litres per second", xticks=range(0, 121, 24))
+    axes.set_title(f"The next 24 hours, five times: the intervals hold {coverage:.0%} of all test hours")
+    axes.legend()
+
+
+loading.draw(picture, "forecast")

@@ -17,3 +17,26 @@ sample = vocabulary.decode(list(model.generate("In the ", 300, temperature=0.7, 
 
 print(f"bits per character {bits:.3f}")
 print(f"In the {sample}")
+
+
+def picture(figure):
+    """What each of the book's last letters cost: -log2 of the probability that the model gave it."""
+    logits, _ = model(ids[None, -1000:-1])
+    logits = logits[0, -216:].astype(float)
+    letters = ids[-216:]
+    paid = (np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(216), letters]) / np.log(2)
+    panels = figure.subplots(3, 1, sharey=True)
+    for n, axes in enumerate(panels):
+        line = slice(72 * n, 72 * (n + 1))
+        axes.bar(range(72), paid[line], color=np.where(paid[line] > bits, "C3", "C0"))
+        axes.axhline(bits, color="k", lw=0.8, ls="--")
+        text = vocabulary.decode(letters[line]).replace("\n", "↵")
+        axes.set_xticks(range(72), text, family="monospace", fontsize=9, va="baseline")
+        axes.tick_params(axis="x", length=0, pad=11)
+        axes.margins(x=0.005)
+    panels[0].set_title(f"Surprise at the book's last letters; dashed: {bits:.2f}, the mean of its last tenth")
+    panels[1].set_ylabel("bits per letter")
+    panels[2].set_xlabel("the text, letter by letter: red ones cost more than the mean")
+
+
+loading.draw(picture, "language")

@@ -1,9 +1,11 @@
-"""The data of the seven jobs, as they come in packages of the index; that of three is computed."""
+"""The data of the examples, as they come in packages of the index; some are computed. And where pictures go."""
 
 import json
+import os
 import time
 from functools import wraps
 from importlib.metadata import distribution
+from pathlib import Path
 
 import numpy as np
 
@@ -50,6 +52,37 @@ def digits():
     x, y = load_digits(return_X_y=True)
     x = x[:, :, None].astype("float32")
     return [(x[:1347], y[:1347]), (x[1347:], y[1347:])]
+
+
+@loads
+def digit_strips(train=3000, test=300, height=10, seed=0):
+    """Three to eight digits side by side, column by column: x, lists of (T, height), white 0 and ink 1, and y, lists of
+    their digits (n,); to train by, and to test, of other images. From scikit-learn."""
+    from sklearn.datasets import load_digits
+
+    rng, (images, names) = np.random.default_rng(seed), load_digits(return_X_y=True)
+    parts = []
+    for count, first, last in ((train, 0, 1347), (test, 1347, len(names))):
+        x, y = [], []
+        for _ in range(count):
+            chosen = rng.integers(first, last, rng.integers(3, 9))
+            at = np.cumsum([rng.integers(1, 4), *rng.integers(6, 11, len(chosen) - 1)])  # images are 8 columns wide
+            strip = np.zeros((at[-1] + 8 + rng.integers(1, 4), height), "float32")
+            for column, top, image in zip(at, rng.integers(0, height - 7, len(chosen)), images[chosen], strict=True):
+                place = strip[column : column + 8, top : top + 8]
+                np.maximum(place, image.reshape(8, 8).T / 16, out=place)
+            x.append(strip)
+            y.append(names[chosen])
+        parts.append((x, y))
+    return parts
+
+
+@loads
+def sunspots():
+    """Their numbers, 1700 to 2008: (309,) of every year. From statsmodels."""
+    from statsmodels.datasets import sunspots
+
+    return np.asarray(sunspots.load_pandas().data["SUNACTIVITY"], float)
 
 
 @loads
@@ -128,3 +161,23 @@ def corridors(rollouts=300, B=16, tests=500, T=80, seed=0):
     arrays = x.astype("float32"), begins, ends, right
     parts = [tuple(array[start : start + B] for array in arrays) for start in range(0, rollouts * B, B)]
     return parts, tuple(array[rollouts * B :] for array in arrays)
+
+
+def draw(picture, name):
+    """Saves what `picture(figure)` draws as NAME.png: in the folder that the environment variable PICTURES names, else
+    in `pictures`. Where PICTURES is empty nothing is drawn, nor matplotlib imported."""
+    folder = os.environ.get("PICTURES", "pictures")
+    if not folder:
+        return
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image  # which matplotlib asks for
+
+    figure = Figure(figsize=(8, 4.5), dpi=100, layout="constrained")
+    picture(figure)
+    pixels = FigureCanvasAgg(figure)
+    pixels.draw()
+    path = Path(folder, f"{name}.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.array(pixels.buffer_rgba())).convert("RGB").quantize(64).save(path)  # a third of the bytes
+    print(f"drawn: {path}")

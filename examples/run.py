@@ -2,7 +2,8 @@
 
 Each script runs in a process of its own, on one processor with one thread, and both of a pair back to back, once or
 (where it is short) several times in turn. Seconds are from the data's being there to the script's end: imports do not
-count, Keras's compilation does. The rows that are printed are those of the tables in docs/examples.md.
+count, Keras's compilation does, and nothing is drawn. The rows that are printed are those of the tables in
+docs/examples.md.
 """
 
 import argparse
@@ -23,6 +24,7 @@ REPEATS, ENOUGH = 3, 60  # times, unless a pair has taken so many seconds
 ONE_THREAD = {
     **{name: "1" for name in ("CYLSTM_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")},
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+    "PICTURES": "",
 }
 
 

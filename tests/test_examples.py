@@ -1,73 +1,31 @@
 """The examples: each job runs with cylstm on made-up data, and its lines are counted as the page has them."""
 
 import re
-import runpy
-from functools import partial
+import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
+import made_up
 import numpy as np
 import pytest
 
 from examples import loading
-from examples.count import JOBS, LIBRARIES, own_lines, script
-from examples.run import figures, table
+from examples.count import FOLDER, JOBS, LIBRARIES, own_lines, script
+from examples.gallery import EXAMPLES, PICTURES
+from examples.run import ONE_THREAD, figures, table
 
 PAGE = Path(__file__).parent.parent / "docs" / "examples.md"
 
 
-def flow():
-    """A day's course that rises, with noise, a gap and an outlier."""
-    rng, hours = np.random.default_rng(0), np.arange(600)
-    flow = 100 + hours / 20 + 3 * np.sin(hours * 2 * np.pi / 24) + rng.normal(0, 0.3, len(hours))
-    flow[200:230], flow[310] = np.nan, 20
-    return flow
-
-
-def rows_of_two_classes(names, length):
-    """Rows of a class rise or fall."""
-    rng = np.random.default_rng(1)
-    x = [rng.normal(0, 0.2, (length(n), 2)) + np.linspace(0, (-1) ** n, length(n))[:, None] for n in range(60)]
-    y = np.array([names[n % 2] for n in range(60)])
-    return [(x[:40], y[:40]), (x[40:], y[40:])]
-
-
-def sound():
-    """A wave whose peaks are cut, in a length that its 25 streams of chunks share."""
-    x = np.sin(np.arange(7560) / 9).astype("float32") * np.linspace(0.2, 1, 7560, dtype="float32")
-    return x, np.tanh(3 * x)
-
-
-def two_series():
-    """One that rises faster and faster, with a season and a gap; and one that goes to and fro."""
-    rng, months = np.random.default_rng(2), np.arange(90)
-    rises = months**2 / 30 + 20 * np.sin(months * 2 * np.pi / 6) + rng.normal(0, 0.5, len(months))
-    rises[20:23] = np.nan
-    return {"rises": (rises, 6), "to and fro": (5 * (-1.0) ** np.arange(50) + rng.normal(0, 0.5, 50), 1)}
-
-
-MADE_UP = {
-    "water_flow": flow,
-    "short_series": two_series,
-    "waves": partial(loading.waves, 12),
-    "corridors": partial(loading.corridors, 200, 16, 60),
-    "japanese_vowels": lambda: rows_of_two_classes(["a", "b"], lambda n: 4 + n % 5),
-    "digits": lambda: rows_of_two_classes([3, 7], lambda n: 6),
-    "distortion": sound,
-    "book": lambda: "the cat sat on the mat. the dog sat on the log. In the end, both of them ate.\n" * 400,
-}
-
-
 @pytest.fixture
-def printed(monkeypatch, capsys):
+def printed(monkeypatch, capsys, tmp_path):
     """What a job prints, on made-up data."""
 
-    def run(job):
-        for name, made_up in MADE_UP.items():
-            monkeypatch.setattr(loading, name, made_up)
-        runpy.run_module(f"examples.{job}", run_name="__main__")
+    def after_running(job):
+        made_up.run(job, monkeypatch, tmp_path)
         return capsys.readouterr().out
 
-    return run
+    return after_running
 
 
 def test_the_forecaster_is_nearer_than_yesterday(printed):
@@ -125,15 +83,64 @@ def test_the_scientist_tells_classes_apart(printed):
 
 
 def test_the_amplifier_is_learnt(printed):
-    x, y = sound()
+    x, y = made_up.sound()
     before = np.sum(np.convolve(y - x, [1, -0.85]) ** 2) / np.sum(np.convolve(y, [1, -0.85]) ** 2)
     assert float(figures(printed("distortion"))["error to signal"]) < before / 2
 
 
+def test_an_amplifier_is_played_through(printed):
+    out = printed("stream")
+    found = figures(out)
+    assert set(found) == {"error to signal", "microseconds a sample"} and float(found["error to signal"]) < 0.05
+    assert "the same bits, by samples and by chunks: True\n" in out
+
+
+def test_digits_are_read_in_a_strip(printed):
+    found = {name: float(figure) for name, figure in figures(printed("ocr")).items()}
+    assert set(found) == {"character error rate", "strips without an error"}
+    assert found["character error rate"] < 0.05 and found["strips without an error"] > 0.8
+
+
+def test_a_model_that_leaves_says_the_same(printed):
+    off = dict(re.findall(r"(\w+) is off by at most (\S+) sunspots", printed("export")))
+    here = {"ONNX": find_spec("onnxruntime"), "C": shutil.which("cc")}
+    assert list(off) == [name for name in here if here[name]]
+    assert all(0 <= float(most) < 1e-3 for most in off.values())
+
+
 def test_the_book_goes_on(printed):
-    out = printed("language")
+    out = printed("language").split("drawn: ")[0]
     assert float(figures(out)["bits per character"]) < 3
     assert len(out.split("\n", 1)[1]) == len("In the ") + 300 + 1
+
+
+def test_nothing_is_drawn_where_pictures_go_nowhere(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PICTURES", "")
+    loading.draw(None, "nothing")
+    assert not list(tmp_path.iterdir()) and ONE_THREAD["PICTURES"] == ""
+    monkeypatch.delenv("PICTURES")
+    loading.draw(lambda figure: figure.subplots(), "something")
+    assert Path("pictures/something.png").exists()
+    assert capsys.readouterr().out == f"drawn: {Path('pictures', 'something.png')}\n"
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_is_read_in_a_minute(name):
+    lines = (FOLDER / f"{name}.py").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 60 and lines[0].startswith('"""') and lines[-1] == f'loading.draw(picture, "{name}")'
+
+
+def test_the_gallery_has_them_all():
+    page = PAGE.parent / "gallery.md"
+    if not page.exists():
+        pytest.skip("only the tests and benchmarks are here")
+    text = page.read_text(encoding="utf-8")
+    shown = re.findall(r"^!\[.{30,}\]\(pictures/(\w+)\.png\)$", text, re.MULTILINE)
+    assert shown == list(EXAMPLES)
+    assert all(f"(../examples/{name}.py)" in text or f" ../examples/{name}.py\n" in text for name in EXAMPLES)
+    sizes = {path.stem: path.stat().st_size for path in PICTURES.iterdir()}
+    assert set(sizes) == set(EXAMPLES) and max(sizes.values()) < 60_000 and sum(sizes.values()) < 400_000
 
 
 @pytest.mark.parametrize("job", JOBS)
@@ -169,6 +176,13 @@ y = longest(x)  # counts once
 
 print(y,
       x)
+
+
+def picture(figure):
+    figure.subplots().plot(y)
+
+
+loading.draw(picture, "counted")
 '''
 
 
@@ -177,10 +191,10 @@ def test_what_counts(tmp_path):
     path.write_text(COUNTED)
     assert own_lines(path) == 4
     path.write_text(COUNTED + "y = 1; z = 2\n")
-    with pytest.raises(ValueError, match=r"job\.py:20: expected one statement in 100 characters, got 'y = 1; z = 2'"):
+    with pytest.raises(ValueError, match=r"job\.py:27: expected one statement in 100 characters, got 'y = 1; z = 2'"):
         own_lines(path)
     path.write_text(COUNTED + f"y = {'1' * 97}\n")
-    with pytest.raises(ValueError, match=r"job\.py:20"):
+    with pytest.raises(ValueError, match=r"job\.py:27"):
         own_lines(path)
 
 

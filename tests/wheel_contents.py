@@ -14,7 +14,7 @@ SOURCES = [
     *ROOT.glob("src/cylstm/report/*.*"), *ROOT.glob("cext/**/*.*"),
     *ROOT.glob("tests/**/*.*"),
     *ROOT.glob("benchmarks/*.py"), *ROOT.glob("fuzz/*.*"), *ROOT.glob("examples/**/*.py"),
-    *ROOT.glob("docs/*.*"), ROOT / "src/cylstm/include/cylstm.h",
+    *ROOT.glob("docs/**/*.*"), ROOT / "src/cylstm/include/cylstm.h",
     *(ROOT / name for name in ("setup.py", "conftest.py", "pyproject.toml", "README.md", "LICENSE", "SECURITY.md")),
 ]  # fmt: skip
 
