@@ -18,7 +18,6 @@ from cylstm import Model, losses
 from cylstm.forecast.for_darts import DartsLSTM, QuantileLSTM
 from cylstm.sklearn import LSTMRegressor
 
-
 N = 60
 SMALL = dict(epochs=2, batch_size=16, random_state=0)
 
