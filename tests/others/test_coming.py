@@ -1,11 +1,12 @@
 """What docs/coming.md says of Keras and PyTorch: the same name, another meaning."""
 
+import inspect
 import os
 
 import numpy as np
 import pytest
 
-from cylstm import LSTM, SGD, Adam, Model, exchange
+from cylstm import LSTM, SGD, Adam, Model, data, exchange
 
 torch = pytest.importorskip("torch")
 os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -37,16 +38,21 @@ def biases(network):
 # --- PyTorch ----------------------------------------------------------------------------------------------------------
 
 
-def test_two_biases_learn_twice_as_fast_as_one(rng):
+@pytest.mark.parametrize("name", ["SGD", "Adam"])
+def test_two_biases_learn_twice_as_fast_as_one_and_count_twice(rng, name):
     x, y = rng.standard_normal((4, T, I)).astype("float32"), rng.standard_normal((4, T, 1)).astype("float32")
     network, model = pair()
     before, ours = biases(network), model.parameters["lstm.bias_l0"].copy()
     assert np.allclose(before, ours)
-    sgd = torch.optim.SGD(network.parameters(), 0.1)
+    optimizer = getattr(torch.optim, name)(network.parameters(), 0.1)
     outputs = network["head"](network["lstm"](torch.from_numpy(x))[0])
     torch.nn.functional.mse_loss(outputs, torch.from_numpy(y)).backward()
-    sgd.step()
-    model.fit(x, y, epochs=1, optimizer=SGD(0.1), clip_norm=None, progress=False)
+    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1e9).item()
+    optimizer.step()
+    of_bias = network["lstm"].bias_ih_l0.grad.norm().item()
+    options = dict(optimizer={"SGD": SGD, "Adam": Adam}[name](0.1), clip_norm=None, progress=False)
+    history = model.fit(x, y, epochs=1, **options)
+    assert norm**2 == pytest.approx(history.gradient_norm[0] ** 2 + of_bias**2, rel=1e-4)
     assert np.allclose(biases(network) - before, 2 * (model.parameters["lstm.bias_l0"] - ours), atol=1e-6)
     weight = network["lstm"].weight_hh_l0.detach()
     assert np.allclose(weight, model.parameters["lstm.weight_hh_l0"], atol=1e-6)
@@ -101,6 +107,31 @@ def test_first_weights():
     gate = ours.parameters["weight_hh_l0"][100:200]
     assert np.allclose(gate @ gate.T, np.eye(100), atol=1e-5)
     assert np.array_equal(ours.parameters["bias_l0"], np.repeat([0, 1, 0, 0], 100))
+
+
+def test_weights_of_classes_are_in_both_sums(rng):
+    x, y = rng.standard_normal((4, T, I)).astype("float32"), np.array([0, 0, 1, 2])
+    model = Model(I, H, 3, output="last", seed=0)
+    weight = {0: 1.0, 1: 2.0, 2: 5.0}
+    theirs = torch.nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 5.0]))
+    loss = theirs(torch.from_numpy(model(x)[0]), torch.from_numpy(y)).item()
+    assert model.evaluate(x, y, class_weight=weight)["loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_batches_of_like_lengths(rng):
+    lengths = [9, 2, 8, 3]
+    x = [rng.standard_normal((n, I)) for n in lengths]
+    y = [rng.standard_normal((n, 1)) for n in lengths]
+    options = dict(epochs=1, progress=False)
+
+    def loss(batches):
+        return Model(I, H, 1, loss="mse", seed=0).fit(batches, optimizer=SGD(0.5), **options).train_loss[0]
+
+    model = Model(I, H, 1, loss="mse", seed=0)
+    ours = model.fit(x, y, batch_size=2, shuffle=False, optimizer=SGD(0.5), **options).train_loss[0]
+    alike = [loss(data.Batched([(x[n], y[n]) for n in order], 2)) for order in ([1, 3, 2, 0], [2, 0, 1, 3])]
+    assert min(abs(ours - one) for one in alike) < 1e-6
+    assert abs(ours - loss(data.Batched(list(zip(x, y, strict=True)), 2))) > 1e-4
 
 
 # --- Keras ------------------------------------------------------------------------------------------------------------
@@ -162,7 +193,7 @@ def test_a_stateful_layer_goes_on_where_it_was(keras, rng, tmp_path):
                               keras.layers.Dense(1)])  # fmt: skip
     first, second = (model.predict(x, verbose=0) for _ in range(2))
     again = loaded(model, tmp_path / "m.keras")
-    ours, state = again(x)
+    _, state = again(x)
     assert np.allclose(again(x)[0], first, atol=1e-6) and not np.allclose(first, second, atol=1e-4)
     assert np.allclose(again(x, state)[0], second, atol=1e-6)
 
@@ -220,10 +251,25 @@ def test_patience(keras, rng):
 
 
 @of_keras
+def test_eps_of_adam(keras, rng, tmp_path):
+    x, y = rng.standard_normal((4, T, I)).astype("float32"), rng.standard_normal((4, 1)).astype("float32")
+    model = keras.Sequential([keras.layers.Input((T, I)), keras.layers.LSTM(H), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.Adam(1e-2, epsilon=1e-2), "mse")
+    same, other = (loaded(model, tmp_path / "m.keras") for _ in range(2))
+    model.fit(x, y, epochs=1, verbose=0)
+    for ours, eps in ((same, 1e-2 / np.sqrt(1 - 0.999)), (other, 1e-2)):
+        ours.fit(x, y, epochs=1, optimizer=Adam(1e-2, eps=eps), clip_norm=None, progress=False)
+    assert np.allclose(same.predict(x), model.predict(x, verbose=0), atol=1e-6)
+    assert not np.allclose(other.predict(x), model.predict(x, verbose=0), atol=1e-3)
+
+
+@of_keras
 def test_defaults(keras):
     adam = keras.optimizers.Adam()
     assert float(adam.learning_rate) == pytest.approx(1e-3) and adam.epsilon == 1e-7 and adam.global_clipnorm is None
     assert Adam().eps == 1e-8
+    options = inspect.signature(keras.Model.fit).parameters
+    assert options["epochs"].default == 1 and options["shuffle"].default is True
     assert keras.utils.pad_sequences([[1, 2]], 3).tolist() == [[0, 1, 2]]
     x = np.array([-2.9, 0.7, 2.0], "float32")
     found = keras.ops.convert_to_numpy(keras.activations.hard_sigmoid(x))

@@ -1,4 +1,4 @@
-"""What docs/coming.md says of darts' own LSTMs: needs darts with PyTorch (pip install "darts[torch]"), skipped without."""
+"""What docs/coming.md says of darts' own LSTMs: needs darts with PyTorch ("darts[torch]"), skipped without."""
 
 import inspect
 
