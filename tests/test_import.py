@@ -89,7 +89,7 @@ exchange.onnx_nodes exchange.onnx_notes exchange.onnx_dense exchange.onnx_shapes
 exchange.onnx_outside exchange.onnx_lstm exchange.onnx_graph exchange.onnx_write exchange.onnx exchange.models exchange
 for_threadpoolctl calls
 torch.threads torch._call torch.run torch.graphs torch.modules torch.small torch.swap torch
-sklearn.rows sklearn.base sklearn.classifier sklearn.regressor sklearn.scaler sklearn
+sklearn.rows sklearn.base sklearn.classifier sklearn.regressor sklearn.scaler sklearn forecast.for_darts
 cylstm
 cli.options cli.convert cli.commands cli __main__
 """
