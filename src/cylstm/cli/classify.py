@@ -89,8 +89,8 @@ def find(args, table, say) -> None:
     classifier = Classifier.load(args.model)
     found = read_sequences(table, expect_same(table, classifier.columns))
     names = list(classifier.model.labels)
-    say(f"{table.path}: {len(found.rows):,} sequences")
     probabilities = classifier.predict_proba(found.rows)
+    right = ""
     if found.labels is not None:
         for label, line in zip(found.labels, found.lines.tolist(), strict=True):
             if label not in names:
@@ -98,7 +98,8 @@ def find(args, table, say) -> None:
                     line, f"a label of the model ({listed(names)})", repr(label), classifier.columns.label
                 )
         matrix = confusion(found.labels, probabilities, names)
-        say(verdict(matrix, names, Counter(found.labels).most_common(1)[0][0]))
+        right = f": {verdict(matrix, names, Counter(found.labels).most_common(1)[0][0])}"
+    say(f"{table.path}, {len(found.rows):,} sequences{right}")
     write_atomically(args.table, as_table(found, probabilities, names, classifier.columns))
     say(f"wrote {args.table}")
 

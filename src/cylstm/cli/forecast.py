@@ -152,12 +152,12 @@ def go_on(args, table, say) -> tuple[LSTMForecaster, Series]:
             part[name] = part.pop(name, otherwise)
         if roles.future:
             found.future[name] = found.future.pop(name, np.zeros((0, len(roles.future))))
-    new = sum(map(len, found.values.values()))
+    new = max(map(len, found.values.values()))
     known = f", {found.skipped:,} of them known before" if found.skipped else ""
     say(f"{table.path}: {found.rows:,} rows{known}; {new:,} new steps")
     future = over(found)
     if any((~np.isnan(values)).any() for values in found.values.values()):
-        every = max(1, round(max(map(len, found.values.values())) / ORIGINS))
+        every = max(1, round(new / ORIGINS))
         say(f"its forecasts of these:\n{forecaster.evaluate(found.values, future=future, every=every)!r}")
     return forecaster.update(found.values, future=future), found
 

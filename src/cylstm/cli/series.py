@@ -91,7 +91,7 @@ def find_time(table, roles, written, free) -> None:
     """Put the time column and its form into the roles. free : columns that no option names."""
     if roles.time is not None:
         cells = table.cells(roles.time)
-        forms = [Form(written).like("")] if written else forms_of(cells)
+        forms = [Form(written).like("")] if written else forms_of(cells, most=True)
         if not forms:
             raise ValueError("--time: expected dates (2024-01-31, 31.01.2024, 2024-01, 2024Q1, 2024-01-31 13:00), or "
                              f"whole numbers, in {roles.time!r}, got {shown((cells or [''])[0])}; --time-format says "
@@ -99,8 +99,11 @@ def find_time(table, roles, written, free) -> None:
     else:
         forms = []
         for name in free:
-            found = [Form(written).like("")] if written and reads(Form(written), table.cells(name)) else \
-                [] if written else [form for form in forms_of(table.cells(name)) if not form.whole]  # fmt: skip
+            cells = table.cells(name)
+            if written:
+                found = [Form(written).like("")] if reads(Form(written), cells) else []
+            else:
+                found = [form for form in forms_of(cells, most=True) if not form.whole]
             if found and forms:
                 roles.told.append(f"{name!r} has times, too; {roles.time!r} is taken (--time says which)")
             elif found:

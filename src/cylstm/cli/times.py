@@ -28,8 +28,10 @@ WRITTEN = {"year-month-day": "Ymd", "day-month-year": "dmY", "month-day-year": "
 WITH_ZONE = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)", re.ASCII)
 WHOLE = re.compile(r"[+-]?\d{1,15}", re.ASCII)
 MICROSECONDS = 1_000_000
-ODD = np.iinfo(np.int64).min
+ODD = -(1 << 62)  # no place
 DAY = 86_400 * MICROSECONDS
+LONG = {"week": 7 * DAY, "day": DAY, "hour": DAY // 24, "minute": 60 * MICROSECONDS, "second": MICROSECONDS,
+        "microsecond": 1}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,13 @@ class Form:
         fraction = round(float(parts.get("f") or 0) * MICROSECONDS)
         return datetime.datetime(int(parts["Y"]), month, int(parts.get("d") or 1), *clock, fraction)
 
+    def tried(self, text: str):
+        """The same, or None."""
+        try:
+            return self.read(text)
+        except ValueError:
+            return None
+
     def like(self, text: str) -> Form:
         """With the pattern of one that was read."""
         if self.name not in SHAPES:
@@ -94,17 +103,23 @@ class Form:
         return {"whole number": "whole numbers", "with zone": "moments with a time zone"}.get(self.name, self.name)
 
 
-def forms_of(cells) -> list[Form]:
-    """Those in which all of these texts can be read, the likeliest first: of 03/04/2020 there are two."""
-    found = []
+def forms_of(cells, most=False) -> list[Form]:
+    """Those in which all of these texts can be read, the likeliest first: of 03/04/2024 there are two.
+
+    most : where there is none such, the one in which more than half of them can: the others are mistakes.
+    """
+    counts, found = [], []
     for form in map(Form, ("with zone", *SHAPES, "whole number")):
-        try:
-            moments = [form.read(cell) for cell in cells]
-        except ValueError:
+        moments = [moment for moment in map(form.tried, cells) if moment is not None]
+        if form.name == "yearmonthday" and not all(1800 <= moment.year < 2200 for moment in moments):
             continue
-        if form.name != "yearmonthday" or all(1800 <= moment.year < 2200 for moment in moments):
+        counts.append((len(moments), form))
+        if moments and len(moments) == len(cells):
             found.append(form.like(cells[0]))
-    return found if cells else []
+    if not found and most:
+        count, form = max(counts, key=lambda pair: pair[0])
+        return [form] if 2 * count > len(cells) else []
+    return found
 
 
 def numbered(moments) -> tuple[np.ndarray, datetime.tzinfo | None]:
@@ -141,6 +156,8 @@ class Step:
             sizes, counts = np.unique(steps, return_counts=True)
             size = int(sizes[counts.argmax()])
             missing = int((steps // max(size, 1) - 1).sum())
+            if unit == "business days" and size > 1:  # of weeks, say
+                continue
             if size > 0 and math.gcd(*sizes.tolist()) == size and missing <= len(steps):
                 return cls(unit, size)
         return None
@@ -170,22 +187,20 @@ class Step:
         return cls(unit, int(re.match(r"\d+", text)[0]))
 
     def __str__(self):
-        unit, size = self.unit, self.size
-        if unit == "seconds":
-            sizes = {"weeks": 7 * DAY, "days": DAY, "hours": DAY // 24, "minutes": 60 * MICROSECONDS,
-                     "seconds": MICROSECONDS}  # fmt: skip
-            unit, one = next(((name, one) for name, one in sizes.items() if size % one == 0), ("microseconds", 1))
-            size //= one
-        elif unit in ("months", "months' ends") and size % 12 == 0:
-            unit, size = unit.replace("month", "year"), size // 12
-        elif unit in ("months", "months' ends") and size % 3 == 0:
-            unit, size = unit.replace("month", "quarter"), size // 3
-        return f"{size:,} {unit}" if size > 1 else {"number": "1"}.get(unit, one_of(unit))
-
-
-def one_of(unit) -> str:
-    """ "a day" of "days"."""
-    return f"a {unit.replace('s', '', 1) if unit.endswith('ends') else unit[:-1]}".replace("a h", "an h")
+        if self.unit == "number":
+            return str(self.size)
+        if self.unit == "seconds":
+            names, size = LONG, self.size
+        elif self.unit == "business days":
+            names, size = {"business day": 1}, self.size
+        else:
+            end = "'s end" * (self.unit == "months' ends")
+            names, size = {f"year{end}": 12, f"quarter{end}": 3, f"month{end}": 1}, self.size
+        name, one = next((name, one) for name, one in names.items() if size % one == 0)
+        if size > one:
+            name = name.replace("'s end", "s' end")
+            return f"{size // one} {name}s"
+        return f"{'an' if name[0] == 'h' else 'a'} {name}"
 
 
 def units_of(several) -> list[str]:
