@@ -60,6 +60,7 @@ def learn(args, table, say) -> tuple[LSTMForecaster, Series]:
     options = {name: value for name, value in options.items() if value is not None}
     forecaster = LSTMForecaster(horizon, **options)
     future = over(found)
+    say(f"learning, {forecaster.members} models{'' if args.no_backtest else ' and as many for a back-test'} ...")
     forecaster.fit(found.values, future=future)
     forecaster.panel_ = replace(forecaster.panel_, indices=tuple(found.indices.values()))
     forecaster.columns_ = {"target": tuple(roles.targets), "future": tuple(roles.future) or None,
