@@ -1,10 +1,13 @@
 """`cylstm classify`: from a table of sequences to a model, a picture and a table, to new labels; what it refuses."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
 from commands import refused
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from cylstm import Model
 from cylstm.cli import main, table_options
@@ -166,6 +169,13 @@ def test_a_share_of_each_label_is_held_out():
     assert not np.array_equal(kept, held_out(np.arange(113), places, 0.2, np.random.default_rng(1))[1])
 
 
+def test_names_in_any_letters_are_drawn(folder, capsys):
+    labels, rows = waves(20)
+    wide("t.csv", [{"slow": "$a_{", "quick": "語"}[label] for label in labels], rows)
+    classify(capsys, "t.csv", "--label", "kind", "--epochs", "1")
+    assert (folder / "t-predictions.png").exists()
+
+
 def test_a_picture_needs_matplotlib_and_the_rest_does_not(folder, capsys, monkeypatch):
     monkeypatch.setattr(table_options.importlib.util, "find_spec", lambda name: None)
     wide("t.csv", *waves(20))
@@ -223,6 +233,38 @@ STEPS = "who,kind,x\nu,a,1\nu,a,2\nv,a,3\nv,a,4\nw,b,5\nz,b,7\n"
 def test_bad_tables_and_options_are_refused(text, options, message, folder, capsys):
     (folder / "t.csv").write_text(text)
     assert refused(capsys, "classify", "t.csv", *options).startswith(message)
+
+
+def change(path, name, tensors=(), **header):
+    """A file with other things in its header, or other tensors."""
+    with safe_open(path, framework="numpy") as file:
+        found = json.loads(file.metadata()["cylstm"])
+        arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    arrays.update(tensors)
+    save_file(arrays, name, metadata={"cylstm": json.dumps({**found, **header})})
+
+
+def test_damaged_files_are_refused(folder, capsys):
+    (folder / "t.csv").write_text(ROWS)
+    classify(capsys, "t.csv", "--label", "kind", "--epochs", "1")
+    columns = {"label": "kind", "group": None, "features": ["t0", "t1"], "left_out": []}
+    change("t.safetensors", "same.safetensors", columns=columns)
+    assert Classifier.load("same.safetensors").columns.features == ("t0", "t1")
+    for changes in (
+        {"columns": {**columns, "group": "who"}},
+        {"columns": {**columns, "label": 3}},
+        {"columns": {**columns, "more": 3}},
+        {"columns": None},
+        {"model": {}},
+        {"tensors": {"scaler.scale": np.zeros(1)}},
+        {"tensors": {"scaler.center": np.full(1, np.nan)}},
+        {"tensors": {"scaler.center": np.zeros(2)}},
+        {"tensors": {"model.head.weight": np.zeros((2, 3), np.float32)}},
+    ):
+        change("t.safetensors", "bad.safetensors", **changes)
+        message = refused(capsys, "classify", "t.csv", "--model", "bad.safetensors")
+        assert message.startswith("bad.safetensors: expected a classifier as it was saved, got one that is damaged (")
+        (folder / "bad.safetensors").unlink()
 
 
 def test_new_tables_that_the_model_cannot_read_are_refused(folder, capsys):

@@ -232,6 +232,41 @@ def test_rows_at_the_end_without_a_value_are_told_and_foretold(capsys):
     assert read("t-forecast.csv")[0]["time"] == "2024-03-01"
 
 
+@pytest.mark.parametrize("times", [range(40, 0, -1), [f"{1950 + n}.0" for n in range(40)], range(-40, 80, 3)])
+def test_whole_numbers_that_count_are_times_however_they_are_written(times, capsys):
+    table("t.csv", ["t", "y"], times, wave(40))
+    out = forecast(capsys, "t.csv", *SMALL, "--no-backtest")
+    assert out.startswith("t.csv: 40 rows of 'y'\ntimes in 't' (whole numbers), ")
+    assert ("rows were put in order of time\n" in out) == (times[0] == 40)
+
+
+def test_a_column_that_begins_late_is_foretold_and_one_without_a_name_is_not(capsys):
+    y = wave(1200)
+    header = ["", "day", "y", "late", "empty"]
+    late = [None] * 1100 + [float(n) for n in range(100)]
+    table("t.csv", header, range(1200), days(1200), y, late, [None] * 1200)
+    out = forecast(capsys, "t.csv", *SMALL[:2], "--epochs", "1", "--horizon", "2", "--season", "1", "--no-backtest")
+    assert "2 series: 'y', 'late'\n" in out and "gaps: 'late' 1,100\nleft out: 'column 1', 'empty'\n" in out
+
+
+def test_what_has_no_logarithm_is_refused_by_a_model_of_logarithms(folder, capsys):
+    n = np.arange(150)
+    y = np.round(100 * np.exp(n / 30 + 0.3 * np.sin(n * np.pi / 6) + 0.05 * np.random.default_rng(0).random(150)), 2)
+    table("t.csv", ["day", "y"], days(150), y)
+    assert "growth by shares (logarithms)\n" in forecast(capsys, "t.csv", *SMALL, "--no-backtest")
+    (folder / "new.csv").write_text("day,y\n2024-05-30,0\n")
+    assert main(["forecast", "new.csv", "--model", "t.safetensors"]) == 2
+    assert (
+        "new.csv: expected numbers > 0 of 'y', whose logarithms the model foretells, got 0" in capsys.readouterr().err
+    )
+
+
+def test_names_in_any_letters_are_drawn(folder, capsys):
+    table("t.csv", ["日", "$a_\\frac{", "_hidden"], days(40), wave(40), wave(40, seed=1))
+    forecast(capsys, "t.csv", *SMALL, "--no-backtest")
+    assert (folder / "t-forecast.png").exists()
+
+
 def test_too_few_rows_for_a_back_test_are_enough_for_a_forecast(capsys):
     table("t.csv", ["day", "y"], days(6), wave(6))
     assert "no back-test, for want of rows: " in forecast(capsys, "t.csv", *SMALL)
@@ -263,6 +298,12 @@ GOOD = "\n".join(f"{day},{value}" for day, value in zip(days(30), wave(30), stri
         ("day,y\n" + GOOD + "2024-01-31 11:00,5\n", [], "t.csv, line 32: expected rows evenly apart"),
         (GOOD, [], "t.csv, line 1: expected the names of the columns (add a first line with them), got '2024-01-01'"),
         ("2024-01-01,y\n" + GOOD[17:], [], "t.csv, line 1: expected the names of the columns"),
+        ("day,y\nJan 1 2024,1\nJan 2 2024,2\n", [], "t.csv, column 'day': expected times in a form that is known, got"),
+        ("day,y\n1.2.24,1\n2.2.24,2\n", [], "t.csv, column 'day': expected times in a form that is known, got '1.2.24"),
+        ("Year,month,y\n2024,1,5\n2024,2,6\n", [], "t.csv: expected times in one column, got 'Year', 'month' (--targe"),
+        ("day,y\n" + GOOD, ["--time-format", "year-month-day"], "--time-format: expected a format as %d/%m/%Y, got 'y"),
+        ("day,y\n,kg\n" + GOOD, [], "t.csv, line 2, column 'y': expected a number, got 'kg'"),
+        ("day,y\n" + GOOD + "Total,1500\n", [], "t.csv, line 32, column 'day': expected a time as those before"),
         ("day,y\n" + GOOD, ["--target", "z"], "--target: expected a column of t.csv ('day', 'y'), got 'z'"),
         ("day,y\n" + GOOD, ["--time", "when"], "--time: expected a column of t.csv ('day', 'y'), got 'when'"),
         ("day,y\n" + GOOD, ["--time", "y"], "--time: expected dates"),

@@ -1,10 +1,15 @@
 """Tables in CSV files, and times in them: what is read, and what is refused by its line and column."""
 
+import csv
 import datetime
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from cylstm.cli.series import chosen, read_series
 from cylstm.cli.tables import Table
 from cylstm.cli.times import Form, Step, forms_of, numbered
 
@@ -149,6 +154,48 @@ def test_a_column_without_a_name_has_its_place_for_one(tmp_path):
 def test_short_rows_are_filled_where_that_will_do(tmp_path):
     path = write(tmp_path, "a,b,c\n1,2,3\n1\n1,2,3,,\n")
     assert np.array_equal(Table(path, ragged=True).read(numbers=["c"])["c"], [3, NAN, 3], equal_nan=True)
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8)
+FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@FEW
+@given(st.sampled_from(",;\t"), st.lists(st.tuples(st.floats(-1e9, 1e9), TEXT), min_size=1, max_size=12), st.booleans())
+def test_what_is_written_is_read(tmp_path, delimiter, rows, quoted):
+    with open(tmp_path / "t.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter=delimiter, quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL)
+        writer.writerow(["a", "b"])
+        writer.writerows((repr(number), f"x{text}") for number, text in rows)
+    found = Table(tmp_path / "t.csv", decimal="point").read(numbers=["a"], texts=["b"])
+    assert found["a"].tolist() == [number for number, _ in rows]
+    assert [found["b"].values[code] for code in found["b"].codes] == [f"x{text}".strip() for _, text in rows]
+
+
+@FEW
+@given(st.data())
+def test_rows_find_their_places(tmp_path, data):
+    """Of series that begin and end on different days, in any order, with rows and cells missing."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    minutes, expected, lines = data.draw(st.sampled_from([1, 15, 1440])), {}, []
+    for name in ("one", "other"):
+        start, count = rng.integers(0, 50), rng.integers(12, 30)
+        values = rng.standard_normal(count).round(3)
+        there = rng.random(count) < 0.85
+        there[[0, -1]] = there[2:9] = True
+        expected[name] = np.where(there, values, NAN)
+        for n in np.flatnonzero(there):
+            moment = datetime.datetime(2024, 2, 27) + datetime.timedelta(minutes=int(minutes * (start + n)))
+            lines.append(f"{moment:%d.%m.%Y %H:%M};{name};{values[n]}")
+        lines.append(f"{moment + datetime.timedelta(minutes=minutes):%d.%m.%Y %H:%M};{name};")
+    rng.shuffle(lines)
+    table = Table(write(tmp_path, "\n".join(["when;who;what", *lines])))
+    args = SimpleNamespace(time=None, time_format=None, group="who", target=[], future=[])
+    found = read_series(table, chosen(table, args))
+    assert set(found.values) == set(expected) and found.ahead == {"one": 1, "other": 1}
+    for name, values in expected.items():
+        assert np.array_equal(found.values[name], values, equal_nan=True)
+    assert found.step.text == f"{minutes * 60.0}s"
 
 
 # --- times ------------------------------------------------------------------------------------------------------------

@@ -156,6 +156,10 @@ def go_on(args, table, say) -> tuple[LSTMForecaster, Series]:
     new = max(map(len, found.values.values()))
     known = f", {found.skipped:,} of them known before" if found.skipped else ""
     say(f"{table.path}: {found.rows:,} rows{known}; {new:,} new steps")
+    for name, values in found.values.items():
+        if forecaster.log_ and (values <= 0).any():
+            raise ValueError(f"{table.path}: expected numbers > 0 of {name!r}, whose logarithms the model foretells, "
+                             f"got {values[values <= 0][0]:g}")  # fmt: skip
     future = over(found)
     if any((~np.isnan(values)).any() for values in found.values.values()):
         every = max(1, round(new / ORIGINS))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
 from cylstm.training import pictures
@@ -29,7 +31,7 @@ def fans(path, panels, levels, title) -> None:
     more = f" ({len(shown)} of {len(panels)} series)" if len(panels) > len(shown) else ""
     figure.suptitle(title + more, parse_math=False)
     figure.autofmt_xdate()
-    pictures.write(figure, path)
+    write(figure, path)
 
 
 def matrix_and_curves(path, counts, labels, history, title, test_loss) -> None:
@@ -52,4 +54,11 @@ def matrix_and_curves(path, counts, labels, history, title, test_loss) -> None:
     top.set_xlabel("was found")
     top.set_title(title, parse_math=False)
     history.plot(axis=below, test=test_loss, title="Training", unit="mean per sequence")
-    pictures.write(figure, path)
+    write(figure, path)
+
+
+def write(figure, path) -> None:
+    """Into a file; a name in letters that the font does not have is drawn as boxes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
+        pictures.write(figure, path)

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cylstm.cli.tables import Table, Texts, shown
-from cylstm.cli.times import Form, Step, forms_of, numbered
+from cylstm.cli.times import Form, Step, forms_of, look_like_times, numbered
 from cylstm.forecast.frames import Index
 
 __all__ = ["Roles", "Series", "chosen", "read_series"]
 
 EPOCH = datetime.datetime(1970, 1, 1)
+PARTS = {"year", "quarter", "month", "week", "day", "hour", "minute", "date", "time", "timestamp"}  # of times
 NAMED = 5  # columns, or series, in a line
 
 
@@ -78,6 +79,10 @@ def chosen(table: Table, args) -> Roles:
         roles.targets = [name for name in rest if table.kind(name) == "numbers" and name not in table.unnamed]
         if not roles.targets:
             raise ValueError(f"{table.path}: expected a column of numbers to foretell, got {listed(table.names)}")
+        parts = [name for name in roles.targets if name.lower() in PARTS]
+        if roles.time is None and parts:
+            raise ValueError(f"{table.path}: expected times in one column, got {listed(parts)} (--target names what is "
+                             "to be foretold; without times, rows are in the order of the file)")  # fmt: skip
     if roles.group and len(roles.targets) > 1:
         raise ValueError("--target: expected one column beside --group, whose values are those of each series, "
                          f"got {listed(roles.targets)}")  # fmt: skip
@@ -89,6 +94,8 @@ def chosen(table: Table, args) -> Roles:
 
 def find_time(table, roles, written, free) -> None:
     """Put the time column and its form into the roles. free : columns that no option names."""
+    if written and "%" not in written:
+        raise ValueError(f"--time-format: expected a format as %d/%m/%Y, got {written!r}")
     if roles.time is not None:
         cells = table.cells(roles.time)
         forms = [Form(written).like("")] if written else forms_of(cells, most=True)
@@ -110,6 +117,12 @@ def find_time(table, roles, written, free) -> None:
                 roles.time, forms = name, found
         if written and not forms:
             raise ValueError(f"--time-format: expected a column of such times, got none in {listed(free)}")
+        odd = [name for name in free if table.kind(name) == "text" and look_like_times(table.cells(name))]
+        if odd and not forms:
+            raise ValueError(
+                f"{table.path}, column {odd[0]!r}: expected times in a form that is known, got "
+                f"{shown(table.cells(odd[0])[0])}; --time-format says how they are written, as '%d %b %Y'"
+            )
         if not forms and len(free) > (0 if roles.targets else 1) and counts_on(table, free[0], roles.group):
             roles.time, forms = free[0], [Form("whole number")]
     if forms and reads(forms[0], [roles.time]):
@@ -126,14 +139,17 @@ def reads(form, cells) -> bool:
 
 
 def counts_on(table, column, group) -> bool:
-    """Whether a column of whole numbers, as the years, rises evenly from row to row (of a group, where there is one),
-    but for holes."""
+    """Whether a column of whole numbers, as the years, rises or falls evenly from row to row (of a group, where there
+    is one), but for holes."""
     if not reads(Form("whole number"), table.cells(column)) or len(table.cells(column)) < len(table.sample):
         return False
     place, several = table.names.index(column), {}
     for row in table.sample:
-        several.setdefault(group and row[table.names.index(group)], []).append(int(row[place]))
+        number = Form("whole number").read(row[place].strip())
+        several.setdefault(group and row[table.names.index(group)], []).append(number)
     several = [np.array(numbers) for numbers in several.values()]
+    if all((np.diff(numbers) < 0).all() for numbers in several):  # the newest first
+        several = [numbers[::-1] for numbers in several]
     return all((np.diff(numbers) > 0).all() for numbers in several) and Step.of(several, whole=True) is not None
 
 

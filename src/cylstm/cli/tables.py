@@ -23,7 +23,7 @@ __all__ = ["MISSING", "Table", "Texts"]
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 SIGNS = {"point": ".", "comma": ","}
-SAMPLE = 1000  # rows that say what columns are
+SAMPLE = 1000  # rows that say what columns are, fewer of a wide table
 CELLS = 1 << 18  # of a piece
 MISSING = {"", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "."}  # in lower case
 NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
@@ -54,7 +54,7 @@ class Table:
     def __init__(self, path, decimal=None, ragged=False):
         self.path, self.ragged, self.lines = str(path), ragged, np.zeros(0, np.int64)
         expect_text(self.path)
-        first = list(itertools.islice(self._text(), SAMPLE + 1))
+        first = list(itertools.islice(self._text(), 50))
         told = re.fullmatch(r"sep=(.)\s*", first[0]) if first else None  # Excel's own line
         self.begins = 1 if told else 0
         if not "".join(first[self.begins :]).strip():
@@ -63,7 +63,8 @@ class Table:
         rows = self._rows()
         self.line, header = next(rows, (0, []))
         self.names = self._names(header)
-        self.sample = [cells for _, cells in itertools.islice(self._filled(rows), SAMPLE)]
+        count = max(10, min(SAMPLE, CELLS // len(self.names)))
+        self.sample = [cells for _, cells in itertools.islice(self._filled(rows), count)]
         if not self.sample:
             raise ValueError(f"{self.path}: expected rows behind the names of columns, got none")
         self.decimal = SIGNS[decimal] if decimal else self._decimal()
@@ -90,10 +91,16 @@ class Table:
 
     def kind(self, column) -> str:
         """ "numbers", "text" or "nothing", by the first rows; one number makes it numbers: others are errors then."""
-        cells = self.cells(column)
+        cells = self.cells(column) or self._first(column)
         if not cells:
             return "nothing"
         return "numbers" if any(NUMBER.fullmatch(cell) for cell in cells) else "text"
+
+    def _first(self, column) -> list[str]:
+        """The first cell that is not empty, of all rows."""
+        place = self.names.index(column)
+        found = (row[place].strip() for _, rows in self._pieces() for row in rows)
+        return list(itertools.islice((cell for cell in found if cell.lower() not in MISSING), 1))
 
     # --- reading --------------------------------------------------------------------------------------------------
 

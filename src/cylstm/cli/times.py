@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-__all__ = ["ODD", "Form", "Step", "forms_of", "numbered"]
+__all__ = ["ODD", "Form", "Step", "forms_of", "look_like_times", "numbered"]
 
-CLOCK = r"(?:(?P<T>[ T])(?P<H>\d\d?):(?P<M>\d\d)(?::(?P<S>\d\d)(?P<f>\.\d{1,6})?)?)?"
+CLOCK = r"(?:(?P<T>[ T])(?P<H>\d\d?):(?P<M>\d\d)(?::(?P<S>\d\d)(?P<f>\.\d{1,9})?)?)?"
 # Day, month and year in the orders in which they are written; what stands between them is the same twice.
 ORDERS = {
     "year-month-day": r"(?P<Y>\d{4})(?P<sign>[-/.])(?P<m>\d\d?)(?P=sign)(?P<d>\d\d?)",
@@ -26,7 +26,8 @@ SHAPES = {name: re.compile(order + ("" if name in ("year-month", "year-quarter")
 WRITTEN = {"year-month-day": "Ymd", "day-month-year": "dmY", "month-day-year": "mdY", "yearmonthday": "Ymd",
            "year-month": "Ym"}  # fmt: skip
 WITH_ZONE = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)", re.ASCII)
-WHOLE = re.compile(r"[+-]?\d{1,15}", re.ASCII)
+WHOLE = re.compile(r"([+-]?\d{1,15})(?:\.0)?", re.ASCII)  # pandas writes 2024.0 where a number is missing
+NEARLY = re.compile(r"\d[-/. ]\d|\d:\d\d|\b(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)", re.IGNORECASE)
 MICROSECONDS = 1_000_000
 ODD = -(1 << 62)  # no place
 DAY = 86_400 * MICROSECONDS
@@ -52,9 +53,10 @@ class Form:
     def read(self, text: str) -> datetime.datetime | int:
         """A moment, or a number. Raises ValueError."""
         if self.whole:
-            if not WHOLE.fullmatch(text):
+            found = WHOLE.fullmatch(text)
+            if not found:
                 raise ValueError(text)
-            return int(text)
+            return int(found[1])
         if self.name == "with zone":
             if not WITH_ZONE.fullmatch(text):
                 raise ValueError(text)
@@ -67,8 +69,8 @@ class Form:
         parts = found.groupdict()
         month = 3 * int(parts["q"]) - 2 if "q" in parts else int(parts["m"])
         clock = [int(parts.get(part) or 0) for part in "HMS"]
-        fraction = round(float(parts.get("f") or 0) * MICROSECONDS)
-        return datetime.datetime(int(parts["Y"]), month, int(parts.get("d") or 1), *clock, fraction)
+        fraction = (parts.get("f") or ".")[1:7].ljust(6, "0")
+        return datetime.datetime(int(parts["Y"]), month, int(parts.get("d") or 1), *clock, int(fraction))
 
     def tried(self, text: str):
         """The same, or None."""
@@ -104,7 +106,8 @@ class Form:
 
 
 def forms_of(cells, most=False) -> list[Form]:
-    """Those in which all of these texts can be read, the likeliest first: of 03/04/2024 there are two.
+    """Those in which all of these texts can be read, the likeliest first: of 03/04/2024 there are two. What may be a
+    date is no whole number.
 
     most : where there is none such, the one in which more than half of them can: the others are mistakes.
     """
@@ -114,12 +117,17 @@ def forms_of(cells, most=False) -> list[Form]:
         if form.name == "yearmonthday" and not all(1800 <= moment.year < 2200 for moment in moments):
             continue
         counts.append((len(moments), form))
-        if moments and len(moments) == len(cells):
+        if moments and len(moments) == len(cells) and not (form.whole and found):
             found.append(form.like(cells[0]))
     if not found and most:
         count, form = max(counts, key=lambda pair: pair[0])
         return [form] if 2 * count > len(cells) else []
     return found
+
+
+def look_like_times(cells) -> bool:
+    """Whether most of some texts, which have no form that is known, seem to be times all the same."""
+    return 2 * sum(bool(NEARLY.search(cell) and re.search(r"\d", cell)) for cell in cells) > len(cells)
 
 
 def numbered(moments) -> tuple[np.ndarray, datetime.tzinfo | None]:
