@@ -76,13 +76,17 @@ def test_a_row_for_each_sequence(folder, capsys):
     found = read("waves-predictions.csv")
     lines = [int(row["line"]) - 2 for row in found]
     assert len(lines) == 12 and [row["label"] for row in found] == [labels[n] for n in lines]
-    assert [labels[n] for n in lines].count("slow") == 6
+    assert [labels[n] for n in lines].count("slow") == 6 and lines == sorted(lines)
     right = sum(row["label"] == row["found"] for row in found)
     assert right > 9 and f": {right / 12:.1%} right ({right} of 12)" in out
     # The same as the package finds with the model of the file.
     classifier = Classifier.load("waves.safetensors")
     expected = classifier.predict_proba([rows[n][:, None] for n in lines])
     assert np.allclose([[float(row["p(quick)"]), float(row["p(slow)"])] for row in found], expected, atol=1e-5)
+    others = np.concatenate([row for n, row in enumerate(rows) if n not in lines])  # nothing is known of the test's
+    assert classifier.scaler.center == pytest.approx(others.mean()) and classifier.scaler.scale == pytest.approx(
+        others.std()
+    )
     # The same seed, the same numbers.
     before = (folder / "waves-predictions.csv").read_bytes()
     classify(capsys, "waves.csv", "--label", "kind", *SMALL, "--seed", "3")

@@ -345,6 +345,13 @@ def test_a_table_that_does_not_go_on_is_refused(folder, capsys):
     )
     assert message("day,y\n31.01.2024,5\n").startswith("new.csv, line 2, column 'day': expected a time as those before")
     assert message("day,y\n2024-06-01,5\n").endswith("expected rows a day apart, with few missing, got a hole of 122")
+    table("months.csv", ["day", "y"], [f"{2010 + n // 12}-{n % 12 + 1:02d}-01" for n in range(40)], wave(40))
+    forecast(capsys, "months.csv", *SMALL, "--no-backtest")
+    (folder / "new.csv").write_text("day,y\n2013-05-01,5\n2013-06-15,5\n")
+    assert refused(capsys, "forecast", "new.csv", "--model", "months.safetensors") == (
+        "new.csv, line 3, column 'day': expected times a number of steps behind 2013-04-01T00:00:00, got 2013-06-15 "
+        "00:00:00"
+    )
     LSTMForecaster(2, members=1, epochs=1).fit(wave(30)).save("other.safetensors")
     (folder / "new.csv").write_text("day,y\n2024-01-31,5\n")
     assert refused(capsys, "forecast", "new.csv", "--model", "other.safetensors") == (
