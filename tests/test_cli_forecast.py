@@ -180,6 +180,15 @@ def test_rows_without_times_are_a_step_apart(capsys):
     assert read("t-forecast.csv")[0]["time"] == "63"
 
 
+def test_rows_of_groups_without_times_are_counted_in_each(capsys):
+    y, z = wave(40), wave(30, seed=1)
+    rows = [(name, value) for n in range(40) for name, values in (("y", y), ("z", z)) for value in values[n : n + 1]]
+    table("t.csv", ["which", "value"], *zip(*rows, strict=True))
+    out = forecast(capsys, "t.csv", "--group", "which", *SMALL, "--no-backtest")
+    assert "no gaps\n" in out
+    assert [row["time"] for row in read("t-forecast.csv")] == ["41", "42", "43", "44", "31", "32", "33", "34"]
+
+
 def test_a_long_table_has_a_series_in_each_group(capsys):
     y, z, when = wave(60), 5 * wave(50, seed=1), days(60)
     rows = [*zip(when, ["north"] * 60, y, strict=True), *zip(when[3:53], ["south"] * 50, z, strict=True)]

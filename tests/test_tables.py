@@ -46,6 +46,7 @@ def refused(folder, text, column=None, **options):
         "a;b\n1;2,5\n3;-400\n",
         "a\tb\n1\t2,5\n3\t-4e2\n",
         "a\tb\n1\t2.5\n3\t-400\n",
+        "a|b\n1|2.5\n3|-400\n",
         'sep=;\na;b\n"1";"2,5"\n3;-400\n',
         'a, "b"\n1, 2.5\n3, "-400"\n\n\n',
         "a,b,\n1,2.5,\n3,-400,\n,,\n,,\n",
@@ -126,6 +127,11 @@ def test_what_is_no_table_is_refused(text, message, tmp_path):
     [
         ("a;b\n1;1,5\n1;2.5\n", "expected one sign before decimals, and none between thousands, got '1,5' and '2.5'"),
         ("a;b\n1;1.234\n1;2.500\n", "expected one sign before decimals, and none between thousands, got '1.234'; --d"),
+        ("a\tb\n1\t1,234\n1\t999\n", "expected one sign before decimals, and none between thousands, got '1,234'; --d"),
+        (
+            "a;b\n" + "1;999\n" * 1200 + "1;1.001\n",
+            "line 1202, column 'b': expected one sign before decimals, and none be",
+        ),
         ("a;b\n1;1,234\n1;999\n", "expected one sign before decimals, and none between thousands, got '1,234'; --d"),
         ("a;b\n1;1.234,5\n1;0,5\n", "line 2, column 'b': expected a number, got '1.234,5'"),
         ('a,b\n1,"1,5"\n1,"2,5"\n', "line 2, column 'b': expected a number, got '1,5'"),
@@ -142,6 +148,8 @@ def test_decimals_are_read_as_they_are_said_to_be(tmp_path):
         "line 2, column 'b': expected a number (--decimal point reads such ones), got '1.234'"
     )
     assert numbers(tmp_path, "a;b\n1;1,234\n1;7\n", decimal="comma") == [1.234, 7]
+    assert numbers(tmp_path, "a;b\n" + "1;2\n" * 1200 + "1;2.5\n1;1.125\n")[1200:] == [2.5, 1.125]
+    assert numbers(tmp_path, "a\tb\n1\t1.234\n") == [1.234]
     late = "a;b\n" + "1;2\n" * 1200 + "1;2,5\n"
     assert refused(tmp_path, late) == (
         "line 1202, column 'b': expected a number (--decimal comma reads such ones), got '2,5'"

@@ -164,7 +164,9 @@ def read_series(table: Table, roles: Roles, known: dict[str, Index] | None = Non
     if roles.group and "" in data[roles.group].values:
         raise table.error(line_of(table, data[roles.group], ""), "the name of a series", "an empty cell", roles.group)
     groups = data[roles.group] if roles.group else Texts([""], np.zeros(len(table.lines), np.int64))
-    form, times, zone = roles.form, np.arange(1, len(table.lines) + 1), None
+    form, times, zone = roles.form, np.zeros(len(table.lines), np.int64), None
+    for rows in np.split(np.argsort(groups.codes, kind="stable"), np.cumsum(np.bincount(groups.codes))[:-1]):
+        times[rows] = np.arange(1, len(rows) + 1)
     if roles.time:
         last = next(iter(known.values())) if known else None
         form, times, zone = read_times(table, data[roles.time], roles, groups, last)

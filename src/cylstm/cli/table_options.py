@@ -11,13 +11,13 @@ from cylstm.cli.arguments import check_target, real, whole
 __all__ = ["add_classify_options", "add_forecast_options", "complete_tables"]
 
 FORECAST = """Learn the series of a table and foretell what comes next, as quantiles. The table is a CSV file (UTF-8;
-commas, semicolons or tabs; names of columns in the first line) with a series in each column of numbers or, with
+commas, semicolons, tabs or bars; names of columns in the first line) with a series in each column of numbers or, with
 --group, one below the other. Empty cells and missing rows are gaps. Writes a model, a picture and a table, and says how
 good such forecasts would have been, with naive ones beside them. With --model, a forecaster that was written before
 goes on over new rows."""
 CLASSIFY = """Learn which label a sequence has, from a table with a sequence in each row (all columns but the label are
 its steps, empty cells stand behind its end) or, with --group, the steps of each sequence in rows, one below the other.
-The table is a CSV file (UTF-8; commas, semicolons or tabs; names of columns in the first line). Writes a model, a
+The table is a CSV file (UTF-8; commas, semicolons, tabs or bars; names of columns in the first line). Writes a model, a
 picture and a table, and says how many of the sequences that were kept for it are found right. With --model, the labels
 of new ones."""
 ONCE = {"forecast": ("time", "group", "target", "future", "season", "members", "time_format"),

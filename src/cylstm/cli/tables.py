@@ -21,7 +21,7 @@ from cylstm.tensor_files import expect_file
 
 __all__ = ["MISSING", "Table", "Texts"]
 
-DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 SIGNS = {"point": ".", "comma": ","}
 SAMPLE = 1000  # rows that say what columns are, fewer of a wide table
 CELLS = 1 << 18  # of a piece
@@ -42,10 +42,11 @@ class Texts:
 
 
 class Table:
-    """A CSV file: UTF-8, divided by commas, semicolons or tabs, with the names of its columns in its first line.
+    """A CSV file: UTF-8, divided by commas, semicolons, tabs or bars, with the names of its columns in its first line.
 
     names : of the columns; `unnamed` are those that have none, called "column 1", ...
-    delimiter, decimal : as the first rows have them; decimal ("point" or "comma") as given, if it was.
+    delimiter, decimal : as the first rows have them; decimal ("point" or "comma") as given, if it was. sure : whether
+    some number has shown the latter.
     sample : the first rows. lines : (N,) int64, where in the file each row begins, after `read`.
     ragged : whether rows may be shorter than the first line.
     Raises OSError, or ValueError that names the file and the line.
@@ -67,7 +68,7 @@ class Table:
         self.sample = [cells for _, cells in itertools.islice(self._filled(rows), count)]
         if not self.sample:
             raise ValueError(f"{self.path}: expected rows behind the names of columns, got none")
-        self.decimal = SIGNS[decimal] if decimal else self._decimal()
+        self.decimal, self.sure = (SIGNS[decimal], True) if decimal else self._decimal()
 
     def error(self, line, expected, got, column=None) -> ValueError:
         """Of a line, and of a column by its name."""
@@ -126,7 +127,7 @@ class Table:
     def _numbers(self, cells, column, lines) -> np.ndarray:
         text = "".join(cells)
         comma = self.decimal == ","
-        if text.isascii() and "_" not in text and not (comma and "." in text):
+        if text.isascii() and "_" not in text and not ((comma or not self.sure) and "." in text):
             plain = (cell.replace(",", ".") for cell in cells) if comma else cells
             try:
                 found = np.fromiter((float(cell or "nan") for cell in plain), np.float64, len(cells))
@@ -145,6 +146,11 @@ class Table:
             sign = {",": "comma", ".": "point"}[other]
             way = f" (--decimal {sign} reads such ones)" if NUMBER.fullmatch(cell) and self.delimiter != other else ""
             raise self.error(line, f"a number{way}", f"{shown(cell)}", column)
+        if not self.sure and "." in cell:
+            if THOUSANDS.fullmatch(cell):
+                raise self.error(line, "one sign before decimals, and none between thousands",
+                                 f"{cell!r}; --decimal point or comma says which it is", column)  # fmt: skip
+            self.sure = True
         number = float(cell.replace(",", "."))
         if math.isinf(number):
             raise self.error(line, "a finite number", cell, column)
@@ -228,19 +234,20 @@ class Table:
         next(rows)
         return any(len(cells) > place and cells[place].strip() for _, cells in rows)
 
-    def _decimal(self) -> str:
-        """The sign before decimals. Raises ValueError where it is not clear."""
+    def _decimal(self) -> tuple[str, bool]:
+        """The sign before decimals, and whether there was one that says so. Raises ValueError where it is not clear."""
         if self.delimiter == ",":
-            return "."
+            return ".", True
         cells = [cell.strip() for row in self.sample for cell in row]
         found = [cell for cell in cells if NUMBER.fullmatch(cell) and ("," in cell or "." in cell)]
         signs = {sign: next(cell for cell in found if sign in cell) for sign in ",." if any(sign in c for c in found)}
-        clear = len(signs) == 1 and (self.delimiter != ";" or not all(map(THOUSANDS.fullmatch, found)))
+        odd = "," in signs or self.delimiter == ";"  # where points may stand between thousands, or commas may
+        clear = len(signs) == 1 and not (odd and all(map(THOUSANDS.fullmatch, found)))
         if signs and not clear:
             told = " and ".join(map(repr, signs.values()))
             raise ValueError(f"{self.path}: expected one sign before decimals, and none between thousands, got {told}; "
                              "--decimal point or comma says which it is")  # fmt: skip
-        return next(iter(signs), ".")
+        return next(iter(signs), "."), bool(signs) or self.delimiter != ";"
 
 
 def shown(cell) -> str:
