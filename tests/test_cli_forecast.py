@@ -2,11 +2,14 @@
 
 import csv
 import datetime
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from commands import refused
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from cylstm import LSTMForecaster
 from cylstm.cli import main, table_options
@@ -338,6 +341,31 @@ GOOD = "\n".join(f"{day},{value}" for day, value in zip(days(30), wave(30), stri
 def test_bad_tables_and_options_are_refused(text, options, message, folder, capsys):
     (folder / "t.csv").write_text(text)
     assert refused(capsys, "forecast", "t.csv", *options).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("columns", "index"),
+    [
+        *[(changed, {}) for changed in (
+            {"form": None}, {"form": ["year-month-day", "%Y", 3]}, {"target": None}, {"target": [3]},
+            {"target": ["y", "y"]}, {"future": ["price"]}, {"time": None}, {"time": ["y"]}, {"group": ["day"]})],
+        *[({}, changed) for changed in (
+            {"step": "0.0s"}, {"step": "0mo"}, {"kind": "integers", "last": 5, "step": 1}, {"kind": "none", "last": 5,
+            "step": 1})],
+    ],
+)  # fmt: skip
+def test_a_forecaster_of_others_is_refused(columns, index, folder, capsys):
+    (folder / "t.csv").write_text("day,y\n" + GOOD)
+    forecast(capsys, "t.csv", "--members", "1", "--epochs", "1", "--no-backtest")
+    with safe_open("t.safetensors", framework="numpy") as file:
+        header = json.loads(file.metadata()["cylstm"])
+        arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    header["columns"].update(columns)
+    header["panel"]["indices"][0].update(index)
+    save_file(arrays, "bad.safetensors", metadata={"cylstm": json.dumps(header)})
+    assert refused(capsys, "forecast", "t.csv", "--model", "bad.safetensors") == (
+        "bad.safetensors: expected a forecaster that `cylstm forecast` wrote, got another"
+    )
 
 
 def test_a_table_that_does_not_go_on_is_refused(folder, capsys):

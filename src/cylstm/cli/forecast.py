@@ -10,7 +10,7 @@ import numpy as np
 
 from cylstm.cli.series import Roles, Series, chosen, listed, read_series
 from cylstm.cli.tables import Table
-from cylstm.cli.times import Form
+from cylstm.cli.times import Form, Step
 from cylstm.forecast import LSTMForecaster
 from cylstm.tensor_files import write_atomically
 
@@ -132,21 +132,42 @@ def ahead_of(found, forecaster, horizon) -> dict | None:
 # --- going on ---------------------------------------------------------------------------------------------------------
 
 
+def roles_of(forecaster) -> Roles:
+    """The columns as `learn` kept them. Raises KeyError, TypeError or ValueError for a forecaster of another's."""
+    kept = {name: list(forecaster.columns_[name] or ()) for name in KEPT}
+    time, group = (kept[name][0] if kept[name] else None for name in ("time", "group"))
+    form = Form(*kept["form"]) if kept["form"] else None
+    roles = Roles(kept["target"], kept["future"], time, group, form)
+    panel, names = forecaster.panel_, [*roles.targets, *roles.future, *filter(None, (time, group))]
+    kind = "none" if form is None else "integers" if form.whole else "column"
+    steps = {Step.from_text(index.step) for index in panel.indices}
+    if (
+        not all(isinstance(name, str) for name in (*names, *panel.names))
+        or len(set(names)) < len(names)
+        or (time is None) != (form is None)
+        or (len(roles.targets) != 1 if group else roles.targets != list(panel.names))
+        or len(roles.future) != forecaster.layout_.C
+        or {index.kind for index in panel.indices} != {kind}
+        or len(steps) != 1
+        or min(step.size for step in steps) < 1
+    ):
+        raise ValueError(f"columns: expected those of the series {panel}, got {roles}")
+    return roles
+
+
 def go_on(args, table, say) -> tuple[LSTMForecaster, Series]:
     """A forecaster from its file, behind new rows, and how its forecasts of these were."""
     forecaster = LSTMForecaster.load(args.model)
-    if "target" not in forecaster.columns_:
-        raise ValueError(f"{args.model}: expected a forecaster that `cylstm forecast` wrote, got another")
+    panel = forecaster.panel_of()
+    try:
+        roles = roles_of(forecaster)
+    except (AttributeError, LookupError, TypeError, ValueError):
+        raise ValueError(f"{args.model}: expected a forecaster that `cylstm forecast` wrote, got another") from None
     if args.horizon and args.horizon > forecaster.horizon:
         raise ValueError(f"--horizon: expected at most {forecaster.horizon}, for which {args.model} was made, got "
                          f"{args.horizon}")  # fmt: skip
-    kept = {name: list(forecaster.columns_[name] or ()) for name in KEPT}
-    time, group = (kept[name][0] if kept[name] else None for name in ("time", "group"))
-    roles = Roles(kept["target"], kept["future"], time, group)
-    roles.form = Form(*kept["form"]) if kept["form"] else None
     for name in (*roles.targets, *roles.future, *filter(None, (roles.time, roles.group))):
         table.expect(args.model, name)
-    panel = forecaster.panel_of()
     found = read_series(table, roles, dict(zip(panel.names, panel.indices, strict=True)))
     for n, name in enumerate(panel.names):  # those that have no row here, and the order that the model has
         for part, otherwise in ((found.values, np.zeros(0)), (found.ahead, 0), (found.indices, panel.indices[n])):
