@@ -276,7 +276,7 @@ def test_bad_requests_to_write_are_refused(options, message, trained, capsys):
 
 def test_a_command_is_needed(capsys):
     assert refused(capsys).startswith(
-        "the following arguments are required: train | evaluate | generate | report | convert | info"
+        "the following arguments are required: forecast | classify | train | evaluate | generate | report | convert"
     )
     with pytest.raises(SystemExit) as ended:
         main(["--version"])

@@ -1,4 +1,4 @@
-"""The command line: `cylstm train | evaluate | generate | report | convert | info`."""
+"""The command line: `cylstm forecast | classify | train | evaluate | generate | report | convert | info`."""
 
 from cylstm.cli.commands import main
 

@@ -44,7 +44,7 @@ def main(argv=None) -> int:
     with contextlib.suppress(AttributeError):
         sys.stdout.reconfigure(errors="replace")  # a terminal without some letter gets a question mark
     commands = {"train": run_train, "evaluate": run_evaluate, "generate": run_generate, "info": run_info,
-                "convert": convert, "report": run_report}  # fmt: skip
+                "convert": convert, "report": run_report, "forecast": forecast, "classify": classify}  # fmt: skip
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
         args = parse(argv)
@@ -219,7 +219,7 @@ class Report:
             say("".join("    " + line for line in sample.splitlines(keepends=True)))
 
 
-# --- evaluate, generate, convert, info --------------------------------------------------------------------------------
+# --- the other commands ----------------------------------------------------------------------------------------------
 
 
 def load(path) -> Model:
@@ -321,6 +321,20 @@ def convert(args) -> None:
     from cylstm.cli.convert import run_convert  # with the formats, which the other commands need not wait for
 
     run_convert(args)
+
+
+def forecast(args) -> None:
+    """Foretell the series of a table."""
+    from cylstm.cli.forecast import run_forecast
+
+    run_forecast(args, say)
+
+
+def classify(args) -> None:
+    """Learn, or find, the labels of a table's sequences."""
+    from cylstm.cli.classify import run_classify
+
+    run_classify(args, say, not args.quiet and can_draw())
 
 
 def run_info(args) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import math
 import os
 import shlex
 from pathlib import Path
 
 import cylstm
-from cylstm.checks import path_name, positive_int, real_in
+from cylstm.checks import path_name
+from cylstm.cli.arguments import check_target, real, whole
+from cylstm.cli.table_options import add_classify_options, add_forecast_options, complete_tables
 from cylstm.exchange import FORMATS
 from cylstm.small_parameters import PRECISIONS
 from cylstm.text.vocabulary import LEVELS
@@ -46,6 +47,8 @@ def parse(argv) -> argparse.Namespace:
         read = [path for path in (args.model, args.corpus) if path]
         if os.path.realpath(args.out) in map(os.path.realpath, read):
             raise ValueError(f"--out: expected a file that is not read, got {args.out}")
+    if args.command in ("forecast", "classify"):
+        return complete_tables(args)
     if args.command != "train":
         return args
     if args.resume:
@@ -159,49 +162,7 @@ def complete(args):
     return args
 
 
-def check_target(option, path):
-    """ValueError unless a file can be written there."""
-    if path is None:
-        return
-    folder = os.path.dirname(os.path.abspath(path))
-    if os.path.isdir(path):
-        raise ValueError(f"{option}: expected a file, got the folder {path!r}")
-    if not path or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise ValueError(f"{option}: expected a file in an existing folder that can be written to, got {path!r}")
-
-
-# --- types ------------------------------------------------------------------------------------------------------------
-
-
-def whole(minimum, maximum=None):
-    """An integer between minimum and maximum, from its text."""
-    expected = f"an integer >= {minimum}" if maximum is None else f"an integer in {minimum}..{maximum}"
-
-    def convert(text):
-        try:
-            number = positive_int("", int(text), minimum)
-        except ValueError:
-            number = None
-        if number is None or (maximum is not None and number > maximum):
-            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
-        return number
-
-    return convert
-
-
-def real(low, high=math.inf, **ends):
-    """A number between low and high, from its text."""
-
-    def convert(text):
-        try:
-            return real_in("number", float(text), low, high, **ends)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error).removeprefix("number: ")) from None
-
-    return convert
-
-
-# --- the six commands -------------------------------------------------------------------------------------------------
+# --- the eight commands -----------------------------------------------------------------------------------------------
 
 
 def parsers():
@@ -209,8 +170,12 @@ def parsers():
     parser = Parser(prog="cylstm", description="Train and run LSTMs on the CPU.")
     parser.add_argument("--version", action="version", version=f"cylstm {cylstm.__version__}")
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="train | evaluate | generate | report | convert | info"
+        dest="command",
+        required=True,
+        metavar="forecast | classify | train | evaluate | generate | report | convert | info",
     )
+    add_forecast_options(commands)
+    add_classify_options(commands)
     train = commands.add_parser("train", help="train a language model on a text", description=TRAIN)
     add_train_options(train)
     evaluate = commands.add_parser("evaluate", help="loss, perplexity, accuracy and bits per character of a "

@@ -57,7 +57,8 @@ class Index:
     kind : "none", rows 0, 1, ...; "integers"; of pandas "datetime" or "period"; of polars "column", dates or moments
         in a column `name`.
     last : of the last row: a number, or text. step : between two rows: a number, pandas' name of a frequency, months as
-        "3mo" or "3mo end", or seconds as "3600.0s". zone : of moments. dtype : their unit, or "Date".
+        "3mo" or "3mo end", days from Monday to Friday as "1b", or seconds as "3600.0s". zone : of moments.
+    dtype : their unit, or "Date".
     """
 
     library: str | None = None
@@ -293,6 +294,9 @@ def later(moment, step, count):
     """A moment so many steps later."""
     if step.endswith("s"):
         return moment + datetime.timedelta(seconds=float(step[:-1]) * count)
+    if step.endswith("b"):
+        day = np.busday_offset(moment.date(), int(step[:-1]) * count)
+        return datetime.datetime.combine(day.item(), moment.timetz())
     months = moment.year * 12 + moment.month - 1 + int(step.partition("mo")[0]) * count
     year, month = divmod(months, 12)
     day = monthrange(year, month + 1)[1] if step.endswith("end") else moment.day

@@ -21,14 +21,16 @@ def ending(path) -> str:
     return Path(path).suffix[1:]
 
 
-def curves(panels: int, height: float):
-    """A figure, and its panels below each other, with one axis of x. Raises ImportError without matplotlib."""
+def curves(panels: int, height: float, even=False, sharex=True):
+    """A figure, and its panels below each other, with one axis of x; the first is twice as high as the others unless
+    they are even. Raises ImportError without matplotlib."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, height), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(panels, 1, sharex=True, squeeze=False, height_ratios=[2, *[1] * (panels - 1)])[:, 0]
+    ratios = [1 if even else 2, *[1] * (panels - 1)]
+    axes = figure.subplots(panels, 1, sharex=sharex, squeeze=False, height_ratios=ratios)[:, 0]
     for panel in axes:
         panel.grid(alpha=0.3)
     return figure, axes
