@@ -24,7 +24,8 @@ ARRAYS = ("y", "known", "past", "future", "static")  # of a History
 def save(forecaster, path) -> None:
     """`LSTMForecaster.save`."""
     flights = forecaster.flights_
-    tensors = {"stretch": forecaster.stretch_, "aloft": flights.aloft, "widening": flights.widening}
+    tensors = {"mix": forecaster.mix_, "stretch": forecaster.stretch_,
+               "aloft": flights.aloft, "widening": flights.widening}  # fmt: skip
     for n, (model, state) in enumerate(zip(forecaster.models_, forecaster.states_, strict=True)):
         tensors.update({f"members.{n}.{name}": model.parameters.raw(name) for name in model.parameters})
         tensors.update({f"states.{n}.h": state.h, f"states.{n}.c": state.c})
@@ -83,6 +84,9 @@ def read(cls, file):
                               tuple(Index(**index).checked() for index in header["panel"]["indices"]))  # fmt: skip
     forecaster.columns_ = {name: columns and tuple(columns) for name, columns in header.get("columns", {}).items()}
     forecaster.stretch_ = file.read("stretch", (len(forecaster.levels),), np.dtype(np.float64))
+    forecaster.mix_ = mix = file.read("mix", (layout.horizon, 2), np.dtype(np.float64))
+    if not ((mix >= 0) & (mix <= 1)).all():
+        raise ValueError("mix: expected numbers from 0 to 1, got others")
     widths = {"past": forecaster.layout_.P, "future": forecaster.layout_.C, "static": forecaster.layout_.S}
     forecaster.scalers_ = {
         name: Scaler(**{key: file.read(f"scalers.{name}.{key}", (width,), np.dtype(np.float64))

@@ -21,13 +21,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cylstm.forecast.learning import stretched
+from cylstm.forecast.learning import mixed, stretched
 from cylstm.state import State
 
 __all__ = ["Flights", "sizes", "started"]
 
 MOST = 24  # flights of a series
-RATE = 0.1
+RATE = 0.15
 FARTHEST = 4.0  # a widening, at most: by a factor of 55
 
 
@@ -46,11 +46,12 @@ class Flights:
         """(N, n, levels), by which the quantiles' distances from the median are multiplied, of n steps ahead."""
         return np.exp(np.repeat(self.widening, sizes(layout.horizon)[0], axis=1)[:, :n])
 
-    def over(self, models, layout, histories, rows, levels, stretch) -> Flights:
+    def over(self, forecaster, histories, rows) -> Flights:
         """One step further, over a row that has come. histories : with that row; rows : its index in each, None in
         those that have none."""
-        N, G = self.aloft.shape
+        (N, G), layout, levels = self.aloft.shape, forecaster.layout_, forecaster.levels
         x, target, scored = np.zeros((N, G, layout.width)), np.zeros((N, G, 1)), np.zeros((N, G, 1), bool)
+        drift, mix = np.zeros((N, G)), np.zeros((N, G, 2))
         for n, (series, row) in enumerate(zip(histories, rows, strict=True)):
             if row is not None:
                 origins = origins_of(layout.horizon, series.start + row) - series.start
@@ -59,14 +60,17 @@ class Flights:
                 base = np.where(there, layout.base(origins, far), 0)
                 x[n] = layout.ahead(series, series.y, np.full(G, row), base, far / layout.horizon, series.future)
                 target[n, :, 0] = (series.y[row] - series.y[base]) / series.scale
+                drift[n] = (series.y[np.where(there, origins, 0)] - series.y[base]) / series.scale
+                mix[n] = forecaster.mix_[np.where(there, far, 1) - 1]
                 scored[n, :, 0] = there & series.known[row]
         x, moves = x.astype(np.float32).reshape(N * G, -1), np.repeat([row is not None for row in rows], G)
-        outputs, states = zip(*(model.step(x, state) for model, state in zip(models, self.states, strict=True)),
-                              strict=True)  # fmt: skip
+        outputs, states = zip(*(model.step(x, state) for model, state in
+                                zip(forecaster.models_, self.states, strict=True)), strict=True)  # fmt: skip
         states = [State(*(np.where(moves[:, None], new, old) for new, old in zip(both, before, strict=True)))
                   for both, before in zip(states, self.states, strict=True)]  # fmt: skip
         mean = np.mean([np.sort(each, axis=-1) for each in outputs], axis=0).reshape(N, G, -1)
-        bounds, level = stretched(mean, stretch * np.exp(self.widening), levels), np.array(levels)
+        stretch, level = forecaster.stretch_ * np.exp(self.widening), np.array(levels)
+        bounds = stretched(mixed(mean, drift, mix, levels), stretch, levels)
         beyond = np.sign(level - 0.5) * (target - bounds) > 0
         change = np.where(scored & (level != 0.5), RATE * (beyond - np.minimum(level, 1 - level)), 0)
         return replace(self, states=states, widening=np.clip(self.widening + change, -FARTHEST, FARTHEST))
@@ -108,8 +112,9 @@ def started(models, layout, histories, lags: int, levels) -> Flights:
     for series in histories:
         T, origins = len(series), origins_of(layout.horizon, len(series))
         aloft.append(origins >= max(layout.season, int(np.argmax(series.known))))  # as windows of training begin
-        x = [flight(layout, series, origin, min(T - 1, origin + layout.horizon), lags) if there else
-             np.zeros((1, layout.width), np.float32) for origin, there in zip(origins, aloft[-1], strict=True)]  # fmt: skip
+        none = np.zeros((1, layout.width), np.float32)
+        x = [flight(layout, series, origin, min(T - 1, origin + layout.horizon), lags) if there else none
+             for origin, there in zip(origins, aloft[-1], strict=True)]  # fmt: skip
         for model, found in zip(models, states, strict=True):
             found.append(model(x)[1])
     widening = np.zeros((len(histories), len(aloft[0]), len(levels)))

@@ -13,7 +13,7 @@ from cylstm.forecast import files
 from cylstm.forecast.backtest import Report, backtest, evaluate
 from cylstm.forecast.features import History, Layout, filled, last_known
 from cylstm.forecast.flights import started
-from cylstm.forecast.learning import Settings, learnt, stretched
+from cylstm.forecast.learning import Settings, learnt, mixed, stretched
 from cylstm.forecast.panel import columns_of, covariates, expect_positive, read, read_table, static_features
 from cylstm.forecast.paths import paths
 from cylstm.forecast.season import find_season, grows_by_shares
@@ -118,10 +118,11 @@ class LSTMForecaster:
         """ValueError for a forecaster whose intervals are not of the same series, steps and quantiles."""
         if not isinstance(after, LSTMForecaster) or after.models_ is None:
             raise ValueError(f"after: expected a forecaster that was fitted, got {describe(after)}")
-        for name, own, other in (("series", panel.names, after.panel_.names), ("horizon", self.horizon, after.horizon),
-                                 ("strategy", self.strategy, after.strategy), ("quantiles", self.levels, after.levels)):
-            if own != other:
-                raise ValueError(f"after: expected a forecaster with the {name} {own!r}, got one with {other!r}")
+        own, others = ({"series": names, "horizon": each.horizon, "strategy": each.strategy, "quantiles": each.levels}
+                       for names, each in ((panel.names, self), (after.panel_.names, after)))  # fmt: skip
+        for name, other in others.items():
+            if own[name] != other:
+                raise ValueError(f"after: expected a forecaster with the {name} {own[name]!r}, got one with {other!r}")
 
     def learn(self, panel, values, past, future, static, progress=False, after=None) -> LSTMForecaster:
         """`fit` of what was read."""
@@ -151,7 +152,7 @@ class LSTMForecaster:
             quantiles=self.levels, lags=lags, hidden_size=self.hidden_size, num_layers=self.num_layers,
             dropout=self.dropout, members=self.members, epochs=self.epochs, patience=self.patience,
             batch_size=self.batch_size, lr=self.lr, seed=self.seed)  # fmt: skip
-        models, self.stretch_, self.histories_ = learnt(layout, histories, settings, progress)
+        models, self.mix_, self.stretch_, self.histories_ = learnt(layout, histories, settings, progress)
         self.panel_, self.layout_ = panel, layout
         steps = [np.arange(max(self.season_, len(each) - lags), len(each)) for each in histories]
         contexts = [layout.after(each, each.y, some) for each, some in zip(histories, steps, strict=True)]
@@ -225,22 +226,24 @@ class LSTMForecaster:
 
     def _direct(self, n, future):
         layout, far = self.layout_, np.arange(1, n + 1)
-        bases, x = [], []
+        bases, drift, x = [], [], []
         for series, covariates_ahead in zip(self.series_, future, strict=True):
             last = len(series) - 1
             bases.append(layout.base(last, far))
+            drift.append((series.y[last] - series.y[bases[-1]]) / series.scale)
             x.append(layout.ahead(series, series.y, last + far, bases[-1], far / layout.horizon, covariates_ahead))
         x = np.stack(x).astype(np.float32)
         outputs = np.mean([np.sort(model(x, state)[0], axis=-1) for model, state in
                            zip(self.models_, self.states_, strict=True)], axis=0)  # fmt: skip
+        outputs = mixed(outputs, np.stack(drift), self.mix_[:n], self.levels)
         outputs = stretched(outputs, self.stretch_ * self.flights_.factors(layout, n), self.levels)
         return [series.y[base][:, None] + series.scale * rows
                 for series, base, rows in zip(self.series_, bases, outputs, strict=True)]  # fmt: skip
 
     def update(self, new_rows, *, past=None, future=None) -> LSTMForecaster:
-        """Rows that have come since: the models' states go on over them, step by step, and nothing is learnt but how wide
-        intervals have to be of late: each series' quantiles move until their share of the new values is below them.
-        Returns itself.
+        """Rows that have come since: the models' states go on over them, step by step. Nothing is learnt but how wide
+        intervals have to be of late: each series' quantiles move with the share of new values beyond them. Returns
+        itself.
 
         new_rows : in the form of the series, of any number each; past, future: their covariates, in the same rows.
         """
@@ -284,7 +287,7 @@ class LSTMForecaster:
                      for series, count in zip(longer, rows, strict=True)])  # fmt: skip
         for i in range(max(rows)):
             row = [len(series) - count + i if i < count else None for series, count in zip(longer, rows, strict=True)]
-            flights = self.flights_.over(self.models_, self.layout_, longer, row, self.levels, self.stretch_)
+            flights = self.flights_.over(self, longer, row)
             self.states_ = [model([steps[i : i + 1] for steps in x], state)[1]
                             for model, state in zip(self.models_, self.states_, strict=True)]  # fmt: skip
             self.flights_ = flights.begun(self.states_, self.layout_, longer, row)
