@@ -99,7 +99,9 @@ def forecaster(data):
     with contextlib.suppress(*REFUSALS, ArithmeticError):
         read = cylstm.LSTMForecaster.load(written("forecaster", data))
         read.forecast()
-        read.update([[1.0] for _ in read.series_]).forecast()
+        N = len(read.series_)
+        row = [[np.ones((1, *shape))] * N for shape in ((), (read.layout_.P,), (read.layout_.C,))]
+        read.go_on(*row).forecast()  # as `update`, in whatever form the series are
 
 
 def checkpoint(data):

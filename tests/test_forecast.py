@@ -77,7 +77,7 @@ def test_what_is_kept_is_enough(rng, monkeypatch):
     found = kept.forecast_quantiles()
     monkeypatch.setattr(Layout, "reach", 1000)
     whole = small().fit(y[:70]).update(y[70:])
-    assert len(whole.series_[0]) == 120 and len(kept.series_[0]) == 30
+    assert len(whole.series_[0]) == 120 and len(kept.series_[0]) == 34
     assert found == pytest.approx(whole.forecast_quantiles(), rel=1e-12)
 
 

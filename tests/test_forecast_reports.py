@@ -126,7 +126,7 @@ def test_a_back_test_is_fit_and_update(rng):
 
 def test_learning_anew_is_fit(rng):
     y = waves(rng)
-    forecaster = LSTMForecaster(3, **SMALL)
+    forecaster = LSTMForecaster(3, **{**SMALL, "epochs": 30})
     found = forecaster.backtest(y, start=0.75, refit=10, every=5).table
     expected = forecaster.fit(y[:70]).forecast()
     assert np.array_equal(found["forecast"][found["origin"] == 69], expected)

@@ -77,7 +77,7 @@ training.batch_stream training.run training.fit training.finder training
 model_files summary
 report.charts report.sample report.inside report.reach report.follows report.outcome report.sections report.page report
 model data
-forecast.season forecast.features forecast.learning forecast.paths forecast.frames forecast.panel \
+forecast.season forecast.features forecast.learning forecast.flights forecast.paths forecast.frames forecast.panel \
 forecast.backtest forecast.files forecast.forecaster forecast forecast.for_sktime
 online.features online.base online.estimators online.detector online
 exchange.network exchange.json_files exchange.pytorch exchange.rtneural exchange.nam exchange.c_header \

@@ -51,7 +51,7 @@ def test_the_oracles_gradients_by_differences(kind, variant):
 
     dx, by_state, gradients = oracle.backward(oracle.forward(x, params, state, **options)[2], dy, dstate)
     arrays = dict(x=x, h0=state[0], c0=state[1], **params)
-    check_gradients(loss, arrays, dict(x=dx, h0=by_state[0], c0=by_state[1], **gradients), most=6)
+    check_gradients(loss, arrays, dict(x=dx, h0=by_state[0], c0=by_state[1], **gradients))
 
 
 @pytest.mark.parametrize("kind", KINDS)

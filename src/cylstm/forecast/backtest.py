@@ -156,17 +156,16 @@ def walk(lines, forecaster, known, latest, coming, past, future, every, refit=No
     """Forecasts from where the forecaster stands, and from every `every` rows further on, until all series end.
 
     known, latest, coming : of each series; past, future : covariates of what is coming.
-    fitted : (number of rows gone) -> the forecaster to go on with, every `refit` rows in the place of an update.
+    fitted : (number of rows gone, the forecaster so far) -> the one to go on with, every `refit` rows.
     """
     fitted_at, longest = 0, max(map(len, coming))
     for gone in range(0, longest, every):
         if gone:
             piece = slice(gone - every, gone)
+            new = ([rows[piece] for rows in arrays] for arrays in (coming, past, future))
+            forecaster = forecaster.copy().go_on(*new)
             if refit and gone - fitted_at >= refit:
-                forecaster, fitted_at = fitted(gone), gone
-            else:
-                new = ([rows[piece] for rows in arrays] for arrays in (coming, past, future))
-                forecaster = forecaster.copy().go_on(*new)
+                forecaster, fitted_at = fitted(gone, forecaster), gone
         before = [np.concatenate(both) for both in zip(known, (rows[:gone] for rows in coming), strict=True)]
         last = [last_known(rows[:gone], value) for rows, value in zip(coming, latest, strict=True)]
         lines.add(forecaster, before, last, [rows[gone:] for rows in coming], [rows[gone:] for rows in future])
@@ -192,11 +191,12 @@ def backtest(forecaster, series, past, future, static, start, every, refit, seas
     past, future = covariates("past", past, panel, rows), covariates("future", future, panel, rows)
     static = static_features(static, panel)
 
-    def fitted(gone=0, **found):
+    def fitted(gone=0, after=None, **found):
         ends = [min(cut + gone, count) for cut, count in zip(cuts, rows, strict=True)]
         shorter = [[array[:end] for array, end in zip(arrays, ends, strict=True)] for arrays in (values, past, future)]
         form = panel.ahead([end - count for end, count in zip(ends, rows, strict=True)])
-        return type(forecaster)(**{**forecaster.options, **found}).learn(form, *shorter, static)
+        return type(forecaster)(**{**forecaster.options, **found}).learn(
+            form, *shorter, static, after=after)  # fmt: skip
 
     first = fitted()
     for n, array in enumerate(values):

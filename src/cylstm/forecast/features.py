@@ -103,8 +103,8 @@ class Layout:
 
     @property
     def reach(self) -> int:
-        """How many of the last steps forecasts and further steps need."""
-        return self.season * (self.seasons_back + 1)
+        """How many of the last steps forecasts, further steps and the flights of `flights.py` need."""
+        return self.season * (self.seasons_back + 1) + self.horizon
 
     @property
     def width(self) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from cylstm import model_files, tensor_files
 from cylstm.checks import flag, one_of, positive_int, real_in
 from cylstm.forecast.features import History, Layout
+from cylstm.forecast.flights import FARTHEST, Flights, origins_of, sizes
 from cylstm.forecast.frames import Index
 from cylstm.forecast.panel import Panel
 from cylstm.model import Model
@@ -22,10 +23,13 @@ ARRAYS = ("y", "known", "past", "future", "static")  # of a History
 
 def save(forecaster, path) -> None:
     """`LSTMForecaster.save`."""
-    tensors = {"stretch": forecaster.stretch_}
+    flights = forecaster.flights_
+    tensors = {"mix": forecaster.mix_, "stretch": forecaster.stretch_,
+               "aloft": flights.aloft, "widening": flights.widening}  # fmt: skip
     for n, (model, state) in enumerate(zip(forecaster.models_, forecaster.states_, strict=True)):
         tensors.update({f"members.{n}.{name}": model.parameters.raw(name) for name in model.parameters})
         tensors.update({f"states.{n}.h": state.h, f"states.{n}.c": state.c})
+        tensors.update({f"flights.{n}.{part}": getattr(flights.states[n], part) for part in "hc"})
     for n, series in enumerate(forecaster.series_):
         tensors.update({f"series.{n}.{name}": getattr(series, name) for name in ARRAYS})
     for name, scaler in forecaster.scalers_.items():
@@ -80,6 +84,9 @@ def read(cls, file):
                               tuple(Index(**index).checked() for index in header["panel"]["indices"]))  # fmt: skip
     forecaster.columns_ = {name: columns and tuple(columns) for name, columns in header.get("columns", {}).items()}
     forecaster.stretch_ = file.read("stretch", (len(forecaster.levels),), np.dtype(np.float64))
+    forecaster.mix_ = mix = file.read("mix", (layout.horizon, 2), np.dtype(np.float64))
+    if not ((mix >= 0) & (mix <= 1)).all():
+        raise ValueError("mix: expected numbers from 0 to 1, got others")
     widths = {"past": forecaster.layout_.P, "future": forecaster.layout_.C, "static": forecaster.layout_.S}
     forecaster.scalers_ = {
         name: Scaler(**{key: file.read(f"scalers.{name}.{key}", (width,), np.dtype(np.float64))
@@ -102,7 +109,8 @@ def read(cls, file):
         scale = real_in("scale", plain["scale"], 0, open_low=True)
         start, latest = positive_int("start", plain["start"], 0), real_in("latest", plain["latest"], -np.inf)
         forecaster.series_.append(History(**arrays, scale=scale, start=start, latest=latest))
-    models, forecaster.states_ = [], []
+    N, G = len(forecaster.series_), sizes(layout.horizon)[1]
+    models, forecaster.states_, flying = [], [], []
     for n, model_header in enumerate(header["members"]):
         prefix = f"members.{n}."
         own = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
@@ -114,11 +122,13 @@ def read(cls, file):
         for name, shape in model.parameters.layout.items():
             model.parameters.raw(name)[:] = file.read(prefix + name, shape, model.dtype)
         model.parameters.touch()
-        like = model.initial_state(len(forecaster.series_))
-        forecaster.states_.append(State(*(file.read(f"states.{n}.{part}", array.shape, array.dtype)
-                                          for part, array in zip("hc", like, strict=True))))  # fmt: skip
+        for name, states, count in (("states", forecaster.states_, N), ("flights", flying, N * G)):
+            like = model.initial_state(count)
+            states.append(State(*(file.read(f"{name}.{n}.{part}", array.shape, array.dtype)
+                                  for part, array in zip("hc", like, strict=True))))  # fmt: skip
         models.append(model)
-    N = len(forecaster.series_)
+    widening = file.read("widening", (N, G, len(forecaster.levels)), np.dtype(np.float64))
+    forecaster.flights_ = checked(Flights(flying, file.read("aloft", (N, G), np.dtype(bool)), widening), forecaster)
     indices = 1 if form in ("one", "columns") else N
     if len(models) != forecaster.members or (len(forecaster.panel_.names), len(forecaster.panel_.indices)) != (
         N,
@@ -127,3 +137,17 @@ def read(cls, file):
         raise ValueError("header: expected as many members, names and indices as there are models and series")
     forecaster.models_ = models
     return forecaster
+
+
+def checked(flights, forecaster):
+    """Flights whose origins the series reach back to. Raises ValueError."""
+    if not (np.abs(flights.widening) <= FARTHEST).all():
+        raise ValueError(f"widening: expected numbers from {-FARTHEST} to {FARTHEST}, got others")
+    layout = forecaster.layout_
+    for n, series in enumerate(forecaster.series_):
+        row = series.start + len(series)
+        origins = origins_of(layout.horizon, row)
+        first = layout.base(origins, row - origins) - series.start  # of the values that the next row is compared with
+        if len(series) < layout.season or (first[flights.aloft[n] & (row - origins <= layout.horizon)] < 0).any():
+            raise ValueError(f"series.{n}.y: expected as many rows as forecasts look back to, got {len(series)}")
+    return flights

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,7 +12,8 @@ from cylstm.checks import describe, flag, one_of, positive_int, real_in
 from cylstm.forecast import files
 from cylstm.forecast.backtest import Report, backtest, evaluate
 from cylstm.forecast.features import History, Layout, filled, last_known
-from cylstm.forecast.learning import Settings, learnt, stretched
+from cylstm.forecast.flights import started
+from cylstm.forecast.learning import Settings, learnt, mixed, stretched
 from cylstm.forecast.panel import columns_of, covariates, expect_positive, read, read_table, static_features
 from cylstm.forecast.paths import paths
 from cylstm.forecast.season import find_season, grows_by_shares
@@ -90,24 +92,39 @@ class LSTMForecaster:
 
     # --- learning -------------------------------------------------------------------------------------------------
 
-    def fit(self, series, *, past=None, future=None, static=None, progress=False) -> LSTMForecaster:
+    def fit(self, series, *, past=None, future=None, static=None, after=None, progress=False) -> LSTMForecaster:
         """Learn from series, from the beginning. Returns itself.
 
         past : covariates (T, P), or (T,), known up to now only. future : (T, C), or (T,), that are known ahead:
             holidays, prices, what a weather service says. In the series' form: a list or dict of them; of columns the
             same for all. NaN where something is missing. A "recursive" forecaster has no past ones.
         static : (N, S), numbers of each of N series; of one (S,), of a dict a dict.
+        after : a forecaster of the same series, with the same horizon, strategy and quantiles: what its updates have
+            seen of how wide intervals have to be goes on here. It may be this one.
         progress : as for `Model.fit`.
         """
         panel, values = read("series", series)
         rows = [len(array) for array in values]
         read_past, read_future = covariates("past", past, panel, rows), covariates("future", future, panel, rows)
-        self.learn(panel, values, read_past, read_future, static_features(static, panel), progress)
+        if after is not None:
+            self.expect_alike(after, panel)
+            after = after.copy()
+        self.learn(panel, values, read_past, read_future, static_features(static, panel), progress, after)
         self.columns_ = {name: first_columns(panel.parts(name, given)) for name, given in
                          (("past", past), ("future", future)) if given is not None}  # fmt: skip
         return self
 
-    def learn(self, panel, values, past, future, static, progress=False) -> LSTMForecaster:
+    def expect_alike(self, after, panel) -> None:
+        """ValueError for a forecaster whose intervals are not of the same series, steps and quantiles."""
+        if not isinstance(after, LSTMForecaster) or after.models_ is None:
+            raise ValueError(f"after: expected a forecaster that was fitted, got {describe(after)}")
+        own, others = ({"series": names, "horizon": each.horizon, "strategy": each.strategy, "quantiles": each.levels}
+                       for names, each in ((panel.names, self), (after.panel_.names, after)))  # fmt: skip
+        for name, other in others.items():
+            if own[name] != other:
+                raise ValueError(f"after: expected a forecaster with the {name} {own[name]!r}, got one with {other!r}")
+
+    def learn(self, panel, values, past, future, static, progress=False, after=None) -> LSTMForecaster:
         """`fit` of what was read."""
         if self.strategy == "recursive" and past[0].shape[1]:
             raise ValueError("past: expected None with strategy='recursive', which would have to foretell them, too, "
@@ -135,12 +152,15 @@ class LSTMForecaster:
             quantiles=self.levels, lags=lags, hidden_size=self.hidden_size, num_layers=self.num_layers,
             dropout=self.dropout, members=self.members, epochs=self.epochs, patience=self.patience,
             batch_size=self.batch_size, lr=self.lr, seed=self.seed)  # fmt: skip
-        models, self.stretch_, self.histories_ = learnt(layout, histories, settings, progress)
+        models, self.mix_, self.stretch_, self.histories_ = learnt(layout, histories, settings, progress)
         self.panel_, self.layout_ = panel, layout
         steps = [np.arange(max(self.season_, len(each) - lags), len(each)) for each in histories]
         contexts = [layout.after(each, each.y, some) for each, some in zip(histories, steps, strict=True)]
         self.states_ = [model(as_rows(contexts))[1] for model in models]
         self.series_ = [each.last(layout.reach) for each in histories]
+        self.flights_ = started(models, layout, histories, lags, self.levels)
+        if after is not None:
+            self.flights_ = replace(self.flights_, widening=after.flights_.widening)
         self.models_ = models
         return self
 
@@ -206,20 +226,23 @@ class LSTMForecaster:
 
     def _direct(self, n, future):
         layout, far = self.layout_, np.arange(1, n + 1)
-        bases, x = [], []
+        bases, drift, x = [], [], []
         for series, covariates_ahead in zip(self.series_, future, strict=True):
             last = len(series) - 1
             bases.append(layout.base(last, far))
+            drift.append((series.y[last] - series.y[bases[-1]]) / series.scale)
             x.append(layout.ahead(series, series.y, last + far, bases[-1], far / layout.horizon, covariates_ahead))
         x = np.stack(x).astype(np.float32)
         outputs = np.mean([np.sort(model(x, state)[0], axis=-1) for model, state in
                            zip(self.models_, self.states_, strict=True)], axis=0)  # fmt: skip
-        outputs = stretched(outputs, self.stretch_, self.levels)
+        outputs = mixed(outputs, np.stack(drift), self.mix_[:n], self.levels)
+        outputs = stretched(outputs, self.stretch_ * self.flights_.factors(layout, n), self.levels)
         return [series.y[base][:, None] + series.scale * rows
                 for series, base, rows in zip(self.series_, bases, outputs, strict=True)]  # fmt: skip
 
     def update(self, new_rows, *, past=None, future=None) -> LSTMForecaster:
-        """Rows that have come since: the models' states go on over them, step by step, and nothing is learnt. Returns
+        """Rows that have come since: the models' states go on over them, step by step. Nothing is learnt but how wide
+        intervals have to be of late: each series' quantiles move with the share of new values beyond them. Returns
         itself.
 
         new_rows : in the form of the series, of any number each; past, future: their covariates, in the same rows.
@@ -260,9 +283,14 @@ class LSTMForecaster:
         values = [np.log(array) if self.log_ else array for array in values]
         longer = [series.extended(y, self.scaled("past", P), self.scaled("future", C), self.season_)
                   for series, y, P, C in zip(self.series_, values, past, future, strict=True)]  # fmt: skip
-        x = [self.layout_.after(series, series.y, np.arange(len(series) - count, len(series)))
-             for series, count in zip(longer, rows, strict=True)]  # fmt: skip
-        self.states_ = [model(as_rows(x), state)[1] for model, state in zip(self.models_, self.states_, strict=True)]
+        x = as_rows([self.layout_.after(series, series.y, np.arange(len(series) - count, len(series)))
+                     for series, count in zip(longer, rows, strict=True)])  # fmt: skip
+        for i in range(max(rows)):
+            row = [len(series) - count + i if i < count else None for series, count in zip(longer, rows, strict=True)]
+            flights = self.flights_.over(self, longer, row)
+            self.states_ = [model([steps[i : i + 1] for steps in x], state)[1]
+                            for model, state in zip(self.models_, self.states_, strict=True)]  # fmt: skip
+            self.flights_ = flights.begun(self.states_, self.layout_, longer, row)
         self.series_ = [series.last(self.layout_.reach) for series in longer]
         self.panel_ = self.panel_.ahead(rows)
         return self

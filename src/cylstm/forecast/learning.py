@@ -1,4 +1,5 @@
-"""How a forecaster learns: windows, a piece of each series that a model is held away from, how wide intervals are."""
+"""How a forecaster learns: windows, a piece of each series that a model is held away from, and what shows there: how
+much the model is to be believed, and how wide intervals are."""
 
 from __future__ import annotations
 
@@ -10,10 +11,11 @@ from cylstm.losses import Quantiles
 from cylstm.model import Model
 from cylstm.training.optim import AdamW
 
-__all__ = ["Settings", "Windows", "learnt", "stretched", "windows"]
+__all__ = ["Settings", "Windows", "learnt", "mixed", "stretched", "windows"]
 
 MOST_WINDOWS = 4096  # of longer data every second, third, ... origin serves
 FOLDS = 5  # pieces of each series
+TENTHS = np.array([(total - last, last) for total in range(11) for last in range(total + 1)]) / 10  # mixtures
 NARROWEST, WIDEST = 0.5, 5.0  # what intervals are stretched by at the most
 
 
@@ -38,12 +40,13 @@ class Settings:
 class Windows:
     """x (M, lags + horizon, I): a context, and then the steps ahead; mask (M, lags + horizon): False before a context
     begins; y (M, lags + horizon, 1): targets ahead, NaN elsewhere and where missing; share (M, lags + horizon): how
-    much of its series is over at a step."""
+    much of its series is over at a step; drift (M, horizon): by how much the last known value is above the base."""
 
     x: np.ndarray
     mask: np.ndarray
     y: np.ndarray
     share: np.ndarray
+    drift: np.ndarray
 
 
 def windows(layout, histories, lags: int, rng=None) -> Windows:
@@ -53,9 +56,9 @@ def windows(layout, histories, lags: int, rng=None) -> Windows:
     """
     stride = max(1, -(-sum(map(len, histories)) // MOST_WINDOWS))
     parts = [one_series(layout, history, lags, rng, stride) for history in histories]
-    x, mask, y, share = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    there = ~np.isnan(y).all(axis=(1, 2))
-    return Windows(x[there], mask[there], y[there], share[there])
+    arrays = [np.concatenate(each) for each in zip(*parts, strict=True)]  # in the order of Windows
+    there = ~np.isnan(arrays[2]).all(axis=(1, 2))
+    return Windows(*(array[there] for array in arrays))
 
 
 def one_series(layout, history, lags, rng, stride):
@@ -78,15 +81,16 @@ def one_series(layout, history, lags, rng, stride):
     y[(steps >= T) | ~history.known[inside]] = np.nan
     length = np.full(len(origins), lags) if rng is None else rng.integers((lags + 1) // 2, lags + 1, len(origins))
     mask = (steps >= season) & (np.arange(lags + H) >= lags - length[:, None])
-    return x.astype(np.float32), mask, y[..., None].astype(np.float32), (steps - season) / (T - season)
+    drift = (history.y[origins][:, None] - history.y[base]) / history.scale
+    return x.astype(np.float32), mask, y[..., None].astype(np.float32), (steps - season) / (T - season), drift
 
 
 def learnt(layout, histories, settings: Settings, progress=False):
-    """The trained models, their Histories, and what the distance of each quantile from the median is to be stretched
-    by, (Q,).
+    """The trained models; how they are mixed, (horizon, 2); what the distance of each quantile from the median is to be
+    stretched by, (Q,); and their Histories.
 
     Of FOLDS pieces of each series every model is held away from one, where its training is stopped, and where it shows
-    how wide its intervals should have been: the last piece, the last but one, and so on.
+    how good it is and how wide its intervals should have been: the last piece, the last but one, and so on.
     """
     data = windows(layout, histories, settings.lags, np.random.default_rng(settings.seed))
     if len(data.x) < 2:
@@ -112,17 +116,46 @@ def learnt(layout, histories, settings: Settings, progress=False):
                         batch_size=settings.batch_size, optimizer=AdamW(settings.lr), seed=seed,
                         progress=progress)  # fmt: skip
         runs.append(run)
-        there = ~np.isnan(test["y"][..., 0])
-        scores.append((model(test["x"], mask=test["mask"])[0][there], test["y"][there]))
+        outputs, y = model(test["x"], mask=test["mask"])[0][:, settings.lags :], test["y"][:, settings.lags :]
+        scores.append((outputs, y, data.drift[has_target(held_out, data.y)]))
         models.append(model)
-    return models, stretches(scores, settings.quantiles), runs
+    mix = mixture(scores, settings.quantiles)
+    scores = [(mixed(outputs, drift, mix, settings.quantiles)[~np.isnan(y[..., 0])], y[~np.isnan(y)][:, None])
+              for outputs, y, drift in scores]  # fmt: skip
+    return models, mix, stretches(scores, settings.quantiles), runs
 
 
 def part(data, chosen) -> dict:
     """Arguments of `fit`: the chosen targets (M, lags + horizon, 1), and the windows that have one."""
-    y = np.where(chosen, data.y, np.nan)
-    has = ~np.isnan(y).all(axis=(1, 2))
-    return {"x": data.x[has], "y": y[has], "mask": data.mask[has]}
+    has = has_target(chosen, data.y)
+    return {"x": data.x[has], "y": np.where(chosen, data.y, np.nan)[has], "mask": data.mask[has]}
+
+
+def has_target(chosen, y) -> np.ndarray:
+    """(M,): which windows have a chosen target; chosen, y: (M, lags + horizon, 1)."""
+    return (chosen & ~np.isnan(y)).any(axis=(1, 2))
+
+
+def mixture(scores, quantiles) -> np.ndarray:
+    """(horizon, 2), w and v >= 0 with w + v <= 1, in tenths: the median of a step is w times the model's change since
+    the base and v times that to the last known value, which is (1 - w - v) base + w model + v last value. Those with
+    the least absolute error of held-out targets, so that a model that has nothing to say does not speak (stacking:
+    Wolpert 1992, Breiman 1996).
+
+    scores : of each model, outputs (M, horizon, Q), targets (M, horizon, 1), drift (M, horizon)."""
+    outputs, targets, drift = (np.concatenate(arrays).astype(np.float64) for arrays in zip(*scores, strict=True))
+    median, targets = np.sort(outputs, axis=-1)[..., quantiles.index(0.5)], targets[..., 0]
+    error = np.stack([np.nansum(np.abs(targets - w * median - v * drift), axis=0) for w, v in TENTHS])
+    unseen = np.isnan(targets).all(axis=0)
+    error[:, unseen] = error.sum(axis=1, keepdims=True)  # what is best for all
+    return TENTHS[np.argmin(error, axis=0)]
+
+
+def mixed(outputs, drift, mix, quantiles) -> np.ndarray:
+    """Outputs (..., Q) in rising order, moved to where `mixture` has their median. drift (...,); mix (..., 2)."""
+    outputs = np.sort(outputs.astype(np.float64), axis=-1)
+    median = outputs[..., quantiles.index(0.5)]
+    return outputs + ((mix[..., 0] - 1) * median + mix[..., 1] * drift)[..., None]
 
 
 def stretches(scores, quantiles) -> np.ndarray:

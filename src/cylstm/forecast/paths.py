@@ -7,7 +7,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from cylstm.forecast.learning import stretched
+from cylstm.forecast.learning import mixed, stretched
 from cylstm.state import State
 
 __all__ = ["at_scores", "paths"]
@@ -22,6 +22,7 @@ def paths(forecaster, row: int, n: int, future) -> np.ndarray:
     rng = np.random.default_rng(forecaster.seed)
     shares = np.array_split(np.arange(FUTURES), len(forecaster.models_))
     longer, found = replace(series, future=future), []
+    stretch = forecaster.stretch_ * forecaster.flights_.factors(layout, 1)[row, 0]
     for model, state, share in zip(forecaster.models_, forecaster.states_, shares, strict=True):
         count = len(share) if len(levels) > 1 else 1
         y = np.repeat(series.y[None], count, axis=0)
@@ -31,7 +32,8 @@ def paths(forecaster, row: int, n: int, future) -> np.ndarray:
             base = step - layout.season
             ahead = layout.ahead(series, y, step, base, 1.0, future)
             outputs = model(ahead.astype(np.float32), state)[0][:, 0]
-            outputs = stretched(outputs, forecaster.stretch_, levels)
+            drift = (y[:, -1] - y[:, base[0]]) / series.scale
+            outputs = stretched(mixed(outputs, drift, forecaster.mix_[0], levels), stretch, levels)
             y = np.concatenate([y, y[:, base] + series.scale * drawn(outputs, levels, rng)[:, None]], axis=1)
             over = layout.after(longer, y, step, known=True)
             _, state = model.step(over[:, 0].astype(np.float32), state)
