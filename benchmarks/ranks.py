@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import compare, timer
 from benchmarks.shapes import BY_NAME
 
 DEFAULT = ("char512", "word", "hydro")
@@ -178,15 +179,14 @@ def run(shapes, rounds, updates):
 
 def table(rows):
     """In Markdown: milliseconds of an update, and how much of the ideal is reached."""
-    names = ("1 rank, ms", "2 ranks, weak", "efficiency", "2 ranks, strong", "efficiency")
-    lines = [["shape", "", *names], ["---"] * (len(names) + 2)]
+    made = []
     for row in rows:
         for who in ("cylstm", "torch"):
             alone, weak, strong = (statistics.median(row["seconds"][f"{who} {kind}"]) for _, kind in CASES)
-            numbers = [f"{1e3 * alone:.4g}", f"{1e3 * weak:.4g}", f"{alone / weak:.0%}", f"{1e3 * strong:.4g}",
-                       f"{alone / strong / 2:.0%}"]  # fmt: skip
-            lines.append([row["shape"], who, *numbers])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+            made.append({"shape": row["shape"], "": who, "1 rank, ms": f"{1e3 * alone:.4g}",
+                         "2 ranks, weak": f"{1e3 * weak:.4g}", "efficiency": f"{alone / weak:.0%}",
+                         "2 ranks, strong": f"{1e3 * strong:.4g}", "gain": f"{alone / strong:.2f}"})  # fmt: skip
+    return compare.lines(made)
 
 
 def main():
@@ -204,7 +204,7 @@ def main():
         rows.append(row)
         print(table([row]), flush=True)
     if given.out:
-        given.out.write_text(json.dumps(rows, indent=1) + "\n")
+        given.out.write_text(json.dumps({"machine": timer.machine(), "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 Each rank is a machine of its own with one thread. What an update takes there is measured here, for batches from the
 shape's B rows down to one. The exchange is that of `cylstm.training.parallel`: with R ranks and n bytes of gradients,
 
-    2 ((R - 1) latency + (R - 1) / R n / bandwidth) + n / memory + 4 ceil(log2 R) latency:
+    2 ((R - 1) latency + (R - 1) / R n / bandwidth) + n / memory + 6 ceil(log2 R) latency:
 
 each rank sends every other its section (`Alltoallv`), adds up R sections of n / R, sends its sum to all (`Allgatherv`),
-and takes part in four meetings of a few bytes. Nothing overlaps. Ranks wait for the slowest: of R whose times spread
+and takes part in six exchanges of a few bytes. Nothing overlaps. Ranks wait for the slowest: of R whose times spread
 normally by `SPREAD`, the expected one is about sqrt(2 ln R) spreads behind the mean.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import timer
+from benchmarks import compare, timer
 from benchmarks.ranks import data_of, model_of
 from benchmarks.shapes import BY_NAME
 
@@ -37,7 +37,7 @@ def exchange(ranks, size, bandwidth, latency):
     if ranks == 1:
         return 0.0
     moved = 2 * ((ranks - 1) * latency + (ranks - 1) / ranks * size / bandwidth)
-    return moved + size / MEMORY + 4 * math.ceil(math.log2(ranks)) * latency
+    return moved + size / MEMORY + 6 * math.ceil(math.log2(ranks)) * latency
 
 
 def update(ranks, rows, times, size, network):
@@ -76,17 +76,16 @@ def measured(shape):
 
 def table(rows):
     """In Markdown: how many times as fast as one rank, with as many rows for each (weak) or for all (strong)."""
-    lines = [["shape", "network", "", *map(str, RANKS[1:]), f"pays until (≥ {PAYS:.0%})"]]
-    lines.append(["---"] * len(lines[0]))
+    made = []
     for row in rows:
         shape, times = BY_NAME[row["shape"]], {int(n): seconds for n, seconds in row["seconds"].items()}
         for network in NETWORKS:
             found = list(simulated(shape, times, row["bytes"], network))
             for place, kind in ((1, "weak"), (2, "strong")):
-                speedups = [f"{one[0] * one[place]:.3g}" for one in found[1:]]
+                gains = {str(one[0]): f"{one[0] * one[place]:.3g}" for one in found[1:]}
                 pays = max(one[0] for one in found if one[place] >= PAYS)
-                lines.append([shape.name, network, kind, *speedups, str(pays)])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+                made.append({"shape": shape.name, "network": network, "": kind, **gains, "pays until": pays})
+    return compare.lines(made)
 
 
 def main():
@@ -103,7 +102,7 @@ def main():
         rows.append({"shape": name, "bytes": size, "seconds": times})
     print(table(rows))
     if given.out:
-        given.out.write_text(json.dumps(rows, indent=1) + "\n")
+        given.out.write_text(json.dumps({"machine": timer.machine(), "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Batches cut into parts: their gradients, put together, are those of the batch; and a run of them resumes."""
 
 import itertools
+import sys
 
 import numpy as np
 import pytest
 
 import cylstm
-from cylstm.training.parallel import TreeSum, cut
+from cylstm.training.parallel import TreeSum, cut, world
 
 ROWS = 23
 rng = np.random.default_rng(5)
@@ -139,6 +140,57 @@ def test_a_run_in_parts_resumes_to_the_same_bits(tmp_path, stop):
     assert resumed.parameters.raw().tobytes() == whole.parameters.raw().tobytes()
     with pytest.raises(ValueError, match=r"resume: expected the same run as in .*, with parts=4, got 2"):
         drops().fit(x, y, optimizer=cylstm.Adam(1e-2), resume=path, **{**options, "parts": 2})
+
+
+@pytest.mark.parametrize("streams", [2, 6])
+def test_streams_fewer_than_parts_go_on_from_their_state(tmp_path, streams):
+    x, y = cylstm.data.streams(rng.integers(0, 4, 300), streams)
+    options, path = dict(tbptt=20, epochs=2, parts=8, progress=False), tmp_path / "run.ckpt"
+    whole, made = drops(), drops()
+    whole.fit(x, y, **options)
+
+    def stop(event):
+        if event.kind == "update" and event.update == 2:
+            raise cylstm.StopTraining
+
+    made.fit(x, y, checkpoint=path, callbacks=[stop], **options)
+    resumed = drops()
+    resumed.fit(x, y, resume=path, **options)
+    assert resumed.parameters.raw().tobytes() == whole.parameters.raw().tobytes()
+
+
+def test_sequences_in_parts_have_checkpoints_in_the_middle_of_an_epoch(tmp_path):
+    options, path = dict(batch_size=6, epochs=2, parts=2, progress=False), tmp_path / "run.ckpt"
+    whole = model(dropout=0.2)
+    whole.fit(X, Y, **options)
+
+    def stop(event):
+        if event.kind == "update" and event.update == 6:
+            raise cylstm.StopTraining
+
+    model(dropout=0.2).fit(X, Y, checkpoint=cylstm.Checkpoint(path, updates=1), callbacks=[stop], **options)
+    resumed = model(dropout=0.2)
+    resumed.fit(X, Y, resume=path, **options)
+    assert resumed.parameters.raw().tobytes() == whole.parameters.raw().tobytes()
+
+
+@pytest.mark.parametrize("environment", [{}, {"PMI_SIZE": "1"}, {"OMPI_COMM_WORLD_SIZE": "1", "PMIX_RANK": "0"}])
+def test_a_process_that_was_started_alone_is_alone(monkeypatch, environment):
+    for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert world() is None
+
+
+def test_several_ranks_need_mpi4py(monkeypatch):
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
+    monkeypatch.setenv("PMIX_RANK", "1")
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    with pytest.raises(ImportError, match=r"expected mpi4py for 4 ranks: pip install 'cylstm\[mpi\]'"):
+        world()
+    monkeypatch.delenv("OMPI_COMM_WORLD_SIZE")
+    assert world() is None  # srun tells a single process its rank, too
 
 
 @pytest.mark.parametrize("parts, error", [(0, ValueError), (1.5, TypeError), ("all", TypeError), (True, TypeError)])

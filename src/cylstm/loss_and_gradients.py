@@ -180,12 +180,15 @@ def head_loss(model, name, loss, h, targets, weights, scale=0.0, dh=None, gradie
 def evaluate(model, dataset, batch_size=256, wanted=None, ranks=None) -> dict[str, float]:
     """`Model.evaluate` of a `Dataset` or a `Stream`. wanted : metrics, as `metrics.of_heads` gives them. ranks : takes
     of the batches those that are its, and has the sums of all; with no metrics."""
-    sums, by_batch = dict.fromkeys(model.heads, Sums()), {}
+    sums, by_batch, seen = dict.fromkeys(model.heads, Sums()), {}, []
     measured = metrics.begin(wanted or {})
     whole = not model.lstm.causal or set(model.kinds) != {"tokens"}
     for number, (one, rows) in enumerate(dataset.pieces(batch_size)):
-        if ranks is not None and number % ranks.size != ranks.rank:
-            continue
+        if ranks is not None and ranks.size > 1:
+            if one is not dataset:  # it comes from each rank's own iterable
+                seen.append((one.fingerprint(), rows.tolist()))
+            if number % ranks.size != ranks.rank:
+                continue
         found = by_batch[number] = []
         longest = one.longest(rows)
         steps = longest if whole else at_once(len(rows))
@@ -204,7 +207,7 @@ def evaluate(model, dataset, batch_size=256, wanted=None, ranks=None) -> dict[st
                         tokens, make = batch.heads[name], partial(head_outputs, model, name)
                         ends = None if batch.plan is None else batch.plan.lengths
                         metrics.add_batch(measured[name], make, h, tokens.targets, tokens.weights, tokens.unit, ends)
-    for _, found in sorted((by_batch if ranks is None else ranks.merged(by_batch)).items()):
+    for _, found in sorted((by_batch if ranks is None else ranks.merged(by_batch, seen)).items()):
         for name, of_head in found:
             sums[name] = sums[name].plus(of_head)
     if not all(found.weight for found in sums.values()):  # a Dataset has seen to it

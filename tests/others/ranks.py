@@ -102,6 +102,61 @@ def fewer_batches(rank):
     return made, made.fit(all_of_them[: 3 if COMM.rank == int(rank) else 4], comm=COMM, progress=False)
 
 
+def other_parts(rank):
+    return ragged(2 * COMM.size if COMM.rank == int(rank) else COMM.size + 1)
+
+
+def other_batches(rank):
+    """As many, but of rows in another order."""
+    order = np.random.default_rng(COMM.rank == int(rank)).permutation(44)
+    made = sequences()
+    given = [([X[n] for n in order[k : k + 11]], [Y[n] for n in order[k : k + 11]]) for k in range(0, 44, 11)]
+    return made, made.fit(given, comm=COMM, progress=False)
+
+
+def other_validation(rank):
+    given = [(X[n : n + 11], Y[n : n + 11]) for n in range(0, 44, 11)]
+    return ragged(COMM.size, validation=given[: 3 if COMM.rank == int(rank) else 4])
+
+
+def noise(rank):
+    """Of each rank's own, on all of them."""
+    own = np.random.default_rng(COMM.rank)
+
+    def add(model, gradients):
+        gradients.raw()[:] += own.normal(0, 1e-3, gradients.raw().shape)
+
+    return ragged(COMM.size, on_gradients=add)
+
+
+def rates(rank):
+    """A callback, which is called on the first rank alone, lowers the rate."""
+    optimizer = cylstm.Adam(1e-2)
+
+    def lower(event):
+        optimizer.lr = 1e-3
+
+    return ragged(COMM.size, optimizer=optimizer, callbacks=[lower])
+
+
+def other_generators():
+    """Those of NumPy whose states hold arrays."""
+    made = cylstm.Model(3, 12, 4, dropout=0.3, num_layers=2, seed=np.random.Generator(np.random.MT19937(3)))
+    return made, made.fit(X, Y, comm=COMM, epochs=2, progress=False)
+
+
+def no_memory(rank):
+    """In the middle of an exchange."""
+    ranks_type = cylstm.training.parallel.Ranks
+
+    def fails(self, flat):
+        raise MemoryError
+
+    if COMM.rank == int(rank):
+        ranks_type._add_up = fails
+    return ragged(COMM.size)
+
+
 def callbacks():
     """The first rank's alone are called."""
     called = []

@@ -45,7 +45,7 @@ def test_another_number_of_ranks_goes_on_to_the_same_bits(tmp_path, how):
     broken_off = ranks(4, "streams", parts=4, stop=7, how=how, path=path)
     assert (broken_off.returncode == 0) == (how == "callback")
     if how == "interrupt":
-        assert [broken_off.stderr.count(f"rank {rank}: interrupted\n") for rank in range(4)] == [1] * 4
+        assert [broken_off.stderr.count(f"rank {rank}: interrupted") for rank in range(4)] == [1] * 4
     whole = weights(1, "streams", parts=4)
     for count in (1, 2):
         assert weights(count, "streams", parts=4, resume=path) == whole
@@ -58,14 +58,21 @@ def test_another_number_of_ranks_goes_on_to_the_same_bits(tmp_path, how):
     ("other_data", 1, "RankError: comm: expected the same options on all ranks"),
     ("other_weights", 2, "RankError: comm: expected the same weights on all ranks"),
     ("fewer_batches", 1, "RankError: comm: expected ranks that do the same, with as many batches"),
+    ("other_parts", 1, "parts: expected 3 (as many as there are ranks) times 1, 2, 4, 8, ..., got 4"),
+    ("other_batches", 2, "RankError: comm: expected the same batches on all ranks, got others on some"),
+    ("other_validation", 0, "RankError: comm: expected the same validation batches on all ranks"),
+    ("noise", 0, "RankError: comm: expected the same weights on all ranks"),
+    ("rates", 0, "RankError: comm: expected the same weights on all ranks"),
+    ("no_memory", 1, "MemoryError"),
 ])  # fmt: skip
 def test_an_error_of_one_rank_ends_all(scenario, rank, said):
     done = ranks(3, scenario, rank=rank)
     assert done.returncode != 0 and said in done.stderr, done.stderr
 
 
-def test_callbacks_are_the_first_ranks():
-    weights(2, "callbacks")
+@pytest.mark.parametrize("scenario", ["callbacks", "other_generators"])
+def test_callbacks_are_the_first_ranks_and_generators_any(scenario):
+    weights(2, scenario)
 
 
 def test_what_all_ranks_see_they_all_raise():

@@ -61,13 +61,16 @@ def main(argv=None) -> int:
     except (ArithmeticError, ImportError, MemoryError, RankError, TypeError, ValueError) as error:
         fail(error)
         return ended(error, BAD_INPUT)
+    except Exception as error:
+        ended(error, BAD_INPUT, told=False)
+        raise
     return 0
 
 
-def ended(error, code) -> int:
+def ended(error, code, told=True) -> int:
     """The exit code, when no other rank waits for this one any more."""
     with contextlib.suppress(ImportError):  # which has been told
-        end_all(error, code)
+        end_all(error, code, told)
     return code
 
 

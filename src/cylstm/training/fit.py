@@ -83,7 +83,8 @@ def fit(model, x, y=None, *, lengths=None, mask=None, resets=None, state=None, s
     precision : "bfloat16" or "float32": `model.precision` from now on, as `Model(precision=)` has it.
     comm : an mpi4py communicator, each of whose ranks calls `fit` with the same model, data and options: each trains by
         its share of every batch, and all have the same weights after every update. The first one writes the checkpoint,
-        shows the progress and calls its callbacks; "More than one machine" in the manual has the rest.
+        shows the progress and calls its callbacks, each calls `on_gradients`; "More than one machine" in the manual has
+        the rest.
     parts : into how many parts each batch is cut, whose gradients are added in a tree: the number of ranks (None: with
         `comm`), or that times 2, 4, 8, ... The bits depend on parts alone, however many ranks there are.
 
@@ -94,7 +95,8 @@ def fit(model, x, y=None, *, lengths=None, mask=None, resets=None, state=None, s
     validation loss or, in the end, the weights stop being numbers: no update follows, and the checkpoint stays as it
     was before; RankError where another rank fails, or was given other data.
     """
-    with ranks_of(comm, parts) as ranks:
+    with ranks_of(comm) as ranks:
+        ranks.share_out(parts)
         expect_gradients(model.parameters, "model")
         rounds(model.parameters, precision)
         dataset = data_of(model, x, y, lengths, mask=mask, resets=resets, state=state, sample_weight=sample_weight,

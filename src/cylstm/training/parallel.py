@@ -19,6 +19,9 @@ and whether it has failed: a rank that raises an error meets the others once mor
 from __future__ import annotations
 
 import os
+import pickle
+import traceback
+from contextlib import contextmanager
 from functools import reduce
 
 import numpy as np
@@ -28,13 +31,14 @@ from cylstm.batches import batch_of
 from cylstm.checks import describe, positive_int
 from cylstm.loss_and_gradients import Sums
 from cylstm.state import State
+from cylstm.training.dataset import Dataset
 
 __all__ = ["Alone", "RankError", "Ranks", "by_part", "cut", "end_all", "hashed", "learned", "ranks_of", "world"]
 
-PLACES = ("the beginning", "an agreement", "the weights of a batch", "the gradients", "validation", "a checkpoint",
-          "reading", "the end")  # fmt: skip
-# What launchers tell the processes that they start: how many there are (MPICH, Open MPI) or, of PMIx, that there are.
-LAUNCHED = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_RANK")
+PLACES = ("the beginning", "an agreement", "the weights of a batch", "the gradients", "validation", "a comparison",
+          "a checkpoint", "reading", "the end")  # fmt: skip
+# What launchers tell the processes that they start: how many there are (MPICH, Open MPI) or, of PMIx, each one's rank.
+SIZES, RANK_ALONE = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"), "PMIX_RANK"
 STATUS, PLACE, FLAGS = range(3)  # of what a rank says in a meeting, int64
 
 
@@ -42,35 +46,43 @@ class RankError(RuntimeError):
     """Another rank of the communicator has failed, or ranks do not do the same; all ranks end."""
 
 
-def ranks_of(comm, parts) -> Alone:
-    """What `fit(comm=, parts=)` means. Raises ImportError, TypeError or ValueError."""
-    parts = None if parts is None else positive_int("parts", parts)
+def ranks_of(comm) -> Alone:
+    """What `fit(comm=)` means. Raises ImportError or TypeError."""
     if comm is None:
-        return Alone(parts)
+        return Alone()
     from mpi4py import MPI
 
     if not isinstance(comm, MPI.Intracomm):
         raise TypeError(f"comm: expected an mpi4py.MPI.Intracomm, such as MPI.COMM_WORLD, got {describe(comm)}")
-    return Ranks(comm, parts)
+    return Ranks(comm)
 
 
 def world():
     """MPI.COMM_WORLD where this process is one of several that a launcher (mpiexec, srun) has started; None otherwise.
-    Raises ImportError without mpi4py."""
-    sizes = [os.environ.get(name) for name in LAUNCHED]
-    if not any(sizes) or "1" in sizes:
+    Raises ImportError without mpi4py, or with one that is made for another MPI than the launcher's."""
+    said = next((os.environ[name] for name in SIZES if name in os.environ), None)
+    if said == "1" or (said is None and RANK_ALONE not in os.environ):
         return None
     try:
         from mpi4py import MPI
     except ImportError as error:
-        raise ImportError(f"expected mpi4py for several ranks: pip install 'cylstm[mpi]' ({error})") from None
+        if said is None:  # srun tells single processes their rank, too
+            return None
+        raise ImportError(f"expected mpi4py for {said} ranks: pip install 'cylstm[mpi]' ({error})") from None
+    if MPI.COMM_WORLD.size == 1 and said is not None:
+        library = MPI.Get_library_version().splitlines()[0].strip(" \0")
+        raise ImportError(f"expected mpi4py for the MPI of this launcher, which has started {said} ranks, got one for "
+                          f"{library}, to which each of them is alone")  # fmt: skip
     return MPI.COMM_WORLD if MPI.COMM_WORLD.size > 1 else None
 
 
-def end_all(error, code) -> None:
-    """End the other ranks, with this exit code, where they do not know of an error, and would wait for this one."""
+def end_all(error, code, told=True) -> None:
+    """End the other ranks, with this exit code, where they do not know of an error, and would wait for this one.
+    told : whether the user does; otherwise it is printed."""
     comm = world()
     if comm is not None and not (isinstance(error, RankError) or getattr(error, "ranks_know", False)):
+        if not told:
+            traceback.print_exception(error)
         comm.Abort(code)
 
 
@@ -79,10 +91,10 @@ class Alone:
 
     rank, size = 0, 1
 
-    def __init__(self, parts):
-        """parts : None trains without any, by whole batches."""
-        self.parts = parts
-        self.own = range(parts or 1)
+    def share_out(self, parts) -> None:
+        """Say how many parts batches have; None for whole batches. Raises TypeError or ValueError."""
+        self.parts = None if parts is None else positive_int("parts", parts)
+        self.own = range(self.parts or 1)
 
     def __enter__(self):
         return self
@@ -90,9 +102,12 @@ class Alone:
     def __exit__(self, *error):
         pass
 
-    def begin(self, callbacks, same) -> tuple:
-        """Raise RankError unless `same()`, a dict, is that of all ranks; returns the callbacks that this one calls."""
+    def first_ones(self, callbacks) -> tuple:
+        """The callbacks that this rank calls."""
         return callbacks
+
+    def expect_same(self, make) -> None:
+        """RankError unless all ranks have the same in `make()`, a dict."""
 
     def agree(self, *flags) -> tuple[bool, ...]:
         """For each flag, whether it is true for any rank."""
@@ -105,8 +120,8 @@ class Alone:
     def add_up(self, flat) -> None:
         """Let a buffer become the sum over all ranks."""
 
-    def merged(self, by_number) -> dict:
-        """The union of all ranks' dicts, none of which has another's key."""
+    def merged(self, by_number, seen) -> dict:
+        """The union of all ranks' dicts, none of which has another's key. seen : the same for all, or RankError."""
         return by_number
 
     def of_first(self, make):
@@ -119,17 +134,21 @@ class Alone:
 
 
 class Ranks(Alone):
-    """The ranks of an MPI communicator; a context in which each takes its share of this machine's processors."""
+    """The ranks of an MPI communicator; a context in which each takes its share of this machine's processors, and
+    which no rank leaves without the others. An error in the middle of an exchange, which the others can only wait for,
+    ends them."""
 
-    def __init__(self, comm, parts):
+    def __init__(self, comm):
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
-        super().__init__(self.size if parts is None else parts)
+        self.given, self.exchanging, self.received = comm, False, None
+
+    def share_out(self, parts):
+        super().share_out(self.size if parts is None else parts)
         each = self.parts // self.size
         if each * self.size != self.parts or each & (each - 1):
             raise ValueError(f"parts: expected {self.size} (as many as there are ranks) times 1, 2, 4, 8, ..., "
                              f"got {self.parts}")  # fmt: skip
         self.own = range(self.rank * each, (self.rank + 1) * each)
-        self.given, self.told, self.received = comm, False, None
 
     # --- a context ------------------------------------------------------------------------------------------------
 
@@ -140,8 +159,11 @@ class Ranks(Alone):
             team.set_num_threads(self._share_of_processors())
         return self
 
-    def __exit__(self, kind, error, traceback):
+    def __exit__(self, kind, error, place):
         team.set_num_threads(self.threads)
+        if error is not None and self.exchanging:
+            traceback.print_exception(error)
+            self.given.Abort(1)
         try:
             if error is None:
                 self._meet("the end")
@@ -163,31 +185,45 @@ class Ranks(Alone):
 
     # --- exchange -------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _exchange(self):
+        """What is done by all ranks or by none."""
+        self.exchanging = True
+        yield
+        self.exchanging = False
+
     def _meet(self, place, flags=0, error=None) -> np.ndarray:
         """The flags of all ranks. RankError where one has failed or stands elsewhere."""
         mine = np.array([error is not None, PLACES.index(place), flags], np.int64)
-        found = np.empty((self.size, len(mine)), np.int64)
-        self.comm.Allgather(mine, found)
-        if found[:, STATUS].any():
-            said = self.comm.allgather(None if error is None else f"{type(error).__name__}: {error}")
-            if error is None:
-                first = next(rank for rank, text in enumerate(said) if text is not None)
-                raise RankError(f"rank {first} of {self.size} has failed: {said[first]}")
-        elif (found[:, PLACE] != found[0, PLACE]).any():
+        found, said = np.empty((self.size, len(mine)), np.int64), None
+        with self._exchange():
+            self.comm.Allgather(mine, found)
+            if found[:, STATUS].any():
+                said = self.comm.allgather(None if error is None else f"{type(error).__name__}: {error}")
+        if said is not None and error is None:
+            first = next(rank for rank, text in enumerate(said) if text is not None)
+            raise RankError(f"rank {first} of {self.size} has failed: {said[first]}")
+        if said is None and (found[:, PLACE] != found[0, PLACE]).any():
             stand = ", ".join(f"rank {rank} at {PLACES[at]}" for rank, at in enumerate(found[:, PLACE]))
             raise RankError(f"comm: expected ranks that do the same, with as many batches, got {stand}")
         return found[:, FLAGS]
 
-    def begin(self, callbacks, same):
-        mine = same()
+    def first_ones(self, callbacks):
         self._meet("the beginning")
-        for rank, theirs in enumerate(self.comm.allgather(mine)):
+        with self._exchange():
+            called = self.comm.bcast(len(callbacks))
+        return callbacks if self.rank == 0 else (nothing,) * called
+
+    def expect_same(self, make):
+        mine = make()
+        self._meet("a comparison")
+        with self._exchange():
+            found = self.comm.allgather(mine)
+        for rank, theirs in enumerate(found):
             for name, value in theirs.items():
                 if value != mine[name]:
                     raise RankError(f"comm: expected the same {name} on all ranks, got {describe(mine[name])} on rank "
                                     f"{self.rank} and {describe(value)} on rank {rank}")  # fmt: skip
-        called = self.comm.bcast(len(callbacks))
-        return callbacks if self.rank == 0 else (nothing,) * called
 
     def agree(self, *flags):
         found = self._meet("an agreement", sum(bool(flag) << n for n, flag in enumerate(flags)))
@@ -195,13 +231,19 @@ class Ranks(Alone):
         return tuple(bool(any_of >> n & 1) for n in range(len(flags)))
 
     def collect(self, place, numbers):
-        self._meet(place)
         found = np.empty((self.parts, numbers.shape[1]))
-        self.comm.Allgather(numbers, found)
+        self._meet(place)
+        with self._exchange():
+            self.comm.Allgather(numbers, found)
         return found
 
     def add_up(self, flat):
-        """Each rank adds up, in the tree's order, a section of what all have, and tells the others."""
+        """Each rank adds up, in the tree's order, a section of what all have, and tells the others. It follows upon a
+        meeting, that of what the gradients' losses are."""
+        with self._exchange():
+            self._add_up(flat)
+
+    def _add_up(self, flat):
         from mpi4py.util import dtlib
 
         mpi_type, (share, rest) = dtlib.from_numpy_dtype(flat.dtype), divmod(flat.size, self.size)
@@ -220,21 +262,25 @@ class Ranks(Alone):
             step *= 2
         self.comm.Allgatherv([received[0], own, mpi_type], [flat, counts, begins, mpi_type])
 
-    def merged(self, by_number):
+    def merged(self, by_number, seen):
         self._meet("validation")
-        return {key: value for part in self.comm.allgather(by_number) for key, value in part.items()}
+        with self._exchange():
+            found = self.comm.allgather((by_number, seen))
+        if any(theirs != seen for _, theirs in found):
+            raise RankError("comm: expected the same validation batches on all ranks, got others on some")
+        return {key: value for part, _ in found for key, value in part.items()}
 
     def of_first(self, make):
         made = make() if self.rank == 0 else None
         self._meet("reading")
-        return self.comm.bcast(made)
+        with self._exchange():
+            return self.comm.bcast(made)
 
     def whole(self, state):
         self._meet("a checkpoint")
-        found = self.comm.gather(state)
-        if self.rank or state is None:
-            return None
-        return joined({part: one for of_rank in found for part, one in of_rank.items()})
+        with self._exchange():
+            found = self.comm.gather(state) or ()
+        return joined({part: one for of_rank in found if of_rank for part, one in of_rank.items()})
 
 
 def nothing(event) -> None:
@@ -242,18 +288,19 @@ def nothing(event) -> None:
 
 
 def joined(state) -> State | None:
-    """Of states by part, None for a part without rows, that of all rows."""
-    if state is None:
-        return None
-    parts = [one for _, one in sorted(state.items()) if one is not None]
-    return State(*(np.concatenate([getattr(one, name) for one in parts], axis=1) for name in "hc"))
+    """Of states by part, None for a part without rows, that of all rows; None where there is none."""
+    parts = [] if state is None else [one for _, one in sorted(state.items()) if one is not None]
+    return (
+        None if not parts else State(*(np.concatenate([getattr(one, name) for one in parts], axis=1) for name in "hc"))
+    )
 
 
-def hashed(array) -> str:
-    """A number that differs for different bytes (BLAKE2b, 128 bits, in hexadecimal)."""
+def hashed(value) -> str:
+    """A number that differs for different arrays or what else can be pickled (BLAKE2b, 128 bits, in hexadecimal)."""
     import hashlib  # 8 ms: `import cylstm` has 15
 
-    return hashlib.blake2b(array, digest_size=16).hexdigest()
+    given = value if isinstance(value, np.ndarray) else pickle.dumps(value)
+    return hashlib.blake2b(given, digest_size=16).hexdigest()
 
 
 def by_part(state, begins, own) -> dict[int, State | None]:
@@ -279,15 +326,21 @@ def learned(run, batches) -> dict[str, Sums]:
     """Fill `run.gradients` with those of the mean over an update's batches, put together from their parts; returns the
     Sums of all parts by head."""
     model, ranks, heads = run.model, run.ranks, list(run.model.heads)
-    own = {part: [] for part in ranks.own}
+    own, seen = {part: [] for part in ranks.own}, []
     for batch in batches:
         begins = run.cut(batch)
+        if ranks.size > 1 and isinstance(batch, Dataset):  # which comes from each rank's own iterable
+            seen.append(batch.fingerprint())
         for part in own:
             rows = slice(begins[part], begins[part + 1])
             if rows.start < rows.stop:
                 own[part].append(batch_of(model, run.rows_of(batch, rows)))
-    weights = [[sum(batch.heads[name].weight for batch in own[part]) for name in heads] for part in own]
-    over = dict(zip(heads, add_in_order(ranks.collect("the weights of a batch", np.array(weights))), strict=True))
+    mark = float(int(hashed(seen)[:12], 16))  # 48 bits, which float64 has
+    weights = [[mark, *(sum(batch.heads[name].weight for batch in own[part]) for name in heads)] for part in own]
+    marks, *columns = ranks.collect("the weights of a batch", np.array(weights)).T.tolist()
+    if len(set(marks)) > 1:
+        raise RankError("comm: expected the same batches on all ranks, got others on some")
+    over = {name: reduce(float.__add__, column) for name, column in zip(heads, columns, strict=True)}
     total, numbers = TreeSum(run.gradients.raw()), []
     drawn = int(model.rng.integers(1 << 63))
     after = model.rng.bit_generator.state
@@ -311,11 +364,6 @@ def learned(run, batches) -> dict[str, Sums]:
     run.gradients.touch()
     of_parts = [[Sums(*row[n : n + 3], int(row[n + 3])) for n in range(0, len(row), 4)] for row in found]
     return {name: reduce(Sums.plus, (row[n] for row in of_parts)) for n, name in enumerate(heads)}
-
-
-def add_in_order(numbers) -> list[float]:
-    """The sums over the first axis, from the first on."""
-    return [reduce(float.__add__, column) for column in numbers.T.tolist()]
 
 
 class TreeSum:

@@ -84,19 +84,33 @@ class Run:
         """See that all ranks begin the same run; from now on the first one's callbacks are called."""
 
         def same():
-            held_out, weights = self.held_out, self.model.parameters.raw()
-            return {"model": self.model.header(), "options": vars(self.options), "epochs": epochs,
-                    "generator": self.model.rng.bit_generator.state, "updates": self.moments.updates,
-                    "weights": hashed(weights), "moments": [hashed(one) for one in self.moments.buffers.values()],
-                    "checkpoint": self.checkpoint is not None, "metrics": [str(name) for name in self.metrics],
+            held_out, moments, this = self.held_out, vars(self.moments).copy(), this_machine()
+            moments["buffers"] = {name: hashed(values) for name, values in moments["buffers"].items()}
+            return {"model": self.model.header(), "options": vars(self.options), "epochs": epochs, **self.standing(),
+                    "optimizer's moments": moments, "checkpoint": self.checkpoint is not None,
+                    "metrics": [metric.name for of_head in self.metrics.values() for metric in of_head],
+                    "on_gradients": self.on_gradients is not None, "instruction set": this["instruction set"],
                     "validation": None if held_out is None else held_out.fingerprint()}  # fmt: skip
 
-        self.callbacks = self.ranks.begin(self.callbacks, same)
+        self.ranks.expect_same(same)
+        self.callbacks = self.ranks.first_ones(self.callbacks)
+
+    def standing(self) -> dict:
+        """What all ranks have alike, unless something makes them drift apart that they do not share: noise that is
+        added to gradients, a callback of the first that changes more than what it is told."""
+        return {"weights": hashed(self.model.parameters.raw()), "learning rate": repr(self.optimizer.lr),
+                "plateaus": self.plateaus, "generator": hashed(self.model.rng.bit_generator.state)}  # fmt: skip
 
     # --- the loop -------------------------------------------------------------------------------------------------
 
     def until(self, epochs) -> History:
         """Train up to `epochs` epochs in all."""
+        try:
+            return self.trained_until(epochs)
+        except RankError as error:
+            raise RankError(f"{error}{self.kept()}") from None
+
+    def trained_until(self, epochs):
         self.started = self.saved_at = time.perf_counter()
         self.model.trained = Trained(self.history, vars(self.options), this_machine())
         try:
@@ -104,8 +118,6 @@ class Run:
                 while self.epoch < epochs and not self.out_of_patience():
                     self.run_epoch(interrupt)
                     self.save_now_and_then(interrupt)
-        except RankError as error:
-            raise RankError(f"{error}{self.kept()}") from None
         except StopTraining:
             if self.checkpoint is not None and self.moments.updates != self.saved_update:
                 self.save()
@@ -219,14 +231,10 @@ class Run:
 
     def learn(self, batch, over=None, part=None):
         """The gradients of one batch, or of its part, and what else there is to tell of it. over : as for `learn`."""
-        if part is not None and self.state is None:
-            self.state = dict.fromkeys(self.ranks.own)
-        result = learn(self.model, batch, self.gradients, self.state if part is None else self.state[part], over)
+        states = self.state if part is not None and self.state is not None else {part: self.state}
+        result = learn(self.model, batch, self.gradients, states.get(part), over)
         if self.options.tbptt is not None:
-            if part is None:
-                self.state = result.state
-            else:
-                self.state[part] = result.state
+            self.state = result.state if part is None else {**states, part: result.state}
         return result
 
     def take_mean(self, results, over=None):
@@ -293,6 +301,7 @@ class Run:
         self.epoch, self.position, self.norms = self.epoch + 1, 0, (0.0, 0)
         self.remember()
         self.sums, self.state = dict.fromkeys(self.model.heads, Sums()), None
+        self.ranks.expect_same(self.standing)
 
     def evaluate(self, dataset):
         """Numbers by name; each rank has a share of the work where there is nothing but sums to add up."""
@@ -362,6 +371,7 @@ class Run:
     def save(self):
         """Write a checkpoint; NonFiniteLoss where the weights are worth nothing."""
         self.expect_finite_weights()
+        self.ranks.expect_same(self.standing)
         state = self.state if self.options.parts is None else self.ranks.whole(self.state)
         if self.ranks.rank == 0:
             checkpoints.save(self, state)
