@@ -178,6 +178,16 @@ def test_a_gap_before_the_chunk():
     assert np.allclose(found.values().ravel(), plain.predict(scaled(ahead[-1:], x)), rtol=1e-5)
 
 
+@pytest.mark.parametrize("quantiles", [None, (0.1, 0.5, 0.9)])
+def test_one_regressor_makes_several_models(quantiles):
+    shared = regressor()
+    made = [DartsLSTM(5, model=shared, quantiles=quantiles) for _ in range(2)]
+    first = made[0].fit(series_of(numbers(0, 1))).predict(3)
+    made[1].fit(series_of(numbers(1, 1)))
+    assert np.array_equal(made[0].predict(3).values(), first.values())
+    assert not hasattr(shared, "model_")
+
+
 def test_one_series_of_one_component_goes_without():
     y = numbers(0, 1)[:, 0]
     y = (y - y.mean()) / y.std()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from darts.models import SKLearnModel
 from darts.utils.likelihood_models.sklearn import MultiQuantileRegression
+from sklearn.base import clone
 
 from cylstm import losses
 from cylstm.checks import describe
@@ -30,7 +31,8 @@ class DartsLSTM(SKLearnModel):
     use_static_covariates, random_state
         As for darts' `SKLearnModel`.
     model : LSTMRegressor, optional
-        With output="last"; by default LSTMRegressor(random_state=random_state).
+        With output="last"; by default LSTMRegressor(random_state=random_state). It is copied and stays as it is. Its
+        own random_state says what it learns: beside a model that is given, the one above is for darts' draws alone.
     quantiles : list of floats, optional
         Symmetric, 0.5 among them, which are learnt by the pinball loss in the place of the model's "mse": darts draws
         `num_samples` from them, or gives them themselves by `predict_likelihood_parameters=True`.
@@ -56,6 +58,7 @@ class DartsLSTM(SKLearnModel):
             raise TypeError(f"model: expected a cylstm.sklearn.LSTMRegressor, got {describe(model)}")
         if model.output != "last":
             raise ValueError(f"model: expected output='last', got {model.output!r}")
+        model = clone(model)  # several may be made with the same one
         if quantiles is not None:
             if losses.as_loss(model.loss).name != "mse":
                 raise ValueError(
