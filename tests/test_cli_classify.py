@@ -188,6 +188,82 @@ def test_a_picture_needs_matplotlib_and_the_rest_does_not(folder, capsys, monkey
     assert not (folder / "t-predictions.png").exists()
 
 
+def test_steps_behind_those_of_the_model_are_numbered_on(folder, capsys):
+    """What else stands there is no step: labels under another name, an age."""
+    labels, rows = waves(20, 3, 3)
+    wide("t.csv", labels, rows)
+    classify(capsys, "t.csv", "--label", "kind", "--epochs", "1")
+    for names, extra in (("t0,t1,t2,Kind", "Kind"), ("t0,t1,t2,age", "age"), ("t0,t1,t2,t4", "t4"),
+                         ("t0,t1,t2,t3,t4,7", "7"), ("t0,t1,t2,t03", "t03")):  # fmt: skip
+        (folder / "new.csv").write_text(f"{names}\n{','.join(map(str, range(names.count(',') + 1)))}\n")
+        assert refused(capsys, "classify", "new.csv", "--model", "t.safetensors") == (
+            "new.csv: expected no columns behind the model's steps ('t0', 't1', 't2') but further steps, numbered "
+            f"alike, got '{extra}'; take it out of the table"
+        )
+    (folder / "new.csv").write_text("t0,t1,t2,t3,t4\n0.1,0.2,0.3,0.4,0.5\n")
+    classify(capsys, "new.csv", "--model", "t.safetensors")
+    expected = Classifier.load("t.safetensors").predict_proba([np.arange(1, 6)[:, None] / 10])
+    assert float(read("new-predictions.csv")[0]["p(slow)"]) == pytest.approx(expected[0, 1], abs=1e-5)
+
+
+def counting(columns, rows=30):
+    """A table whose labels stand together, of noise and another column."""
+    noise = np.random.default_rng(0).normal(0, 1, (rows, 2)).round(3)
+    lines = [f"kind,{columns[0]},a,b"]
+    lines += [f"{'x' if n < rows // 2 else 'y'},{value},{a},{b}"
+              for n, (value, (a, b)) in enumerate(zip(columns[1], noise, strict=True))]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [range(7, 37), range(0, 300, 10), range(30, 0, -1), [n + n // 7 for n in range(30)],
+     [1_700_000_000 + 60 * n for n in range(30)]],
+    ids=["ids", "tens", "down", "ids with gaps", "times"],
+)  # fmt: skip
+def test_a_column_that_counts_the_rows_is_no_step(values, folder, capsys):
+    (folder / "t.csv").write_text(counting(("a0", values)).replace("kind,a0,a,b", "kind,id,a,b"))
+    message = "t.csv, column 'id': expected a step, got numbers that count the rows; --leave-out takes it for none"
+    assert refused(capsys, "classify", "t.csv", "--label", "kind") == message
+    # In any place, and not where the model is there already: two rows of steps may well rise together.
+    table = [line.split(",") for line in (folder / "t.csv").read_text().splitlines()]
+    (folder / "t.csv").write_text("".join(f"{kind},{a},{b},{number}\n" for kind, number, a, b in table))
+    assert refused(capsys, "classify", "t.csv", "--label", "kind") == message
+    out = classify(capsys, "t.csv", "--label", "kind", "--leave-out", "id", "--epochs", "1")
+    assert "of 2 steps" in out
+    (folder / "new.csv").write_text("a,b\n1,2\n2,3\n3,4\n")
+    classify(capsys, "new.csv", "--model", "t.safetensors")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [range(30), [n // 3 for n in range(30)], [1e9 + n**1.5 for n in range(30)], [-n // 3 - n / 100 for n in range(30)]],
+    ids=["index", "number of the sequence", "times", "down"],
+)  # fmt: skip
+def test_a_column_that_counts_the_rows_is_no_feature(values, folder, capsys):
+    table = [line.split(",") for line in counting(("index", values)).splitlines()]
+    text = "".join(f"{'who' if n == 0 else f's{(n - 1) // 3}'},{','.join(line)}\n" for n, line in enumerate(table))
+    text = text.replace("s4,y", "s4,x")  # one label for all rows of a sequence
+    (folder / "t.csv").write_text(text)
+    assert refused(capsys, "classify", "t.csv", "--label", "kind", "--group", "who") == (
+        "t.csv, column 'index': expected a feature, got numbers that count the rows; --leave-out takes it for none"
+    )
+    classify(capsys, "t.csv", "--label", "kind", "--group", "who", "--leave-out", "index", "--epochs", "1")
+    (folder / "new.csv").write_text("who,a,b\n" + "".join(f"s{n // 2},{n},{n}\n" for n in range(8)))
+    classify(capsys, "new.csv", "--model", "t.safetensors")
+
+
+def test_what_rises_otherwise_is_learnt_from(folder, capsys):
+    """Within each sequence; from row to row of a table that is sorted; as a number that sequences have in common."""
+    noise = np.random.default_rng(0).normal(0, 1, 30)
+    (folder / "t.csv").write_text(counting(("first", np.sort(noise))))
+    classify(capsys, "t.csv", "--label", "kind", "--epochs", "1")
+    lines = [f"s{n // 3},{'x' if n < 15 else 'y'},{n % 3},{n // 6},{noise[n]}" for n in range(30)]
+    (folder / "t.csv").write_text("who,kind,step,age,a\n" + "\n".join(lines) + "\n")
+    out = classify(capsys, "t.csv", "--label", "kind", "--group", "who", "--epochs", "1")
+    assert "of 3 features ('step', 'age', 'a')" in out
+
+
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 ROWS = "kind,t0,t1,t2\na,1,2,3\na,2,2,\nb,3,1,4\nb,1,1,1\n"
@@ -206,6 +282,12 @@ STEPS = "who,kind,x\nu,a,1\nu,a,2\nv,a,3\nv,a,4\nw,b,5\nz,b,7\n"
          "end of a sequence may be empty), got an empty cell"),
         (ROWS + "b,,,\n", WIDE, "t.csv, line 6: expected at least one step, got a row without"),
         (ROWS + ",1,2,3\n", WIDE, "t.csv, line 6, column 'kind': expected a label, got an empty cell"),
+        (ROWS + "NaN,1,2,3\n", WIDE, "t.csv, line 6, column 'kind': expected a label (if it is one, call it something "
+         "else: so missing ones are written), got 'NaN'"),
+        (STEPS + "NA,b,1\n", LONG, "t.csv, line 8, column 'who': expected the name of a sequence (if it is one, call "
+         "it something else: so missing ones are written), got 'NA'"),
+        ("kind,t0\n1,5\n2,4\n1.0,6\n2,6\n1,6\n1.0,9\n", WIDE, "t.csv, line 4, column 'kind': expected one way to "
+         "write a number, '1' as in line 2, got '1.0'"),
         (ROWS + "b,1,2,3,4\n", WIDE, "t.csv, line 6: expected 4 cells divided by commas, as in line 1"),
         (ROWS + "c,1,2,3\n", WIDE, "t.csv, line 6: expected at least two sequences of each label, one to "
          "learn from and one to test with, got one of 'c'"),

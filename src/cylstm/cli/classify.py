@@ -36,7 +36,7 @@ def run_classify(args, say, progress) -> None:
 def learn(args, table, say, progress) -> None:
     """A new classifier."""
     columns, left = columns_of(table, args)
-    found = read_sequences(table, columns)
+    found = read_sequences(table, columns, learning=True)
     names = names_of(table, found)
     lengths = [len(row) for row in found.rows]
     steps = f"{min(lengths)} to {max(lengths)} steps" if min(lengths) < max(lengths) else f"{lengths[0]} steps"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 
@@ -9,9 +10,11 @@ import numpy as np
 
 from cylstm.cli.classifier import Columns
 from cylstm.cli.series import line_of, listed
-from cylstm.cli.tables import Table, Texts, shown
+from cylstm.cli.tables import MISSING, NUMBER, Table, Texts, shown
 
 __all__ = ["Sequences", "columns_of", "expect_same", "read_sequences"]
+
+COUNTED = 10  # sequences whose whole numbers rise one by one, without being evenly apart, are hardly so by chance
 
 
 @dataclass
@@ -51,7 +54,8 @@ def columns_of(table: Table, args) -> tuple[Columns, list[str]]:
 
 
 def expect_same(table: Table, columns: Columns) -> Columns:
-    """Those of a table of which labels are to be found: of rows, as many steps as they have. Raises ValueError."""
+    """Those of a table of which labels are to be found: of rows, as many steps as they have, more than the model had
+    only where the names of its steps are numbered and go on. Raises ValueError."""
     if columns.group is not None:
         for name in (columns.group, *columns.features):
             table.expect("--model", name)
@@ -64,24 +68,40 @@ def expect_same(table: Table, columns: Columns) -> Columns:
                              f"got {found!r}")  # fmt: skip
     if not steps:
         raise ValueError(f"{table.path}: expected columns of steps ({listed(columns.features)}), got none")
+    for before, name in zip(steps[len(columns.features) - 1 :], steps[len(columns.features) :], strict=False):
+        if name != next_name(before):
+            raise ValueError(f"{table.path}: expected no columns behind the model's steps ({listed(columns.features)}) "
+                             f"but further steps, numbered alike, got {name!r}; take it out of the table")  # fmt: skip
     return Columns(columns.label, None, steps, columns.left_out)
 
 
-def read_sequences(table: Table, columns: Columns) -> Sequences:
-    """Raises ValueError that names a line."""
+def next_name(name) -> str | None:
+    """What goes on behind a name: t10 behind t9, t010 behind t009; None where it ends in no number."""
+    number = re.search(r"[0-9]+$", name)
+    return number and name[: number.start()] + str(int(number[0]) + 1).zfill(len(number[0]))
+
+
+def read_sequences(table: Table, columns: Columns, learning=False) -> Sequences:
+    """learning : of these, features that count the rows and labels that are one number are refused, too. Raises
+    ValueError that names a line or a column."""
     labelled = columns.label in table.names
     texts = [name for name in (columns.label if labelled else None, columns.group) if name is not None]
     data = table.read(numbers=columns.features, texts=texts)
     for name in texts:
-        if "" in data[name].values:
-            what = "a label" if name == columns.label else "the name of a sequence"
-            raise table.error(line_of(table, data[name], ""), what, "an empty cell", name)
+        for cell in data[name].values:
+            if cell.lower() in MISSING:
+                what = "a label" if name == columns.label else "the name of a sequence"
+                other = " (if it is one, call it something else: so missing ones are written)" if cell else ""
+                raise table.error(line_of(table, data[name], cell), what + other, shown(cell), name)
     numbers = np.stack([data[name] for name in columns.features], axis=1)
     labels = data[columns.label] if labelled else None
     if columns.group is None:
         rows, starts, groups = in_rows(table, columns, numbers), np.arange(len(numbers)), None
     else:
         rows, starts, groups = below(table, columns, numbers, data[columns.group], labels)
+    if learning:
+        expect_no_counts(table, columns, numbers, starts)
+        expect_numbers_once(table, columns, labels)
     found = None if labels is None else [labels.values[code] for code in labels.codes[starts]]
     return Sequences(rows, table.lines[starts], found, groups)
 
@@ -97,10 +117,6 @@ def in_rows(table, columns, numbers) -> list[np.ndarray]:
         row, step = np.argwhere(gaps)[0]
         raise table.error(int(table.lines[row]), "a number (only steps behind the end of a sequence may be empty)",
                           "an empty cell", columns.features[step])  # fmt: skip
-    first = numbers[:, 0]
-    if len(first) > 2 and numbers.shape[1] > 1 and (np.diff(first) == 1).all():
-        raise ValueError(f"{table.path}, column {columns.features[0]!r}: expected a step, got numbers that count the "
-                         "rows; --leave-out takes it for none")  # fmt: skip
     return [row[:length, None] for row, length in zip(numbers, lengths, strict=True)]
 
 
@@ -127,3 +143,37 @@ def below(table, columns, numbers, groups: Texts, labels) -> tuple[list[np.ndarr
             raise table.error(int(table.lines[odd[0]]), f"one label for all steps of a sequence, {was} as before", now,
                               columns.label)  # fmt: skip
     return np.split(numbers, starts[1:]), starts, [groups.values[code] for code in seen]
+
+
+def expect_no_counts(table, columns, numbers, starts) -> None:
+    """ValueError for a feature that tells where in the file a sequence stands, and so its label, where the rows of each
+    label stand together: a row's number, an id, a time that goes on from one sequence to the next.
+
+    With rows of its own for each step it is enough that it rises, or falls, from each sequence to the next and never
+    turns. A table with a row for each sequence may be sorted by one of its steps: there it is whole numbers, or evenly
+    apart.
+    """
+    if len(starts) < 3:
+        return
+    what = "a step" if columns.group is None else "a feature"
+    for name, values in zip(columns.features, numbers.T, strict=True):
+        steps, between = np.diff(values), np.diff(values[starts])
+        if not any((sign * steps >= 0).all() and (sign * between > 0).all() for sign in (1, -1)):
+            continue
+        whole = len(starts) >= COUNTED and (values == np.round(values)).all()
+        if columns.group is not None or whole or (steps == steps[0]).all():
+            raise ValueError(f"{table.path}, column {name!r}: expected {what}, got numbers that count the rows; "
+                             "--leave-out takes it for none")  # fmt: skip
+
+
+def expect_numbers_once(table, columns, labels) -> None:
+    """ValueError for labels that differ as texts, but not as numbers."""
+    known = {}
+    for label in labels.values:
+        if not NUMBER.fullmatch(label):
+            continue
+        number = float(label.replace(",", "."))
+        if known.setdefault(number, label) != label:
+            before = known[number]
+            raise table.error(line_of(table, labels, label), f"one way to write a number, {before!r} as in line "
+                              f"{line_of(table, labels, before)}", repr(label), columns.label)  # fmt: skip
