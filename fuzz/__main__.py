@@ -23,10 +23,11 @@ def fuzz(name, options):
 
     with atheris.instrument_imports(include=["cylstm"], enable_loader_override=False):
         from cylstm import exchange, forecast, model, tensor_files, training  # noqa: F401
+        from cylstm.cli import classifier, info  # noqa: F401
         from cylstm.exchange import keras, nam, onnx, pytorch, rtneural  # noqa: F401
     from fuzz import targets
 
-    for kind in ("model", "forecaster", "checkpoint"):
+    for kind in ("model", "forecaster", "classifier", "checkpoint"):
         targets.right_file(kind)
     targets.onnx_files.right_file()
     own = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -15,6 +15,9 @@ from pathlib import Path
 import numpy as np
 
 import cylstm
+from cylstm.cli.classifier import Classifier, Columns
+from cylstm.cli.info import about_classifier, about_forecaster
+from cylstm.scaling import Scaler
 from fuzz import exchange_targets, keras_files, onnx_files
 
 RAW, HEADER, CONTAINER = range(3)
@@ -37,6 +40,14 @@ def tiny_forecaster():
     return maker.fit([series, series[4:]], past=[series, series[4:]], static=[[1.0], [2.0]])
 
 
+def tiny_classifier():
+    rows = [np.sin(np.arange(12.0)).reshape(6, 2)[: 2 + n] for n in range(4)]
+    model = cylstm.Model(2, 2, 2, labels=["no", "yes"], bidirectional=True, output="last", seed=0)
+    found = Classifier(model, Scaler().fit(rows), Columns("kind", "who", ("a", "b"), ("c",)))
+    model.fit(found.inputs(rows), np.array(["no", "yes"] * 2), epochs=1, progress=False)
+    return found
+
+
 @functools.cache
 def folder():
     kept = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
@@ -53,6 +64,8 @@ def right_file(kind):
         model.save(path)
     elif kind == "forecaster":
         tiny_forecaster().save(path)
+    elif kind == "classifier":
+        tiny_classifier().save(path)
     else:
         x, y = tiny_data()
         model.fit(x, y, epochs=1, batch_size=2, seed=1, checkpoint=path, progress=False, optimizer=cylstm.SGD(lr=0.1))
@@ -99,9 +112,19 @@ def forecaster(data):
     with contextlib.suppress(*REFUSALS, ArithmeticError):
         read = cylstm.LSTMForecaster.load(written("forecaster", data))
         read.forecast()
+        about_forecaster(read)
         N = len(read.series_)
         row = [[np.ones((1, *shape))] * N for shape in ((), (read.layout_.P,), (read.layout_.C,))]
         read.go_on(*row).forecast()  # as `update`, in whatever form the series are
+
+
+def classifier(data):
+    """What `cylstm classify --model` and `cylstm info` read, and the labels of two sequences."""
+    with contextlib.suppress(*REFUSALS):
+        read = Classifier.load(written("classifier", data))
+        x = np.linspace(-1, 1, 6 * read.model.input_size).reshape(6, -1)
+        assert read.predict_proba([x, x[:1]]).shape == (2, len(read.model.labels))
+        about_classifier(read)
 
 
 def checkpoint(data):
@@ -126,7 +149,7 @@ def vocabulary(data):
         read.decode(range(len(read)))
 
 
-ALL = (model, forecaster, checkpoint, resume, vocabulary, keras_files.keras, onnx_files.onnx)
+ALL = (model, forecaster, classifier, checkpoint, resume, vocabulary, keras_files.keras, onnx_files.onnx)
 TARGETS = {target.__name__: target for target in ALL} | exchange_targets.TARGETS
 
 
@@ -141,6 +164,6 @@ def seeds(name):
                 for level in ("char", "word") for text in ("a b c", "long words, short ones")]  # fmt: skip
     if name == "onnx":
         return onnx_files.seeds()
-    content, header, _ = right_file(name if name in ("model", "forecaster") else "checkpoint")
+    content, header, _ = right_file(name if name in ("model", "forecaster", "classifier") else "checkpoint")
     text = header["__metadata__"]["cylstm"].encode()
     return [bytes([RAW]) + content, bytes([HEADER]) + text, bytes([CONTAINER]) + json.dumps(header).encode()]

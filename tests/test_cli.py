@@ -12,8 +12,9 @@ import pytest
 import safetensors.numpy
 from commands import TEXT, TINY, press_ctrl_c, refused, start
 
-from cylstm import data
+from cylstm import LSTMForecaster, data
 from cylstm.cli import main
+from cylstm.cli.classifier import Classifier
 from cylstm.model import Model
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -127,6 +128,71 @@ def test_info_says_what_is_installed_and_what_a_file_holds(trained, capsys):
     assert rows["lstm.weight_hh_l1"] == "(36, 9)"
     assert rows["vocabulary"] == repr(model.vocabulary)
     assert rows["tokens"].startswith("' ' 't'")
+
+
+def info(capsys, path):
+    """The lines that `cylstm info` prints, by their names."""
+    assert main(["info", str(path)]) == 0
+    return dict(re.split(r" {2,}", line.strip(), maxsplit=1) for line in capsys.readouterr().out.splitlines())
+
+
+def test_info_says_what_a_forecaster_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    lines = [f"2024-{1 + n // 28:02d}-{1 + n % 28:02d},{shop},{n % 7 + 1},{n % 2}" for shop in "xy" for n in range(28)]
+    Path("t.csv").write_text("day,shop,sales,open\n" + "\n".join([*lines, "2024-01-29,x,,1", "2024-01-29,y,,0"]) + "\n")
+    options = ["--group", "shop", "--target", "sales", "--future", "open", "--horizon", "1", "--no-backtest"]
+    assert main(["forecast", "t.csv", *options, "--members", "1", "--epochs", "2", "--season", "7"]) == 0
+    capsys.readouterr()
+    rows = info(capsys, "t.safetensors")
+    assert rows["file"] == f"t.safetensors, {Path('t.safetensors').stat().st_size:,} bytes"
+    assert rows["kind"] == "a forecaster of 2 series"
+    assert rows["'x'"] == rows["'y'"] == "up to 2024-01-28T00:00:00, a day apart"
+    told = {"targets": "'sales'", "time": "'day'", "series by": "'shop'", "known ahead": "'open'"}
+    assert told.items() <= rows.items()
+    assert rows["covariates"] == "1 known ahead" and rows["horizon"] == "1 steps, direct"
+    assert rows["season"] == "7 steps" and rows["models"] == "1, each one layer of 32 hidden units"
+    assert rows["trained"].startswith("epochs=2, patience=20, ") and rows["quantiles"] == "0.05, 0.25, 0.5, 0.75, 0.95"
+    model = LSTMForecaster.load("t.safetensors").models_[0]
+    assert rows["parameters"] == f"{model.parameters.size:,} in all"
+    # Those of Python's, of arrays, and of more series than are listed.
+    LSTMForecaster(2, season=1, members=2, epochs=1, hidden_size=3, num_layers=2, log=True, quantiles=(0.5,)).fit(
+        [np.exp(np.sin(np.arange(20.0) + n)) for n in range(14)]
+    ).save("many.safetensors")
+    rows = info(capsys, "many.safetensors")
+    assert rows["11"] == "up to row 19" and rows["..."] == "and 2 more" and "12" not in rows
+    assert rows["season"] == rows["covariates"] == "none" and rows["learnt"] == "logarithms (growth by shares)"
+    assert rows["models"] == "2, each 2 layers of 3 hidden units" and "targets" not in rows
+
+
+def test_info_says_what_a_classifier_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    steps = [f"{'ab'[n // 2 % 2]},s{n // 2},{n % 5},{n * n % 7},{n}" for n in range(24)]
+    Path("t.csv").write_text("kind,who,u,v,n\n" + "\n".join(steps) + "\n")
+    options = ["--hidden", "5", "--epochs", "3", "--seed", "4", "--leave-out", "n"]
+    assert main(["classify", "t.csv", "--label", "kind", "--group", "who", *options]) == 0
+    capsys.readouterr()
+    rows, model = info(capsys, "t.safetensors"), Classifier.load("t.safetensors").model
+    assert rows["file"] == f"t.safetensors, {Path('t.safetensors').stat().st_size:,} bytes"
+    assert rows["kind"] == "a classifier of sequences, the rows of one 'who' each"
+    assert rows["labels in 'kind'"] == "'a', 'b'" and rows["features"] == "2: 'u', 'v'" and rows["left out"] == "'n'"
+    assert rows["model"] == "one layer of 5 hidden units in either direction"
+    assert rows["parameters"] == f"{model.parameters.size:,}, {model.parameters.nbytes:,} bytes"
+    history = model.trained.history
+    best = history.best_epoch
+    assert rows["trained"] == f"3 epochs on {model.trained.options['rows']} sequences"
+    assert rows["best"] == f"epoch {best + 1}: validation loss {history.validation_loss[best]:.4g}"
+    assert rows["options"].startswith("optimizer=AdamW(") and rows["options"].endswith("patience=20, seed=4")
+    Path("t.csv").write_text("kind,t0,t1\na,1,2\na,3,1\nb,2,2\nb,1,1\n")
+    assert main(["classify", "t.csv", "--label", "kind", "--epochs", "1"]) == 0
+    capsys.readouterr()
+    rows = info(capsys, "t.safetensors")
+    assert rows["kind"] == "a classifier of sequences, a row each" and rows["steps"] == "2: 't0', 't1'"
+    assert rows["trained"].startswith("1 epoch on ") and "left out" not in rows
+    content = Path("t.safetensors").read_bytes()
+    Path("t.safetensors").write_bytes(content.replace(b'\\"group\\"', b'\\"grasp\\"'))
+    assert refused(capsys, "info", "t.safetensors").startswith(
+        "t.safetensors: expected a classifier as it was saved, got one that is damaged ("
+    )
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import numpy as np
 from cylstm.checks import path_name
 from cylstm.version import __version__
 
-__all__ = ["Tensors", "expect_file", "open_safetensors", "open_tensors", "write_atomically", "write_tensors"]
+__all__ = ["Tensors", "expect_file", "kind_of", "open_safetensors", "open_tensors", "write_atomically", "write_tensors"]
 
 FORMAT = 1
 
@@ -109,6 +109,18 @@ def open_safetensors(path: str, expected: str):
         ) from None
     with opened as file:
         yield file, metadata
+
+
+def kind_of(path) -> str | None:
+    """What a file says that it is; None for one without our header, which `open_tensors` refuses in words. Raises
+    OSError, or ValueError for no safetensors."""
+    path = path_name("path", path)
+    with open_safetensors(path, "a cylstm model") as (_, metadata):
+        try:
+            found = json.loads(metadata["cylstm"])["kind"]
+        except (KeyError, RecursionError, TypeError, ValueError):
+            return None
+    return found if isinstance(found, str) else None
 
 
 @contextlib.contextmanager

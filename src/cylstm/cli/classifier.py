@@ -24,10 +24,12 @@ class Columns:
     left_out: tuple[str, ...]
 
     def checked(self) -> Columns:
-        """Itself, as a file claims it to be. Raises TypeError."""
+        """Itself, as a file claims it to be. Raises TypeError or ValueError."""
         names = (self.label, *((self.group,) if self.group is not None else ()), *self.features, *self.left_out)
         if not all(isinstance(name, str) for name in names):
             raise TypeError(f"columns: expected names, got {describe(self)}")
+        if not self.features or len(set(names)) < len(names):
+            raise ValueError(f"columns: expected different ones, and a feature at least, got {names}")
         return self
 
 

@@ -23,6 +23,7 @@ from cylstm.cli.options import EVALUATED, WRITTEN, parse
 from cylstm.model import Model
 from cylstm.sequences import next_token, split
 from cylstm.summary import precision_of_products
+from cylstm.tensor_files import kind_of
 from cylstm.text import corpus
 from cylstm.text.measures import evaluate_text
 from cylstm.text.sampling import continue_text, writes_tokens
@@ -340,16 +341,25 @@ def classify(args) -> None:
     run_classify(args, say, not args.quiet and can_draw())
 
 
+def size_of(path) -> str:
+    """A file's name and size."""
+    return f"{path}, {Path(path).stat().st_size:,} bytes"
+
+
 def run_info(args) -> None:
-    """Print what is installed, or what a model file holds."""
+    """Print what is installed, or what a file holds: a model, a forecaster or a classifier."""
     if args.model is None:
         rows = {"cylstm": cylstm.__version__, "instruction set": kernels.instruction_set(),
                 "available": ", ".join(kernels.available()), "BLAS": blas.description(), "NumPy": np.__version__,
                 "Python": f"{platform.python_version()} on {platform.platform()}"}  # fmt: skip
+    elif (kind := kind_of(args.model)) in ("forecaster", "classifier"):
+        from cylstm.cli.info import about
+
+        rows = {"file": size_of(args.model), **about(kind, args.model)}
     else:
         model = Model.load(args.model)
         print(model.summary(), end="\n\n")
-        rows = {"file": f"{args.model}, {Path(args.model).stat().st_size:,} bytes", **model.config,
+        rows = {"file": size_of(args.model), **model.config,
                 "precision": precision_of_products(model),
                 "parameters": f"{model.parameters.size:,}, {model.parameters.nbytes:,} bytes",
                 **{f"  {name}": shape for name, shape in model.parameters.layout.items()},
