@@ -199,7 +199,7 @@ def parsers():
     add_corpus_options(report)
     report.add_argument("--out", metavar="FILE", default="report.html", help="(default: report.html)")
     add_convert_options(commands)
-    info = commands.add_parser("info", help="what a model, a forecaster or a classifier is, from its file; without one, what is installed")
+    info = commands.add_parser("info", help="what a model, forecaster or classifier is; without one, what is installed")
     info.add_argument("model", metavar="MODEL", nargs="?")
     return parser, train
 
