@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from cylstm.cli.series import Roles, Series, chosen, listed, read_series
+from cylstm.cli.columns import Roles, chosen, listed
+from cylstm.cli.series import Series, read_series
 from cylstm.cli.tables import Table
 from cylstm.cli.times import Form, Step
 from cylstm.forecast import LSTMForecaster
