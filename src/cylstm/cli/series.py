@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,7 +23,8 @@ class Series:
 
     values : (T,) with NaN in gaps. future : (T + n, C), None without such columns; n = ahead[name] rows, at the end,
     are of steps to come. indices : up to the last row with a value. form : in which times are written.
-    rows : of the file. skipped : rows that were known before. told : in words, what was found.
+    rows : of the file. skipped : rows that were known before; before : of each series, how far these are from the last
+    that was known, 0, -1, ..., their numbers, and their lines. told : in words, what was found.
     """
 
     values: dict[str, np.ndarray]
@@ -35,6 +36,7 @@ class Series:
     rows: int
     skipped: int
     told: list[str]
+    before: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=dict)
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -59,7 +61,7 @@ def read_series(table: Table, roles: Roles, known: dict[str, Index] | None = Non
     told = list(roles.told)
     if not all((np.diff(part) > 0).all() for part in parts):
         told.append("rows were put in order of time")
-    expect_different(table, roles, times, parts, groups)
+    expect_different(table, roles, times, parts, groups, form)
     if known:
         step = Step.from_text(next(iter(known.values())).step)
     else:
@@ -86,11 +88,15 @@ def add(found, table, columns, times, lines, names, roles, where) -> None:
     step, Y = found.step, np.stack([columns[name] for name in roles.targets])
     if index is None:
         places = step.places(times)
-    elif index.kind == "none":
-        places = np.arange(len(times))
     else:
         last = number_of(index.last_label, zone)
+        if time is None and times[-1] < last:
+            of = f" of {names[0]!r}" if roles.group else ""
+            raise ValueError(f"{table.path}: expected the {last:,} rows{of} that the model knows, and more behind them "
+                             f"(without a column of times rows are counted), got {len(times):,}")  # fmt: skip
         new = times > last
+        back = step.places(np.concatenate([[last], times[~new]]))[1:]
+        found.before.update((name, (back, row[~new], lines[~new])) for name, row in zip(names, Y, strict=True))
         places = step.places(np.concatenate([[last], times[new]]))[1:] - 1
         found.skipped += int((~new).sum())
         times, lines, Y = times[new], lines[new], Y[:, new]
@@ -106,14 +112,28 @@ def add(found, table, columns, times, lines, names, roles, where) -> None:
     end = int(there[-1]) + 1 if len(there) else 0
     if index is None:
         for name, row in zip(names, values, strict=True):
-            if np.isnan(row).all():
+            known = np.flatnonzero(~np.isnan(row))
+            if not len(known):
                 raise ValueError(f"{table.path}: expected at least one number of {name!r}, got none")
+            behind = end - 1 - int(known[-1])
+            if behind > len(known):
+                line = int(lines[np.searchsorted(places, known[-1])])
+                raise table.error(line, f"numbers of {name!r} nearly as far as of others (--target says what else to "
+                                  "foretell)", f"its last one, {behind:,} steps before the end")  # fmt: skip
         index = index_of(found, times, time, zone, places, end)
     else:
         index = index.ahead(end)
     if roles.future:
         future = np.full((full, len(roles.future)), np.nan)
         future[places] = np.stack([columns[name] for name in roles.future], axis=1)
+        holes = np.argwhere(np.isnan(future[end:]))
+        if len(holes):
+            ahead, column = holes[0]
+            line = int(
+                lines[np.searchsorted(places, end + ahead)]
+            )  # of the row, or of the one behind it if it is missing
+            raise table.error(line, "a number in all rows to come", "an empty cell" if end + ahead in places else
+                              "a row that is missing before it", roles.future[column])  # fmt: skip
     for name, row in zip(names, values, strict=True):
         found.values[name], found.ahead[name], found.indices[name] = row[:end], full - end, index
         if roles.future:
@@ -199,13 +219,15 @@ def line_of(table, column: Texts, text) -> int:
     return int(table.lines[np.argmax(column.codes == column.values.index(text))])
 
 
-def expect_different(table, roles, times, parts, groups) -> None:
+def expect_different(table, roles, times, parts, groups, form) -> None:
     """ValueError for two rows of one time."""
     for part in parts:
         same = np.flatnonzero(np.diff(times[part]) == 0)
         if len(same):
             first, second = sorted(table.lines[part[same[0] : same[0] + 2]].tolist())
             way = "" if roles.group else "; --group says which column names the series of a row"
+            if form is not None and "%H" in form.pattern:
+                way += "; an hour that comes twice where summer time ends needs zones (2024-10-27T02:00+01:00), or UTC"
             of = f" of {groups.values[groups.codes[part[0]]]!r}" if roles.group else ""
             raise table.error(second, f"one row of each time{of}{way}", f"that of line {first} again", roles.time)
 
@@ -217,13 +239,14 @@ def refuse_uneven(table, times, parts, form) -> None:
     if not len(sizes):
         raise ValueError(f"{table.path}: expected at least two rows of a series, got {len(parts)} of one row")
     common = sizes[counts.argmax()]
+    way = "; where summer time changes the zone, write dates without one" if form.name == "with zone" else ""
     for steps, lines in pairs:
         odd = np.flatnonzero(steps != common)
         if len(odd):
             told = [str(size) if form.whole else str(datetime.timedelta(microseconds=int(size)))
                     for size in (steps[odd[0]], common)]  # fmt: skip
-            raise table.error(int(lines[odd[0] + 1]), f"rows evenly apart, with few missing (most are {told[1]} apart)",
-                              f"one {told[0]} behind that of line {lines[odd[0]]}")  # fmt: skip
+            evenly = f"rows evenly apart, with few missing (most are {told[1]} apart){way}"
+            raise table.error(int(lines[odd[0] + 1]), evenly, f"one {told[0]} behind that of line {lines[odd[0]]}")
     raise ValueError(f"{table.path}: expected rows evenly apart")
 
 
