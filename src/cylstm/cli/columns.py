@@ -19,7 +19,7 @@ PARTS = {  # of times
     *("jahr", "quartal", "monat", "kw", "woche", "wochentag", "tag", "datum", "zeit", "uhrzeit", "stunde"),
     *("année", "trimestre", "mois", "semaine", "jour", "heure"),
 }
-IDS = {"id", "index", "nr", "no", "row"}
+IDS = {"id", "index", "nr", "row"}
 NAMED = 5  # columns, or series, in a line
 
 

@@ -15,6 +15,7 @@ from cylstm.forecast.frames import Index
 __all__ = ["Series", "line_of", "read_series"]
 
 EPOCH = datetime.datetime(1970, 1, 1)
+LARGEST = 1e150  # of numbers; their squares are finite
 
 
 @dataclass
@@ -47,6 +48,11 @@ def read_series(table: Table, roles: Roles, known: dict[str, Index] | None = Non
     on, by name: rows up to there are left out. Raises ValueError that names a line."""
     texts = [name for name in (roles.time, roles.group) if name]
     data = table.read(numbers=[*roles.targets, *roles.future], texts=texts)
+    for name in (*roles.targets, *roles.future):
+        large = np.abs(data[name]) > LARGEST
+        if large.any():
+            n = large.argmax()
+            raise table.error(int(table.lines[n]), f"a number up to {LARGEST:g}", f"{data[name][n]:g}", name)
     if roles.group and "" in data[roles.group].values:
         raise table.error(line_of(table, data[roles.group], ""), "the name of a series", "an empty cell", roles.group)
     groups = data[roles.group] if roles.group else Texts([""], np.zeros(len(table.lines), np.int64))
