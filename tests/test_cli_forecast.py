@@ -300,7 +300,7 @@ GOOD = "\n".join(f"{day},{value}" for day, value in zip(days(30), wave(30), stri
         ("t,y\n2024-01-01T00:00Z,1\n2024-01-02T00:00,2\n", ["--time", "t"], "--time: expected dates"),
         ("day;y\n2024-01-01;1.500\n2024-01-02;2.500\n", [], "t.csv, line 2, column 'y': expected one sign befo"),
         ("day,y\n" + GOOD, ["--out", "absent/m.safetensors"], "--out: expected a file in an existing folder that can"),
-        ("day,y\n" + GOOD, ["--out", "t.csv"], "--out: expected files that are not read, got t.csv, t.csv-forecast.csv,"),
+        ("day,y\n" + GOOD, ["--out", "t.csv"], "--out: expected files that are not read, got t.csv, t.csv-forecast.c"),
         ("day,y\n" + GOOD, ["--horizon", "0"], "argument --horizon: expected an integer >= 1, got '0'"),
         ("day,y\n" + GOOD, ["--model", "absent"], "absent: No such file or directory"),
         ("day,y\n" + GOOD, ["--model", "t.csv"], "--out: expected files that are not read, got t.csv, "),
