@@ -86,7 +86,13 @@ def test_an_hour_that_comes_twice_and_days_with_offsets_have_a_way_out(capsys):
 
 @pytest.mark.parametrize(
     ("header", "first"),
-    [(["Country", "1960", "1961"], "AB"), (["Shop", "2024-01", "2024-02"], "AB"), (["A", "2.5", "3"], "AB")],
+    [
+        (["Country", "1960", "1961"], "AB"),
+        (["Shop", "2024-01", "2024-02"], "AB"),
+        (["A", "2.5", "3"], "AB"),
+        (["Shop", "2020 [YR2020]", "2021 [YR2021]"], "AB"),
+        (["Shop", "Dec 2024", "Jan 2025"], "AB"),
+    ],
 )
 def test_numbers_and_dates_are_no_names_of_series(header, first, capsys):
     table("t.csv", header, first, [1.5, 2.5], [2.5, 3.5])

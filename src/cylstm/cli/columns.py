@@ -16,10 +16,11 @@ __all__ = ["Roles", "chosen", "listed"]
 PARTS = {  # of times
     *("year", "quarter", "month", "week", "weekday", "dayofweek", "day_of_week", "dayofyear", "day_of_year", "day"),
     *("hour", "minute", "second", "date", "time", "datetime", "timestamp", "ts", "epoch"),
-    *("jahr", "quartal", "monat", "kw", "woche", "wochentag", "tag", "datum", "zeit", "uhrzeit", "stunde"),
+    *("jahr", "quartal", "monat", "kw", "woche", "wochentag", "tag", "datum", "zeit", "uhrzeit", "uhr", "stunde"),
     *("année", "trimestre", "mois", "semaine", "jour", "heure"),
 }
 IDS = {"id", "index", "nr", "row"}
+YEAR = re.compile(r"(?<!\d)(18|19|20|21)\d\d(?!\d)", re.ASCII)
 NAMED = 5  # columns, or series, in a line
 
 
@@ -79,6 +80,8 @@ def by_default(table, roles, rest) -> tuple[list[str], list[str]]:
     way = f"{listed(left)} (whole numbers that count rows, or parts of times; --target takes them)"
     found = [name for name in found if name not in left]
     odd = [name for name in found if NUMBER.fullmatch(name) or forms_of([name])]
+    if roles.time is None and len(found) > 1 and all(map(YEAR.search, found)):  # 2020 [YR2020], Jan 2024
+        odd = found
     if odd:
         raise table.error(table.line, "names of columns to foretell", f"{listed(odd)} (add a first line with names or, "
                           "if times stand in it, turn the table: a row of each time; --target takes columns by such "
