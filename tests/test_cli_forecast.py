@@ -1,6 +1,5 @@
 """`cylstm forecast`: from a table to a model, a picture and a table, and on; and what it refuses."""
 
-import csv
 import datetime
 import json
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import refused
+from forecasts import SMALL, days, forecast, read, table, wave
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -15,43 +15,12 @@ from cylstm import LSTMForecaster
 from cylstm.cli import main, table_options
 
 pytestmark = pytest.mark.usefixtures("folder")
-SMALL = ["--members", "2", "--epochs", "3", "--horizon", "4"]
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def wave(count, season=7, seed=0):
-    rng = np.random.default_rng(seed)
-    return np.round(50 + 10 * np.sin(np.arange(count) * 2 * np.pi / season) + rng.standard_normal(count), 3)
-
-
-def days(count, first="2024-01-01"):
-    start = datetime.date.fromisoformat(first)
-    return [start + datetime.timedelta(n) for n in range(count)]
-
-
-def table(name, header, *columns, sign=","):
-    """Write a table; None is an empty cell."""
-    rows = ([*header], *zip(*columns, strict=True))
-    with open(name, "w", encoding="utf-8", newline="") as file:
-        file.writelines(sign.join("" if cell is None else str(cell) for cell in row) + "\n" for row in rows)
-
-
-def read(name):
-    with open(name, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def forecast(capsys, *arguments):
-    """What it prints; it must go well."""
-    code = main(["forecast", *map(str, arguments)])
-    out, err = capsys.readouterr()
-    assert code == 0 and err == "", err
-    return out
 
 
 def test_a_table_of_days_gives_a_model_a_picture_and_a_table(folder, capsys):
@@ -178,8 +147,8 @@ def test_rows_without_times_are_a_step_apart(capsys):
     assert "t.csv: 60 rows; 2 series: 'a', 'b'\nno column of times" in out
     found = read("t-forecast.csv")
     assert [(row["time"], row["series"]) for row in found[3:5]] == [("64", "a"), ("61", "b")]
-    table("new.csv", ["a", "b"], [50, 51], [100, None])
-    assert "2 rows; 2 new steps" in forecast(capsys, "new.csv", "--model", "t.safetensors")
+    table("new.csv", ["a", "b"], [*wave(60), 50, 51], [*2 * wave(60, seed=1), 100, None])
+    assert "62 rows, 60 of them known before; 2 new steps" in forecast(capsys, "new.csv", "--model", "t.safetensors")
     assert read("t-forecast.csv")[0]["time"] == "63"
 
 
@@ -301,6 +270,7 @@ GOOD = "\n".join(f"{day},{value}" for day, value in zip(days(30), wave(30), stri
     ("text", "options", "message"),
     [
         ("day,y\n" + GOOD + "2024-01-31,x\n", [], "t.csv, line 32, column 'y': expected a number, got 'x'"),
+        ("day,y\n" + GOOD + "2024-01-31,-1e302\n", [], "t.csv, line 32, column 'y': expected a number up to 1e+150,"),
         ("day,y\n" + GOOD + ",5\n", [], "t.csv, line 32, column 'day': expected a time, got an empty cell"),
         ("day,y\n" + GOOD + "2024-02-30,5\n", [], "t.csv, line 32, column 'day': expected a time as those before (yea"),
         ("day,y\n" + GOOD + "2024-01-30,5\n", [], "t.csv, line 32, column 'day': expected one row of each time; "
@@ -328,9 +298,9 @@ GOOD = "\n".join(f"{day},{value}" for day, value in zip(days(30), wave(30), stri
         ("day,y,z\n2024-01-01,1,1\n", ["--group", "z", "--target", "y", "--target", "day"], "--target: expected one c"),
         ("day,g,y\n2024-01-01,,1\n", ["--group", "g"], "t.csv, line 2, column 'g': expected the name of a series, got"),
         ("t,y\n2024-01-01T00:00Z,1\n2024-01-02T00:00,2\n", ["--time", "t"], "--time: expected dates"),
-        ("day;y\n2024-01-01;1.500\n2024-01-02;2.500\n", [], "t.csv: expected one sign before decimals"),
+        ("day;y\n2024-01-01;1.500\n2024-01-02;2.500\n", [], "t.csv, line 2, column 'y': expected one sign befo"),
         ("day,y\n" + GOOD, ["--out", "absent/m.safetensors"], "--out: expected a file in an existing folder that can"),
-        ("day,y\n" + GOOD, ["--out", "t.csv"], "--out: expected files that are not read, got t.csv, t-forecast.csv, "),
+        ("day,y\n" + GOOD, ["--out", "t.csv"], "--out: expected files that are not read, got t.csv, t.csv-forecast.c"),
         ("day,y\n" + GOOD, ["--horizon", "0"], "argument --horizon: expected an integer >= 1, got '0'"),
         ("day,y\n" + GOOD, ["--model", "absent"], "absent: No such file or directory"),
         ("day,y\n" + GOOD, ["--model", "t.csv"], "--out: expected files that are not read, got t.csv, "),

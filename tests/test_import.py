@@ -91,8 +91,8 @@ for_threadpoolctl calls
 torch.threads torch._call torch.run torch.graphs torch.modules torch.small torch.swap torch
 sklearn.rows sklearn.base sklearn.classifier sklearn.regressor sklearn.scaler sklearn forecast.for_darts
 cylstm
-cli.arguments cli.table_options cli.options cli.convert cli.tables cli.times cli.series cli.pictures cli.forecast \
-cli.classifier cli.sequences cli.classify cli.info cli.commands cli __main__
+cli.arguments cli.table_options cli.options cli.convert cli.tables cli.times cli.columns cli.series \
+cli.pictures cli.forecast cli.classifier cli.sequences cli.classify cli.info cli.commands cli __main__
 """
 ORDER = ROOMS.split()
 

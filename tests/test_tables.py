@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cylstm.cli import tables
-from cylstm.cli.series import chosen, read_series
+from cylstm.cli.columns import chosen
+from cylstm.cli.series import read_series
 from cylstm.cli.tables import Table
 from cylstm.cli.times import Form, Step, forms_of, numbered
 
@@ -110,7 +111,11 @@ def test_a_number_in_a_late_piece_is_refused_by_its_line(tmp_path, monkeypatch):
         ('a,b\n1,2\n3,"4\n5,6\n', "line 3: expected a row of CSV, got what is none (unexpected end of data)"),
         ('a,b\n1,2\n3,"4"5\n', "line 3: expected a row of CSV, got what is none (',' expected after '\"')"),
         ("b\n1\n\n3\n", "line 3: expected a value ('NaN' for a missing one), got an empty line"),
-        (b"a,b\n1,caf\xe9\n", "line 2: expected UTF-8, got byte 0xe9 at offset 9"),
+        (b"a,b\n1,caf\xe9\n", "line 2: expected UTF-8, got byte 0xe9 at offset 9 (save it as CSV UTF-8)"),
+        ("# made\na,b\n1,2\n", "line 2: expected 1 cells divided by commas, as in line 1, got 2 (a comment? there are "
+         "none in CSV)"),
+        ("a,b\n1,2\n# end\n", "line 3: expected 2 cells divided by commas, as in line 1, got 1 (a comment? there are "
+         "none in CSV)"),
         (b"a,b\n1,2\n1,\x00\n", "expected a CSV file of text, got one with zero bytes"),
         ("a,b\n1,2\n".encode("utf-16"), "expected a CSV file in UTF-8, got UTF-16 (save it as CSV, UTF-8)"),
         (b"PK\x03\x04 and so on", "expected a CSV file in UTF-8, got an Excel or zip file (save it as CSV, UTF-8)"),
@@ -122,17 +127,25 @@ def test_what_is_no_table_is_refused(text, message, tmp_path):
     assert refused(tmp_path, text) == message
 
 
+UNCLEAR = "line {}, column 'b': expected one sign before decimals, and none between thousands, got '{}'; --decimal"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("a;b\n1;1,5\n1;2.5\n", "expected one sign before decimals, and none between thousands, got '1,5' and '2.5'"),
-        ("a;b\n1;1.234\n1;2.500\n", "expected one sign before decimals, and none between thousands, got '1.234'; --d"),
-        ("a\tb\n1\t1,234\n1\t999\n", "expected one sign before decimals, and none between thousands, got '1,234'; --d"),
+        ("a;b\n1;1.234\n1;2.500\n", UNCLEAR.format(2, "1.234")),
+        ("a\tb\n1\t1,234\n1\t999\n", UNCLEAR.format(2, "1,234")),
+        ("a\tb\n1\t900\n1\t1.122\n", UNCLEAR.format(3, "1.122")),
+        ("a|b\n1|900\n1|1.122\n", UNCLEAR.format(3, "1.122")),
+        ("a;b\n8.15;900\n9.30;1.122\n", UNCLEAR.format(3, "1.122")),
+        ("a;b\n8,15;900\n9,30;1,122\n", UNCLEAR.format(3, "1,122")),
+        ("a;b\n" + "8.15;900\n" * 1200 + "9.30;1.122\n", UNCLEAR.format(1202, "1.122")),
         (
             "a;b\n" + "1;999\n" * 1200 + "1;1.001\n",
             "line 1202, column 'b': expected one sign before decimals, and none be",
         ),
-        ("a;b\n1;1,234\n1;999\n", "expected one sign before decimals, and none between thousands, got '1,234'; --d"),
+        ("a;b\n1;1,234\n1;999\n", UNCLEAR.format(2, "1,234")),
         ("a;b\n1;1.234,5\n1;0,5\n", "line 2, column 'b': expected a number, got '1.234,5'"),
         ('a,b\n1,"1,5"\n1,"2,5"\n', "line 2, column 'b': expected a number, got '1,5'"),
     ],
@@ -149,7 +162,9 @@ def test_decimals_are_read_as_they_are_said_to_be(tmp_path):
     )
     assert numbers(tmp_path, "a;b\n1;1,234\n1;7\n", decimal="comma") == [1.234, 7]
     assert numbers(tmp_path, "a;b\n" + "1;2\n" * 1200 + "1;2.5\n1;1.125\n")[1200:] == [2.5, 1.125]
-    assert numbers(tmp_path, "a\tb\n1\t1.234\n") == [1.234]
+    assert numbers(tmp_path, "a\tb\n1\t1.234\n2\t0.5\n") == [1.234, 0.5]
+    assert numbers(tmp_path, "a\tb\n1\t1.234\n2\t1500\n") == [1.234, 1500]
+    assert numbers(tmp_path, "a\tb\n1\t1.234\n", decimal="point") == [1.234]
     late = "a;b\n" + "1;2\n" * 1200 + "1;2,5\n"
     assert refused(tmp_path, late) == (
         "line 1202, column 'b': expected a number (--decimal comma reads such ones), got '2,5'"

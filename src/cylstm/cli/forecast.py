@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from dataclasses import replace
 
 import numpy as np
 
-from cylstm.cli.series import Roles, Series, chosen, listed, read_series
+from cylstm.cli.columns import NAMED, Roles, chosen, listed
+from cylstm.cli.series import Series, read_series
 from cylstm.cli.tables import Table
 from cylstm.cli.times import Form, Step
 from cylstm.forecast import LSTMForecaster
@@ -61,7 +63,11 @@ def learn(args, table, say) -> tuple[LSTMForecaster, Series]:
     forecaster = LSTMForecaster(horizon, **options)
     future = over(found)
     say(f"learning, {forecaster.members} models{'' if args.no_backtest else ' and as many for a back-test'} ...")
-    forecaster.fit(found.values, future=future)
+    try:
+        forecaster.fit(found.values, future=future)
+    except ValueError as error:
+        way = "" if args.horizon else " (as --horizon has it by default)"
+        raise ValueError(f"--{error}{way}" if str(error).startswith("horizon:") else str(error)) from error
     forecaster.panel_ = replace(forecaster.panel_, indices=tuple(found.indices.values()))
     forecaster.columns_ = {"target": tuple(roles.targets), "future": tuple(roles.future) or None,
                            "time": roles.time and (roles.time,), "group": roles.group and (roles.group,),
@@ -98,10 +104,32 @@ def tell(say, table, roles, found) -> None:
         say(f"known ahead: {listed(roles.future)}, {min(found.ahead.values())} steps")
     elif any(found.ahead.values()):
         say(f"the last {max(found.ahead.values())} rows have no value: what is foretold begins there")
-    for line in found.told:
+    ends = {name: index.ahead(-trailing(found.values[name])).last_label for name, index in found.indices.items()}
+    early = [f"{name!r} {found.form.write(end) if found.form else end}" for name, end in ends.items()
+             if end < max(ends.values())]  # fmt: skip
+    if early:
+        more = f", ... ({len(early)})" if len(early) > NAMED else ""
+        where = "each from its own end on" if roles.group else "all from the last row on"
+        say(f"last numbers before those of others: {', '.join(early[:NAMED])}{more}; foretold {where}")
+    for line in (*found.told, *holes_ahead(found, roles)):
         say(line)
     if table.decimal == ",":
         say("decimals behind commas")
+
+
+def trailing(values) -> int:
+    """Steps behind the last number."""
+    return int(np.isnan(values[::-1]).argmin())
+
+
+def holes_ahead(found, roles) -> list[str]:
+    """In words, what is missing of what is known ahead, in rows that are over."""
+    if not roles.future:
+        return []
+    parts = list(over(found).values())
+    missing = np.isnan(np.concatenate(parts if roles.group else parts[:1])).sum(axis=0)
+    told = ", ".join(f"{name!r} {count:,}" for name, count in zip(roles.future, missing, strict=True) if count)
+    return [f"gaps of what is known ahead: {told}"] if told else []
 
 
 def span(found) -> tuple[str, str]:
@@ -176,7 +204,9 @@ def go_on(args, table, say) -> tuple[LSTMForecaster, Series]:
             found.future[name] = found.future.pop(name, np.zeros((0, len(roles.future))))
     new = max(map(len, found.values.values()))
     known = f", {found.skipped:,} of them known before" if found.skipped else ""
-    say(f"{table.path}: {found.rows:,} rows{known}; {new:,} new steps")
+    told = [*expect_known(forecaster, found, table, roles), *holes_ahead(found, roles)]
+    for line in (f"{table.path}: {found.rows:,} rows{known}; {new:,} new steps", *told):
+        say(line)
     for name, values in found.values.items():
         if forecaster.log_ and (values <= 0).any():
             raise ValueError(f"{table.path}: expected numbers > 0 of {name!r}, whose logarithms the model foretells, "
@@ -186,6 +216,28 @@ def go_on(args, table, say) -> tuple[LSTMForecaster, Series]:
         every = max(1, round(new / ORIGINS))
         say(f"its forecasts of these:\n{forecaster.evaluate(found.values, future=future, every=every)!r}")
     return forecaster.update(found.values, future=future), found
+
+
+def expect_known(forecaster, found, table, roles) -> list[str]:
+    """In words, which numbers stand in rows that were known before and were not there then, or others. Raises
+    ValueError for others where there are no times: rows are counted there."""
+    told = []
+    for name, series in zip(forecaster.panel_.names, forecaster.series_, strict=True):
+        if name not in found.before:
+            continue
+        back, values, lines = found.before[name]
+        kept = np.where(series.known, forecaster.in_units(series.y), np.nan)
+        inside = (back > -len(kept)) & ~np.isnan(values)
+        now, then = values[inside], kept[back[inside] - 1]
+        odd = ~np.isclose(now, then, rtol=1e-12, atol=0)  # they may have gone through logarithms
+        if roles.time is None and (odd & ~np.isnan(then)).any():
+            n = (odd & ~np.isnan(then)).argmax()
+            expected = f"{then[n]:g}, which the model knows here (without times a file has all rows of before)"
+            raise table.error(int(lines[inside][n]), expected, f"{now[n]:g}", roles.targets[0] if roles.group else name)
+        if odd.any():
+            told.append(f"not used, for they stand in rows known before, but were missing or others then: "
+                        f"{odd.sum():,} numbers of {name!r}")  # fmt: skip
+    return told
 
 
 # --- what is written --------------------------------------------------------------------------------------------------
@@ -199,10 +251,17 @@ def as_table(forecaster, bounds, form) -> bytes:
     writer.writerow(["time", "series", "median", *(f"q{forecaster.quantiles[n]:g}" for n in others)])
     panel = forecaster.panel_
     for n, (name, rows) in enumerate(zip(panel.names, bounds, strict=True)):
+        digits = digits_of(rows)
         for label, row in zip(panel.index(n).labels(len(rows)), rows, strict=True):
-            numbers = (f"{row[k]:.8g}" for k in (middle, *others))
+            numbers = (f"{row[k]:.{digits}g}" for k in (middle, *others))
             writer.writerow([form.write(label) if form else label, name, *numbers])
     return text.getvalue().encode()
+
+
+def digits_of(rows) -> int:
+    """As many as leave eight of what numbers differ by."""
+    size, spread = float(np.abs(rows).max()), float(np.ptp(rows))
+    return min(17, 8 + int(math.log10(size / spread))) if spread else 17
 
 
 def panels(forecaster, found, bounds) -> list:

@@ -27,10 +27,10 @@ def fans(path, panels, levels, title) -> None:
             axis.fill_between(ahead, low, high, color="C1", alpha=0.2, linewidth=0, label=share)
         axis.plot(ahead, bounds[:, middle], color="C1", linewidth=1.5, label="median")
         axis.set_title(name, fontsize=9, parse_math=False)
+        axis.tick_params("x", rotation=30)  # each has its own times
     axes[0].legend(loc="upper left", fontsize=8)
     more = f" ({len(shown)} of {len(panels)} series)" if len(panels) > len(shown) else ""
     figure.suptitle(title + more, parse_math=False)
-    figure.autofmt_xdate()
     write(figure, path)
 
 

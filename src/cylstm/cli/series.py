@@ -1,35 +1,21 @@
-"""Series in tables: which column is what, rows in order of time, and NaN where a row is missing."""
+"""Series in tables: rows in order of time, and NaN where a row is missing."""
 
 from __future__ import annotations
 
 import datetime
-from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from cylstm.cli.columns import Roles, listed
 from cylstm.cli.tables import Table, Texts, shown
-from cylstm.cli.times import Form, Step, forms_of, look_like_times, numbered
+from cylstm.cli.times import Form, Step, expect_one_century, forms_of, numbered
 from cylstm.forecast.frames import Index
 
-__all__ = ["Roles", "Series", "chosen", "read_series"]
+__all__ = ["Series", "line_of", "read_series"]
 
 EPOCH = datetime.datetime(1970, 1, 1)
-PARTS = {"year", "quarter", "month", "week", "day", "hour", "minute", "date", "time", "timestamp"}  # of times
-NAMED = 5  # columns, or series, in a line
-
-
-@dataclass
-class Roles:
-    """Which columns are what. time, group : None for none. form : of times; None where all rows have to say.
-    told : in words, what was found and what is left out."""
-
-    targets: list[str]
-    future: list[str] = field(default_factory=list)
-    time: str | None = None
-    group: str | None = None
-    form: Form | None = None
-    told: list[str] = field(default_factory=list)
+LARGEST = 1e150  # of numbers; their squares are finite
 
 
 @dataclass
@@ -38,7 +24,8 @@ class Series:
 
     values : (T,) with NaN in gaps. future : (T + n, C), None without such columns; n = ahead[name] rows, at the end,
     are of steps to come. indices : up to the last row with a value. form : in which times are written.
-    rows : of the file. skipped : rows that were known before. told : in words, what was found.
+    rows : of the file. skipped : rows that were known before; before : of each series, how far these are from the last
+    that was known, 0, -1, ..., their numbers, and their lines. told : in words, what was found.
     """
 
     values: dict[str, np.ndarray]
@@ -50,107 +37,7 @@ class Series:
     rows: int
     skipped: int
     told: list[str]
-
-
-def listed(names) -> str:
-    """Some names, the first of them where they are many."""
-    names = [repr(name) for name in names]
-    return ", ".join(names[:NAMED]) + (f", ... ({len(names)})" if len(names) > NAMED else "")
-
-
-# --- columns ----------------------------------------------------------------------------------------------------------
-
-
-def chosen(table: Table, args) -> Roles:
-    """The columns that the options name, and the others by what they have in them. Raises ValueError."""
-    for option in ("time", "group"):
-        if getattr(args, option) is not None:
-            table.expect(f"--{option}", getattr(args, option))
-    targets, future = ([table.expect(f"--{option}", name) for name in getattr(args, option)]
-                       for option in ("target", "future"))  # fmt: skip
-    named = [*targets, *future, *filter(None, (args.time, args.group))]
-    for name, count in Counter(named).items():
-        if count > 1:
-            raise ValueError(f"--time, --group, --target, --future: expected different columns, got {name!r} twice")
-    roles = Roles(targets, future, args.time, args.group)
-    find_time(table, roles, args.time_format, [name for name in table.names if name not in named])
-    rest = [name for name in table.names if name not in (*named, roles.time)]
-    if not targets:
-        roles.targets = [name for name in rest if table.kind(name) == "numbers" and name not in table.unnamed]
-        if not roles.targets:
-            raise ValueError(f"{table.path}: expected a column of numbers to foretell, got {listed(table.names)}")
-        parts = [name for name in roles.targets if name.lower() in PARTS]
-        if roles.time is None and parts:
-            raise ValueError(f"{table.path}: expected times in one column, got {listed(parts)} (--target names what is "
-                             "to be foretold; without times, rows are in the order of the file)")  # fmt: skip
-    if roles.group and len(roles.targets) > 1:
-        raise ValueError("--target: expected one column beside --group, whose values are those of each series, "
-                         f"got {listed(roles.targets)}")  # fmt: skip
-    left = [name for name in rest if name not in roles.targets]
-    if left:
-        roles.told.append(f"left out: {listed(left)}")
-    return roles
-
-
-def find_time(table, roles, written, free) -> None:
-    """Put the time column and its form into the roles. free : columns that no option names."""
-    if written and "%" not in written:
-        raise ValueError(f"--time-format: expected a format as %d/%m/%Y, got {written!r}")
-    if roles.time is not None:
-        cells = table.cells(roles.time)
-        forms = [Form(written).like("")] if written else forms_of(cells, most=True)
-        if not forms:
-            raise ValueError("--time: expected dates (2024-01-31, 31.01.2024, 2024-01, 2024Q1, 2024-01-31 13:00), or "
-                             f"whole numbers, in {roles.time!r}, got {shown((cells or [''])[0])}; --time-format says "
-                             "how others are written")  # fmt: skip
-    else:
-        forms = []
-        for name in free:
-            cells = table.cells(name)
-            if written:
-                found = [Form(written).like("")] if reads(Form(written), cells) else []
-            else:
-                found = [form for form in forms_of(cells, most=True) if not form.whole]
-            if found and forms:
-                roles.told.append(f"{name!r} has times, too; {roles.time!r} is taken (--time says which)")
-            elif found:
-                roles.time, forms = name, found
-        if written and not forms:
-            raise ValueError(f"--time-format: expected a column of such times, got none in {listed(free)}")
-        odd = [name for name in free if table.kind(name) == "text" and look_like_times(table.cells(name))]
-        if odd and not forms:
-            raise ValueError(
-                f"{table.path}, column {odd[0]!r}: expected times in a form that is known, got "
-                f"{shown(table.cells(odd[0])[0])}; --time-format says how they are written, as '%d %b %Y'"
-            )
-        if not forms and len(free) > (0 if roles.targets else 1) and counts_on(table, free[0], roles.group):
-            roles.time, forms = free[0], [Form("whole number")]
-    if forms and reads(forms[0], [roles.time]):
-        raise table.error(table.line, "the names of the columns (add a first line with them)", shown(roles.time))
-    roles.form = forms[0] if len(forms) == 1 else None
-
-
-def reads(form, cells) -> bool:
-    """Whether all of these, and at least one, are times in a form."""
-    try:
-        return bool([form.read(cell) for cell in cells])
-    except ValueError:
-        return False
-
-
-def counts_on(table, column, group) -> bool:
-    """Whether a column of whole numbers, as the years, rises or falls evenly from row to row (of a group, where there
-    is one), but for holes."""
-    if not reads(Form("whole number"), table.cells(column)) or len(table.cells(column)) < len(table.sample):
-        return False
-    place, several = table.names.index(column), {}
-    for row in table.sample:
-        number = Form("whole number").read(row[place].strip())
-        several.setdefault(group and row[table.names.index(group)], []).append(number)
-    several = [np.array(numbers) for numbers in several.values()]
-    if all((np.diff(numbers) < 0).all() for numbers in several):  # the newest first
-        several = [numbers[::-1] for numbers in several]
-    return all((np.diff(numbers) > 0).all() for numbers in several) and Step.of(several, whole=True) is not None
+    before: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=dict)
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -161,6 +48,11 @@ def read_series(table: Table, roles: Roles, known: dict[str, Index] | None = Non
     on, by name: rows up to there are left out. Raises ValueError that names a line."""
     texts = [name for name in (roles.time, roles.group) if name]
     data = table.read(numbers=[*roles.targets, *roles.future], texts=texts)
+    for name in (*roles.targets, *roles.future):
+        large = np.abs(data[name]) > LARGEST
+        if large.any():
+            n = large.argmax()
+            raise table.error(int(table.lines[n]), f"a number up to {LARGEST:g}", f"{data[name][n]:g}", name)
     if roles.group and "" in data[roles.group].values:
         raise table.error(line_of(table, data[roles.group], ""), "the name of a series", "an empty cell", roles.group)
     groups = data[roles.group] if roles.group else Texts([""], np.zeros(len(table.lines), np.int64))
@@ -175,7 +67,7 @@ def read_series(table: Table, roles: Roles, known: dict[str, Index] | None = Non
     told = list(roles.told)
     if not all((np.diff(part) > 0).all() for part in parts):
         told.append("rows were put in order of time")
-    expect_different(table, roles, times, parts, groups)
+    expect_different(table, roles, times, parts, groups, form)
     if known:
         step = Step.from_text(next(iter(known.values())).step)
     else:
@@ -202,11 +94,15 @@ def add(found, table, columns, times, lines, names, roles, where) -> None:
     step, Y = found.step, np.stack([columns[name] for name in roles.targets])
     if index is None:
         places = step.places(times)
-    elif index.kind == "none":
-        places = np.arange(len(times))
     else:
         last = number_of(index.last_label, zone)
+        if time is None and times[-1] < last:
+            of = f" of {names[0]!r}" if roles.group else ""
+            raise ValueError(f"{table.path}: expected the {last:,} rows{of} that the model knows, and more behind them "
+                             f"(without a column of times rows are counted), got {len(times):,}")  # fmt: skip
         new = times > last
+        back = step.places(np.concatenate([[last], times[~new]]))[1:]
+        found.before.update((name, (back, row[~new], lines[~new])) for name, row in zip(names, Y, strict=True))
         places = step.places(np.concatenate([[last], times[new]]))[1:] - 1
         found.skipped += int((~new).sum())
         times, lines, Y = times[new], lines[new], Y[:, new]
@@ -222,14 +118,28 @@ def add(found, table, columns, times, lines, names, roles, where) -> None:
     end = int(there[-1]) + 1 if len(there) else 0
     if index is None:
         for name, row in zip(names, values, strict=True):
-            if np.isnan(row).all():
+            known = np.flatnonzero(~np.isnan(row))
+            if not len(known):
                 raise ValueError(f"{table.path}: expected at least one number of {name!r}, got none")
+            behind = end - 1 - int(known[-1])
+            if behind > len(known):
+                line = int(lines[np.searchsorted(places, known[-1])])
+                raise table.error(line, f"numbers of {name!r} nearly as far as of others (--target says what else to "
+                                  "foretell)", f"its last one, {behind:,} steps before the end")  # fmt: skip
         index = index_of(found, times, time, zone, places, end)
     else:
         index = index.ahead(end)
     if roles.future:
         future = np.full((full, len(roles.future)), np.nan)
         future[places] = np.stack([columns[name] for name in roles.future], axis=1)
+        holes = np.argwhere(np.isnan(future[end:]))
+        if len(holes):
+            ahead, column = holes[0]
+            line = int(
+                lines[np.searchsorted(places, end + ahead)]
+            )  # of the row, or of the one behind it if it is missing
+            raise table.error(line, "a number in all rows to come", "an empty cell" if end + ahead in places else
+                              "a row that is missing before it", roles.future[column])  # fmt: skip
     for name, row in zip(names, values, strict=True):
         found.values[name], found.ahead[name], found.indices[name] = row[:end], full - end, index
         if roles.future:
@@ -262,6 +172,10 @@ def read_times(table, column: Texts, roles, groups, last) -> tuple[Form, np.ndar
             except ValueError:
                 raise table.error(line_of(table, column, text), f"a time as those before ({form})", shown(text),
                                   roles.time) from None  # fmt: skip
+        try:
+            expect_one_century(form.pattern, moments)
+        except ValueError as error:
+            raise ValueError(f"{table.path}, column {roles.time!r}: expected {error}") from None
         zone = None
         if not form.whole:
             try:
@@ -269,7 +183,7 @@ def read_times(table, column: Texts, roles, groups, last) -> tuple[Form, np.ndar
             except ValueError:
                 raise ValueError(f"{table.path}, column {roles.time!r}: expected a time zone in all times or in none, "
                                  "got some of both") from None  # fmt: skip
-        found.append((form.like(column.values[0]), np.array(moments)[column.codes], zone))
+        found.append((form.like(column.values), np.array(moments)[column.codes], zone))
     if len(found) > 1:
         order = [np.lexsort((times, groups.codes)) for _, times, _ in found]
         cuts = np.flatnonzero(np.diff(groups.codes[order[0]])) + 1
@@ -311,13 +225,15 @@ def line_of(table, column: Texts, text) -> int:
     return int(table.lines[np.argmax(column.codes == column.values.index(text))])
 
 
-def expect_different(table, roles, times, parts, groups) -> None:
+def expect_different(table, roles, times, parts, groups, form) -> None:
     """ValueError for two rows of one time."""
     for part in parts:
         same = np.flatnonzero(np.diff(times[part]) == 0)
         if len(same):
             first, second = sorted(table.lines[part[same[0] : same[0] + 2]].tolist())
             way = "" if roles.group else "; --group says which column names the series of a row"
+            if form is not None and "%H" in form.pattern:
+                way += "; an hour that comes twice where summer time ends needs zones (2024-10-27T02:00+01:00), or UTC"
             of = f" of {groups.values[groups.codes[part[0]]]!r}" if roles.group else ""
             raise table.error(second, f"one row of each time{of}{way}", f"that of line {first} again", roles.time)
 
@@ -329,13 +245,14 @@ def refuse_uneven(table, times, parts, form) -> None:
     if not len(sizes):
         raise ValueError(f"{table.path}: expected at least two rows of a series, got {len(parts)} of one row")
     common = sizes[counts.argmax()]
+    way = "; where summer time changes the zone, write dates without one" if form.name == "with zone" else ""
     for steps, lines in pairs:
         odd = np.flatnonzero(steps != common)
         if len(odd):
             told = [str(size) if form.whole else str(datetime.timedelta(microseconds=int(size)))
                     for size in (steps[odd[0]], common)]  # fmt: skip
-            raise table.error(int(lines[odd[0] + 1]), f"rows evenly apart, with few missing (most are {told[1]} apart)",
-                              f"one {told[0]} behind that of line {lines[odd[0]]}")  # fmt: skip
+            evenly = f"rows evenly apart, with few missing (most are {told[1]} apart){way}"
+            raise table.error(int(lines[odd[0] + 1]), evenly, f"one {told[0]} behind that of line {lines[odd[0]]}")
     raise ValueError(f"{table.path}: expected rows evenly apart")
 
 

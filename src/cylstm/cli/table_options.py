@@ -93,7 +93,7 @@ def complete_tables(args):
         args.out = args.out or args.model
         usual = usual if not forecast else Path(args.out).stem
     args.out = args.out or f"{usual}.safetensors"
-    beside = Path(args.out).with_suffix("") if forecast or args.model is None else Path(usual)
+    beside = Path(args.out.removesuffix(".safetensors")) if forecast or args.model is None else Path(usual)
     name = "forecast" if forecast else "predictions"
     args.table, args.picture = f"{beside}-{name}.csv", f"{beside}-{name}.png"
     written = [args.out, args.table, args.picture]

@@ -28,6 +28,7 @@ CELLS = 1 << 18  # of a piece
 MISSING = {"", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "."}  # in lower case
 NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}")  # or three decimals
+LONG = re.compile(r"[+-]?\d{4}")  # where thousands have a sign there is none
 NOT_TEXT = {b"PK\x03\x04": "an Excel or zip file", b"\xd0\xcf\x11\xe0": "an Excel file", b"\x1f\x8b": "a gzip file",
             b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PAR1": "a Parquet file"}  # fmt: skip
 
@@ -45,8 +46,8 @@ class Table:
     """A CSV file: UTF-8, divided by commas, semicolons, tabs or bars, with the names of its columns in its first line.
 
     names : of the columns; `unnamed` are those that have none, called "column 1", ...
-    delimiter, decimal : as the first rows have them; decimal ("point" or "comma") as given, if it was. sure : whether
-    some number has shown the latter.
+    delimiter, decimal : as the first rows have them; decimal ("point" or "comma") as given, if it was. sure : columns
+    some number of which has shown that the latter does not stand between thousands.
     sample : the first rows. lines : (N,) int64, where in the file each row begins, after `read`.
     ragged : whether rows may be shorter than the first line.
     Raises OSError, or ValueError that names the file and the line.
@@ -68,7 +69,7 @@ class Table:
         self.sample = [cells for _, cells in itertools.islice(self._filled(rows), count)]
         if not self.sample:
             raise ValueError(f"{self.path}: expected rows behind the names of columns, got none")
-        self.decimal, self.sure = (SIGNS[decimal], True) if decimal else self._decimal()
+        self.decimal, self.sure = (SIGNS[decimal], set(self.names)) if decimal else self._decimal()
 
     def error(self, line, expected, got, column=None) -> ValueError:
         """Of a line, and of a column by its name."""
@@ -127,7 +128,8 @@ class Table:
     def _numbers(self, cells, column, lines) -> np.ndarray:
         text = "".join(cells)
         comma = self.decimal == ","
-        if text.isascii() and "_" not in text and not ((comma or not self.sure) and "." in text):
+        unsure = column not in self.sure and self.decimal in text
+        if text.isascii() and "_" not in text and not unsure and not (comma and "." in text):
             plain = (cell.replace(",", ".") for cell in cells) if comma else cells
             try:
                 found = np.fromiter((float(cell or "nan") for cell in plain), np.float64, len(cells))
@@ -146,11 +148,11 @@ class Table:
             sign = {",": "comma", ".": "point"}[other]
             way = f" (--decimal {sign} reads such ones)" if NUMBER.fullmatch(cell) and self.delimiter != other else ""
             raise self.error(line, f"a number{way}", f"{shown(cell)}", column)
-        if not self.sure and "." in cell:
+        if column not in self.sure and self.decimal in cell:
             if THOUSANDS.fullmatch(cell):
                 raise self.error(line, "one sign before decimals, and none between thousands",
                                  f"{cell!r}; --decimal point or comma says which it is", column)  # fmt: skip
-            self.sure = True
+            self.sure.add(column)
         number = float(cell.replace(",", "."))
         if math.isinf(number):
             raise self.error(line, "a finite number", cell, column)
@@ -207,8 +209,10 @@ class Table:
         if len(cells) > width and not any(cells[width:]):
             return cells[:width]
         if len(cells) > width or (len(cells) < width and not self.ragged):
+            comment = cells[0].startswith("#") or self.names[0].startswith("#")
+            got = f"{len(cells)}{' (a comment? there are none in CSV)' if comment else ''}"
             raise self.error(line, f"{width} cells divided by {DELIMITERS.get(self.delimiter, self.delimiter)}, as in "
-                             f"line {self.line}", len(cells))  # fmt: skip
+                             f"line {self.line}", got)  # fmt: skip
         return cells + [""] * (width - len(cells))
 
     # --- the first line, and how numbers are written --------------------------------------------------------------
@@ -234,20 +238,25 @@ class Table:
         next(rows)
         return any(len(cells) > place and cells[place].strip() for _, cells in rows)
 
-    def _decimal(self) -> tuple[str, bool]:
-        """The sign before decimals, and whether there was one that says so. Raises ValueError where it is not clear."""
+    def _decimal(self) -> tuple[str, set[str]]:
+        """The sign before decimals, and `sure`. Raises ValueError for two signs. What is odd in one column says nothing
+        of another: 8.15 may be a time, beside numbers with points between thousands."""
         if self.delimiter == ",":
-            return ".", True
-        cells = [cell.strip() for row in self.sample for cell in row]
-        found = [cell for cell in cells if NUMBER.fullmatch(cell) and ("," in cell or "." in cell)]
-        signs = {sign: next(cell for cell in found if sign in cell) for sign in ",." if any(sign in c for c in found)}
-        odd = "," in signs or self.delimiter == ";"  # where points may stand between thousands, or commas may
-        clear = len(signs) == 1 and not (odd and all(map(THOUSANDS.fullmatch, found)))
-        if signs and not clear:
+            return ".", set(self.names)
+        signs, sure = {}, set()
+        for name, column in zip(self.names, zip(*self.sample, strict=True), strict=True):
+            cells = [cell.strip() for cell in column]
+            cells = [cell for cell in cells if NUMBER.fullmatch(cell)]
+            found = [cell for cell in cells if "," in cell or "." in cell]
+            for cell in found:
+                signs.setdefault("," if "," in cell else ".", cell)
+            if any(not THOUSANDS.fullmatch(cell) for cell in found) or any(map(LONG.match, cells)):
+                sure.add(name)
+        if len(signs) > 1:
             told = " and ".join(map(repr, signs.values()))
             raise ValueError(f"{self.path}: expected one sign before decimals, and none between thousands, got {told}; "
                              "--decimal point or comma says which it is")  # fmt: skip
-        return next(iter(signs), "."), bool(signs) or self.delimiter != ";"
+        return next(iter(signs), "."), sure
 
 
 def shown(cell) -> str:
@@ -272,7 +281,10 @@ def not_utf_8(path) -> str:
         content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        return f"{path}, line {line}: expected UTF-8, got byte 0x{content[error.start]:02x} at offset {error.start}"
+        return (
+            f"{path}, line {line}: expected UTF-8, got byte 0x{content[error.start]:02x} at offset {error.start} "
+            "(save it as CSV UTF-8)"
+        )
     return f"{path}: expected UTF-8, got a file that changes while it is read"
 
 

@@ -6,10 +6,11 @@ import datetime
 import math
 import re
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
-__all__ = ["ODD", "Form", "Step", "forms_of", "look_like_times", "numbered"]
+__all__ = ["ODD", "Form", "Step", "expect_one_century", "forms_of", "look_like_parts", "look_like_times", "numbered"]
 
 CLOCK = r"(?:(?P<T>[ T])(?P<H>\d\d?):(?P<M>\d\d)(?::(?P<S>\d\d)(?P<f>\.\d{1,9})?)?)?"
 # Day, month and year in the orders in which they are written; what stands between them is the same twice.
@@ -17,19 +18,21 @@ ORDERS = {
     "year-month-day": r"(?P<Y>\d{4})(?P<sign>[-/.])(?P<m>\d\d?)(?P=sign)(?P<d>\d\d?)",
     "day-month-year": r"(?P<d>\d\d?)(?P<sign>[-/.])(?P<m>\d\d?)(?P=sign)(?P<Y>\d{4})",
     "month-day-year": r"(?P<m>\d\d?)(?P<sign>[-/])(?P<d>\d\d?)(?P=sign)(?P<Y>\d{4})",
-    "yearmonthday": r"(?P<Y>\d{4})(?P<sign>)(?P<m>\d\d)(?P<d>\d\d)",
+    "yearmonthday": r"(?P<Y>\d{4})(?P<sign>)(?P<m>\d\d)(?P<d>\d\d)(?:\.0)?",  # .0 as in WHOLE
+    "yearmonth": r"(?P<Y>\d{4})(?P<sign>)(?P<m>\d\d)(?:\.0)?",
     "year-month": r"(?P<Y>\d{4})(?P<sign>[-/])(?P<m>\d\d)",
+    "year-week": r"(?P<Y>\d{4})(?P<sign>-?)W(?P<w>\d\d)",  # of ISO 8601
     "year-quarter": r"(?P<Y>\d{4})(?P<sign>[- ]?)[Qq](?P<q>[1-4])",
 }
-SHAPES = {name: re.compile(order + ("" if name in ("year-month", "year-quarter") else CLOCK), re.ASCII)
-          for name, order in ORDERS.items()}  # fmt: skip
+SHAPES = {name: re.compile(order + (CLOCK if "<d>" in order else ""), re.ASCII) for name, order in ORDERS.items()}
 WRITTEN = {"year-month-day": "Ymd", "day-month-year": "dmY", "month-day-year": "mdY", "yearmonthday": "Ymd",
-           "year-month": "Ym"}  # fmt: skip
+           "yearmonth": "Ym", "year-month": "Ym"}  # fmt: skip
 WITH_ZONE = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)", re.ASCII)
 WHOLE = re.compile(r"([+-]?\d{1,15})(?:\.0)?", re.ASCII)  # pandas writes 2024.0 where a number is missing
 NEARLY = re.compile(r"\d[-/. ]\d|\d:\d\d|\b(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)", re.IGNORECASE)
 MICROSECONDS = 1_000_000
 ODD = -(1 << 62)  # no place
+UNKNOWN = re.compile(r"(1[89]|2[01])\d\d(0[1-9]|[1-4]\d|5[0-3])|(19|20)\d\d[1-4]", re.ASCII)
 DAY = 86_400 * MICROSECONDS
 LONG = {"week": 7 * DAY, "day": DAY, "hour": DAY // 24, "minute": 60 * MICROSECONDS, "second": MICROSECONDS,
         "microsecond": 1}  # fmt: skip
@@ -40,7 +43,7 @@ class Form:
     """How times are written.
 
     name : of ORDERS, "with zone", "whole number", or a format of `strptime`'s. pattern : of `strftime`'s, to write
-    them with, after the first one that was read.
+    them with, as those that were read: as the one with most parts, for some leave out seconds, or a clock, that are 0.
     """
 
     name: str
@@ -67,6 +70,8 @@ class Form:
         if not found:
             raise ValueError(text)
         parts = found.groupdict()
+        if "w" in parts:
+            return datetime.datetime.fromisocalendar(int(parts["Y"]), int(parts["w"]), 1)
         month = 3 * int(parts["q"]) - 2 if "q" in parts else int(parts["m"])
         clock = [int(parts.get(part) or 0) for part in "HMS"]
         fraction = (parts.get("f") or ".")[1:7].ljust(6, "0")
@@ -79,17 +84,19 @@ class Form:
         except ValueError:
             return None
 
-    def like(self, text: str) -> Form:
-        """With the pattern of one that was read."""
+    def like(self, texts) -> Form:
+        """With the pattern of some that were read, or the one that it has, if that has more parts."""
         if self.name not in SHAPES:
             return self if self.name in ("whole number", "with zone") else replace(self, pattern=self.name)
-        parts = SHAPES[self.name].fullmatch(text).groupdict()
+        found = (SHAPES[self.name].fullmatch(text).groupdict() for text in texts)
+        parts = max(found, key=lambda parts: sum(parts.get(part) is not None for part in "TSf"))
         sign = parts["sign"]
-        if "q" in parts:
-            return replace(self, pattern=f"%Y{sign}Q")
+        if "q" in parts or "w" in parts:
+            return replace(self, pattern=f"%G{sign}W%V" if "w" in parts else f"%Y{sign}Q")
         date = sign.join(f"%{part}" for part in WRITTEN[self.name])
         clock = "".join(sign + f"%{part}" for sign, part in zip(" ::.", "HMSf", strict=True) if parts.get(part))
-        return replace(self, pattern=date + (clock and (parts["T"] + clock[1:])))
+        pattern = date + (clock and (parts["T"] + clock[1:]))
+        return replace(self, pattern=max(pattern, self.pattern, key=lambda each: each.count("%")))
 
     def write(self, moment) -> str:
         """A time as it would stand in the table."""
@@ -114,11 +121,11 @@ def forms_of(cells, most=False) -> list[Form]:
     counts, found = [], []
     for form in map(Form, ("with zone", *SHAPES, "whole number")):
         moments = [moment for moment in map(form.tried, cells) if moment is not None]
-        if form.name == "yearmonthday" and not all(1800 <= moment.year < 2200 for moment in moments):
+        if form.name in ("yearmonthday", "yearmonth") and not all(1800 <= moment.year < 2200 for moment in moments):
             continue
         counts.append((len(moments), form))
         if moments and len(moments) == len(cells) and not (form.whole and found):
-            found.append(form.like(cells[0]))
+            found.append(form.like(cells))
     if not found and most:
         count, form = max(counts, key=lambda pair: pair[0])
         return [form] if 2 * count > len(cells) else []
@@ -128,6 +135,25 @@ def forms_of(cells, most=False) -> list[Form]:
 def look_like_times(cells) -> bool:
     """Whether most of some texts, which have no form that is known, seem to be times all the same."""
     return 2 * sum(bool(NEARLY.search(cell) and re.search(r"\d", cell)) for cell in cells) > len(cells)
+
+
+def look_like_parts(cells) -> bool:
+    """Whether whole numbers are all years with a week, 202453, or a quarter, 20244, that do not count on at its end."""
+    return bool(cells) and all(UNKNOWN.fullmatch(cell.removesuffix(".0")) for cell in cells)
+
+
+def expect_one_century(written, moments) -> None:
+    """ValueError for years of two digits that strptime, whose 68 is 2068 and 69 is 1969, tears apart."""
+    if "%y" not in written:
+        return
+    years = sorted({moment.year for moment in moments})
+    holes = [after - before for before, after in pairwise(years)]
+    if holes and max(holes) > years[0] + 100 - years[-1]:
+        n = holes.index(max(holes))
+        raise ValueError(
+            f"years of four digits, or of one century that two can tell (1969 to 2068), "
+            f"got {years[n] % 100:02} and {years[n + 1] % 100:02}, read as {years[n]} and {years[n + 1]}"
+        )
 
 
 def numbered(moments) -> tuple[np.ndarray, datetime.tzinfo | None]:
@@ -222,8 +248,10 @@ def units_of(several) -> list[str]:
         found.append("months")
     if monthly and (in_day == in_day[0]).all() and (days + 1 == (months + 1).astype("datetime64[D]")).all():
         found.append("months' ends")
-    weeks = np.unique((days.astype(np.int64) + 3) // 7)  # Mondays begin them
-    if (in_day == in_day[0]).all() and np.is_busday(days).all() and len(weeks) > 2:
+    weeks, weekdays = np.divmod(days.astype(np.int64) + 3, 7)  # Mondays begin them
+    weekend = (weekdays[:-1] == 4) & (weekdays[1:] == 0) & (np.diff(weeks) == 1)
+    several_weeks = len(np.unique(weeks)) > 2 or weekend.any()
+    if (in_day == in_day[0]).all() and np.is_busday(days).all() and several_weeks:
         found.append("business days")
     return [*found, "seconds"]
 

@@ -362,5 +362,6 @@ def expect_enough(name, y, season):
     """ValueError for a series of which nothing can be learnt."""
     known = int((~np.isnan(y)).sum())
     if len(y) < season + 2 or known < 2:
-        behind = f" behind a season of {season}" if season > 1 else ""
-        raise ValueError(f"{name}: expected at least two rows{behind}, with two numbers, got {len(y)} with {known}")
+        behind = f" (two behind a season of {season})" if season > 1 else ""
+        raise ValueError(f"{name}: expected at least {season + 2} rows{behind}, with two numbers, got {len(y)} with "
+                         f"{known}")  # fmt: skip
