@@ -174,6 +174,10 @@ def threads():
     found = ragged(COMM.size, on_gradients=lambda *_: during.append(cylstm.num_threads()))
     machine = len(os.sched_getaffinity(0))
     assert set(during) == {max(1, machine // COMM.size)} and cylstm.num_threads() == before
+    cylstm.set_num_threads(machine + 3)  # which is not the share that nobody has asked for
+    during.clear()
+    ragged(COMM.size, on_gradients=lambda *_: during.append(cylstm.num_threads()))
+    assert set(during) == {machine + 3} == {cylstm.num_threads()}
     return found
 
 

@@ -155,8 +155,10 @@ class Ranks(Alone):
     def __enter__(self):
         self.comm = self.given.Dup()  # nobody else's messages
         self.threads = team.num_threads()
-        if not {"CYLSTM_NUM_THREADS", "OMP_NUM_THREADS"} & set(os.environ):
-            team.set_num_threads(self._share_of_processors())
+        share = self._share_of_processors()
+        nobody_said = not {"CYLSTM_NUM_THREADS", "OMP_NUM_THREADS"} & set(os.environ)
+        if nobody_said and self.threads == team.processors():
+            team.set_num_threads(share)
         return self
 
     def __exit__(self, kind, error, place):
@@ -289,10 +291,10 @@ def nothing(event) -> None:
 
 def joined(state) -> State | None:
     """Of states by part, None for a part without rows, that of all rows; None where there is none."""
-    parts = [] if state is None else [one for _, one in sorted(state.items()) if one is not None]
-    return (
-        None if not parts else State(*(np.concatenate([getattr(one, name) for one in parts], axis=1) for name in "hc"))
-    )
+    parts = [one for _, one in sorted((state or {}).items()) if one is not None]
+    if not parts:
+        return None
+    return State(*(np.concatenate([getattr(one, name) for one in parts], axis=1) for name in "hc"))
 
 
 def hashed(value) -> str:
