@@ -1,5 +1,6 @@
 """What the tests of the command line share: a corpus, small options, a process, and how bad input ends."""
 
+import csv
 import os
 import random
 import signal
@@ -39,6 +40,20 @@ def press_ctrl_c(process):
         process.send_signal(signal.SIGINT)
     else:
         process.stdin.write(b"!")
+
+
+def printed(capsys, *arguments):
+    """What a command prints; it must go well, and say nothing on stderr."""
+    code = main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    assert code == 0 and err == "", err
+    return out
+
+
+def read(name):
+    """The rows of a CSV file, as dicts."""
+    with open(name, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def refused(capsys, *arguments):

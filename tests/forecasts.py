@@ -1,11 +1,9 @@
 """What the tests of `cylstm forecast` share: tables that are made up, the command, and what it wrote."""
 
-import csv
 import datetime
 
 import numpy as np
-
-from cylstm.cli import main
+from commands import printed
 
 SMALL = ["--members", "2", "--epochs", "3", "--horizon", "4"]
 
@@ -27,14 +25,6 @@ def table(name, header, *columns, sign=","):
         file.writelines(sign.join("" if cell is None else str(cell) for cell in row) + "\n" for row in rows)
 
 
-def read(name):
-    with open(name, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def forecast(capsys, *arguments):
     """What it prints; it must go well."""
-    code = main(["forecast", *map(str, arguments)])
-    out, err = capsys.readouterr()
-    assert code == 0 and err == "", err
-    return out
+    return printed(capsys, "forecast", *arguments)

@@ -1,11 +1,10 @@
 """`cylstm classify`: from a table of sequences to a model, a picture and a table, to new labels; what it refuses."""
 
-import csv
 import json
 
 import numpy as np
 import pytest
-from commands import refused
+from commands import printed, read, refused
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -50,17 +49,9 @@ def long(name, labels, rows, comma=False):
         file.write(text.replace(".", ",") if comma else text)
 
 
-def read(name):
-    with open(name, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def classify(capsys, *arguments):
     """What it prints; it must go well."""
-    code = main(["classify", *map(str, arguments)])
-    out, err = capsys.readouterr()
-    assert code == 0, err
-    return out
+    return printed(capsys, "classify", *arguments)
 
 
 def test_a_row_for_each_sequence(folder, capsys):

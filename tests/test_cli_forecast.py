@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import refused
-from forecasts import SMALL, days, forecast, read, table, wave
+from commands import read, refused
+from forecasts import SMALL, days, forecast, table, wave
 from safetensors import safe_open
 from safetensors.numpy import save_file
 

@@ -4,8 +4,8 @@ import datetime
 
 import numpy as np
 import pytest
-from commands import refused
-from forecasts import days, forecast, read, table, wave
+from commands import read, refused
+from forecasts import days, forecast, table, wave
 
 from cylstm.cli import main, pictures
 from cylstm.cli.forecast import digits_of
