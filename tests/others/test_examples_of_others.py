@@ -1,6 +1,7 @@
 """The examples that need PyTorch or scikit-learn: a program whose LSTM is swapped, and digits side by side."""
 
 import re
+import runpy
 
 import made_up
 import numpy as np
@@ -30,3 +31,20 @@ def test_strips_have_the_digits_that_they_are_said_to_have():
         places = [strip[at : at + 6, top : top + 8] for at in (1, 2, 3) for top in (0, 1, 2)]
         of_class = whole[known][names[known] == row[0], :6]
         assert min(np.abs(of_class - place).max(axis=(1, 2)).min() for place in places) < 1e-6
+
+
+@pytest.mark.parametrize("job, package, name, bounds", [
+    ("forecast", "river", "mean absolute error", (0.4, 0.45)),  # "as yesterday" is 0.456
+    ("policy", "numpy", "right after", (0.99, 1)),
+    ("stream", "numpy", "error to signal", (0, 0.005)),
+    ("ocr", "sklearn", "character error rate", (0.02, 0.08)),
+    ("export", "statsmodels", "ONNX", (0, 1e-3)),
+])  # fmt: skip
+def test_an_example_on_its_own_data(monkeypatch, capsys, tmp_path, job, package, name, bounds):
+    """What the package brings, as whoever runs the script gets it; vowels and language take more of the index."""
+    pytest.importorskip(package)
+    monkeypatch.setenv("PICTURES", str(tmp_path))
+    names = runpy.run_module(f"examples.{job}", run_name="__main__")
+    found = re.search(rf"^{name}\D* ([\d.e-]+)", capsys.readouterr().out, re.MULTILINE)
+    assert bounds[0] <= float(found[1]) <= bounds[1]
+    made_up.look_at(tmp_path / f"{job}.png", names["picture"])
