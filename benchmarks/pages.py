@@ -3,10 +3,11 @@
 A table stands between `<!-- compare: NAME -->` and `<!-- end -->`; its NAME is one of blocks().
 """
 
+import json
 import re
 from pathlib import Path
 
-from benchmarks import compare
+from benchmarks import compare, crowded
 from benchmarks.shapes import BY_NAME, SHAPES
 
 ROOT = Path(__file__).parent.parent
@@ -69,6 +70,7 @@ def who(machine):
 def blocks():
     """NAME -> Markdown of every table that a page may have: QUESTION, FOLDER/QUESTION and some made of several."""
     made = {"shapes": compare.lines([{**shape._asdict(), "name": f"`{shape.name}`"} for shape in SHAPES])}
+    made["crowded"] = crowded.table(json.loads((RESULTS / "scale" / "crowded.json").read_text())["rows"])
     for folder in ("", "avx2", "zen5"):
         data = compare.read(RESULTS / folder)
         answers = {question: answer["rows"] for question, answer in data.items()}

@@ -1,5 +1,7 @@
 #include "pool.h"
 
+#include "crowd.h"
+
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -55,6 +57,9 @@ struct cylstm_team {
     atomic_uint meetings;
 };
 
+/* What this thread has waited for others in its task, where that was longer than spinning lasts. */
+static _Thread_local times waited;
+
 static struct {
     atomic_flag busy; /* a caller has the threads */
     lock_type lock;   /* of what follows */
@@ -66,15 +71,8 @@ static struct {
     cylstm_team team;
     atomic_int at_work; /* members of the team that have not returned, the caller apart */
     cylstm_openmp borrowed; /* threads of another library, or NULLs */
+    member_times found[MOST_THREADS]; /* in this task, by member */
 } pool = {.busy = ATOMIC_FLAG_INIT, .lock = LOCK_START, .work = SIGNAL_START};
-
-static void relax(int turn)
-{
-    if (turn < SPINS)
-        RELAX();
-    else
-        GIVE_WAY();
-}
 
 void cylstm_meet(cylstm_team *team)
 {
@@ -86,7 +84,22 @@ void cylstm_meet(cylstm_team *team)
         atomic_store_explicit(&team->meetings, meeting + 1, memory_order_release);
         return;
     }
-    for (int turn = 0; atomic_load_explicit(&team->meetings, memory_order_acquire) == meeting; turn += turn < SPINS) relax(turn);
+    for (int turn = 0; turn < SPINS; turn++) {
+        if (atomic_load_explicit(&team->meetings, memory_order_acquire) != meeting) return;
+        RELAX();
+    }
+    const times start = now();
+    while (atomic_load_explicit(&team->meetings, memory_order_acquire) == meeting) GIVE_WAY();
+    waited = plus(waited, between(start, now()));
+}
+
+/* One member's part of a task, with a note of how long it took. */
+static void take_part(cylstm_task task, void *context, int me, int count, cylstm_team *team)
+{
+    waited = (times){0, 0};
+    const times start = now();
+    task(context, me, count, team);
+    pool.found[me] = (member_times){between(start, now()), waited};
 }
 
 static size_t generation(void) { return atomic_load_explicit(&pool.generation, memory_order_relaxed); }
@@ -104,7 +117,7 @@ static void serve(int me, size_t seen)
         const int count = pool.team.count;
         UNLOCK(&pool.lock);
         if (me >= count) continue;
-        task(context, me, count, &pool.team);
+        take_part(task, context, me, count, &pool.team);
         atomic_fetch_sub_explicit(&pool.at_work, 1, memory_order_release);
     }
 }
@@ -144,6 +157,7 @@ static void after_fork(void)
     pool.lock = fresh_lock, pool.work = fresh_signal;
     pool.started = 0;
     cylstm_borrow(NULL); /* an OpenMP runtime is lost after fork */
+    crowd.most = 0;
     atomic_flag_clear(&pool.busy);
 }
 
@@ -187,7 +201,7 @@ static void borrowed_member(void *data)
     const int count = threads < work->wanted ? threads : work->wanted;
     if (me >= count) return;
     atomic_store_explicit(&work->team.count, count, memory_order_relaxed); /* by each: nobody else's is awaited */
-    work->task(work->context, me, count, &work->team);
+    take_part(work->task, work->context, me, count, &work->team);
 }
 
 void cylstm_borrow(const cylstm_openmp *openmp)
@@ -196,20 +210,19 @@ void cylstm_borrow(const cylstm_openmp *openmp)
     pool.borrowed = openmp ? *openmp : none;
 }
 
-void cylstm_run(int wanted, cylstm_task task, void *context)
+void cylstm_full_teams(int always) { crowd.ignored = always; }
+
+/* Returns how many members there were. */
+static int on_borrowed(int wanted, cylstm_task task, void *context)
 {
-    if (wanted > MOST_THREADS) wanted = MOST_THREADS;
-    if (wanted <= 1 || atomic_flag_test_and_set_explicit(&pool.busy, memory_order_acquire)) {
-        cylstm_team alone = {.count = 1};
-        task(context, 0, 1, &alone);
-        return;
-    }
-    if (pool.borrowed.parallel && watch_fork()) {
-        borrowed_work work = {.wanted = wanted, .task = task, .context = context};
-        pool.borrowed.parallel(borrowed_member, &work, 0, 0);
-        atomic_flag_clear_explicit(&pool.busy, memory_order_release);
-        return;
-    }
+    borrowed_work work = {.wanted = wanted, .task = task, .context = context};
+    pool.borrowed.parallel(borrowed_member, &work, 0, 0);
+    return work.team.count;
+}
+
+/* As on_borrowed. */
+static int on_own(int wanted, cylstm_task task, void *context)
+{
     while (pool.started < wanted - 1 && start_thread(TICKET(pool.started + 1, generation()))) pool.started++;
     const int count = pool.started + 1 < wanted ? pool.started + 1 : wanted;
     LOCK(&pool.lock);
@@ -220,7 +233,32 @@ void cylstm_run(int wanted, cylstm_task task, void *context)
     atomic_store_explicit(&pool.generation, (generation() + 1) & (SIZE_MAX >> 16), memory_order_relaxed);
     WAKE_ALL(&pool.work);
     UNLOCK(&pool.lock);
-    task(context, 0, count, &pool.team);
-    for (int turn = 0; atomic_load_explicit(&pool.at_work, memory_order_acquire) > 0; turn += turn < SPINS) relax(turn);
+    take_part(task, context, 0, count, &pool.team);
+    for (int turn = 0; atomic_load_explicit(&pool.at_work, memory_order_acquire) > 0; turn += turn < SPINS) {
+        if (turn < SPINS)
+            RELAX();
+        else
+            GIVE_WAY();
+    }
+    return count;
+}
+
+void cylstm_run(int wanted, cylstm_task task, void *context)
+{
+    if (wanted > MOST_THREADS) wanted = MOST_THREADS;
+    if (wanted <= 1 || atomic_flag_test_and_set_explicit(&pool.busy, memory_order_acquire)) {
+        cylstm_team alone = {.count = 1};
+        task(context, 0, 1, &alone);
+        return;
+    }
+    wanted = uncrowded(wanted);
+    if (wanted == 1) {
+        cylstm_team alone = {.count = 1};
+        task(context, 0, 1, &alone);
+    } else {
+        const int64_t start = wall_clock();
+        const int count = pool.borrowed.parallel && watch_fork() ? on_borrowed(wanted, task, context) : on_own(wanted, task, context);
+        if (count > 1) look_back(pool.found, count, wall_clock() - start);
+    }
     atomic_flag_clear_explicit(&pool.busy, memory_order_release);
 }

@@ -33,4 +33,8 @@ void cylstm_borrow(const cylstm_openmp *openmp);
 /* Returns when every member of the team has come here. What was written before is seen by all after. */
 void cylstm_meet(cylstm_team *team);
 
+/* Whether teams are as large as is wanted even where other processes keep their members from running (crowd.h), as tests
+ * of many members want it. Not while a call is under way. */
+void cylstm_full_teams(int always);
+
 #endif

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cylstm import num_threads, set_num_threads
-from cylstm._core import kernels
+from cylstm._core import kernels, team
 
 
 def pytest_collection_modifyitems(items):
@@ -37,6 +37,12 @@ def isa(request):
     yield request.param
     assert kernels.instruction_set() == request.param
     kernels.use(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def teams_as_large_as_asked_for():
+    """A test of seven threads is one, on two processors too; test_crowd.py lets teams shrink."""
+    team.full_teams(True)
 
 
 @pytest.fixture(autouse=True)

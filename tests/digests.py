@@ -98,8 +98,10 @@ def models():
 def computed():
     """One instruction set's, in a process of its own: BLAS chooses its kernels as it is loaded."""
     from cylstm import set_num_threads
+    from cylstm._core import team
 
     found = {}
+    team.full_teams(True)
     for threads in THREADS:
         set_num_threads(threads)
         for name, arrays in itertools.chain(layers(), models()):

@@ -120,6 +120,7 @@ int main(int argc, char **argv)
     if (argc != 3) fail("driver INPUT OUTPUT");
     read_inputs(argv[1]);
     if (!(output = fopen(argv[2], "wb"))) fail("the output cannot be written");
+    cylstm_full_teams(1);
     check_pool();
     if (!cylstm_select(NULL) || cylstm_select("mmx")) fail("cylstm_select: another answer than expected");
     for (int n = 0; n < 3; n++) {

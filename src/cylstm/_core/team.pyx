@@ -16,6 +16,7 @@ cdef extern from "pool.h" nogil:
         void* me
         void* count
     void cylstm_borrow(const OpenMP* openmp)
+    void cylstm_full_teams(int always)
 
 cdef int allowed = 1
 
@@ -118,6 +119,12 @@ def borrow(parallel, me, count):
     openmp.parallel, openmp.me = <void*><uintptr_t>parallel, <void*><uintptr_t>me
     openmp.count = <void*><uintptr_t>count
     cylstm_borrow(&openmp if openmp.parallel != NULL else NULL)
+
+
+def full_teams(always):
+    """Whether teams stay as large as is wanted where other processes keep their members from running (cext/crowd.h), as
+    tests of many members want it. Not while a call is under way."""
+    cylstm_full_teams(bool(always))
 
 
 def processors():
