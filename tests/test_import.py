@@ -58,7 +58,7 @@ def test_importing_starts_no_thread():
 
 # Every module, from the bottom up: one may import those before it. A line is a room.
 ROOMS = """
-version signatures checks activations locks init
+version signatures checks processors activations locks init
 ctc_oracle dense_oracle loss_oracle optim_oracle norm_oracle cell_oracle between_oracle oracle
 _core _core.memory parameters state cell drops losses _core.kernels _core.choice _core.operands _core.small_matrix \
 small_parameters precision trace

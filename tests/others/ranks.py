@@ -11,6 +11,7 @@ import numpy as np
 from mpi4py import MPI
 
 import cylstm
+from cylstm.processors import processors
 from cylstm.training.parallel import hashed
 
 COMM = MPI.COMM_WORLD
@@ -172,7 +173,7 @@ def diverged():
 def threads():
     before, during = cylstm.num_threads(), []
     found = ragged(COMM.size, on_gradients=lambda *_: during.append(cylstm.num_threads()))
-    machine = len(os.sched_getaffinity(0))
+    machine = processors()
     assert set(during) == {max(1, machine // COMM.size)} and cylstm.num_threads() == before
     cylstm.set_num_threads(machine + 3)  # which is not the share that nobody has asked for
     during.clear()

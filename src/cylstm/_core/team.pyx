@@ -1,12 +1,11 @@
 """How many threads a call may use, and what each does (see team.pxd)."""
 
-import os
-
 from libc.stdint cimport uintptr_t
 
 from cylstm._core.ragged cimport length
 
 from cylstm.checks import positive_int
+from cylstm.processors import default_threads
 
 cdef extern from "pool.h" nogil:
     void cylstm_run(int wanted, Task task, void* context)
@@ -99,8 +98,9 @@ def set_num_threads(n):
 
     They are started when first needed and sleep between calls; a call that finds them at work for another Python thread
     runs on its own thread alone. At import n is the environment variable CYLSTM_NUM_THREADS or, without it,
-    OMP_NUM_THREADS (by which joblib tells its workers their share), or the number of processors that this process may
-    use. Raises TypeError or ValueError.
+    OMP_NUM_THREADS (by which joblib, Dask and Ray tell their workers their share), or the number of processors that this
+    process may use: of its affinity mask or, where that is less, as many whole ones as the quota of its control group
+    (a container's) is worth. "Many models, many workers" in the manual has more. Raises TypeError or ValueError.
     """
     global allowed
     allowed = min(positive_int("n", n), 256)
@@ -127,26 +127,4 @@ def full_teams(always):
     cylstm_full_teams(bool(always))
 
 
-def processors():
-    """The number of processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def from_environment():
-    """CYLSTM_NUM_THREADS, OMP_NUM_THREADS, or as many as there are processors."""
-    named = os.environ.get("CYLSTM_NUM_THREADS")
-    if named:
-        try:
-            number = int(named)
-        except ValueError:
-            raise ValueError(f"CYLSTM_NUM_THREADS: expected an integer, got {named!r}") from None
-        return positive_int("CYLSTM_NUM_THREADS", number)
-    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # "4,2": of nested teams
-    if first.isdecimal() and len(first) < 9 and int(first) > 0:  # what else it may be is for others to say
-        return int(first)
-    return processors()
-
-
-set_num_threads(from_environment())
+set_num_threads(default_threads())

@@ -30,6 +30,7 @@ from cylstm._core import team
 from cylstm.batches import batch_of
 from cylstm.checks import describe, positive_int
 from cylstm.loss_and_gradients import Sums
+from cylstm.processors import processors
 from cylstm.state import State
 from cylstm.training.dataset import Dataset
 
@@ -157,7 +158,7 @@ class Ranks(Alone):
         self.threads = team.num_threads()
         share = self._share_of_processors()
         nobody_said = not {"CYLSTM_NUM_THREADS", "OMP_NUM_THREADS"} & set(os.environ)
-        if nobody_said and self.threads == team.processors():
+        if nobody_said and self.threads == processors():
             team.set_num_threads(share)
         return self
 
@@ -176,14 +177,15 @@ class Ranks(Alone):
             self.comm.Free()
 
     def _share_of_processors(self):
-        """Of those that this process may use, among the ranks of this machine that may use them, too."""
+        """Of those that this process may use, among the ranks of this machine that may use them, too; a quota is taken
+        for that of a container with all of these ranks in it."""
         from mpi4py import MPI
 
         mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
         machine = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
         sharing = sum(not mine.isdisjoint(theirs) for theirs in machine.allgather(mine))
         machine.Free()
-        return max(1, len(mine) // sharing)
+        return max(1, processors() // sharing)
 
     # --- exchange -------------------------------------------------------------------------------------------------
 
