@@ -56,7 +56,7 @@ typedef struct {
 
 static struct {
     int ignored;   /* teams are full whatever they find */
-    int most;      /* members of a team; 0: as many as are wanted */
+    int left_out;  /* of those that are wanted */
     int64_t until; /* then a full one is tried again */
     int64_t how_long, undisturbed;
 } crowd;
@@ -64,9 +64,9 @@ static struct {
 /* How many members of the wanted ones a team has now. */
 static int uncrowded(int wanted)
 {
-    if (crowd.ignored || crowd.most == 0 || wanted <= crowd.most) return wanted;
-    if (wall_clock() < crowd.until) return crowd.most;
-    crowd.most = 0, crowd.undisturbed = 0;
+    if (crowd.ignored || crowd.left_out == 0) return wanted;
+    if (wall_clock() < crowd.until) return wanted > crowd.left_out ? wanted - crowd.left_out : 1;
+    crowd.left_out = 0, crowd.undisturbed = 0;
     return wanted;
 }
 
@@ -86,10 +86,10 @@ static void look_back(const member_times *found, int count, int64_t took)
     if (robbed > 0 && others < count && done < BETTER * others * best * took) {
         const int64_t least = larger(SHORTEST_WHILE, took), most = larger(LONGEST_WHILE, MOST_TASKS * took);
         crowd.how_long = larger(least, 2 * crowd.how_long < most ? 2 * crowd.how_long : most);
-        crowd.most = others, crowd.until = wall_clock() + crowd.how_long;
+        crowd.left_out += count - others, crowd.until = wall_clock() + crowd.how_long;
         return;
     }
-    if (crowd.most > 0) return; /* not a full team */
+    if (crowd.left_out > 0) return; /* not a full team */
     crowd.undisturbed += took;
     if (crowd.undisturbed > crowd.how_long) crowd.how_long /= 2, crowd.undisturbed = 0;
 }

@@ -157,7 +157,7 @@ static void after_fork(void)
     pool.lock = fresh_lock, pool.work = fresh_signal;
     pool.started = 0;
     cylstm_borrow(NULL); /* an OpenMP runtime is lost after fork */
-    crowd.most = 0;
+    crowd.left_out = 0;
     atomic_flag_clear(&pool.busy);
 }
 

@@ -119,9 +119,14 @@ def test_members_that_only_give_way_to_each_other_are_too_many(crowd):
 def test_of_sixteen_only_those_that_are_robbed_are_left_out(crowd):
     waits, robbed = (10, 5, 5), (5, 0, 0)
     crowd.task(10, 10, *[waits] * 3, robbed, *[waits] * 11, robbed)
-    assert crowd.members(16, 11) == 14 and crowd.members(9, 11) == 9
+    assert [crowd.members(wanted, 11) for wanted in (16, 9, 2, 1)] == [14, 7, 1, 1]
     crowd.task(10, 12, *[waits] * 12, robbed, robbed)  # a smaller team again
     assert crowd.members(16, 13) == 12
+
+
+def test_what_a_small_team_found_takes_no_more_from_a_large_one(crowd):
+    crowd.task(10, 10, *ROBBED)
+    assert crowd.members(16, 11) == 15
 
 
 def test_it_can_be_ignored(crowd):
