@@ -41,10 +41,19 @@ def test_patience_ends(quiet):
     assert turns == 10 and found["disturbed"] == 2
 
 
-def test_the_probe_knows_its_best():
+def test_the_probe_compares_with_its_best(monkeypatch):
+    """By a clock of its own: between two looks at it pass so many seconds, by turns while the sum runs and while not."""
+    passed, now = [1.0] * 300, [0.0]
+
+    def clock():
+        now[0] += passed.pop(0)
+        return now[0]
+
+    monkeypatch.setattr(timer.time, "perf_counter", clock)
     probe = timer.Probe()
-    assert 0 < probe.best < math.inf
-    probe.best = 1e-12
+    assert probe.best == 1
+    for seconds, quiet, best in ((1.14, True, 1), (1.2, False, 1), (0.5, True, 0.5), (1.0, False, 0.5)):
+        passed += [9, seconds] * 3
+        assert probe.is_quiet() == quiet and probe.best == pytest.approx(best)
+    passed += [9, 0.5, 9, 3.0, 9, 3.0]  # the median of three counts
     assert not probe.is_quiet()
-    probe.best = 1e3
-    assert probe.is_quiet() and probe.best < 1e3 * timer.DISTURBED
