@@ -42,7 +42,7 @@ def test_patience_ends(quiet):
 
 
 def test_the_probe_compares_with_its_best(monkeypatch):
-    """By a clock of its own: between two looks at it pass so many seconds, by turns while the sum runs and while not."""
+    """By a clock of its own: so many seconds pass between two looks at it, in turn while the sum runs and while not."""
     passed, now = [1.0] * 300, [0.0]
 
     def clock():
