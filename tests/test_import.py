@@ -72,8 +72,8 @@ tensor_files sequences scaling iterables counting ctc batches metric_sums label_
 loss_and_gradients own_loss predictions
 text text.vocabulary text.corpus text.sampling text.measures
 training.pictures training.history training.record training.events training.progress training.callbacks \
-training.schedule training.optim training.targets training.dataset training.parallel training.checkpoint \
-training.batch_stream training.run training.fit training.finder training
+training.schedule training.optim training.targets training.dataset training.parts training.parallel \
+training.checkpoint training.batch_stream training.run training.fit training.finder training
 model_files summary
 report.charts report.sample report.inside report.reach report.follows report.outcome report.sections report.page report
 model data

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import cylstm
-from cylstm.training.parallel import TreeSum, cut, world
+from cylstm.training.parallel import world
+from cylstm.training.parts import TreeSum, cut
 
 ROWS = 23
 rng = np.random.default_rng(5)

@@ -16,7 +16,7 @@ from cylstm.loss_and_gradients import Sums
 from cylstm.state import State
 from cylstm.tensor_files import Tensors, open_tensors, write_tensors
 from cylstm.training.history import History
-from cylstm.training.parallel import by_part
+from cylstm.training.parts import by_part
 
 __all__ = ["Checkpoint", "SavedRun", "read_checkpoint", "resume", "save"]
 

@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
+import time
 import traceback
 from contextlib import contextmanager
 from functools import reduce
@@ -33,13 +35,15 @@ from cylstm.loss_and_gradients import Sums
 from cylstm.processors import processors
 from cylstm.state import State
 from cylstm.training.dataset import Dataset
+from cylstm.training.parts import TreeSum, joined
 
-__all__ = ["Alone", "RankError", "Ranks", "by_part", "cut", "end_all", "hashed", "learned", "ranks_of", "world"]
+__all__ = ["Alone", "RankError", "Ranks", "end_all", "hashed", "learned", "ranks_of", "world"]
 
 PLACES = ("the beginning", "an agreement", "the weights of a batch", "the gradients", "validation", "a comparison",
           "a checkpoint", "reading", "the end")  # fmt: skip
 # What launchers tell the processes that they start: how many there are (MPICH, Open MPI) or, of PMIx, each one's rank.
 SIZES, RANK_ALONE = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"), "PMIX_RANK"
+FAREWELL = 0.2  # s
 STATUS, PLACE, FLAGS = range(3)  # of what a rank says in a meeting, int64
 
 
@@ -84,7 +88,15 @@ def end_all(error, code, told=True) -> None:
     if comm is not None and not (isinstance(error, RankError) or getattr(error, "ranks_know", False)):
         if not told:
             traceback.print_exception(error)
-        comm.Abort(code)
+        abort(comm, code)
+
+
+def abort(comm, code) -> None:
+    """End all ranks. What this one has just printed is passed on by the launcher, which may drop it if all ends at once."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    time.sleep(FAREWELL)
+    comm.Abort(code)
 
 
 class Alone:
@@ -166,7 +178,7 @@ class Ranks(Alone):
         team.set_num_threads(self.threads)
         if error is not None and self.exchanging:
             traceback.print_exception(error)
-            self.given.Abort(1)
+            abort(self.given, 1)
         try:
             if error is None:
                 self._meet("the end")
@@ -291,14 +303,6 @@ def nothing(event) -> None:
     """The callback of all ranks but the first, whose own are called."""
 
 
-def joined(state) -> State | None:
-    """Of states by part, None for a part without rows, that of all rows; None where there is none."""
-    parts = [one for _, one in sorted((state or {}).items()) if one is not None]
-    if not parts:
-        return None
-    return State(*(np.concatenate([getattr(one, name) for one in parts], axis=1) for name in "hc"))
-
-
 def hashed(value) -> str:
     """A number that differs for different arrays or what else can be pickled (BLAKE2b, 128 bits, in hexadecimal)."""
     import hashlib  # 8 ms: `import cylstm` has 15
@@ -307,23 +311,7 @@ def hashed(value) -> str:
     return hashlib.blake2b(given, digest_size=16).hexdigest()
 
 
-def by_part(state, begins, own) -> dict[int, State | None]:
-    """The reverse of `joined`, of some parts. begins : as `cut` gives them."""
-    sections = {part: slice(begins[part], begins[part + 1]) for part in own}
-    return {part: State(*(one[:, rows] for one in state)) if rows.start < rows.stop else None
-            for part, rows in sections.items()}  # fmt: skip
-
-
 # --- an update --------------------------------------------------------------------------------------------------------
-
-
-def cut(sizes, parts) -> np.ndarray:
-    """Where parts of neighbouring rows begin and end, (parts + 1,), about as large each: a row is in the part in which
-    its middle lies. sizes : (B,) integers >= 0."""
-    ends = np.cumsum(sizes, dtype=np.int64)
-    total = max(1, int(ends[-1]))
-    place = (2 * ends - sizes) * parts // (2 * total)
-    return np.searchsorted(np.minimum(place, parts - 1), np.arange(parts + 1))
 
 
 def learned(run, batches) -> dict[str, Sums]:
@@ -346,6 +334,7 @@ def learned(run, batches) -> dict[str, Sums]:
         raise RankError("comm: expected the same batches on all ranks, got others on some")
     over = {name: reduce(float.__add__, column) for name, column in zip(heads, columns, strict=True)}
     total, numbers = TreeSum(run.gradients.raw()), []
+    several = sum(map(len, own.values())) != 1 or len(own) > 1  # one alone is its own sum: no copy, which may be large
     drawn = int(model.rng.integers(1 << 63))
     after = model.rng.bit_generator.state
     try:
@@ -356,44 +345,17 @@ def learned(run, batches) -> dict[str, Sums]:
             for n, batch in enumerate(own_batches):
                 result = run.learn(batch, over, part)
                 sums = {name: mine.plus(result.heads[name]) for name, mine in sums.items()}
-                total.add(run.gradients.raw(), more=n > 0)
+                if several:
+                    total.add(run.gradients.raw(), more=n > 0)
             if not own_batches:
                 total.add(0.0)
             numbers.append(np.array([sums[name] for name in heads]).ravel())
     finally:
         model.rng.bit_generator.state = after
-    run.gradients.raw()[:] = total.value()
+    if total.stack:
+        run.gradients.raw()[:] = total.value()
     found = ranks.collect("the gradients", np.array(numbers)).tolist()
     ranks.add_up(run.gradients.raw())
     run.gradients.touch()
     of_parts = [[Sums(*row[n : n + 3], int(row[n + 3])) for n in range(0, len(row), 4)] for row in found]
     return {name: reduce(Sums.plus, (row[n] for row in of_parts)) for n, name in enumerate(heads)}
-
-
-class TreeSum:
-    """The sum of arrays in the order of a binary tree, ((0 + 1) + (2 + 3)) + ...; of n it keeps log2(n) at most."""
-
-    def __init__(self, like):
-        self.like, self.stack, self.free = like, [], []  # of (how many, their sum)
-
-    def add(self, array, more=False) -> None:
-        """Take one in. more : it is a part of the last one."""
-        if more:
-            self.stack[-1][1][:] += array
-            return
-        self._merge(lambda last, before: last == before)
-        taken = self.free.pop() if self.free else np.empty_like(self.like)
-        taken[:] = array
-        self.stack.append((1, taken))
-
-    def value(self) -> np.ndarray:
-        """Of all."""
-        self._merge(lambda last, before: True)
-        return self.stack[0][1]
-
-    def _merge(self, wanted):
-        while len(self.stack) > 1 and wanted(self.stack[-1][0], self.stack[-2][0]):
-            count, last = self.stack.pop()
-            self.stack[-1][1][:] += last
-            self.stack[-1] = (self.stack[-1][0] + count, self.stack[-1][1])
-            self.free.append(last)

@@ -23,7 +23,8 @@ from cylstm.training.batch_stream import Stream
 from cylstm.training.dataset import Dataset
 from cylstm.training.events import Event, NonFiniteLoss, StopTraining, deferred_interrupt
 from cylstm.training.history import History
-from cylstm.training.parallel import RankError, cut, hashed, learned
+from cylstm.training.parallel import RankError, hashed, learned
+from cylstm.training.parts import cut
 from cylstm.training.progress import Progress
 from cylstm.training.record import Trained, this_machine
 from cylstm.training.schedule import ReduceOnPlateau
