@@ -23,6 +23,7 @@ __all__ = ["UnknownTokens", "Vocabulary", "smallest_dtype"]
 LEVELS = ("char", "word", "byte")
 UNKNOWN = "<unk>"
 BLOCK = 1 << 18  # characters or bytes worked on at once
+NO_ID = 255  # in place of an unknown character's
 
 # Words, runs of spaces and single other characters, each with the marks that combine with it: together they cover every
 # text, so that joining them gives it back. The lengths are bounded for the sake of bounded memory: a text may hold no
@@ -101,6 +102,9 @@ class Vocabulary:
         self.dtype = smallest_dtype(len(self.tokens))
         self._plain = len(plain)
         self._table = _code_table(plain, self.unknown_id) if level == "char" else None
+        self._of_ascii = None
+        if level == "char" and len(self.tokens) <= NO_ID:
+            self._of_ascii = (self._table.take(range(256), mode="clip") & NO_ID).astype(np.uint8).tobytes()  # -1: NO_ID
 
     @classmethod
     def from_text(cls, text, level="char", *, max_size=None, min_count=1, unknown="auto", end=None) -> Vocabulary:
@@ -185,7 +189,7 @@ class Vocabulary:
         position, line = 0, 1
         for block in _words(blocks, self._pattern()) if self.level == "word" else blocks:
             ids = self._lookup(block)
-            if self.unknown_id is None and ids.size and ids.min() < 0:
+            if self.unknown_id is None and ids.dtype.kind == "i" and ids.size and ids.min() < 0:
                 where = np.flatnonzero(ids < 0)
                 if unknown == "error":
                     raise UnknownTokens(f"{name}: {self._complaint(block, where, position, line)}")
@@ -258,7 +262,11 @@ class Vocabulary:
             data = block.encode("utf-8", "surrogatepass") if isinstance(block, str) else block
             return np.frombuffer(data, np.uint8)
         if self.level == "char":
-            return self._table[np.minimum(_codes(block), len(self._table) - 1)]
+            if self._of_ascii is not None and block.isascii():  # twice as fast
+                ids = block.encode().translate(self._of_ascii)
+                if NO_ID not in ids:
+                    return np.frombuffer(ids, np.uint8)
+            return self._table.take(_codes(block), mode="clip")
         fill = -1 if self.unknown_id is None else self.unknown_id
         return np.fromiter(map(self.index.get, block, repeat(fill)), np.int32, len(block))
 
@@ -290,6 +298,8 @@ def _checked_tokens(tokens, level) -> tuple:
 
 def _codes(text: str) -> np.ndarray:
     """The code points (N,) of a text, lone surrogates included."""
+    if text.isascii():
+        return np.frombuffer(text.encode(), np.uint8)
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
