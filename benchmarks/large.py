@@ -117,7 +117,9 @@ def main():
     args = parser.parse_args()
     folder = tempfile.mkdtemp(dir=args.folder, prefix="cylstm-large-")
     try:
-        large, small = (os.path.join(folder, f"{name}{'.npy' if args.panel else '.txt'}") for name in ("large", "small"))
+        large, small = (
+            os.path.join(folder, f"{name}{'.npy' if args.panel else '.txt'}") for name in ("large", "small")
+        )
         make = panel if args.panel else repeated
         make(large, int(args.gigabytes * 1e9))
         make(small, SMALL)

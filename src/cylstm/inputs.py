@@ -150,7 +150,9 @@ class Inputs:
             n, c = (int(k) for k in np.unravel_index(right.argmin(), right.shape))
             step = n if real is None else np.flatnonzero(real)[n]
             place = (*np.unravel_index(step, x.shape[:-1]), self.columns[c])
-            raise ValueError(f"{name}[{whereabouts(place, piece)}]: expected an id in 0..{self.sizes[c] - 1}, got {ids[n, c]!s}")
+            raise ValueError(
+                f"{name}[{whereabouts(place, piece)}]: expected an id in 0..{self.sizes[c] - 1}, got {ids[n, c]!s}"
+            )
         return ids.astype(np.int64)
 
     def ids_of(self, x, name="x", plan=None) -> np.ndarray:

@@ -18,7 +18,8 @@ import numpy as np
 __all__ = ["Contents", "Rows", "address", "contents_of", "in_pieces", "map_of", "region", "remember"]
 
 AT_ONCE = 1 << 18  # elements that are looked at together
-KEPT = 1 << 26  # bytes of maps that may have been looked at before they are let go
+KEPT = 1 << 25  # bytes of maps that may have been looked at before they are let go
+WIDEST = 1 << 24  # bytes of a row, with what lies between its numbers, that are read from a file
 AROUND = 1 << 20  # bytes that the system maps beside those of a row, most often
 MOST_FILES = 64  # that are open beside their maps: a process may have a thousand in all
 LET_GO = getattr(mmap, "MADV_DONTNEED", None)  # Windows has none
@@ -50,16 +51,25 @@ def in_pieces(array) -> Iterator[tuple[slice, ...]]:
     more, of the first two. What was looked at of a memory map is let go behind them."""
     row, seen, found = array[:1].size, 0, map_of(array)
     rows = max(1, AT_ONCE // max(1, row))
+    if found is not None:  # what lies far apart is a piece of its own
+        rows = max(1, min(rows, KEPT // max(1, abs(array.strides[0]))))
     steps = None if row <= AT_ONCE or array.ndim == 1 else max(1, AT_ONCE // max(1, array[:1, :1].size))
     for start in range(0, len(array), rows):
         for first in (0,) if steps is None else range(0, array.shape[1], steps):
             piece = (slice(start, start + rows),) + (() if steps is None else (slice(first, first + steps),))
             yield piece
-            seen += 0 if found is None else array[piece].nbytes
+            seen += 0 if found is None else extent(array[piece])
             if seen > KEPT:
                 seen = let_go([found])
     if found is not None and len(found) > KEPT:
         let_go([found])
+
+
+def extent(array) -> int:
+    """How many bytes there are from its first number to the end of its last."""
+    if not array.size:
+        return 0
+    return sum((n - 1) * abs(stride) for n, stride in zip(array.shape, array.strides, strict=True)) + array.itemsize
 
 
 def let_go(maps) -> int:
@@ -114,16 +124,20 @@ class Rows:
         key = id(map_of(array)) if self.maps else None
         if key not in self.maps or not len(array):
             return array[place]
-        one = array[0] if steps is None else array[0, steps]
+        one = np.asarray(array[0] if steps is None else array[0, steps])
         numbers = range(*rows.indices(len(array))) if isinstance(rows, slice) else rows
         source = self.sources.get(key)
-        if source is None or not np.asarray(one).flags.c_contiguous:
-            self.look_at(self.maps[key], len(numbers) * (one.nbytes + AROUND))
+        size = extent(one)
+        if source is None or size > WIDEST or min(one.strides, default=0) < 0:
+            self.look_at(self.maps[key], len(numbers) * (size + AROUND))
             return array[place]
-        out = np.empty((len(numbers), *np.shape(one)), array.dtype)
+        out = np.empty((len(numbers), *one.shape), array.dtype)
         begin = address(array if steps is None else array[:, steps]) - source.start + source.offset
-        for n, row in zip(numbers, out.reshape(len(out), -1), strict=True):
-            read_into(row, source.file, begin + int(n) * array.strides[0])
+        whole = None if one.flags.c_contiguous else np.empty(size, np.uint8)  # with what lies between
+        for n, row in zip(numbers, out.reshape(len(out), one.size), strict=True):
+            read_into(row if whole is None else whole, source.file, begin + int(n) * array.strides[0])
+            if whole is not None:
+                row[:] = np.ndarray(one.shape, one.dtype, whole, 0, one.strides).reshape(-1)
         return out
 
     def steps(self, row, places) -> np.ndarray:

@@ -111,7 +111,7 @@ def encoded(text, folder=None, keep=False, tell=lambda line: None):
     import tempfile  # 15 ms: `import cylstm` has 15
 
     folder = tempfile.gettempdir() if folder is None else folder
-    with tempfile.TemporaryFile(dir=folder, prefix="cylstm-") as file:
+    with tempfile.TemporaryFile(buffering=0, dir=folder, prefix="cylstm-") as file:
         most = os.path.getsize(text.path) * vocabulary.dtype.itemsize
         count, digest = text.write(file, vocabulary, folder, most)
         ids = np.memmap(file, vocabulary.dtype, mode="r", shape=(count,))
@@ -161,7 +161,7 @@ class Text:
         return vocabulary, count if self.level == "char" else None
 
     def write(self, file, vocabulary, name, most) -> tuple[int, str]:
-        """Write the ids to an open file; returns how many there are, and a digest of them.
+        """Write the ids to an open file without a buffer; returns how many there are, and a digest of them.
 
         name, most : the file's, and how many bytes it will have at most: what an OSError says. Raises ValueError.
         """
@@ -173,9 +173,10 @@ class Text:
             for ids in vocabulary.encode_stream(blocks, name=self.path, unknown=self.unknown, skipped=self.skipped):
                 digest.update(ids)
                 count += len(ids)
+                left = memoryview(ids).cast("B") if len(ids) else b""
                 try:
-                    file.write(ids)
-                    file.flush()
+                    while left:  # a disk that becomes full takes a part
+                        left = left[file.write(left) :]
                 except OSError as error:
                     raise OSError(error.errno, f"{error.strerror} (up to {most:,} bytes are needed)", name) from None
         if not count:  # NumPy maps no empty file

@@ -188,7 +188,6 @@ def made(place, text, tell):
             raise ValueError(f"{text.path}: expected a file that stays as it is while it is read, got one that changes")
         file.seek(0)
         file.write(head(header, vocabulary.dtype, count, room))
-        file.flush()
         os.fsync(file.fileno())
         if fcntl is None:
             file.close()
@@ -258,7 +257,7 @@ def _part(place, path, tell):
 
 def _opened(part):
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    return open(part, "r+b", opener=lambda name, _: os.open(name, flags, 0o666))
+    return open(part, "r+b", buffering=0, opener=lambda name, _: os.open(name, flags, 0o666))
 
 
 def same_file(file) -> bool:
