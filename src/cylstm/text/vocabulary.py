@@ -262,10 +262,16 @@ class Vocabulary:
             data = block.encode("utf-8", "surrogatepass") if isinstance(block, str) else block
             return np.frombuffer(data, np.uint8)
         if self.level == "char":
-            if self._of_ascii is not None and block.isascii():  # twice as fast
-                ids = block.encode().translate(self._of_ascii)
-                if NO_ID not in ids:
+            found = None if self._of_ascii is None else _mostly_ascii(block)  # twice as fast
+            if found is not None:
+                data, places, codes = found
+                ids, others = data.translate(self._of_ascii), self._table.take(codes, mode="clip")
+                if not len(places) and NO_ID not in ids:
                     return np.frombuffer(ids, np.uint8)
+                ids = np.frombuffer(bytearray(ids), np.uint8)
+                ids[places] = others & NO_ID
+                if not (ids == NO_ID).any():
+                    return ids
             return self._table.take(_codes(block), mode="clip")
         fill = -1 if self.unknown_id is None else self.unknown_id
         return np.fromiter(map(self.index.get, block, repeat(fill)), np.int32, len(block))
@@ -298,9 +304,19 @@ def _checked_tokens(tokens, level) -> tuple:
 
 def _codes(text: str) -> np.ndarray:
     """The code points (N,) of a text, lone surrogates included."""
-    if text.isascii():
-        return np.frombuffer(text.encode(), np.uint8)
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+def _mostly_ascii(text: str):
+    """The characters of a text as bytes of ASCII, the places at which others may stand, and the code points of these;
+    None where there are many."""
+    data = text.encode("ascii", "replace")
+    if text.isascii():
+        return data, np.zeros(0, np.int64), np.zeros(0, np.int64)
+    places = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("?"))
+    if len(places) > len(text) // 16:
+        return None
+    return data, places, np.fromiter(map(ord, map(text.__getitem__, places.tolist())), np.int64, len(places))
 
 
 def _code_table(tokens, unknown_id) -> np.ndarray:
