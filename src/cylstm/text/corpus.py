@@ -88,7 +88,7 @@ def encode_file(path, level="char", *, vocabulary=None, max_size=None, min_count
     unknown, skipped : what becomes of tokens outside a given vocabulary, as for `Vocabulary.encode_stream`.
     keep : keep the ids in a file, PATH.LEVEL.ids, and take them from there when it is of the same vocabulary (or of
         the same options for one) and the text has the same size, times and inode as when it was written. Otherwise it
-        is made anew. "Texts larger than memory" in the manual has the rest.
+        is made anew. "Larger than memory" in the manual has the rest.
 
     ids: read-only np.memmap (N,) of the smallest unsigned integer type; `ids.filename` is its file, if it has a name.
 
@@ -134,7 +134,9 @@ class Text:
         self.regular = stat.S_ISREG(mode)
         self.level = one_of("level", level, LEVELS) if vocabulary is None else vocabulary.level
         self.vocabulary = vocabulary  # None for its own, by the options
-        self.options = options if vocabulary is None else None
+        self.options = None
+        if vocabulary is None:
+            self.options = {name: n if n is None else positive_int(name, n) for name, n in options.items()}
         self.unknown, self.skipped = one_of("unknown", unknown, ("error", "skip")), skipped
 
     @property

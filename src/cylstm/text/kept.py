@@ -139,6 +139,8 @@ def mapped(place, vocabulary, count, digest) -> np.memmap:
     """The ids of a file, whose digest is remembered."""
     with open(place, "rb") as file:
         begin = 8 + int.from_bytes(file.read(8), "little")
+        if os.fstat(file.fileno()).st_size != begin + count * vocabulary.dtype.itemsize:
+            raise ValueError(f"{place}: expected {count} ids of {vocabulary.dtype}, got a file of another length")
         ids = np.memmap(file, vocabulary.dtype, "r", begin, (count,))
         remember(ids, digest, len(vocabulary), file)
     return ids
