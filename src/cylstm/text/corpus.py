@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 NOWHERE = "none"  # in place of a folder
-LARGE = 1 << 26  # bytes of a text: the ids of smaller ones are made anew within a second
+LARGE = 1 << 26  # bytes of a text: the ids of smaller ones are made anew in a second or so
 
 
 def manual() -> str:
