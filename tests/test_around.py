@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from by_numpy import ByNumpy
 
-from cylstm import LSTM, Adam, AdamW, Dense, Model, batches, data, inputs
+from cylstm import LSTM, Adam, AdamW, Dense, Model, batches, data, maps
 from cylstm.model_parameters import layout_of
 from cylstm.tensor_files import write_tensors
 
@@ -88,7 +88,7 @@ def test_what_is_no_id_is_refused_by_place(rng, monkeypatch, wrong):
     with pytest.raises(ValueError, match=rf"^validation x\[3, 5, 1\]: {text}"):
         model.fit(np.zeros_like(x), y, validation=(x, y), progress=False)
     monkeypatch.setattr(batches, "AT_ONCE", 2 * T)  # in parts, whose own places nobody knows
-    monkeypatch.setattr(inputs, "AT_ONCE", 2 * T * I)
+    monkeypatch.setattr(maps, "AT_ONCE", 2 * T)
     for call in (model, model.predict, lambda x: model.loss_and_gradients(x, y)):
         with pytest.raises(ValueError, match=rf"^x\[3, 5, 1\]: {text}"):
             call(x)

@@ -58,7 +58,7 @@ def test_importing_starts_no_thread():
 
 # Every module, from the bottom up: one may import those before it. A line is a room.
 ROOMS = """
-version signatures checks processors activations locks init
+version signatures maps checks processors activations locks init
 ctc_oracle dense_oracle loss_oracle optim_oracle norm_oracle cell_oracle between_oracle oracle
 _core _core.memory parameters state cell drops losses _core.kernels _core.choice _core.operands _core.small_matrix \
 small_parameters precision trace
@@ -70,7 +70,7 @@ lstm
 dense inputs labels heads model_parameters between
 tensor_files sequences scaling iterables counting ctc batches metric_sums label_metrics metrics \
 loss_and_gradients own_loss predictions
-text text.vocabulary text.corpus text.sampling text.measures
+text text.vocabulary text.kept text.corpus text.sampling text.measures
 training.pictures training.history training.record training.events training.progress training.callbacks \
 training.schedule training.optim training.targets training.dataset training.parts training.parallel \
 training.checkpoint training.batch_stream training.run training.fit training.finder training

@@ -6,8 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from cylstm import LSTM, Model, Vocabulary, data, losses
-from cylstm.text import measures
+from cylstm import LSTM, Model, Vocabulary, data, losses, maps
 
 TEXT = "Die Größe — «naïve café», 東京タワー 🗼:\n\tx_1 = 0.5;    y  =  x_1\r\n\nThe end; the END of the end.\n" * 3
 LEVELS = ("char", "word", "byte")
@@ -88,7 +87,7 @@ def test_unknown_tokens_cost_no_bits_and_are_counted(level):
 
 def test_what_does_not_count_is_not_counted(rng, monkeypatch):
     """Streams, lengths, masks and lists, each in pieces."""
-    monkeypatch.setattr(measures, "BLOCK", 3)
+    monkeypatch.setattr(maps, "AT_ONCE", 3)
     vocabulary = Vocabulary.from_text(TEXT, "word", end="<end>")
     model = made(vocabulary)
     characters = np.array([len(token) for token in vocabulary.tokens])

@@ -275,3 +275,21 @@ def test_a_wrong_vocabulary_is_refused_by_name(error, message, call):
     with pytest.raises(error) as caught:
         call()
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("others", [0, 1, 40, 300])
+def test_characters_of_any_share_of_ascii_are_counted_and_encoded_alike(rng, others):
+    """Blocks of hardly any others take a way of their own."""
+    letters = rng.choice(list("abc ?\n"), 1500)
+    letters[rng.choice(1500, others, replace=False)] = rng.choice(list("é?東🗼\udc80"), others)
+    text = "".join(letters)
+    vocabulary = Vocabulary.from_text(text)
+    counts = Counter(text)
+    assert list(vocabulary.tokens) == sorted(counts, key=lambda letter: (-counts[letter], letter))
+    assert vocabulary.encode(text).tolist() == [vocabulary.index[letter] for letter in text]
+    known = Vocabulary("abc ?\n", unknown="<unk>")
+    assert known.encode(text).tolist() == [known.index.get(letter, known.unknown_id) for letter in text]
+    if others > 1:
+        missing = next(n for n, letter in enumerate(text) if letter not in known.index)
+        with pytest.raises(ValueError, match=f"first at position {missing}, line {1 + text[:missing].count(chr(10))}"):
+            Vocabulary("abc ?\n").encode(text)

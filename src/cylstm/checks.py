@@ -9,10 +9,12 @@ import stat
 
 import numpy as np
 
+from cylstm.maps import in_pieces
+
 __all__ = [
     "as_float_array", "as_generator", "as_ids", "check_finite", "check_lengths", "check_mask", "check_range",
     "check_resets", "check_state", "describe", "described_with_way", "file_to_write", "flag", "folder_to_write",
-    "one_of", "path_name", "plain_array", "positive_int", "real_in", "refuse", "refuse_masked",
+    "one_of", "path_name", "plain_array", "positive_int", "real_in", "refuse", "refuse_masked", "whereabouts",
 ]  # fmt: skip
 
 
@@ -209,20 +211,21 @@ def check_finite(name: str, array: np.ndarray, dtype, mask=None, missing=False, 
     if array.dtype.kind != "f" or not array.size:
         return
     most = np.float64(np.finfo(dtype).max)
-    if -most <= array.min() and array.max() <= most:
-        return
-    for n, row in enumerate(array):  # row by row: a memory map is not copied as a whole
-        wrong = np.array(~(np.abs(row) <= most))
+    for piece in in_pieces(array):
+        part = array[piece]
+        if -most <= part.min() and part.max() <= most:
+            continue
+        wrong = ~(np.abs(part) <= most)
         if missing:
-            wrong &= ~np.isnan(row)
+            wrong &= ~np.isnan(part)
         if mask is not None:
-            wrong[~mask[n]] = False
+            wrong[~mask[piece[: mask.ndim]]] = False
         if wrong.any():
             place = np.unravel_index(wrong.argmax(), wrong.shape)
-            where = ", ".join(map(str, (n, *place)))
-            expected = "a finite number" if not np.isfinite(row[place]) else f"a number that {np.dtype(dtype)} holds"
-            hint = f" ({way})" if way and np.isnan(row[place]) else ""
-            raise ValueError(f"{name}[{where}]: expected {expected}, got {row[place]:g}{hint}")
+            found = part[place]
+            expected = "a finite number" if not np.isfinite(found) else f"a number that {np.dtype(dtype)} holds"
+            hint = f" ({way})" if way and np.isnan(found) else ""
+            raise ValueError(f"{name}[{whereabouts(place, piece)}]: expected {expected}, got {found:g}{hint}")
 
 
 def check_state(name: str, state, like, dtype) -> tuple[np.ndarray, np.ndarray]:
@@ -250,28 +253,34 @@ def as_ids(name: str, value, size: int) -> np.ndarray:
     return np.asarray(array, dtype=np.int64)
 
 
-def check_range(name: str, ids: np.ndarray, size: int, counted=None, first: int = 0) -> None:
+def check_range(name: str, ids: np.ndarray, size: int, counted=None, piece=()) -> None:
     """ValueError, naming the place, unless all ids are in 0..size-1. counted : of their shape, where they are looked
-    at; first : the number of the first row."""
+    at; piece : slices of the whole, which say where they begin."""
     part = ids if counted is None else ids[counted]
     if part.dtype == np.int64 and part.size and int(part.view(np.uint64).max()) < size:
         return  # one pass: a negative one is more than any size
     if int(part.min(initial=0)) < 0 or int(part.max(initial=0)) >= size:
         wrong = (ids < 0) | (ids >= size)
-        refuse(name, ids, wrong if counted is None else wrong & counted, f"ids in 0..{size - 1}", first)
+        refuse(name, ids, wrong if counted is None else wrong & counted, f"ids in 0..{size - 1}", piece)
 
 
-def refuse(name: str, array: np.ndarray, wrong: np.ndarray, expected: str, first: int = 0) -> None:
+def refuse(name: str, array: np.ndarray, wrong: np.ndarray, expected: str, piece=()) -> None:
     """ValueError that names the first place of those that are wrong, and what stands there; nothing where none is.
 
-    first : the number of the first row.
+    piece : slices of a larger array, which say where this one begins in it.
     """
     if not wrong.any():
         return
     place = np.unravel_index(wrong.argmax(), wrong.shape)
-    where = ", ".join(str(int(n) + first * (axis == 0)) for axis, n in enumerate(place))
+    where = whereabouts(place, piece)
     got = f"{array[place]:g}" if array.dtype.kind == "f" else array[place]
     raise ValueError(f"{name}{f'[{where}]' if where else ''}: expected {expected}, got {got}")
+
+
+def whereabouts(place, piece=()) -> str:
+    """A place, as errors name it; piece : as for `refuse`."""
+    starts = [part.start for part in piece] + [0] * (len(place) - len(piece))
+    return ", ".join(str(int(n) + start) for n, start in zip(place, starts, strict=True))
 
 
 def check_lengths(lengths, B: int, T: int) -> np.ndarray:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cylstm.checks import describe, one_of, plain_array, real_in
+from cylstm.checks import describe, one_of, plain_array, real_in, whereabouts
+from cylstm.maps import in_pieces
 
 __all__ = ["EVERY", "Counting", "check_token_weights"]
 
@@ -120,10 +121,12 @@ def check_token_weights(name: str, weights, shape: tuple[int, ...], real=None) -
     if weights.shape not in forms:
         expected = " or ".join(map(str, forms))
         raise ValueError(f"{name}: expected {expected}, got {weights.shape}")
-    wrong = ~((weights >= 0) & (weights < np.inf))
-    if real is not None and weights.ndim >= real.ndim:
-        wrong[~real] = False
-    if wrong.any():
-        place = np.unravel_index(wrong.argmax(), wrong.shape)
-        raise ValueError(f"{name}[{', '.join(map(str, place))}]: expected a number >= 0, got {weights[place]:g}")
+    for piece in in_pieces(weights):
+        part = weights[piece]
+        wrong = ~((part >= 0) & (part < np.inf))
+        if real is not None and weights.ndim >= real.ndim:
+            wrong[~real[piece[: real.ndim]]] = False
+        if wrong.any():
+            place = np.unravel_index(wrong.argmax(), wrong.shape)
+            raise ValueError(f"{name}[{whereabouts(place, piece)}]: expected a number >= 0, got {part[place]:g}")
     return weights

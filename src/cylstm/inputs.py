@@ -10,12 +10,11 @@ import numpy as np
 
 from cylstm import dense
 from cylstm._core.gradients import embedding_gradient
-from cylstm.checks import as_ids, describe, described_with_way, plain_array, positive_int, real_in
+from cylstm.checks import as_ids, describe, described_with_way, plain_array, positive_int, real_in, whereabouts
 from cylstm.drops import mask
+from cylstm.maps import in_pieces
 
 __all__ = ["Inputs", "OfEmbedding", "Taken", "as_embeddings", "config_of", "layout", "tail", "width_of"]
-
-AT_ONCE = 1 << 20  # elements whose ids are checked at a time: a memory map is not copied as a whole
 
 
 def as_embeddings(given, input_size: int) -> Mapping[int, tuple[int, int]]:
@@ -128,9 +127,8 @@ class Inputs:
         an id. real : (B, T) or (T,): what counts, None for all."""
         if not self.columns:
             return
-        rows = max(1, AT_ONCE // max(1, x[:1].size))
-        for start in range(0, len(x), rows):
-            self._ids(name, x[start : start + rows], None if real is None else real[start : start + rows], start)
+        for piece in in_pieces(x[..., 0]):
+            self._ids(name, x[piece], None if real is None else real[piece], piece)
 
     def check_all(self, x, real=None, batched=True) -> None:
         """The same of what goes into the model in parts: an array, or a list of sequences with a list of `real`; or one
@@ -141,8 +139,8 @@ class Inputs:
         for n, row in enumerate(x):
             self.check_ids(f"x[{n}]", row, None if real is None else real[n])
 
-    def _ids(self, name, x, real, start=0):
-        """Checked ids (N, columns) of the N real steps of x (..., I), whose first row is number `start`."""
+    def _ids(self, name, x, real, piece=()):
+        """Checked ids (N, columns) of the N real steps of x (..., I). piece : as for `check_range`."""
         ids = x[..., self.columns]  # a copy, before it is checked: another thread may be writing to what came
         ids = ids.reshape(-1, len(self.columns)) if real is None else ids[real]
         right = (ids >= 0) & (ids < self.sizes)
@@ -151,10 +149,10 @@ class Inputs:
         if not right.all():
             n, c = (int(k) for k in np.unravel_index(right.argmin(), right.shape))
             step = n if real is None else np.flatnonzero(real)[n]
-            place = [int(k) for k in np.unravel_index(step, x.shape[:-1])] + [self.columns[c]]
-            place[0] += start
-            where = ", ".join(map(str, place))
-            raise ValueError(f"{name}[{where}]: expected an id in 0..{self.sizes[c] - 1}, got {ids[n, c]!s}")
+            place = (*np.unravel_index(step, x.shape[:-1]), self.columns[c])
+            raise ValueError(
+                f"{name}[{whereabouts(place, piece)}]: expected an id in 0..{self.sizes[c] - 1}, got {ids[n, c]!s}"
+            )
         return ids.astype(np.int64)
 
     def ids_of(self, x, name="x", plan=None) -> np.ndarray:

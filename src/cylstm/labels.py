@@ -49,7 +49,7 @@ class Labels:
         find = {**self.index, **({} if ignore is None else {ignore: -1})}
         known = np.ones(y.shape, bool) if real is None else np.zeros(y.shape, bool)
         if real is not None:
-            known[real] = True
+            known[real[:]] = True
         ids = np.zeros(y.shape, np.int64)
         labels = list(map(plain, y[known].tolist()))
         found = [find.get(label) if isinstance(label, KINDS) else None for label in labels]

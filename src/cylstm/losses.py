@@ -75,9 +75,9 @@ class Loss:
         if y.dtype.kind not in "fiub":
             raise TypeError(f"{name}: expected numbers, got {describe(y)}")
 
-    def check_values(self, name: str, y, outputs: int, counted=None, first: int = 0) -> None:
+    def check_values(self, name: str, y, outputs: int, counted=None, piece=()) -> None:
         """ValueError, naming the place, unless targets, (..., *width(outputs)) and finite, are in range. counted : of
-        their shape, where they are looked at; first : the number of the first row."""
+        their shape, where they are looked at; piece : slices of the whole, which say where they begin."""
 
     def class_count(self, outputs: int) -> int:
         """How many classes `classes` tells apart. TypeError for a loss of numbers."""
@@ -134,8 +134,8 @@ class CrossEntropy(Loss):
             hint = " (labels= gives classes other names)" if y.dtype.kind in "USO" else ""
             raise TypeError(f"{name}: expected integer classes, got {describe(y)}{hint}")
 
-    def check_values(self, name, y, outputs, counted=None, first=0):
-        check_range(name, y, outputs, counted, first)
+    def check_values(self, name, y, outputs, counted=None, piece=()):
+        check_range(name, y, outputs, counted, piece)
 
     def class_count(self, outputs):
         return outputs
@@ -261,9 +261,9 @@ class BinaryCrossEntropy(Loss):
 
     name, kernel, says = "binary_cross_entropy", "binary_cross_entropy", "binary"
 
-    def check_values(self, name, y, outputs, counted=None, first=0):
+    def check_values(self, name, y, outputs, counted=None, piece=()):
         wrong = (y < 0) | (y > 1)  # neither where a target is NaN, and missing
-        refuse(name, y, wrong if counted is None else wrong & counted, "a target in [0, 1]", first)
+        refuse(name, y, wrong if counted is None else wrong & counted, "a target in [0, 1]", piece)
 
     def class_count(self, outputs):
         if outputs != 1:
@@ -312,7 +312,7 @@ class CTC(Loss):
         if y.size and y.dtype.kind not in "iu":
             raise TypeError(f"{name}: expected integer labels, got {describe(y)}")
 
-    def check_values(self, name, y, outputs, counted=None, first=0):
+    def check_values(self, name, y, outputs, counted=None, piece=()):
         wrong = (y < 0) | (y >= outputs) | (y == self.blank)
         refuse(name, y, wrong, f"a label in 0..{outputs - 1} other than the blank {self.blank}")
 

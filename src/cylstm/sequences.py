@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from cylstm.checks import as_generator, as_ids, check_mask, describe, plain_array, positive_int, real_in
 
 __all__ = [
+    "Ends",
     "as_sequences",
     "batches_by_length",
-    "in_pieces",
     "next_token",
     "one_hot",
     "one_type",
@@ -21,8 +21,6 @@ __all__ = [
     "streams",
     "windows",
 ]
-
-AT_ONCE = 1 << 18  # elements that are looked at together
 
 
 def one_hot(ids, size: int, dtype="float32") -> np.ndarray:
@@ -179,10 +177,18 @@ def windows(series, width: int, horizon: int = 1, stride: int = 1) -> tuple[np.n
     return both[:, :width], both[:, width:]
 
 
-def in_pieces(array) -> Iterator[slice]:
-    """Its rows, about AT_ONCE elements at a time: a memory map is not copied as a whole."""
-    rows = max(1, AT_ONCE // max(1, array[:1].size))
-    return (slice(start, start + rows) for start in range(0, len(array), rows))
+class Ends:
+    """Which steps (B, T) come before the ends of their rows; of each piece that is asked for, an array."""
+
+    ndim = 2
+
+    def __init__(self, lengths, steps: int):
+        self.lengths, self.steps = lengths, np.arange(steps)
+
+    def __getitem__(self, piece) -> np.ndarray:
+        """piece : of the rows, and perhaps of the steps: slices, index arrays or integers."""
+        rows, *steps = piece if isinstance(piece, tuple) else (piece,)
+        return self.steps[tuple(steps)] < self.lengths[rows][..., None]
 
 
 def ragged_rows(x) -> list[np.ndarray] | None:

@@ -132,3 +132,27 @@ def test_the_command_line_trains_by_ranks(corpus):
 def test_a_rank_that_never_gets_to_train_ends_the_others(corpus):
     done = train(1, "corpus.txt", cwd=corpus, second=["missing.txt"])
     assert done.returncode == 2 and "cylstm: error: missing.txt: No such file or directory" in done.stderr
+
+
+READING = """
+import sys
+from cylstm.cli import main
+from cylstm.text import corpus
+original = corpus.read_text
+def told(path, *rest):
+    print("the text is read", file=sys.stderr, flush=True)
+    return original(path, *rest)
+corpus.read_text = told
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_ranks_share_a_file_of_ids(tmp_path):
+    (tmp_path / "corpus.txt").write_text("the cat sat on the mat. the dog sat on the log. " * 200)
+    options = ["--hidden", "9", "--streams", "4", "--tbptt", "16", "--epochs", "1", "--sample", "0", "--encoded", "."]
+    command = [MPIEXEC, "-n", "2", sys.executable, "-c", READING, "train", "corpus.txt", *options]
+    for reads in (2, 0):  # for the vocabulary, and for the ids
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=ENDS_WITHIN)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("the text is read") == reads, done.stderr
+    assert (tmp_path / "corpus.txt.char.ids").exists()

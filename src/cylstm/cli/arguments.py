@@ -8,7 +8,7 @@ import os
 
 from cylstm.checks import positive_int, real_in
 
-__all__ = ["check_target", "real", "whole"]
+__all__ = ["check_folder", "check_target", "real", "whole"]
 
 
 def check_target(option, path):
@@ -20,6 +20,12 @@ def check_target(option, path):
         raise ValueError(f"{option}: expected a file, got the folder {path!r}")
     if not path or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         raise ValueError(f"{option}: expected a file in an existing folder that can be written to, got {path!r}")
+
+
+def check_folder(option, path):
+    """ValueError unless files can be written there."""
+    if path is not None and not (os.path.isdir(path) and os.access(path, os.W_OK)):
+        raise ValueError(f"{option}: expected an existing folder that can be written to, got {path!r}")
 
 
 def whole(minimum, maximum=None):

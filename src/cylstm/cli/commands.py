@@ -24,7 +24,7 @@ from cylstm.model import Model
 from cylstm.sequences import next_token, split
 from cylstm.summary import precision_of_products
 from cylstm.tensor_files import kind_of
-from cylstm.text import corpus
+from cylstm.text import corpus, kept
 from cylstm.text.measures import evaluate_text
 from cylstm.text.sampling import continue_text, writes_tokens
 from cylstm.text.vocabulary import UnknownTokens
@@ -86,6 +86,10 @@ def note(message) -> None:
         print("cylstm:", " ".join(str(message).split()), file=sys.stderr, flush=True)
 
 
+def silent(message) -> None:
+    """What `note` is to ranks other than the first."""
+
+
 def leave_unread() -> None:
     """Let the output go nowhere: whoever read it has left (`cylstm ... | head`)."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -118,7 +122,7 @@ def run_train(args) -> None:
     """Train on a corpus; write model, history and picture. Of several ranks all train, and the first one writes."""
     comm = world()
     first = comm is None or comm.rank == 0
-    model, ids, saved = set_up(args)
+    model, ids, saved = set_up(args, first)
     *seen, test = split(ids)
     training, validation = (stream(part, args) for part in seen)
     summary = (f"{len(ids):,} tokens, {len(model.vocabulary):,} different; {model.parameters.size:,} parameters; "
@@ -156,12 +160,14 @@ def run_train(args) -> None:
     say(f"wrote {', '.join(filter(None, (args.out, args.history, args.plot)))}")
 
 
-def set_up(args):
-    """The model, the ids of its corpus, and what a checkpoint will have to say of them."""
+def set_up(args, first):
+    """The model, the ids of its corpus, and what a checkpoint will have to say of them. first : whether this rank
+    speaks."""
     saved = args.saved_run
     vocabulary = None if saved is None else Model.from_checkpoint(saved).vocabulary
     ids, vocabulary = corpus.read_corpus(args.corpus, args.level, vocabulary=vocabulary, max_size=args.max_vocab,
-                                         min_count=args.min_count)  # fmt: skip
+                                         min_count=args.min_count, encoded_in=args.encoded,
+                                         tell=note if first else silent)  # fmt: skip
     expect_tokens(args, ids, LEAST_TOKENS, "to train, validate and test")
     vocabulary.encode(args.prompt, name="--prompt")
     found = corpus.fingerprint(ids)
@@ -261,7 +267,8 @@ def ids_of(args, model) -> tuple[np.ndarray, str]:
     """The ids of the part of a corpus that is asked for, and in words how many tokens were skipped."""
     skipped = Counter()
     try:
-        ids, _ = corpus.read_corpus(args.corpus, vocabulary=model.vocabulary, unknown=args.unknown, skipped=skipped)
+        ids, _ = corpus.read_corpus(args.corpus, vocabulary=model.vocabulary, unknown=args.unknown, skipped=skipped,
+                                    encoded_in=args.encoded, tell=note)  # fmt: skip
     except UnknownTokens as error:
         raise ValueError(f"{error}; --unknown skip leaves such out, and a model trained with --min-count 2 or more "
                          "reads rare ones as <unk>") from None  # fmt: skip
@@ -356,6 +363,8 @@ def run_info(args) -> None:
         from cylstm.cli.info import about
 
         rows = {"file": size_of(args.model), **about(kind, args.model)}
+    elif kind == kept.KIND:
+        rows = {"file": size_of(args.model), **kept.about(args.model)}
     else:
         model = Model.load(args.model)
         print(model.summary(), end="\n\n")

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import cylstm
 from cylstm.checks import path_name
-from cylstm.cli.arguments import check_target, real, whole
+from cylstm.cli.arguments import check_folder, check_target, real, whole
 from cylstm.cli.table_options import add_classify_options, add_forecast_options, complete_tables
 from cylstm.exchange import FORMATS
 from cylstm.small_parameters import PRECISIONS
+from cylstm.text.corpus import NOWHERE
 from cylstm.text.vocabulary import LEVELS
 from cylstm.training.checkpoint import read_checkpoint
 from cylstm.training.parallel import world
@@ -49,6 +50,8 @@ def parse(argv) -> argparse.Namespace:
             raise ValueError(f"--out: expected a file that is not read, got {args.out}")
     if args.command in ("forecast", "classify"):
         return complete_tables(args)
+    if args.command in ("evaluate", "report"):
+        check_encoded(args)
     if args.command != "train":
         return args
     if args.resume:
@@ -111,12 +114,19 @@ def check_overwritten(args, named):
             )
 
 
+def check_encoded(args):
+    """ValueError for a folder that is none."""
+    if args.encoded != NOWHERE:
+        check_folder("--encoded", args.encoded)
+
+
 def complete(args):
     """What follows from other options: the defaults that depend on the level, and where the files go."""
     history = args.history
     if args.out is None:
         args.out = "model.safetensors"
     check_target("--out", args.out)
+    check_encoded(args)
     words = args.level == "word"
     if args.level == "byte" and (args.max_vocab is not None or (args.min_count or 1) > 1):
         raise ValueError("--max-vocab, --min-count: expected neither with --level byte, which knows all 256 bytes")
@@ -156,8 +166,9 @@ def complete(args):
         raise ValueError("--plot: expected matplotlib to be installed: pip install 'cylstm[plot]'")
     kept = {name: value for name, value in vars(args).items() if name not in FORGOTTEN}
     kept["history"] = history
-    for name in ("corpus", "out", "plot", "history"):
-        kept[name] = kept[name] and os.path.abspath(kept[name])
+    for name in ("corpus", "out", "plot", "history", "encoded"):
+        kept[name] = kept[name] and (kept[name] if name == "encoded" and kept[name] == NOWHERE else
+                                     os.path.abspath(kept[name]))  # fmt: skip
     args.remembered = kept
     return args
 
@@ -208,6 +219,7 @@ def add_corpus_options(parser):
     """Of the commands that look at a model with a text."""
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("corpus", metavar="CORPUS", nargs="?", help="a UTF-8 text; default: Python's own manual")
+    add_encoded(parser)
     parser.add_argument("--part", default="all", choices=("all", "train", "validation", "test"),
                         help="the part of the corpus, as `train` splits it (default: all)")  # fmt: skip
     parser.add_argument("--unknown", choices=("error", "skip"), default="error",
@@ -215,6 +227,11 @@ def add_corpus_options(parser):
                         "skip leaves them out of the text (default: error)")  # fmt: skip
     parser.add_argument("--streams", type=whole(1), default=EVALUATED,
                         help=f"parts read in parallel, fewer for a short text (default: {EVALUATED})")  # fmt: skip
+
+
+def add_encoded(parser):
+    parser.add_argument("--encoded", metavar="FOLDER", help="keep the corpus's ids there for the next time, "
+                        f"{NOWHERE!r} for nowhere (default: beside a corpus of 64 MiB or more)")  # fmt: skip
 
 
 def add_convert_options(commands):
@@ -246,6 +263,7 @@ def add_train_options(parser):
     text = parser.add_argument_group("text")
     text.add_argument("--level", choices=LEVELS, default="char", help="what a token is (default: char)")
     text.add_argument("--max-vocab", type=whole(3), help="most tokens to know (default: 10000 words, all characters)")
+    add_encoded(text)
     text.add_argument("--min-count", type=whole(1), help="rarer ones are <unk> (default: words 2, characters 1)")
     model = parser.add_argument_group("model")
     model.add_argument("--hidden", type=whole(1, WIDEST), default=128, help="hidden units per layer (default: 128)")

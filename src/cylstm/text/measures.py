@@ -11,9 +11,9 @@ import numpy as np
 
 from cylstm.checks import describe, plain_array
 from cylstm.losses import CrossEntropy
+from cylstm.maps import in_pieces
 from cylstm.sequences import ragged_rows
 from cylstm.text.sampling import writes_tokens
-from cylstm.text.vocabulary import BLOCK
 
 __all__ = ["evaluate_text"]
 
@@ -85,8 +85,8 @@ def target_counts(y, lengths, mask, size) -> np.ndarray:
             end = int(np.atleast_1d(lengths)[n])
             row, kept = row[:end], None if kept is None else kept[:end]
         row = row if kept is None else row[kept]
-        for start in range(0, len(row), BLOCK):  # a memory map is not copied as a whole
-            counts += np.bincount(np.asarray(row[start : start + BLOCK], np.int64), minlength=size)
+        for piece in in_pieces(row):
+            counts += np.bincount(np.asarray(row[piece], np.int64), minlength=size)
     return counts
 
 

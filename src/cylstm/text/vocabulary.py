@@ -23,6 +23,7 @@ __all__ = ["UnknownTokens", "Vocabulary", "smallest_dtype"]
 LEVELS = ("char", "word", "byte")
 UNKNOWN = "<unk>"
 BLOCK = 1 << 18  # characters or bytes worked on at once
+NO_ID = 255  # in place of an unknown character's
 
 # Words, runs of spaces and single other characters, each with the marks that combine with it: together they cover every
 # text, so that joining them gives it back. The lengths are bounded for the sake of bounded memory: a text may hold no
@@ -101,6 +102,9 @@ class Vocabulary:
         self.dtype = smallest_dtype(len(self.tokens))
         self._plain = len(plain)
         self._table = _code_table(plain, self.unknown_id) if level == "char" else None
+        self._of_ascii = None
+        if level == "char" and len(self.tokens) <= NO_ID:
+            self._of_ascii = (self._table.take(range(256), mode="clip") & NO_ID).astype(np.uint8).tobytes()  # -1: NO_ID
 
     @classmethod
     def from_text(cls, text, level="char", *, max_size=None, min_count=1, unknown="auto", end=None) -> Vocabulary:
@@ -185,7 +189,7 @@ class Vocabulary:
         position, line = 0, 1
         for block in _words(blocks, self._pattern()) if self.level == "word" else blocks:
             ids = self._lookup(block)
-            if self.unknown_id is None and ids.size and ids.min() < 0:
+            if self.unknown_id is None and ids.dtype.kind == "i" and ids.size and ids.min() < 0:
                 where = np.flatnonzero(ids < 0)
                 if unknown == "error":
                     raise UnknownTokens(f"{name}: {self._complaint(block, where, position, line)}")
@@ -258,7 +262,17 @@ class Vocabulary:
             data = block.encode("utf-8", "surrogatepass") if isinstance(block, str) else block
             return np.frombuffer(data, np.uint8)
         if self.level == "char":
-            return self._table[np.minimum(_codes(block), len(self._table) - 1)]
+            found = None if self._of_ascii is None else _mostly_ascii(block)  # twice as fast
+            if found is not None:
+                data, places, codes = found
+                ids, others = data.translate(self._of_ascii), self._table.take(codes, mode="clip")
+                if not len(places) and NO_ID not in ids:
+                    return np.frombuffer(ids, np.uint8)
+                ids = np.frombuffer(bytearray(ids), np.uint8)
+                ids[places] = others & NO_ID
+                if not (ids == NO_ID).any():
+                    return ids
+            return self._table.take(_codes(block), mode="clip")
         fill = -1 if self.unknown_id is None else self.unknown_id
         return np.fromiter(map(self.index.get, block, repeat(fill)), np.int32, len(block))
 
@@ -291,6 +305,18 @@ def _checked_tokens(tokens, level) -> tuple:
 def _codes(text: str) -> np.ndarray:
     """The code points (N,) of a text, lone surrogates included."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+def _mostly_ascii(text: str):
+    """The characters of a text as bytes of ASCII, the places at which others may stand, and the code points of these;
+    None where there are many."""
+    data = text.encode("ascii", "replace")
+    if text.isascii():
+        return data, np.zeros(0, np.int64), np.zeros(0, np.int64)
+    places = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("?"))
+    if len(places) > len(text) // 16:
+        return None
+    return data, places, np.fromiter(map(ord, map(text.__getitem__, places.tolist())), np.int64, len(places))
 
 
 def _code_table(tokens, unknown_id) -> np.ndarray:

@@ -20,20 +20,20 @@ from cylstm.checks import (
     plain_array,
 )
 from cylstm.inputs import tail
-from cylstm.sequences import batches_by_length, check_masks, in_pieces, kept_resets, one_type, padded, ragged_rows
+from cylstm.maps import Rows, contents_of, in_pieces, region
+from cylstm.sequences import Ends, batches_by_length, check_masks, kept_resets, one_type, padded, ragged_rows
 from cylstm.state import State
 from cylstm.training.targets import Targets, options_by_head
 
 __all__ = ["Dataset"]
-
-HASHED_AT_ONCE = 1 << 18  # elements: a memory map is not copied as a whole
 
 
 class Dataset:
     """Inputs and targets of one model, and which of them count.
 
     x, y : arrays (B, T, ...) with optional lengths, lists of B arrays of different lengths, or one unbatched sequence.
-        Anything that slices into NumPy arrays will do, a memory map too. For output="last", y has one entry per row, or
+        Anything that slices into NumPy arrays will do, a memory map too, of which no more than some MB are looked at
+        at once. For output="last", y has one entry per row, or
         what makes O numbers of it: (B, horizon, F) as `data.windows` gives. For several heads y is a dict of them.
     mask : booleans (B, T), or a list of arrays (T_b,): steps where it is false are left out, as if rows were shorter.
     resets : (B, T), T of the longest for a list. state : of the first step of each row.
@@ -64,6 +64,7 @@ class Dataset:
             self.state = State(*check_state(prefix + "state", state, like, model.dtype))
             for part in ("h", "c"):
                 check_finite(f"{prefix}state.{part}", getattr(self.state, part), model.dtype)
+        self.rows = Rows([self.x, *(targets.y for targets in self.targets.values())])
         self._expect_something_to_count()
 
     def __len__(self) -> int:
@@ -106,7 +107,7 @@ class Dataset:
                 self.lengths = self._named(check_lengths, lengths, *self.x.shape[:2])
             if mask is not None:
                 mask = check_mask(self.prefix + "mask", mask, self.x.shape[:2])
-                mask = mask if self.lengths is None else mask & self.real()
+                mask = mask if self.lengths is None else mask & self.real()[:]
                 self.lengths = mask.sum(axis=1)
                 if (mask[:, 1:] > mask[:, :-1]).any():  # otherwise it says no more than lengths do
                     self.mask = mask
@@ -134,11 +135,11 @@ class Dataset:
         except (TypeError, ValueError) as error:
             raise type(error)(self.prefix + str(error)) from None
 
-    def real(self, n=None) -> np.ndarray | None:
+    def real(self, n=None) -> np.ndarray | Ends | None:
         """Which steps of all rows (B, T), or of row n of a list, are real; None for all."""
         if self.mask is not None:
             return self.mask if n is None else self.mask[n]
-        return None if self.lengths is None or self.ragged else np.arange(self.x.shape[1]) < self.lengths[:, None]
+        return None if self.lengths is None or self.ragged else Ends(self.lengths, self.x.shape[1])
 
     def _input_rank(self):
         return 2 + len(tail(self.model, self.x, self.names[0]))
@@ -163,9 +164,11 @@ class Dataset:
         if ids:
             if self.unbatched:
                 x, real = x[0], None if real is None else real[0]
-            for rows in in_pieces(x):
-                counted = None if real is None else real[rows]
-                check_range(name, x[rows], model.input_size, counted, rows.start)
+            known = contents_of(x)
+            if known is not None and known.size <= model.input_size:
+                return  # and whoever takes a batch looks at its ids again
+            for piece in in_pieces(x):
+                check_range(name, x[piece], model.input_size, None if real is None else real[piece], piece)
             return
         if model.inputs is not None:
             one = slice(None) if not self.unbatched else 0
@@ -211,21 +214,21 @@ class Dataset:
             lengths = np.clip(self.lengths[rows] - start, 0, stop - start)
             longest = max(1, int(lengths.max()))
         steps = slice(start, start + longest)
-        x, resets = self.x[rows, steps], None if self.resets is None else self.resets[rows, steps]
-        targets = {name: targets.part(rows, steps) for name, targets in self.targets.items()}
+        x, resets = self.rows.take(self.x, rows, steps), None if self.resets is None else self.resets[rows, steps]
+        targets = {name: targets.part(self.rows, rows, steps) for name, targets in self.targets.items()}
         return Part(x, targets, plan_of(x, lengths, resets), state)
 
     def _gathered(self, rows, start, stop):
         """The real steps of each row, one behind the other."""
         kept = [np.arange(len(self.x[n])) if self.mask is None else np.flatnonzero(self.mask[n]) for n in rows]
         chosen = [places[np.searchsorted(places, start) : np.searchsorted(places, stop)] for places in kept]
-        x, lengths = padded([self.x[n][places] for n, places in zip(rows, chosen, strict=True)])
+        x, lengths = padded([self.rows.steps(self.x[n], places) for n, places in zip(rows, chosen, strict=True)])
         resets = None
         if self.resets is not None:
             whole = zip(rows, kept, strict=True)
             resets, _ = padded([kept_resets(self.resets[n], places)[(places >= start) & (places < stop)]
                                 for n, places in whole])  # fmt: skip
-        targets = {name: targets.gathered(rows, chosen) for name, targets in self.targets.items()}
+        targets = {name: targets.gathered(self.rows, rows, chosen) for name, targets in self.targets.items()}
         return Part(x, targets, plan_of(x, lengths, resets), None)
 
     def fingerprint(self) -> str:
@@ -235,18 +238,23 @@ class Dataset:
         digest = hashlib.blake2b(digest_size=16)
 
         def take(rows):
-            for row in rows:
-                for start in range(0, max(1, row.size), HASHED_AT_ONCE):
-                    digest.update(np.ascontiguousarray(row.reshape(-1)[start : start + HASHED_AT_ONCE]))
+            for row in rows if listed(rows) else [rows]:
+                for piece in in_pieces(row):
+                    digest.update(np.ascontiguousarray(row[piece]))
 
-        take(self.x)
+        def take_large(rows):
+            """Of what lies in a file of ids, whose own number is known, that and the place will do."""
+            place = region(rows)
+            take(rows) if place is None else digest.update(place.encode())
+
+        take_large(self.x)
         for targets in self.targets.values():
-            take(targets.y)
-        take([] if self.lengths is None else [self.lengths])
+            take_large(targets.y)
+        take([] if self.lengths is None else self.lengths)
 
         def name(part_name, part):
             if part is not None:  # what is not there leaves no trace: so it was before there was any of it
-                rows = part if isinstance(part, (list, tuple)) else [part]
+                rows = list(part) if isinstance(part, (list, tuple)) else [part]
                 digest.update(f"{part_name} {[(str(row.dtype), row.shape) for row in rows]}".encode())
                 take(rows)
 
@@ -271,6 +279,11 @@ class Dataset:
             return batches_by_length(self.lengths, batch_size, rng)
         order = np.arange(len(self)) if rng is None else np.random.default_rng(rng).permutation(len(self))
         return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def listed(rows) -> bool:
+    """Whether they come one by one: a list, or the labels of each row."""
+    return isinstance(rows, list) or rows.dtype == object
 
 
 def plan_of(x, lengths, resets) -> Plan | None:

@@ -92,7 +92,7 @@ def end_all(error, code, told=True) -> None:
 
 
 def abort(comm, code) -> None:
-    """End all ranks. What this one has just printed is passed on by the launcher, which may drop it if all ends at once."""
+    """End all ranks. The launcher passes on what this one has just printed, and may drop it if all ends at once."""
     sys.stdout.flush()
     sys.stderr.flush()
     time.sleep(FAREWELL)

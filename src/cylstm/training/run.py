@@ -163,11 +163,11 @@ class Run:
         if isinstance(self.dataset, Stream):
             return self.dataset.updates(self.epoch, self.position, options.accumulate)
         if options.tbptt is not None:
-            batches = list(range(0, self.dataset.steps, options.tbptt))
+            batches = range(0, self.dataset.steps, options.tbptt)
         else:
             batches = self.dataset.batches(options.batch_size, [options.seed, self.epoch] if options.shuffle else None)
-        groups = [batches[n : n + options.accumulate] for n in range(0, len(batches), options.accumulate)]
-        return len(groups), iter(groups[self.position :])
+        k, count = options.accumulate, -(-len(batches) // options.accumulate)
+        return count, (batches[n * k : (n + 1) * k] for n in range(self.position, count))
 
     def how_far(self, position, count) -> float:
         """Epochs before update `position` of `count`; of an unknown number, the whole ones."""

@@ -10,7 +10,8 @@ from cylstm.batches import PartTargets, one_row_each
 from cylstm.checks import check_finite, describe, plain_array
 from cylstm.counting import Counting, check_token_weights
 from cylstm.labels import MISSING, plain
-from cylstm.sequences import in_pieces, one_type, padded, ragged_rows
+from cylstm.maps import contents_of, in_pieces
+from cylstm.sequences import one_type, padded, ragged_rows
 
 __all__ = ["Targets", "counting_of", "options_by_head"]
 
@@ -121,16 +122,19 @@ class Targets:
                      counting.missing, "missing='skip' leaves targets out")  # fmt: skip
         if unbatched and real is not None:
             real = real[0]
+        known = contents_of(given)
+        if known is not None and known.size <= head.output_size and loss.of_classes:
+            return y  # and whoever takes a batch looks at its ids again
         for piece in in_pieces(given):
             part = given[piece]
-            loss.check_values(name, part, head.output_size, self._counted(part, real, piece), piece.start)
+            loss.check_values(name, part, head.output_size, self._counted(part, real, piece), piece)
         return y
 
     def _counted(self, part, real, piece):
         """Which of some targets count, of their shape; None for all. real : of all rows or, of a list, of one."""
         counted = None
         if real is not None:
-            real = real[piece]
+            real = real[piece[: real.ndim]]
             counted = np.broadcast_to(real.reshape(real.shape + (1,) * (part.ndim - real.ndim)), part.shape)
         if self.counting.ignore is None:
             return counted
@@ -164,25 +168,28 @@ class Targets:
         real = None if head.per_row or rows.ragged else rows.real()
         for n, row in enumerate(self.y):
             keep = real[n] if real is not None else rows.real(n) if self.listed else None
-            yield row if keep is None else row[keep]
+            for piece in in_pieces(row) if row.ndim else ():
+                yield row[piece] if keep is None else row[piece][keep[piece[:1]]]
+            if not row.ndim:
+                yield row
 
     # --- parts ----------------------------------------------------------------------------------------------------
 
-    def part(self, rows, steps) -> PartTargets:
-        """Those of some rows, and of those of a slice of steps."""
+    def part(self, reader, rows, steps) -> PartTargets:
+        """Those of some rows, and of those of a slice of steps. reader : the Rows that reads them."""
         y, weights, per_row = self.y, self.weights, self.head.per_row
         if weights is not None:
             weights = weights[rows] if per_row or weights.ndim == 1 else weights[rows, steps]
-        return PartTargets(y[rows] if per_row else y[rows, steps], weights, self.counting)
+        return PartTargets(reader.take(y, rows, None if per_row else steps), weights, self.counting)
 
-    def gathered(self, rows, chosen) -> PartTargets:
+    def gathered(self, reader, rows, chosen) -> PartTargets:
         """Those of some rows, and of those of the steps at these places, one behind the other."""
         y, weights, per_row = self.y, self.weights, self.head.per_row
         pairs = list(zip(rows, chosen, strict=True))
         if weights is not None:
             by_row = not isinstance(weights, list) and (per_row or weights.ndim == 1)
             weights = weights[rows] if by_row else padded([weights[n][places] for n, places in pairs])[0]
-        y = y[rows] if per_row else padded([y[n][places] for n, places in pairs])[0]
+        y = reader.take(y, rows) if per_row else padded([reader.steps(y[n], places) for n, places in pairs])[0]
         return PartTargets(y, weights, self.counting)
 
 
