@@ -138,5 +138,5 @@ def expect_same(path, present, saved) -> None:
     """ValueError unless a checkpoint is of the same models and options."""
     for name, value in present.items():
         if saved[name] != value:
-            raise ValueError(f"resume: expected the same as in {path}, with {name}={describe(saved[name])}, "
-                             f"got {describe(value)}")  # fmt: skip
+            before, now = (describe(one) if isinstance(one, (list, dict)) else repr(one) for one in (saved[name], value))
+            raise ValueError(f"resume: expected the same as in {path}, with {name}={before}, got {now}")

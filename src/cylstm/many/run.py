@@ -111,14 +111,15 @@ class Run:
         self.moments.updates[chosen] = updates
         good = results[:, FAILED] < 0
         for row in np.flatnonzero(~good):
-            self.fail(chosen[row], results[row], updates[row] + 1, epochs[row], int(results[row, FAILED]) + 1)
-        self.end_epoch(chosen[good], results[good], rates[good, -1])
+            result = results[row]
+            finite = math.isfinite(result[BAD_LOSS])
+            what = "gradients: expected a finite norm" if finite else "loss: expected a finite number"
+            what += f", got {result[BAD_NORM] if finite else result[BAD_LOSS]}"
+            self.fail(chosen[row], what, updates[row] + 1, epochs[row], int(result[FAILED]) + 1)
+        self.end_epoch(chosen[good], results[good], rates[good, -1], starts.shape[1] - 1)
 
-    def fail(self, n, result, update, epoch, batch):
-        finite = math.isfinite(result[BAD_LOSS])
-        what = "gradients: expected a finite norm" if finite else "loss: expected a finite number"
-        got = result[BAD_NORM] if finite else result[BAD_LOSS]
-        self.failed[int(n)] = f"{what}, got {got} at update {update} (epoch {epoch + 1}, batch {batch})"
+    def fail(self, n, what, update, epoch, batch):
+        self.failed[int(n)] = f"{what} at update {update} (epoch {epoch + 1}, batch {batch})"
         self.going[n] = False
 
     def fixed(self) -> dict:
@@ -149,7 +150,7 @@ class Run:
             rates[row] = known[key]
         return rates
 
-    def end_epoch(self, chosen, results, rates):
+    def end_epoch(self, chosen, results, rates, batches):
         count, columns = len(self.models), {}
 
         def spread(values, of=chosen):
@@ -165,14 +166,13 @@ class Run:
             watched = columns["validation_loss"]
             bad = chosen[~np.isfinite(watched[chosen])]
             for n in bad:
-                update = self.moments.updates[n]
-                self.failed[int(n)] = (f"validation loss: expected a finite number, got {watched[n]} at update "
-                                       f"{update} (the end of epoch {self.first[n] + self.done + 1})")  # fmt: skip
-                self.going[n] = False
+                what = f"validation loss: expected a finite number, got {watched[n]}"
+                self.fail(n, what, self.moments.updates[n], self.first[n] + self.done, batches)
             good = np.isin(chosen, bad, invert=True)
             chosen, results, rates = chosen[good], results[good], rates[good]
-            for name in columns:
-                columns[name][bad] = np.nan
+            for column in columns.values():
+                if column is not None:
+                    column[bad] = np.nan
         with np.errstate(divide="ignore", invalid="ignore"):
             columns["gradient_norm"] = spread(results[:, NORMS] / results[:, NORMED], chosen)
         columns["learning_rate"] = spread(rates, chosen)
