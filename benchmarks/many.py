@@ -16,7 +16,7 @@ import time
 import numpy as np
 
 import cylstm
-from cylstm import Adam, Model, Models
+from cylstm import Adam, Models
 
 RUNS = {"1 update": (1, 1), "50 epochs of 1": (50, 1), "1 epoch of 50": (1, 50)}
 
@@ -81,8 +81,9 @@ def main():
     parser.add_argument("--steps", type=int, default=20)
     given = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # of joblib's workers
-    print("| run | H, B | Models.fit, ms | Model.fit each, ms | ratio | two threads: Models.fit | Model.fit each | ratio "
-          "| joblib, 2 workers | ratio |\n" + "|---" * 10 + "|")  # fmt: skip
+    heading = ["run", "H, B", "Models.fit, ms", "Model.fit each, ms", "ratio", "two threads: Models.fit",
+               "Model.fit each", "ratio", "joblib, 2 workers", "ratio"]  # fmt: skip
+    print(f"| {' | '.join(heading)} |\n{'|---' * len(heading)}|")
     with joblib.Parallel(n_jobs=2) as pool:
         for run, (epochs, updates) in RUNS.items():
             for H in given.hidden:

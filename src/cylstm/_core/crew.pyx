@@ -10,7 +10,7 @@ from cylstm._core.arena cimport Work
 from cylstm._core.choice cimport TILED_ROWS, plain_forms
 from cylstm._core.direction cimport Direction
 from cylstm._core.head cimport cut_rows, lay_out_head, take_loss
-from cylstm._core.interrupt cimport Interrupt, NEVER, begin, finish
+from cylstm._core.interrupt cimport Interrupt, begin, finish
 from cylstm._core.kernels cimport BLAS, ROUNDED_TILES, TILES, active
 from cylstm._core.layer cimport Layer
 from cylstm._core.many cimport (
@@ -19,7 +19,6 @@ from cylstm._core.many cimport (
 from cylstm._core.packed_weights cimport Packed, Weights
 from cylstm._core.packing cimport Again
 from cylstm._core.ragged cimport Plan
-from cylstm._core.team cimport ALL_THREADS
 from cylstm._core.updates cimport AT_ONCE
 
 from cylstm._core.memory import aligned_empty

@@ -64,7 +64,7 @@ cdef bint one_batch(const Job* job, Desk* desk, Py_ssize_t n, Py_ssize_t u, real
         number += 1
         place = &desk.places[number]
     chosen = forward_batch(shape, desk, place, flat, type_tag)
-    see(shape, desk, tokens, type_tag)
+    see(shape, desk, job.task == PREDICT, type_tag)
     if job.task == PREDICT:
         give_outputs(job, desk, n, rows, B, tokens, flat, type_tag)
         return True
@@ -86,8 +86,8 @@ cdef bint one_batch(const Job* job, Desk* desk, Py_ssize_t n, Py_ssize_t u, real
 
 cdef Py_ssize_t gather_batch(const Job* job, Desk* desk, Py_ssize_t model, const int64_t* rows,
                              Py_ssize_t B) noexcept nogil:
-    """Its rows, cut after the longest, and their targets, as `training.dataset.Dataset` has them. Returns how many rows
-    the head sees."""
+    """Its rows, cut after the longest, and their targets, as `training.dataset.Dataset` has them; whole rows for
+    outputs, as `Model.at_once` has them. Returns how many rows the head sees."""
     cdef const Shape* shape = job.shape
     cdef Steps* s = &desk.steps
     cdef const char* x = job.x + model * job.x_apart
@@ -99,7 +99,7 @@ cdef Py_ssize_t gather_batch(const Job* job, Desk* desk, Py_ssize_t model, const
     memset(s, 0, sizeof(Steps))
     if job.lengths != NULL:
         lengths = job.lengths + model * job.lengths_apart
-        T = 1
+        T = shape.T if job.task == PREDICT else 1
         for b in range(B):
             desk.lengths[b] = lengths[rows[b]]
             T = max(T, desk.lengths[b])
@@ -116,7 +116,7 @@ cdef Py_ssize_t gather_batch(const Job* job, Desk* desk, Py_ssize_t model, const
         for b in range(B):
             memcpy(desk.x + b * T * step, x + rows[b] * shape.T * step, T * step)
     for b in range(B):
-        count = 1 if shape.last else desk.lengths[b] if not even else T
+        count = 1 if shape.last else T if even or job.task == PREDICT else desk.lengths[b]
         if y != NULL:
             memcpy(desk.targets + at * shape.target_bytes, y + rows[b] * steps * shape.target_bytes,
                    count * shape.target_bytes)
@@ -132,7 +132,8 @@ cdef bint forward_batch(const Shape* shape, Desk* desk, Place* place, const real
     cdef bint fits
     call.s, call.directions, call.interrupt, call.most = &desk.steps, place.directions[0], &desk.quiet, 1
     call.h0 = call.c0 = NULL
-    call.y, call.y_row, call.y_step, call.hn, call.cn = desk.y, desk.steps.T * shape.width, shape.width, desk.hn, desk.cn
+    call.y, call.y_row, call.y_step = desk.y, desk.steps.T * shape.width, shape.width
+    call.hn, call.cn = desk.hn, desk.cn
     if shape.has_ids:
         call.record.inputs.ids = desk.ids
     else:
@@ -148,8 +149,9 @@ cdef bint forward_batch(const Shape* shape, Desk* desk, Place* place, const real
     return fits
 
 
-cdef void see(const Shape* shape, Desk* desk, Py_ssize_t tokens, real* type_tag) noexcept nogil:
-    """h (tokens, F), which the head looks at: the final h of the last layer's directions, or outputs of real steps."""
+cdef void see(const Shape* shape, Desk* desk, bint all_steps, real* type_tag) noexcept nogil:
+    """h (tokens, F), which the head looks at: the final h of the last layer's directions, or outputs of real steps or
+    of all, which are 0 past a row's end."""
     cdef const Steps* s = &desk.steps
     cdef Py_ssize_t Y = shape.h_width, b, d, at = 0
     cdef const real* hn = <const real*>desk.hn + (shape.L - 1) * shape.D * s.B * shape.h_size
@@ -158,16 +160,16 @@ cdef void see(const Shape* shape, Desk* desk, Py_ssize_t tokens, real* type_tag)
         for b in range(s.B):
             for d in range(shape.D):
                 memcpy(h + (b * shape.D + d) * Y, hn + (d * s.B + b) * shape.h_size, Y * sizeof(real))
-    elif s.sizes != NULL:
+    elif s.sizes != NULL and not all_steps:
         for b in range(s.B):
             memcpy(h + at * shape.width, <const real*>desk.y + b * s.T * shape.width,
                    desk.lengths[b] * shape.width * sizeof(real))
             at += desk.lengths[b]
-    desk.head.h = h if shape.last or s.sizes != NULL else <real*>desk.y
+    desk.head.h = h if shape.last or (s.sizes != NULL and not all_steps) else <real*>desk.y
 
 
-cdef void place_head(const Shape* shape, Desk* desk, Py_ssize_t tokens, const real* flat, bint outputs,
-                     Py_ssize_t pieces, real* type_tag) noexcept nogil:
+cdef void place_head(const Shape* shape, Desk* desk, const real* flat, bint outputs, Py_ssize_t pieces,
+                     real* type_tag) noexcept nogil:
     cdef Head* head = &desk.head
     head.weight = flat + shape.at_weight
     head.bias = flat + shape.at_bias if shape.at_bias >= 0 else <const real*>head.zeros
@@ -186,7 +188,7 @@ cdef void loss_of_batch(const Job* job, Desk* desk, Py_ssize_t tokens, const rea
     head.N, head.gradient, head.targets, head.piece = tokens, job.task == LEARN, desk.targets, shape.piece
     head.scale = job.head_weight / <double>(tokens * shape.groups)
     pieces = cut_rows(head, shape.item)
-    place_head(shape, desk, tokens, flat, True, pieces, type_tag)
+    place_head(shape, desk, flat, True, pieces, type_tag)
     head.dh = desk.dh
     head.dweight = gradients + shape.at_weight
     head.dbias = gradients + shape.at_bias if shape.at_bias >= 0 else NULL
@@ -200,19 +202,17 @@ cdef void give_outputs(const Job* job, Desk* desk, Py_ssize_t n, const int64_t* 
     cdef const Shape* shape = job.shape
     cdef const Steps* s = &desk.steps
     cdef Head* head = &desk.head
-    cdef Py_ssize_t O = shape.outputs, steps = 1 if shape.last else shape.T, b, count, at = 0
+    cdef Py_ssize_t O = shape.outputs, steps = 1 if shape.last else shape.T, b, count
     cdef real* target
     head.N, head.gradient, head.outputs, head.piece = tokens, False, desk.dh, 0  # no loss
-    if tokens > 0:
-        cut_outputs(head)
-        place_head(shape, desk, tokens, flat, False, 0, type_tag)
-        run(1, head_f32 if real is float else head_f64, head)
+    cut_outputs(head)
+    place_head(shape, desk, flat, False, 0, type_tag)
+    run(1, head_f32 if real is float else head_f64, head)
     for b in range(B):
         target = <real*>job.outputs + (n * job.R + rows[b]) * steps * O
         count = 1 if shape.last else desk.lengths[b] if s.sizes != NULL else s.T
-        memcpy(target, <const real*>desk.dh + at * O, count * O * sizeof(real))
+        memcpy(target, <const real*>desk.dh + b * steps * O, count * O * sizeof(real))
         memset(target + count * O, 0, (steps - count) * O * sizeof(real))
-        at += count
 
 
 cdef void backward_batch(const Shape* shape, Desk* desk, Place* place, bint chosen, Py_ssize_t tokens,
@@ -224,6 +224,7 @@ cdef void backward_batch(const Shape* shape, Desk* desk, Place* place, bint chos
     cdef const char* weights = <const char*>(flat + shape.at_lstm)
     cdef real* dy = <real*>desk.dy
     cdef real* dhn = <real*>desk.dhn + (shape.L - 1) * shape.D * s.B * shape.h_size
+    cdef const real* dh = <const real*>desk.dh
     cdef bint fits
     call.s, call.directions, call.interrupt, call.record = s, place.directions[0], &desk.quiet, place.forward.record
     call.dhn, call.dcn, call.dx, call.packed = NULL, NULL, NULL, False
@@ -235,12 +236,12 @@ cdef void backward_batch(const Shape* shape, Desk* desk, Place* place, bint chos
         memset(desk.dhn, 0, shape.L * shape.D * s.B * shape.h_size * sizeof(real))
         for b in range(s.B):
             for d in range(shape.D):
-                memcpy(dhn + (d * s.B + b) * shape.h_size, <const real*>desk.dh + (b * shape.D + d) * Y, Y * sizeof(real))
+                memcpy(dhn + (d * s.B + b) * shape.h_size, dh + (b * shape.D + d) * Y, Y * sizeof(real))
     elif s.sizes != NULL:
         call.dy = desk.dy
         memset(dy, 0, s.B * s.T * width * sizeof(real))
         for b in range(s.B):
-            memcpy(dy + b * s.T * width, <const real*>desk.dh + at * width, desk.lengths[b] * width * sizeof(real))
+            memcpy(dy + b * s.T * width, dh + at * width, desk.lengths[b] * width * sizeof(real))
             at += desk.lengths[b]
     call.form = place.choice.gradients
     fits = pack_again(place.packings + place.ends[0], place.ends[1] - place.ends[0], weights)

@@ -313,8 +313,7 @@ cdef class Weights:
             packing.cut = is_cut(form)
             if packing.cut:
                 packing.room = (packing.rows + 1) * 4 * packing.lanes * item + LINE
-                room = aligned_empty(packing.room * threads, "u1")
-                scratch = room
+                scratch = room = aligned_empty(packing.room * threads, "u1")
                 if packed.again is not None:
                     packed.again.held.append(room)
                 packing.scratch = <char*>&scratch[0]

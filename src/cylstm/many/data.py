@@ -103,7 +103,8 @@ class Stacked:
 
     def _checked(self, n, x, y, lengths):
         try:
-            return self._dataset(*(None if part is None else part[n if len(part) > 1 else 0] for part in (x, y, lengths)))
+            parts = [None if part is None else part[n if len(part) > 1 else 0] for part in (x, y, lengths)]
+            return self._dataset(*parts)
         except (TypeError, ValueError) as error:
             raise type(error)(f"model {n}: {error}") from None
 

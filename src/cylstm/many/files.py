@@ -138,5 +138,10 @@ def expect_same(path, present, saved) -> None:
     """ValueError unless a checkpoint is of the same models and options."""
     for name, value in present.items():
         if saved[name] != value:
-            before, now = (describe(one) if isinstance(one, (list, dict)) else repr(one) for one in (saved[name], value))
+            before, now = map(shown, (saved[name], value))
             raise ValueError(f"resume: expected the same as in {path}, with {name}={before}, got {now}")
+
+
+def shown(value) -> str:
+    """A number or a text itself; of what may be long, what it is."""
+    return describe(value) if isinstance(value, (list, dict)) else repr(value)

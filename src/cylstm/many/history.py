@@ -18,8 +18,8 @@ class Histories:
     """One row per model and one column per epoch in each array; NaN where a model had no such epoch any more, being out
     of patience or at its end, and where there is no such number.
 
-    train_loss, train_accuracy, validation_loss, validation_accuracy, learning_rate, updates, gradient_norm : (N, epochs)
-        float64, as in `History`.
+    train_loss, train_accuracy, validation_loss, validation_accuracy, learning_rate, updates, gradient_norm :
+        (N, epochs) float64, as in `History`.
     seconds : (epochs,), so far, of all models together.
 
     `histories[n]` is the `History` of model n; len() says how many models there are.

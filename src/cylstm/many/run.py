@@ -16,7 +16,6 @@ from cylstm.many.measures import (
     BAD_LOSS,
     BAD_NORM,
     FAILED,
-    HITS,
     NORMED,
     NORMS,
     TOTAL,
