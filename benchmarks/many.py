@@ -18,7 +18,8 @@ import numpy as np
 import cylstm
 from cylstm import Adam, Models
 
-RUNS = {"1 update": (1, 1), "50 epochs of 1": (50, 1), "1 epoch of 50": (1, 50)}
+# Epochs, updates in each, and how many times as many models: the shorter, the more.
+RUNS = {"1 update": (1, 1, 8), "50 epochs of 1": (50, 1, 1), "1 epoch of 50": (1, 50, 1)}
 
 
 def fitted(model, x, y, options):
@@ -74,7 +75,7 @@ def main():
     import joblib
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=int, default=64)
+    parser.add_argument("--models", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--hidden", type=int, nargs="+", default=[8, 16, 32])
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 4, 16])
@@ -85,25 +86,27 @@ def main():
                "Model.fit each", "ratio", "joblib, 2 workers", "ratio"]  # fmt: skip
     print(f"| {' | '.join(heading)} |\n{'|---' * len(heading)}|")
     with joblib.Parallel(n_jobs=2) as pool:
-        for run, (epochs, updates) in RUNS.items():
+        for run, (epochs, updates, times) in RUNS.items():
             for H in given.hidden:
                 for B in given.batch:
-                    row(run, H, B, measured(contenders(H, B, given.steps, given.models, epochs, updates, pool), given))
+                    count = given.models * times
+                    ways = contenders(H, B, given.steps, count, epochs, updates, pool)
+                    row(run, H, B, measured(ways, count, given.rounds))
 
 
-def measured(ways, given):
+def measured(ways, count, rounds):
     """Milliseconds per model, by threads and name."""
     answers = {name: call()[1] for name, call in ways.items()}
     for name, found in answers.items():
         assert np.array_equal(answers["Models.fit"], np.array(found)), f"{name}: expected the same weights, got others"
     times = {}
-    for _ in range(given.rounds):
+    for _ in range(rounds):
         for threads in (1, 2):
             cylstm.set_num_threads(threads)
             for name, call in ways.items():
                 if threads == 2 or name != "joblib":
                     times.setdefault((threads, name), []).append(call()[0])
-    return {key: 1e3 * statistics.median(found) / given.models for key, found in times.items()}
+    return {key: 1e3 * statistics.median(found) / count for key, found in times.items()}
 
 
 def row(run, H, B, ms):

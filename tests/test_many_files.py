@@ -177,6 +177,14 @@ def test_ctrl_c_ends_it(monkeypatch):
     models.fit(x, y, epochs=1, progress=False)
 
 
+def test_histories_of_many_epochs(tmp_path):
+    models = Models(I, 8, 2, seeds=range(N), loss="mse")
+    x, y = data_of(models[0])
+    history = models.fit(x, y, epochs=30, progress=False)
+    assert history.validation_loss.shape == history.train_loss.shape == (N, 30) and len(history[1]) == 30
+    assert Models.load(saved(models, tmp_path)).trained.history[3] == history[3]
+
+
 def test_progress_says_how_they_do(capsys):
     models = Models(I, 8, 2, seeds=range(N), loss="mse")
     x, y = data_of(models[0])

@@ -12,7 +12,7 @@ from cylstm.inputs import tail
 from cylstm.sequences import ragged_rows
 from cylstm.training.dataset import Dataset, batches_of
 
-__all__ = ["Stacked"]
+__all__ = ["Stacked", "same"]
 
 
 class Stacked:
@@ -126,21 +126,27 @@ class Stacked:
         whole, rest = min(batch_size, self.rows), self.rows % batch_size
         return (whole,) if rest in (0, whole) else (whole, rest)
 
-    def orders(self, batch_size, drawn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of models' epochs, given as (model, seed or None): orders (K, B) of the rows, where their batches begin (K,
-        U + 1), and which of them each has."""
+    def orders(self, batch_size, chosen, seeds=None, epochs=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of some models, in an epoch each, by their seeds (None for no shuffling): orders (K, B) of the rows, where
+        their batches begin (K, U + 1), and which of them each has."""
+        alike = self.lengths is None or len(self.lengths) == 1
+        if alike and (seeds is None or (same(seeds) and same(epochs))):
+            order, starts = self._order(0, None if seeds is None else (seeds[0], int(epochs[0])), batch_size)
+            return order[None], starts[None], np.zeros(len(chosen), np.int64)
         numbers, orders, starts, which = {}, [], [], []
-        for n, rng in drawn:
-            row = 0 if self.lengths is None or len(self.lengths) == 1 else n
-            key = (row, None if rng is None else tuple(rng))
+        for row, n in enumerate(chosen.tolist()):
+            key = (0 if alike else n, None if seeds is None else (seeds[row], int(epochs[row])))
             if key not in numbers:
                 numbers[key] = len(orders)
-                lengths = None if self.lengths is None else self.lengths[row]
-                batches = batches_of(self.rows, lengths, batch_size, rng)
-                orders.append(np.concatenate(batches))
-                starts.append(np.cumsum([0, *map(len, batches)]))
+                order, start = self._order(*key, batch_size)
+                orders.append(order)
+                starts.append(start)
             which.append(numbers[key])
-        return np.array(orders, np.int64), np.array(starts, np.int64), np.array(which, np.int64)
+        return np.array(orders), np.array(starts), np.array(which, np.int64)
+
+    def _order(self, row, rng, batch_size):
+        batches = batches_of(self.rows, None if self.lengths is None else self.lengths[row], batch_size, rng)
+        return np.concatenate(batches).astype(np.int64, copy=False), np.cumsum([0, *map(len, batches)], dtype=np.int64)
 
     def fingerprint(self) -> str:
         """A number that differs for different data (BLAKE2b, 128 bits, in hexadecimal)."""
@@ -156,3 +162,8 @@ def flattened(part, count):
     """(N or 1, B, ...) -> (N * B, ...)."""
     whole = part if len(part) == count else np.broadcast_to(part, (count, *part.shape[1:]))
     return whole.reshape(-1, *part.shape[2:])
+
+
+def same(numbers) -> bool:
+    """Whether all of an array's are."""
+    return bool((numbers == numbers[0]).all())

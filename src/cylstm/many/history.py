@@ -27,8 +27,12 @@ class Histories:
 
     def __init__(self, models: int):
         self.seconds = np.zeros(0)
-        for name in BY_MODEL:
-            setattr(self, name, np.full((models, 0), np.nan))
+        self._room = {name: np.full((models, 8), np.nan) for name in BY_MODEL}  # for more epochs than there were
+        self._show()
+
+    def _show(self):
+        for name, room in self._room.items():
+            setattr(self, name, room[:, : self.epochs])
 
     def __len__(self) -> int:
         return len(self.train_loss)
@@ -40,12 +44,14 @@ class Histories:
 
     def add(self, seconds, **columns) -> None:
         """One more epoch: numbers (N,) by name."""
-        for name in BY_MODEL:
-            old = getattr(self, name)
-            column = columns.get(name)
-            column = np.full(len(old), np.nan) if column is None else column
-            setattr(self, name, np.column_stack([old, column]))
+        epoch = self.epochs
+        for name, room in self._room.items():
+            if epoch == room.shape[1]:
+                self._room[name] = room = np.column_stack([room, np.full((len(room), epoch + 8), np.nan)])
+            if columns.get(name) is not None:
+                room[:, epoch] = columns[name]
         self.seconds = np.append(self.seconds, seconds)
+        self._show()
 
     def __getitem__(self, n) -> History:
         """That of model n, of the epochs that it had."""
@@ -70,12 +76,13 @@ class Histories:
     def of(cls, arrays) -> Histories:
         """The reverse. Raises ValueError where they do not belong together."""
         found = cls(len(arrays["train_loss"]))
-        for name in (*BY_MODEL, "seconds"):
-            setattr(found, name, np.array(arrays[name], np.float64))
-        shape = (len(found.train_loss), len(found.seconds))
+        found.seconds = np.array(arrays["seconds"], np.float64)
+        shape = (len(found), found.epochs)
         for name in BY_MODEL:
-            if getattr(found, name).shape != shape:
-                raise ValueError(f"history.{name}: expected {shape}, got {getattr(found, name).shape}")
+            if arrays[name].shape != shape:
+                raise ValueError(f"history.{name}: expected {shape}, got {arrays[name].shape}")
+            found._room[name] = np.array(arrays[name], np.float64)
+        found._show()
         return found
 
     def __repr__(self):

@@ -26,7 +26,7 @@ def walk(models, data, batch_size=256, chosen=None, crew=None) -> np.ndarray:
             found[row, :4] = by_itself(models[n], data, n, batch_size)
         return found
     crew = models.crew(data, batch_size, learns=False) if crew is None else crew
-    orders = data.orders(batch_size, [(n, None) for n in chosen])
+    orders = data.orders(batch_size, chosen)
     crew.run("measure", chosen, models.flat, data.x, data.y, data.lengths, *orders, found)
     return found
 

@@ -11,6 +11,7 @@ import numpy as np
 from cylstm._core.crew import COLUMNS
 from cylstm._core.memory import aligned_empty
 from cylstm.many import files
+from cylstm.many.data import same
 from cylstm.many.history import Histories
 from cylstm.many.measures import (
     BAD_LOSS,
@@ -58,12 +59,14 @@ class Run:
         self.first, self.done = self.moments.epochs.copy(), 0  # epochs of this run
         self.going = np.ones(count, bool)
         self.failed = {}  # what there is to say, by the number of a model
+        self.seeds = np.array(options["seeds"], object)
         self.best, self.waited = np.full(count, np.inf), np.zeros(count, np.int64)
         self.best_weights = None if options["patience"] is None else models.flat.copy()
         measure = f"{'training' if held_out is None else 'validation'} loss min"
         if self.moments.measure != measure:
             self.moments.lowest[:], self.moments.since_plateau[:] = np.inf, 0
             self.moments.measure = measure
+        self.fixed = self.unchanging()
         self.elapsed, self.started = 0.0, time.perf_counter()
         self.crew = models.crew(data, options["batch_size"], learns=True)
         self.judges = None if held_out is None else models.crew(held_out, 256, learns=False)
@@ -96,15 +99,14 @@ class Run:
     def run_epoch(self):
         chosen = np.flatnonzero(self.going)
         epochs = self.first[chosen] + self.done
-        seeds, shuffles = self.options["seeds"], self.options["shuffle"]
-        drawn = [(n, (seeds[n], epoch) if shuffles else None) for n, epoch in zip(chosen, epochs.tolist(), strict=True)]
-        orders, starts, which = self.data.orders(self.options["batch_size"], drawn)
+        seeds = self.seeds[chosen] if self.options["shuffle"] else None
+        orders, starts, which = self.data.orders(self.options["batch_size"], chosen, seeds, epochs)
         rates = self.rates(epochs, self.moments.plateaus[chosen], starts.shape[1] - 1)
         results = np.zeros((len(chosen), COLUMNS))
         results[:, FAILED] = -1
         updates = self.moments.updates[chosen]
         self.shown.begin(self.done, 1, 0, 0)
-        learning = {**self.fixed(), "rates": rates, "updates": updates}
+        learning = {**self.fixed, "rates": rates, "updates": updates}
         self.crew.run("learn", chosen, self.models.flat, self.data.x, self.data.y, self.data.lengths, orders, starts,
                       which, results, self.models.head.weight, learning=learning)  # fmt: skip
         self.moments.updates[chosen] = updates
@@ -121,7 +123,7 @@ class Run:
         self.failed[int(n)] = f"{what} at update {update} (epoch {epoch + 1}, batch {batch})"
         self.going[n] = False
 
-    def fixed(self) -> dict:
+    def unchanging(self) -> dict:
         """What of the optimiser is the same for all updates."""
         optimizer, one, buffers = self.optimizer, self.models.template, self.moments.buffers
         trainable = self.options["trainable"]
@@ -142,12 +144,17 @@ class Run:
 
     def rates(self, epochs, plateaus, count) -> np.ndarray:
         """(models, updates): the learning rate of each."""
+        if same(epochs) and same(plateaus):
+            return np.tile(self.rates_of(int(epochs[0]), int(plateaus[0]), count), (len(epochs), 1))
         rates, known = np.empty((len(epochs), count)), {}
         for row, key in enumerate(zip(epochs.tolist(), plateaus.tolist(), strict=True)):
             if key not in known:
-                known[key] = [self.optimizer.lr.at(key[0] + u / count, key[1]) for u in range(count)]
+                known[key] = self.rates_of(*key, count)
             rates[row] = known[key]
         return rates
+
+    def rates_of(self, epoch, plateaus, count) -> np.ndarray:
+        return np.array([self.optimizer.lr.at(epoch + u / count, plateaus) for u in range(count)])
 
     def end_epoch(self, chosen, results, rates, batches):
         count, columns = len(self.models), {}
@@ -172,14 +179,14 @@ class Run:
             for column in columns.values():
                 if column is not None:
                     column[bad] = np.nan
-        with np.errstate(divide="ignore", invalid="ignore"):
-            columns["gradient_norm"] = spread(results[:, NORMS] / results[:, NORMED], chosen)
+        columns["gradient_norm"] = spread(results[:, NORMS] / results[:, NORMED], chosen)  # of one update or more
         columns["learning_rate"] = spread(rates, chosen)
         columns["updates"] = spread(self.moments.updates[chosen], chosen)
         seconds = self.elapsed + time.perf_counter() - self.started
         self.history.add(seconds, **columns)
         self.done += 1
-        self.shown.end(text_of(columns), seconds)
+        if self.progress:
+            self.shown.end(text_of(columns), seconds)
         self.watch(chosen, watched[chosen])
         self.moments.epochs[chosen] += 1
 
