@@ -30,7 +30,7 @@ __all__ = ["Models"]
 class Models:
     """N models of one configuration, for panels of series, bootstraps, ensembles and populations.
 
-    input_size, hidden_size, output_size, **config : as for `Model`, all but `seed` and `vocabulary`.
+    input_size, hidden_size, output_size, config : as for `Model`, all but `seed` and `vocabulary`.
     seeds : one for each model, as `Model(seed=)` takes them; model n has the weights of `Model(..., seed=seeds[n])`.
 
     Of one head; without what training drops, embeddings and dense layers: ids stand for one-hot rows. Raises TypeError
