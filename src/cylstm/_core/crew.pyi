@@ -1,4 +1,5 @@
 import numpy as np
+from typing_extensions import disjoint_base
 
 from cylstm._core.layer import Layer
 from cylstm.heads import Head
@@ -6,6 +7,10 @@ from cylstm.parameters import Parameters
 
 COLUMNS: int
 
+@disjoint_base
+class Seat: ...
+
+@disjoint_base
 class Crew:
     def __init__(
         self,
