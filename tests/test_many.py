@@ -160,14 +160,18 @@ def test_what_stands_past_a_rows_end_is_ignored():
     assert np.array_equal(models.flat, again.flat)
 
 
-def test_numbers_that_tiles_do_not_hold():
-    """Each model goes by its own numbers: one with huge weights, inputs or gradients does not change the others'."""
-    models, alone = pair(loss="mae", sizes=(I, 40, 2))
-    x, y = data_of(alone[0], rows=40)
-    x[1, 0, 0, 0] = 1e-30
-    for one in (models.flat[2], alone[2].parameters.flat):
-        one[:] = one * 1e-18
-    x[3] *= 1e30
+@pytest.mark.parametrize("size", [1e-14, 1e14])
+def test_numbers_that_tiles_do_not_hold(size):
+    """A model with such weights, one with such inputs and one with such gradients take other products than the rest."""
+    sizes = (24, 40, 2)
+    models, alone = pair(loss="mse", sizes=sizes)
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((N, 40, T, 24)), rng.standard_normal((N, 40, T, 2))
+    weights = alone[1].parameters.flat
+    weights[:] *= np.float32(size)
+    models.flat[1] = weights
+    x[2] *= size
+    y[3] = models(x)[3] + size
     fitted_alike(models, alone, x, y, batch_size=20, epochs=2, make=lambda: SGD(1e-3))
 
 
