@@ -168,7 +168,7 @@ def test_numbers_that_tiles_do_not_hold(size):
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((N, 40, T, 24)), rng.standard_normal((N, 40, T, 2))
     weights = alone[1].parameters.flat
-    weights[:] *= np.float32(size)
+    weights[:] *= np.float32(min(size, 1 / size))  # large ones have no finite gradients
     models.flat[1] = weights
     x[2] *= size
     y[3] = models(x)[3] + size
