@@ -147,6 +147,8 @@ CORE = (
     "torch_layer",
     "head",
     "updates",
+    "many",
+    "crew",
     "ctc",
     "ctc_beam",
 )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cylstm.dense import Dense
     from cylstm.forecast import LSTMForecaster
     from cylstm.heads import Head
+    from cylstm.many.models import Models
     from cylstm.model import Model
     from cylstm.text.vocabulary import Vocabulary
     from cylstm.training import (
@@ -49,6 +50,7 @@ _LATER = {
     "History": "training.history",
     "LSTMForecaster": "forecast.forecaster",
     "Model": "model",
+    "Models": "many.models",
     "Vocabulary": "text.vocabulary",
 }
 _MODULES = ("ctc", "data", "exchange", "forecast", "losses", "online", "oracle", "training")
@@ -68,6 +70,7 @@ __all__ = [
     "History",
     "LSTMForecaster",
     "Model",
+    "Models",
     "NonFiniteLoss",
     "Parameters",
     "ReduceOnPlateau",

@@ -16,7 +16,7 @@ from cylstm.heads import head_outputs, parameter_names
 from cylstm.parameters import Parameters
 from cylstm.state import State
 
-__all__ = ["Result", "Sums", "evaluate", "learn", "learn_with_state", "loss_of", "means_of"]
+__all__ = ["Result", "Sums", "evaluate", "learn", "learn_with_state", "loss_of", "means_of", "sums_of"]
 
 
 class Sums(NamedTuple):
@@ -180,8 +180,16 @@ def head_loss(model, name, loss, h, targets, weights, scale=0.0, dh=None, gradie
 def evaluate(model, dataset, batch_size=256, wanted=None, ranks=None) -> dict[str, float]:
     """`Model.evaluate` of a `Dataset` or a `Stream`. wanted : metrics, as `metrics.of_heads` gives them. ranks : takes
     of the batches those that are its, and has the sums of all; with no metrics."""
-    sums, by_batch, seen = dict.fromkeys(model.heads, Sums()), {}, []
     measured = metrics.begin(wanted or {})
+    sums = sums_of(model, dataset, batch_size, measured, ranks)
+    if not all(found.weight for found in sums.values()):  # a Dataset has seen to it
+        raise ValueError(f"{dataset.name}: expected at least one target that counts, got none")
+    return {**means_of(model, sums), **metrics.values(wanted or {}, measured)}
+
+
+def sums_of(model, dataset, batch_size, measured=(), ranks=None) -> dict[str, Sums]:
+    """The Sums of each head, of which `evaluate` makes means. measured : metrics that have begun, by head."""
+    sums, by_batch, seen = dict.fromkeys(model.heads, Sums()), {}, []
     whole = not model.lstm.causal or set(model.kinds) != {"tokens"}
     for number, (one, rows) in enumerate(dataset.pieces(batch_size)):
         if ranks is not None and ranks.size > 1:
@@ -210,6 +218,4 @@ def evaluate(model, dataset, batch_size=256, wanted=None, ranks=None) -> dict[st
     for _, found in sorted((by_batch if ranks is None else ranks.merged(by_batch, seen)).items()):
         for name, of_head in found:
             sums[name] = sums[name].plus(of_head)
-    if not all(found.weight for found in sums.values()):  # a Dataset has seen to it
-        raise ValueError(f"{dataset.name}: expected at least one target that counts, got none")
-    return {**means_of(model, sums), **metrics.values(wanted or {}, measured)}
+    return sums

@@ -18,7 +18,7 @@ from cylstm._core.blas cimport gemm
 from cylstm._core.choice cimport unit_for
 from cylstm._core.interrupt cimport Interrupt, begin, finish, goes_on, goes_on_alone
 from cylstm._core.kernels cimport (
-    BFLOAT16_TILES, BLAS, ROUNDED_TILES, TILES, Kernels, RowLoss, active, column_sums, has_form, is_bounded, is_cut,
+    BFLOAT16_TILES, BLAS, ROUNDED_TILES, TILES, active, column_sums, has_form, is_bounded, is_cut,
     largest, left_bytes, pack_left, pack_right, packs_left, product, real, right_bytes, row_loss, row_loss_named,
     tiles_hold,
 )
@@ -46,56 +46,19 @@ cdef enum:
     TILED_CHUNK = 64
     TILED_WIDTH = 16
 
-# One call. Arrays are of the same real type, row-major; h (N, F), weight (O, F).
-cdef struct Head:
-    Interrupt* interrupt
-    const Kernels* k
-    RowLoss loss            # NULLs: outputs are all that is wanted
-    Py_ssize_t piece        # rows whose loss is summed at a time; chunks are whole pieces
-    Py_ssize_t groups       # of outputs in a row, each with its own target and weight: the loss takes them for rows
-    bint unread             # the loss does not look at the outputs
-    bint gradient, rounded
-    int form                # of all products, but of those with d outputs only in chunks where it holds them; or BLAS
-    Py_ssize_t N, F, O
-    Py_ssize_t chunk        # rows
-    const void* h
-    const void* weight      # or NULL, and in its place:
-    const void* packed      # a SmallMatrix' panels
-    Py_ssize_t padded
-    const void* bias        # (O,), zeros where there is none
-    const char* targets     # of so many bytes to a row
-    Py_ssize_t target_bytes
-    const void* weights     # (N * groups,), or NULL
-    const double* parameters
-    double scale
-    void* outputs           # (chunk, O); without a loss, (N, O)
-    void* dh                # (N, F)
-    void* dweight           # (O, F)
-    void* dbias             # (O,), or NULL
-    double* losses          # sums of each piece of rows
-    double* counts          # of weights
-    double* hits
-    double* most            # of d outputs, the largest
-    const void* zeros       # (max(F, O),)
-    char* h_left            # of a chunk, packed: h as left and as right operand, DEEP columns of d outputs
-    char* h_right
-    char* d_left
-    char* own               # of each member: a piece of weight, or of d outputs, packed or as sums
-    Py_ssize_t own_bytes
-
 
 def linear(const real[:, ::1] h, weight, const real[::1] bias, bint rounded=False):
     """h (N, F), weight (O, F), an array or a SmallMatrix, bias (O,) or None -> h weight' + bias, (N, O). rounded: of
     numbers rounded to bfloat16, where the processor has units for it."""
-    cdef Py_ssize_t N = h.shape[0], O = outputs_of(weight), wanted
+    cdef Py_ssize_t N = h.shape[0], O = outputs_of(weight)
     out = aligned_empty(N * O, np.float32 if real is float else np.float64).reshape(N, O)
     cdef real[:, ::1] view = out
     cdef Head head
     memset(&head, 0, sizeof(Head))
     if N:
-        wanted = MULTIPLY_ADDS // (h.shape[1] * O) // BLOCK_ROWS * BLOCK_ROWS
-        head.outputs, head.chunk = &view[0, 0], min(N, max(<Py_ssize_t>OUTPUT_ROWS_ALONE, wanted))
-        head.k, head.rounded = active(), rounded
+        head.N, head.F, head.O = N, h.shape[1], O
+        cut_outputs(&head)
+        head.outputs, head.k, head.rounded = &view[0, 0], active(), rounded
         run_head(&head, h, weight, bias, 0, [], <real*>NULL)
     return out
 
@@ -112,12 +75,12 @@ def loss(kind, const real[:, ::1] h, weight, const real[::1] bias, targets, *,
     Rows go in chunks, so that (N, O) outputs never exist at once. spare: a list in which the memory of one call waits
     for the next. rounded: as for linear(). Raises ValueError for shapes that do not fit and for an unknown kernel.
     """
-    cdef Py_ssize_t N = h.shape[0], O = outputs_of(weight), F = h.shape[1], item = sizeof(real), n, wanted, pieces
+    cdef Py_ssize_t N = h.shape[0], O = outputs_of(weight), F = h.shape[1], item = sizeof(real), pieces
     cdef tuple width = kind.width(O // max(groups, <Py_ssize_t>1))
     cdef const int64_t[::1] classes = None if width else targets
     cdef const real[:, ::1] values = targets if width else None
     cdef const double[::1] parameters = np.array(kind.parameters, np.float64) if kind.parameters else None
-    cdef bytes kernel = kind.kernel.encode()
+    cdef double total, count, hits
     cdef Head head
     if N == 0:
         raise ValueError("h: expected at least one row, got none")
@@ -129,10 +92,8 @@ def loss(kind, const real[:, ::1] h, weight, const real[::1] bias, targets, *,
         raise ValueError(
             f"targets, weights, dh, dweight, dbias: expected shapes for h {(N, F)} and {O} outputs, got others")
     memset(&head, 0, sizeof(Head))
-    head.k, head.piece, head.groups, head.unread = active(), kind.piece, groups, not kind.reads_outputs
-    head.loss = row_loss_named(head.k, kernel)
-    if head.loss.f32 == NULL:
-        raise ValueError(f"kernel: expected a loss of kernels.def, got {kind.kernel!r}")
+    take_loss(&head, kind, groups)
+    head.N, head.F, head.O = N, F, O
     head.gradient, head.scale, head.rounded = dh is not None, scale, rounded
     if classes is not None:
         head.targets, head.target_bytes = <const char*>&classes[0], groups * sizeof(int64_t)
@@ -143,18 +104,78 @@ def loss(kind, const real[:, ::1] h, weight, const real[::1] bias, targets, *,
     if dh is not None:
         head.dh, head.dweight = &dh[0, 0], &dweight[0, 0]
         head.dbias = &dbias[0] if dbias is not None else NULL
-    wanted = min(max(<Py_ssize_t>OUTPUT_BYTES // (O * item), 2 * F), <Py_ssize_t>MOST_OUTPUT_BYTES // (O * item))
-    head.chunk = min(N, max(head.piece, max(<Py_ssize_t>OUTPUT_ROWS, wanted) // head.piece * head.piece))
-    pieces = (N + head.piece - 1) // head.piece
+    pieces = cut_rows(&head, item)
     spare = [] if spare is None else spare
     # The memory has to outlive the reading of the sums.
     memory = run_head(&head, h, weight, bias, pieces, spare, <real*>NULL)
-    cdef double total = 0, count = 0, hits = 0
-    for n in range(pieces):
-        total, count, hits = total + head.losses[n], count + head.counts[n], hits + head.hits[n]
+    sums_of(&head, pieces, &total, &count, &hits)
     if not spare:
         spare.append(memory)
     return total, count, hits
+
+
+cdef int take_loss(Head* head, kind, Py_ssize_t groups) except -1:
+    cdef bytes kernel = kind.kernel.encode()
+    head.k, head.piece, head.groups, head.unread = active(), kind.piece, groups, not kind.reads_outputs
+    head.loss = row_loss_named(head.k, kernel)
+    if head.loss.f32 == NULL:
+        raise ValueError(f"kernel: expected a loss of kernels.def, got {kind.kernel!r}")
+    return 0
+
+
+cdef Py_ssize_t cut_rows(Head* head, Py_ssize_t item) noexcept nogil:
+    cdef Py_ssize_t row = head.O * item, wanted
+    wanted = min(max(<Py_ssize_t>OUTPUT_BYTES // row, 2 * head.F), <Py_ssize_t>MOST_OUTPUT_BYTES // row)
+    wanted = max(<Py_ssize_t>OUTPUT_ROWS, wanted) // head.piece * head.piece
+    head.chunk = min(head.N, max(head.piece, wanted))
+    return (head.N + head.piece - 1) // head.piece
+
+
+cdef void cut_outputs(Head* head) noexcept nogil:
+    cdef Py_ssize_t wanted = MULTIPLY_ADDS // (head.F * head.O) // BLOCK_ROWS * BLOCK_ROWS
+    head.chunk = min(head.N, max(<Py_ssize_t>OUTPUT_ROWS_ALONE, wanted))
+
+
+cdef int form_of(const Head* head, const real* type_tag) noexcept nogil:
+    if head.chunk < TILED_CHUNK or head.F < TILED_WIDTH or head.O < TILED_WIDTH:
+        return BLAS
+    if head.rounded and has_form(BFLOAT16_TILES, type_tag):
+        return ROUNDED_TILES
+    if (has_form(TILES, type_tag) and tiles_hold(largest(head.k, head.N, head.F, <const real*>head.h, head.F))
+            and tiles_hold(largest(head.k, head.O, head.F, <const real*>head.weight, head.F))):
+        return TILES
+    return BLAS
+
+
+cdef Py_ssize_t lay_out_head(Head* head, int members, Py_ssize_t pieces, bint outputs, Py_ssize_t item,
+                             char* memory) noexcept nogil:
+    cdef Py_ssize_t chunk = head.chunk, F = head.F, O = head.O, h_right = 0, d_left = 0, at_outputs = 0
+    cdef Py_ssize_t h_left = left_bytes(head.form, chunk, F)
+    head.own_bytes = max(BLOCK_OUTPUTS * item * (1 if head.packed == NULL else <Py_ssize_t>BLOCK_ROWS),
+                         right_bytes(head.form, F, BLOCK_OUTPUTS, item))
+    if head.gradient:
+        h_right, d_left = right_bytes(head.form, chunk, F, item), left_bytes(head.form, chunk, min(O, <Py_ssize_t>DEEP))
+        head.own_bytes = max(head.own_bytes, left_bytes(head.form, BLOCK_OUTPUTS, chunk),
+                             right_bytes(head.form, min(O, <Py_ssize_t>DEEP), ACROSS, item))
+    if outputs:
+        at_outputs = (chunk * O * item + 63) // 64 * 64
+    if memory != NULL:
+        if outputs:
+            head.outputs = memory
+        head.h_left = memory + at_outputs
+        head.h_right = head.h_left + h_left
+        head.d_left = head.h_right + h_right
+        head.own = head.d_left + d_left
+        head.losses = <double*>(head.own + members * head.own_bytes)
+        head.counts, head.hits, head.most = head.losses + pieces, head.losses + 2 * pieces, head.losses + 3 * pieces
+    return at_outputs + h_left + h_right + d_left + members * head.own_bytes + 32 * pieces
+
+
+cdef void sums_of(const Head* head, Py_ssize_t pieces, double* total, double* count, double* hits) noexcept nogil:
+    cdef Py_ssize_t n
+    total[0] = count[0] = hits[0] = 0
+    for n in range(pieces):
+        total[0], count[0], hits[0] = total[0] + head.losses[n], count[0] + head.counts[n], hits[0] + head.hits[n]
 
 
 cdef run_head(Head* head, const real[:, ::1] h, given, const real[::1] bias, Py_ssize_t pieces, list spare,
@@ -163,52 +184,30 @@ cdef run_head(Head* head, const real[:, ::1] h, given, const real[::1] bias, Py_
     cdef SmallMatrix small = given if real is float and isinstance(given, SmallMatrix) else None
     cdef const real[:, ::1] weight = given if small is None else None
     cdef Panels panels
-    cdef Py_ssize_t N = h.shape[0], F = h.shape[1], O = outputs_of(given), chunk = head.chunk, item = sizeof(real)
-    cdef Py_ssize_t h_left, h_right = 0, d_left = 0
+    cdef Py_ssize_t N = h.shape[0], F = h.shape[1], O = outputs_of(given), item = sizeof(real)
     if ((weight.shape[1] if small is None else small.F) != F or (bias is not None and bias.shape[0] != O)
             or (head.gradient and small is not None)):
         raise ValueError(f"weight, bias: expected {(O, F)} and {(O,)} for h {(N, F)}, got others")
-    cdef double work = <double>chunk * F * O
+    cdef double work = <double>head.chunk * F * O
     cdef int members = threads_for(work * (3 if head.gradient else 1), work, 256)
-    head.N, head.F, head.O = N, F, O
-    cdef int form = BLAS
-    if small is None and chunk >= TILED_CHUNK and F >= TILED_WIDTH and O >= TILED_WIDTH:
-        form = ROUNDED_TILES if head.rounded and has_form(BFLOAT16_TILES, type_tag) else BLAS
-        if (form == BLAS and has_form(TILES, type_tag) and tiles_hold(largest(head.k, N, F, &h[0, 0], F))
-                and tiles_hold(largest(head.k, O, F, &weight[0, 0], F))):
-            form = TILES
-    if small is not None:
+    head.h, head.weight = &h[0, 0], &weight[0, 0] if small is None else NULL
+    if small is None:
+        head.form = form_of(head, type_tag)
+    else:
         panels = small.panels()
-        head.k, form = panels.k, unit_for(small.small, chunk, F)
+        head.k, head.form = panels.k, unit_for(small.small, head.chunk, F)
         head.packed, head.padded = panels.packed, panels.padded
-    head.form = form
-    h_left = left_bytes(form, chunk, F)
-    head.own_bytes = max(BLOCK_OUTPUTS * item * (1 if small is None else <Py_ssize_t>BLOCK_ROWS),
-                         right_bytes(form, F, BLOCK_OUTPUTS, item))
-    if head.gradient:
-        h_right, d_left = right_bytes(form, chunk, F, item), left_bytes(form, chunk, min(O, <Py_ssize_t>DEEP))
-        head.own_bytes = max(head.own_bytes, left_bytes(form, BLOCK_OUTPUTS, chunk),
-                             right_bytes(form, min(O, <Py_ssize_t>DEEP), ACROSS, item))
     cdef const unsigned char[::1] zeros = np.zeros(max(F, O) * item, np.uint8)
-    cdef Py_ssize_t outputs = (chunk * O * item + 63) // 64 * 64 if pieces else 0
     kept = None
     if spare:
         try:
             kept = spare.pop()
         except IndexError:
             pass  # without the GIL, another thread may have come in between
-    memory = fitting(kept, outputs + h_left + h_right + d_left + members * head.own_bytes + 32 * pieces)
+    memory = fitting(kept, lay_out_head(head, members, pieces, pieces > 0, item, NULL))
     cdef unsigned char[::1] view = memory
+    lay_out_head(head, members, pieces, pieces > 0, item, <char*>&view[0])
     head.zeros = &zeros[0]
-    if pieces:
-        head.outputs = &view[0]
-    head.h_left = <char*>&view[0] + outputs
-    head.h_right = head.h_left + h_left
-    head.d_left = head.h_right + h_right
-    head.own = head.d_left + d_left
-    head.losses = <double*>(head.own + members * head.own_bytes)
-    head.counts, head.hits, head.most = head.losses + pieces, head.losses + 2 * pieces, head.losses + 3 * pieces
-    head.h, head.weight = &h[0, 0], &weight[0, 0] if small is None else NULL
     head.bias = &bias[0] if bias is not None else head.zeros
     cdef Interrupt interrupt
     begin(&interrupt)

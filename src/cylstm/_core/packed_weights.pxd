@@ -3,6 +3,7 @@
 from cylstm._core.choice cimport Choice
 from cylstm._core.kernels cimport Kernels
 from cylstm._core.direction cimport Direction, Factor
+from cylstm._core.packing cimport Again, Packing
 
 # What was packed from the parameters as they were at one version. A call borrows it and keeps the weights it began
 # with: with others of it still borrowed, an update packs into new memory.
@@ -13,6 +14,8 @@ cdef class Packed:
     cdef object masks        # (L*D, 4H, Y), of a call that drops elements of weight_hh; or None
     cdef list arrays         # per direction, operand and form: memory, or None
     cdef const void** at     # the same, NULL where not packed from this version, &too_much where tiles do not hold them
+    cdef Again again         # where somebody wants to know how; or None
+    cdef int note(self, const Packing* packing) except -1
     cdef void borrow_again(self) noexcept
     cdef void give_back(self) noexcept
     cdef spare(self, Py_ssize_t n, int operand)
@@ -49,6 +52,8 @@ cdef class Weights:
                   Py_ssize_t padded) except -1
     cdef int _pack_matrix(self, Packed packed, Py_ssize_t slot, Py_ssize_t start, Py_ssize_t rows, Py_ssize_t width,
                           bint backward) except -1
+    cdef int _pack_rows(self, Packed packed, Py_ssize_t slot, Packing* packing, memory, Py_ssize_t numbers,
+                        Py_ssize_t room) except -1
     cdef int _pack_gates(self, Packed packed, const Direction* direction, Py_ssize_t n, Py_ssize_t slot, int form,
                          bint backward) except -1
     cdef int _pack(self, Packed packed, const Direction* direction, Py_ssize_t n, int operand, int form) except -1

@@ -1,14 +1,16 @@
 """Packing weights for the kernels (cext/kernels.h shows the forms), once per update and only as calls need them."""
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from cylstm._core.choice cimport TILED_INPUTS
 from cylstm._core.kernels cimport (
     FORMS, INT8, PANELS, ROUNDED, active, is_bounded, is_cut, largest, pack_right, right_bytes, stored_as, tiles_hold,
 )
 from cylstm._core.memory cimport fitting
-from cylstm._core.packing cimport LINE, Packing, pack_blocks, pack_f32, pack_f64, vectors_fit_tiles
+from cylstm._core.packing cimport (
+    BLOCKS, GATES, LINE, PADDED, Packing, pack_blocks, pack_f32, pack_f64, pack_rows, vectors_fit_tiles,
+)
 from cylstm._core.team cimport ALL_THREADS, run, threads_for
 from cylstm._core.direction cimport Direction, Factor, by_gates, gate_bytes
 
@@ -71,6 +73,11 @@ cdef class Packed:
 
     def __dealloc__(self):
         PyMem_Free(self.at)
+
+    cdef int note(self, const Packing* packing) except -1:
+        if self.again is not None:
+            self.again.note(packing)
+        return 0
 
     cdef void borrow_again(self) noexcept:
         add(&self.users, 1)
@@ -288,7 +295,7 @@ cdef class Weights:
                 return 0
             packed.arrays[slot] = memory
         target = packed.arrays[slot]
-        packing.target = <char*>&target[0]
+        packing.target, packing.way, packing.doubles, packing.start = <char*>&target[0], GATES, self.doubles, start
         if start < 0:
             memset(packing.target, 0, target.shape[0])
         else:
@@ -306,7 +313,9 @@ cdef class Weights:
             packing.cut = is_cut(form)
             if packing.cut:
                 packing.room = (packing.rows + 1) * 4 * packing.lanes * item + LINE
-                scratch = aligned_empty(packing.room * threads, "u1")
+                scratch = room = aligned_empty(packing.room * threads, "u1")
+                if packed.again is not None:
+                    packed.again.held.append(room)
                 packing.scratch = <char*>&scratch[0]
                 for member in range(threads):
                     (<double*>(packing.scratch + (member + 1) * packing.room - LINE))[0] = 0
@@ -314,42 +323,43 @@ cdef class Weights:
                 run(threads, pack_f64 if self.doubles else pack_f32, &packing)
             for member in range(threads if packing.cut else 0):
                 most = max(most, (<double*>(packing.scratch + (member + 1) * packing.room - LINE))[0])
+        packed.note(&packing)
         publish(&packed.at[slot], packing.target if tiles_hold(most) else &too_much)
         return 0
 
     cdef int _pad(self, Packed packed, Py_ssize_t slot, Py_ssize_t start, Py_ssize_t rows, Py_ssize_t width,
                   Py_ssize_t padded) except -1:
         """Peepholes, a first state or c's norm (rows, width) -> (rows, padded)."""
-        cdef Py_ssize_t item = 8 if self.doubles else 4, row
-        cdef const unsigned char[::1] flat = self.numbers(start, rows * width).view("u1")
-        cdef unsigned char[::1] target
-        packed.arrays[slot] = memory = fitting(None, rows * padded * item)
-        target = memory
-        memset(&target[0], 0, rows * padded * item)
-        for row in range(rows):
-            memcpy(&target[row * padded * item], &flat[row * width * item], width * item)
-        publish(&packed.at[slot], &target[0])
-        return 0
+        cdef Packing packing
+        memset(&packing, 0, sizeof(Packing))
+        packing.way, packing.doubles, packing.start = PADDED, self.doubles, start
+        packing.rows, packing.K, packing.columns = rows, width, padded
+        return self._pack_rows(packed, slot, &packing, None, rows * width, rows * padded)
 
     cdef int _pack_matrix(self, Packed packed, Py_ssize_t slot, Py_ssize_t start, Py_ssize_t rows, Py_ssize_t width,
                           bint backward) except -1:
         """A projection's R_p (P, H) or a highway's W_t (Y, I), or forward its transpose, in column blocks."""
-        cdef Py_ssize_t lanes = packed.k.f64.lanes if self.doubles else packed.k.f32.lanes
-        cdef Py_ssize_t item = 8 if self.doubles else 4
-        cdef Py_ssize_t K = rows if backward else width, columns = width if backward else rows
-        cdef Py_ssize_t k_apart = width if backward else 1, column_apart = 1 if backward else width
-        cdef const unsigned char[::1] flat = self.numbers(start, rows * width).view("u1")
+        cdef Packing packing
+        memset(&packing, 0, sizeof(Packing))
+        packing.lanes = packed.k.f64.lanes if self.doubles else packed.k.f32.lanes
+        packing.way, packing.doubles, packing.start = BLOCKS, self.doubles, start
+        packing.rows, packing.columns = rows if backward else width, width if backward else rows
+        packing.k_apart, packing.column_apart = width if backward else 1, 1 if backward else width
+        cdef Py_ssize_t padded = (packing.columns + packing.lanes - 1) // packing.lanes * packing.lanes
+        return self._pack_rows(packed, slot, &packing, packed.arrays[slot], rows * width, packing.rows * padded)
+
+    cdef int _pack_rows(self, Packed packed, Py_ssize_t slot, Packing* packing, memory, Py_ssize_t numbers,
+                        Py_ssize_t room) except -1:
+        """So many numbers into memory for so many."""
+        cdef const unsigned char[::1] flat = self.numbers(packing.start, numbers).view("u1")
         cdef unsigned char[::1] target
-        cdef Py_ssize_t padded = (columns + lanes - 1) // lanes * lanes
-        cdef const void* source = &flat[0]
-        packed.arrays[slot] = memory = fitting(packed.arrays[slot], <double>K * padded * item)
+        packed.arrays[slot] = memory = fitting(memory, <double>room * (8 if self.doubles else 4))
         target = memory
+        packing.source, packing.target = <const char*>&flat[0], <char*>&target[0]
         with nogil:
-            if self.doubles:
-                pack_blocks(lanes, K, columns, k_apart, column_apart, <const double*>source, <double*>&target[0])
-            else:
-                pack_blocks(lanes, K, columns, k_apart, column_apart, <const float*>source, <float*>&target[0])
-        publish(&packed.at[slot], &target[0])
+            pack_rows(packing)
+        packed.note(packing)
+        publish(&packed.at[slot], packing.target)
         return 0
 
     cdef int _pack_gates(self, Packed packed, const Direction* direction, Py_ssize_t n, Py_ssize_t slot, int form,

@@ -1,5 +1,8 @@
 """Packing one matrix for the kernels (cext/kernels.h shows the forms), and whether tiles hold what stays as it is."""
 
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from libc.string cimport memcpy, memset
+
 from cylstm._core.direction cimport Direction
 from cylstm._core.kernels cimport (
     Kernels, is_bounded, largest, pack_columns, pack_gates, pack_right, real, right_bytes, tiles_hold,
@@ -49,6 +52,62 @@ cdef void pack_share(const Packing* p, int me, int count, real* type_tag) noexce
             width = 4 * p.lanes
     if p.cut:
         (<double*>(p.scratch + (me + 1) * p.room - LINE))[0] = most
+
+
+cdef void pack_rows(const Packing* p) noexcept nogil:
+    """Those that are packed as they are, row by row or in column blocks, which every number fits."""
+    cdef Py_ssize_t item = 8 if p.doubles else 4, row
+    if p.way == BLOCKS:
+        if p.doubles:
+            pack_blocks(p.lanes, p.rows, p.columns, p.k_apart, p.column_apart, <const double*>p.source,
+                        <double*>p.target)
+        else:
+            pack_blocks(p.lanes, p.rows, p.columns, p.k_apart, p.column_apart, <const float*>p.source,
+                        <float*>p.target)
+        return
+    memset(p.target, 0, p.rows * p.columns * item)
+    for row in range(p.rows):
+        memcpy(p.target + row * p.columns * item, p.source + row * p.K * item, p.K * item)
+
+
+cdef bint pack_alone(const Packing* p) noexcept nogil:
+    cdef Team* nobody = NULL
+    if p.start < 0:
+        return True  # zeros stay
+    if p.way != GATES:
+        pack_rows(p)
+        return True
+    if p.doubles:
+        pack_f64(<void*>p, 0, 1, nobody)
+    else:
+        pack_f32(<void*>p, 0, 1, nobody)
+    return not p.cut or tiles_hold((<double*>(p.scratch + p.room - LINE))[0])
+
+
+cdef class Again:
+    def __cinit__(self):
+        self.count, self.packings, self.held = 0, NULL, []
+
+    def __dealloc__(self):
+        PyMem_Free(self.packings)
+
+    cdef int note(self, const Packing* packing) except -1:
+        cdef Packing* packings = <Packing*>PyMem_Realloc(self.packings, (self.count + 1) * sizeof(Packing))
+        if packings == NULL:
+            raise MemoryError
+        self.packings, self.packings[self.count], self.count = packings, packing[0], self.count + 1
+        return 0
+
+
+cdef bint pack_again(const Packing* packings, Py_ssize_t count, const char* flat) noexcept nogil:
+    cdef Py_ssize_t n
+    cdef Packing packing
+    cdef bint fits = True
+    for n in range(count):
+        packing = packings[n]
+        packing.source = flat + packing.start * (8 if packing.doubles else 4)
+        fits = pack_alone(&packing) and fits
+    return fits
 
 
 cdef bint vectors_fit_tiles(const Kernels* k, const Direction* directions, Py_ssize_t count) noexcept nogil:

@@ -31,6 +31,9 @@ cdef class Plan:
     cdef readonly object lengths  # (B,) in the caller's order; None where every row has T steps
     cdef int sort(self, lengths) except -1
 
+# Steps of B rows of at most T steps by their lengths (B,) in 0..T; table: of 2 (T + B) + 1 numbers, which they keep.
+cdef void sort_rows(Steps* steps, const int64_t* lengths, int64_t* table) noexcept nogil
+
 # The Plan of a call's lengths and resets, which it checks; None without any.
 cpdef Plan planned(Py_ssize_t B, Py_ssize_t T, lengths, resets, bint batched=*)
 

@@ -2,7 +2,7 @@
 
 cimport numpy as np
 from libc.stdint cimport int64_t, uint8_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 import numpy
 
@@ -30,44 +30,17 @@ cdef class Plan:
             self.steps.cut = &cut_view[0]
 
     cdef int sort(self, given) except -1:
-        """Sort by counting: rows of one length stay in the caller's order."""
         cdef const int64_t[::1] lengths = given
-        cdef Py_ssize_t B = self.steps.B, T = self.steps.T, t, b, n, before = 0, empty
+        cdef Py_ssize_t B = self.steps.B, T = self.steps.T, b
         cdef int64_t[::1] view
-        cdef int64_t* sizes
-        cdef int64_t* offsets
-        cdef int64_t* order
-        cdef int64_t* sorted_lengths
         for b in range(B):
             if lengths[b] < T:
                 break
         else:
             return 0
-        self.table = numpy.zeros(2 * (T + B) + 1, numpy.int64)
+        self.table = numpy.empty(2 * (T + B) + 1, numpy.int64)
         view = self.table
-        sizes, offsets = &view[0], &view[T]
-        order, sorted_lengths = offsets + T + 1, offsets + T + 1 + B
-        for b in range(B):
-            if lengths[b] > 0:
-                sizes[lengths[b] - 1] += 1  # rows that end with this step
-        for t in range(T - 1, -1, -1):
-            offsets[t] = before  # where these rows begin in the order, for now
-            before += sizes[t]
-            sizes[t] = before  # those alive at it
-        empty = before  # rows of length 0 come behind all others
-        for b in range(B):
-            t = lengths[b] - 1
-            n = offsets[t] if t >= 0 else empty
-            order[n], sorted_lengths[n] = b, t + 1
-            if t >= 0:
-                offsets[t] += 1
-            else:
-                empty += 1
-        offsets[0] = 0
-        for t in range(T):
-            offsets[t + 1] = offsets[t] + sizes[t]
-        self.steps.sizes, self.steps.offsets = sizes, offsets
-        self.steps.order, self.steps.lengths, self.steps.N = order, sorted_lengths, offsets[T]
+        sort_rows(&self.steps, &lengths[0], &view[0])
         return 0
 
     @property
@@ -104,6 +77,37 @@ cdef class Plan:
             step, row = numpy.nonzero(self.alive())
             out[self.order()[row], step] = packed
         return out
+
+
+cdef void sort_rows(Steps* steps, const int64_t* lengths, int64_t* table) noexcept nogil:
+    """Sort by counting: rows of one length stay in the caller's order."""
+    cdef Py_ssize_t B = steps.B, T = steps.T, t, b, n, before = 0, empty
+    cdef int64_t* sizes = table
+    cdef int64_t* offsets = table + T
+    cdef int64_t* order = offsets + T + 1
+    cdef int64_t* sorted_lengths = order + B
+    memset(sizes, 0, T * sizeof(int64_t))
+    for b in range(B):
+        if lengths[b] > 0:
+            sizes[lengths[b] - 1] += 1  # rows that end with this step
+    for t in range(T - 1, -1, -1):
+        offsets[t] = before  # where these rows begin in the order, for now
+        before += sizes[t]
+        sizes[t] = before  # those alive at it
+    empty = before  # rows of length 0 come behind all others
+    for b in range(B):
+        t = lengths[b] - 1
+        n = offsets[t] if t >= 0 else empty
+        order[n], sorted_lengths[n] = b, t + 1
+        if t >= 0:
+            offsets[t] += 1
+        else:
+            empty += 1
+    offsets[0] = 0
+    for t in range(T):
+        offsets[t + 1] = offsets[t] + sizes[t]
+    steps.sizes, steps.offsets = sizes, offsets
+    steps.order, steps.lengths, steps.N = order, sorted_lengths, offsets[T]
 
 
 cpdef Plan planned(Py_ssize_t B, Py_ssize_t T, lengths, resets, bint batched=True):

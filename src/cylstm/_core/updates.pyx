@@ -9,31 +9,13 @@ from libc.math cimport sqrt
 from libc.string cimport memset
 
 from cylstm._core.kernels cimport (
-    Activation, Kernels, activate as activate_kernel, activate_backward as activate_backward_kernel, activation_of,
+    activate as activate_kernel, activate_backward as activate_backward_kernel, activation_of,
     active, adam as adam_kernel, real, sgd as sgd_kernel, sum_squares as sum_squares_kernel,
 )
 from cylstm._core.team cimport Team, part, run, threads_for
 
 cdef enum:
-    AT_ONCE = 65536     # elements
     COST = 20           # of one element in multiply-adds (team.pyx), being read from memory
-
-cdef enum Pass:
-    SQUARES, SGD, ADAM, ACTIVATION, SLOPE
-
-# One pass over n elements; what a pass does not use is NULL or 0.
-cdef struct Flat:
-    const Kernels* k
-    Pass what
-    Py_ssize_t n
-    void* p
-    const void* g
-    void* m
-    void* v
-    double* sums        # of squares, of each piece
-    double lr, momentum, step_size, correction, beta1, beta2, eps, decay, gscale
-    bint nesterov, decoupled
-    Activation activation
 
 
 cdef void pass_f32(void* flat, int me, int count, Team* team) noexcept nogil:
@@ -75,33 +57,65 @@ cdef void run_pass(Flat* f, const real* type_tag) noexcept nogil:
         pass_f32 if real is float else pass_f64, f)
 
 
-def sum_squares(const real[::1] flat):
-    """The sum of squares, summed in double precision in a fixed order."""
+cdef double squares(const real* g, Py_ssize_t n, double* sums) noexcept nogil:
     cdef double total = 0
-    cdef Py_ssize_t piece, pieces = (flat.shape[0] + AT_ONCE - 1) // AT_ONCE
-    cdef double one_sum[1]
-    cdef double[::1] sums = None
+    cdef Py_ssize_t piece
     cdef Flat f
-    if flat.shape[0] == 0:
+    if n == 0:
         return 0.0
     memset(&f, 0, sizeof(Flat))
-    f.what, f.n, f.g, f.sums = SQUARES, flat.shape[0], &flat[0], one_sum
+    f.what, f.n, f.g, f.sums = SQUARES, n, g, sums
+    run_pass(&f, g)
+    for piece in range((n + AT_ONCE - 1) // AT_ONCE):
+        total += sums[piece]
+    return total
+
+
+def sum_squares(const real[::1] flat):
+    """The sum of squares, summed in double precision in a fixed order."""
+    cdef double total
+    cdef Py_ssize_t pieces = (flat.shape[0] + AT_ONCE - 1) // AT_ONCE
+    cdef double one_sum[1]
+    cdef double* at = one_sum
+    cdef double[::1] sums = None
+    if flat.shape[0] == 0:
+        return 0.0
     if pieces > 1:
         sums = np.empty(pieces)
-        f.sums = &sums[0]
+        at = &sums[0]
     with nogil:
-        run_pass(&f, &flat[0])
-        for piece in range(pieces):
-            total += f.sums[piece]
+        total = squares(&flat[0], flat.shape[0], at)
     return total
+
+
+cdef void scale_flat(real* flat, Py_ssize_t n, double factor) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(n):
+        flat[j] *= <real>factor
 
 
 def scale_inplace(real[::1] flat, double factor):
     """flat *= factor."""
-    cdef Py_ssize_t j
-    with nogil:
-        for j in range(flat.shape[0]):
-            flat[j] *= <real>factor
+    if flat.shape[0]:
+        with nogil:
+            scale_flat(&flat[0], flat.shape[0], factor)
+
+
+cdef Flat sgd_flat(double lr, double momentum, bint nesterov, double decay, double gscale) noexcept nogil:
+    cdef Flat f
+    memset(&f, 0, sizeof(Flat))
+    f.what, f.lr, f.momentum, f.nesterov, f.decay, f.gscale = SGD, lr, momentum, nesterov, decay, gscale
+    return f
+
+
+cdef Flat adam_flat(Py_ssize_t t, double lr, double beta1, double beta2, double eps, double decay, bint decoupled,
+                    double gscale) noexcept nogil:
+    cdef Flat f
+    memset(&f, 0, sizeof(Flat))
+    f.what, f.step_size, f.correction = ADAM, lr / (1 - beta1 ** t), 1 / sqrt(1 - beta2 ** t)
+    f.lr, f.beta1, f.beta2, f.eps, f.gscale = lr, beta1, beta2, eps, gscale
+    f.decay, f.decoupled = decay, decoupled
+    return f
 
 
 def sgd(real[::1] p, const real[::1] g, real[::1] m, double lr, double momentum, bint nesterov, double weight_decay,
@@ -112,9 +126,8 @@ def sgd(real[::1] p, const real[::1] g, real[::1] m, double lr, double momentum,
         raise ValueError(f"gradient, moments: expected {p.shape[0]} numbers each, for this optimizer")
     if p.shape[0] == 0:
         return
-    memset(&f, 0, sizeof(Flat))
-    f.what, f.n, f.p, f.g, f.m = SGD, p.shape[0], &p[0], &g[0], &m[0] if m is not None else NULL
-    f.lr, f.momentum, f.nesterov, f.decay, f.gscale = lr, momentum, nesterov, weight_decay, gscale
+    f = sgd_flat(lr, momentum, nesterov, weight_decay, gscale)
+    f.n, f.p, f.g, f.m = p.shape[0], &p[0], &g[0], &m[0] if m is not None else NULL
     with nogil:
         run_pass(&f, &g[0])
 
@@ -129,11 +142,8 @@ def adam(real[::1] p, const real[::1] g, real[::1] m, real[::1] v, Py_ssize_t t,
         raise ValueError(f"moments.updates: expected the number of updates so far, got {t - 1}")
     if p.shape[0] == 0:
         return
-    memset(&f, 0, sizeof(Flat))
-    f.what, f.n, f.p, f.g, f.m, f.v = ADAM, p.shape[0], &p[0], &g[0], &m[0], &v[0]
-    f.step_size, f.correction = lr / (1 - beta1 ** t), 1 / sqrt(1 - beta2 ** t)
-    f.lr, f.beta1, f.beta2, f.eps, f.gscale = lr, beta1, beta2, eps, gscale
-    f.decay, f.decoupled = weight_decay, decoupled
+    f = adam_flat(t, lr, beta1, beta2, eps, weight_decay, decoupled, gscale)
+    f.n, f.p, f.g, f.m, f.v = p.shape[0], &p[0], &g[0], &m[0], &v[0]
     with nogil:
         run_pass(&f, &g[0])
 

@@ -25,7 +25,7 @@ from cylstm.sequences import Ends, batches_by_length, check_masks, kept_resets, 
 from cylstm.state import State
 from cylstm.training.targets import Targets, options_by_head
 
-__all__ = ["Dataset"]
+__all__ = ["Dataset", "batches_of"]
 
 
 class Dataset:
@@ -275,10 +275,15 @@ class Dataset:
 
     def batches(self, batch_size, rng=None) -> list[np.ndarray]:
         """Index arrays that hold each row once, similar lengths together. rng: a seed, or None for no shuffling."""
-        if self.lengths is not None:
-            return batches_by_length(self.lengths, batch_size, rng)
-        order = np.arange(len(self)) if rng is None else np.random.default_rng(rng).permutation(len(self))
-        return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        return batches_of(len(self), self.lengths, batch_size, rng)
+
+
+def batches_of(rows, lengths, batch_size, rng=None) -> list[np.ndarray]:
+    """`Dataset.batches` of so many rows, of these lengths where they have some."""
+    if lengths is not None:
+        return batches_by_length(lengths, batch_size, rng)
+    order = np.arange(rows) if rng is None else np.random.default_rng(rng).permutation(rows)
+    return [order[start : start + batch_size] for start in range(0, rows, batch_size)]
 
 
 def listed(rows) -> bool:
