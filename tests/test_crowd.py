@@ -166,5 +166,6 @@ def test_two_threads_on_one_processor_soon_become_one_and_give_the_same_bits():
         assert done.returncode == 0, done.stderr
         return int(done.stdout)
 
-    assert switches("full") > 200 * 40
-    assert switches("as they are") < 200 * 10
+    full = switches("full")
+    assert full > 200 * 40
+    assert switches("as they are") < full / 3

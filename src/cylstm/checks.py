@@ -18,6 +18,9 @@ __all__ = [
 ]  # fmt: skip
 
 
+INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
+
+
 def describe(value) -> str:
     """What came, in few words on one line: shape and dtype for arrays, type and value otherwise."""
     if isinstance(value, np.ndarray):
@@ -257,7 +260,7 @@ def check_range(name: str, ids: np.ndarray, size: int, counted=None, piece=()) -
     """ValueError, naming the place, unless all ids are in 0..size-1. counted : of their shape, where they are looked
     at; piece : slices of the whole, which say where they begin."""
     part = ids if counted is None else ids[counted]
-    if part.dtype == np.int64 and part.size and int(part.view(np.uint64).max()) < size:
+    if part.dtype == INT64 and part.size and int(np.maximum.reduce(part.view(UINT64), axis=None)) < size:
         return  # one pass: a negative one is more than any size
     if int(part.min(initial=0)) < 0 or int(part.max(initial=0)) >= size:
         wrong = (ids < 0) | (ids >= size)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from numpy import memmap, ndarray  # `owner_of` is called for every array that comes in
 
 __all__ = ["Contents", "Rows", "address", "contents_of", "in_pieces", "map_of", "region", "remember"]
 
@@ -28,8 +29,8 @@ LET_GO = getattr(mmap, "MADV_DONTNEED", None)  # Windows has none
 def owner_of(array) -> np.memmap | None:
     """The memory map of which an array is a view, if it is shared with its file: of a private one (mode "c") pages that
     were written to would be lost."""
-    while isinstance(array, np.ndarray):
-        if isinstance(array, np.memmap):
+    while isinstance(array, ndarray):
+        if isinstance(array, memmap):
             return array if array.mode in ("r", "r+", "w+") and array._mmap is not None else None
         array = array.base
     return None
@@ -49,7 +50,12 @@ def address(array) -> int:
 def in_pieces(array) -> Iterator[tuple[slice, ...]]:
     """Where its pieces are, in C order, of about AT_ONCE elements each: slices of the first axis or, where a row has
     more, of the first two. What was looked at of a memory map is let go behind them."""
-    row, seen, found = array[:1].size, 0, map_of(array)
+    found = map_of(array)
+    if found is None and array.size <= AT_ONCE:
+        if len(array):
+            yield (slice(0, len(array)),)
+        return
+    row, seen = array[:1].size, 0
     rows = max(1, AT_ONCE // max(1, row))
     if found is not None:  # what lies far apart is a piece of its own
         rows = max(1, min(rows, KEPT // max(1, abs(array.strides[0]))))
@@ -114,14 +120,16 @@ class Rows:
                     owners.setdefault(id(owner._mmap), owner)
         self.maps, self.sources = {}, {}
         self.touched, self.bytes = {}, 0  # maps, and of them, since they were let go
-        if sum(len(owner._mmap) for owner in owners.values()) > KEPT:
+        if owners and sum(len(owner._mmap) for owner in owners.values()) > KEPT:
             self.maps = {key: owner._mmap for key, owner in owners.items()}
             self.sources = opened(list(owners.values())[:MOST_FILES])
 
     def take(self, array, rows, steps=None) -> np.ndarray:
         """array[rows, steps], or array[rows]. rows : an index array or a slice."""
         place = rows if steps is None else (rows, steps)
-        key = id(map_of(array)) if self.maps else None
+        if not self.maps:
+            return array[place]
+        key = id(map_of(array))
         if key not in self.maps or not len(array):
             return array[place]
         one = np.asarray(array[0] if steps is None else array[0, steps])
