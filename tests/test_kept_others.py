@@ -226,6 +226,17 @@ def test_ids_that_cannot_be_read_are_left_for_the_cache(monkeypatch, tmp_path):
     with pytest.raises(PermissionError):
         encoded(folder="")
 
+    def refusing_cache(place, text):
+        if place != NAME:
+            raise PermissionError(errno.EACCES, "Permission denied", place)
+        return original(place, text)
+
+    monkeypatch.setattr(kept, "kept", refusing_cache)
+    lengthened()
+    said.clear()
+    ids, vocabulary = corpus.encoded(text, None, True, said.append)
+    assert ids.filename == os.path.abspath(NAME) and not any("cannot be used" in line for line in said)
+
 
 def test_of_a_long_name_the_ids_are_kept_in_the_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -278,7 +289,7 @@ def test_of_a_text_that_the_system_names_nothing_is_kept(tmp_path):
     assert done.stdout == f"{TEXT} None\n" and not (tmp_path / "cache").exists(), done.stderr
     assert not os.path.exists("/dev/stdin.char.ids")
     assert kept.places("/dev/fd/3", "char") == kept.places("/proc/self/fd/3", "char") == []
-    assert len(kept.places("/dev/shm/corpus.txt", "char")) == len(kept.places("corpus.txt", "char")) == 2
+    assert kept.places("/dev/shm/corpus.txt", "char") == [] and len(kept.places("corpus.txt", "char")) == 2
 
 
 def test_where_tokens_are_skipped_nothing_is_told_to_be_made(monkeypatch):

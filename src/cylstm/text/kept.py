@@ -44,13 +44,13 @@ BEGIN = b'{"__metadata__": {"cylstm": "{\\"kind\\": \\"corpus\\"'  # behind the 
 def places(path: str, level: str, folder=None) -> list[str]:
     """Where the ids of a text may be: in this folder, or beside it and, where nothing can be written there, in the
     user's folder for what programs keep (XDG_CACHE_HOME, ~/.cache). Nowhere for what has its name from the system, as
-    /dev/stdin."""
+    /dev/stdin, or lies in memory, in /dev/shm, where changes through a map move no time."""
     name = f"{os.path.basename(path)}.{level}.ids"
     if folder is not None:
         return [os.path.join(folder, name)]
     beside = os.path.dirname(path)
     above = os.path.join(os.path.realpath(beside or "."), "")
-    if above.startswith(("/dev/", "/proc/", "/sys/")) and not above.startswith("/dev/shm/"):
+    if above.startswith(("/dev/", "/proc/", "/sys/")):
         return []
     import hashlib  # 8 ms: `import cylstm` has 15
 
@@ -98,7 +98,7 @@ def ids_of(text, folder, tell):
         except OSError as error:
             expect_other_place(error)
             continue
-        if failures and found is not None:
+        if place != wanted[0] and found is not None:
             tell(f"{wanted[0]}: cannot be used ({failures[0].strerror}); the ids are kept in {place}")
         return found
     for error in failures:
