@@ -132,7 +132,7 @@ def test_another_vocabulary_and_other_options_are_not_taken_for_these(monkeypatc
 
 
 def test_a_file_of_something_else_is_left_alone():
-    for content in (b"my notes", b""):
+    for content in (b"my notes", b"my notes, and more of them than a header has at its beginning, so that all is seen"):
         Path(NAME).write_bytes(content)
         with pytest.raises(ValueError, match=f"{NAME}: expected the ids of corpus.txt, or no file, got something else"):
             encoded()
@@ -166,10 +166,10 @@ def test_where_the_folder_cannot_be_written_ids_are_kept_in_the_cache(monkeypatc
     """Whoever tests as root can write anywhere, so the system's answer is made up."""
     cache, original = tmp_path / "cache", kept._opened
 
-    def refusing(part):
+    def refusing(part, *rest):
         if not part.startswith(str(cache)):
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), part)
-        return original(part)
+        return original(part, *rest)
 
     monkeypatch.setattr(kept, "_opened", refusing)
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
@@ -177,19 +177,20 @@ def test_where_the_folder_cannot_be_written_ids_are_kept_in_the_cache(monkeypatc
     text = corpus.Text("corpus.txt", "char", None, {}, "error", None)
     ids, vocabulary = corpus.encoded(text, None, True, said.append)
     assert vocabulary.decode(ids) == TEXT and os.listdir(cache / "cylstm") == [os.path.basename(ids.filename)]
-    assert said[-1] == f"{NAME}: cannot be written; the ids are kept in {ids.filename}"
+    assert said[-1] == f"{NAME}: cannot be used (Read-only file system); the ids are kept in {ids.filename}"
     seen = reads(monkeypatch)
     corpus.encoded(text, None, True)
     assert seen == []
     with pytest.raises(OSError, match="Read-only"):  # a folder that was asked for
         encoded(folder=".")
-    monkeypatch.setattr(kept, "_opened", lambda part: refusing("nowhere"))
+    monkeypatch.setattr(kept, "_opened", lambda *_: refusing("nowhere"))
     os.unlink(ids.filename)
     ids, vocabulary = encoded()  # in the system's folder for temporary files
     assert vocabulary.decode(ids) == TEXT and os.listdir(cache / "cylstm") == []
 
 
-def test_a_full_disk_leaves_nothing_and_says_what_is_needed(monkeypatch):
+def test_a_full_disk_leaves_nothing_and_says_what_is_needed(monkeypatch, tmp_path_factory):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     usage = shutil.disk_usage(".")
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(OSError) as caught:

@@ -195,3 +195,13 @@ def test_a_gaussian_says_how_sure_it_is(rng, dtype):
     density = np.exp(-(((y - mean) / deviation) ** 2) / 2) / (deviation * np.sqrt(2 * np.pi))
     assert model.evaluate(x, y)["loss"] == pytest.approx(-np.log(density).mean(), rel=1e-5)
     assert model.loss.deviation(np.array([[0.0, 100.0]], dtype))[0, 0] == pytest.approx(np.exp(50), rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy(), BinaryCrossEntropy(), CTC()])
+def test_of_a_piece_the_place_in_the_whole_is_named(loss):
+    whole = np.ones((20, 9), "float64" if loss.name == "binary_cross_entropy" else "int64")
+    whole[13, 7] = 5
+    piece = (slice(10, 20), slice(5, 9))
+    with pytest.raises(ValueError, match=r"^y\[13, 7\]: expected .*, got 5"):
+        loss.check_values("y", whole[piece], 4, None, piece)
+    loss.check_values("y", whole[piece], 4, whole[piece] != 5, piece)

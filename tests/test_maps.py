@@ -94,6 +94,19 @@ def test_of_a_file_that_is_replaced_or_removed_the_map_is_read(small, on_disk):
 
 
 @needs_proc
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_of_a_row_that_lies_all_over_its_file_the_map_is_read(small, on_disk, monkeypatch, order):
+    """Otherwise each row of a batch reads nearly all of it."""
+    array = np.asarray(np.random.default_rng(1).normal(size=(200, 5, 4)), order=order)
+    given, read, original = on_disk(array), [], maps.read_into
+    monkeypatch.setattr(maps, "read_into", lambda row, *rest: read.append(row.nbytes) or original(row, *rest))
+    reader = maps.Rows([given])
+    np.testing.assert_array_equal(reader.take(given, np.arange(0, 200, 3)), array[::3])
+    np.testing.assert_array_equal(reader.take(given, np.arange(0, 200, 3), slice(1, 4)), array[::3, 1:4])
+    assert sum(read) == (0 if order == "F" else 67 * (20 + 12) * 8)
+
+
+@needs_proc
 def test_a_file_that_is_cut_short_is_an_error(small, on_disk):
     given = on_disk(np.zeros((100, 100)))
     reader = maps.Rows([given])
@@ -169,6 +182,8 @@ def text(tmp_path, monkeypatch, rng):
 
 
 def test_the_hash_of_kept_ids_is_that_of_their_place(small, text, monkeypatch):
+    monkeypatch.setattr(maps, "HASHED", 0)
+
     def hashes(ids):
         model = cylstm.Model(8, 4, 8, seed=0)
         model.fit(*data.streams(ids, 3), tbptt=100, epochs=1, progress=False)
@@ -190,6 +205,15 @@ def test_the_hash_of_kept_ids_is_that_of_their_place(small, text, monkeypatch):
     assert hashes(text[:4000]) == (digest, bits)
     with pytest.raises(AssertionError, match="all of it"):
         hashes(np.array(text[:4000]))
+
+
+def test_a_run_on_small_data_goes_on_in_memory_or_on_a_map(text, tmp_path):
+    for number, (first, second) in enumerate([(text, np.array(text)), (np.array(text), text)]):
+        path = tmp_path / f"{number}.ckpt"
+        cylstm.Model(8, 4, 8, seed=0).fit(*data.streams(first, 3), tbptt=500, epochs=1, progress=False, checkpoint=path)
+        model = cylstm.Model(8, 4, 8, seed=0)
+        history = model.fit(*data.streams(second, 3), tbptt=500, epochs=2, progress=False, resume=path)
+        assert len(history.train_loss) == 2
 
 
 @pytest.mark.parametrize("embedding", [None, 3])

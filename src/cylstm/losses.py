@@ -314,7 +314,8 @@ class CTC(Loss):
 
     def check_values(self, name, y, outputs, counted=None, piece=()):
         wrong = (y < 0) | (y >= outputs) | (y == self.blank)
-        refuse(name, y, wrong, f"a label in 0..{outputs - 1} other than the blank {self.blank}")
+        wrong = wrong if counted is None else wrong & counted
+        refuse(name, y, wrong, f"a label in 0..{outputs - 1} other than the blank {self.blank}", piece)
 
     def probabilities(self, outputs):
         return CrossEntropy().probabilities(outputs)

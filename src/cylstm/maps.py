@@ -21,6 +21,8 @@ __all__ = ["Contents", "Rows", "address", "contents_of", "in_pieces", "map_of", 
 AT_ONCE = 1 << 18  # elements that are looked at together
 KEPT = 1 << 25  # bytes of maps that may have been looked at before they are let go
 WIDEST = 1 << 24  # bytes of a row, with what lies between its numbers, that are read from a file
+THINNEST = 64  # so many times as many bytes as the row's own are too much to read
+HASHED = 1 << 26  # bytes of an array in a file of ids that are hashed as those in memory are: it takes no time
 AROUND = 1 << 20  # bytes that the system maps beside those of a row, most often
 MOST_FILES = 64  # that are open beside their maps: a process may have a thousand in all
 LET_GO = getattr(mmap, "MADV_DONTNEED", None)  # Windows has none
@@ -136,7 +138,7 @@ class Rows:
         numbers = range(*rows.indices(len(array))) if isinstance(rows, slice) else rows
         source = self.sources.get(key)
         size = extent(one)
-        if source is None or size > WIDEST or min(one.strides, default=0) < 0:
+        if source is None or size > min(WIDEST, THINNEST * one.nbytes) or min(one.strides, default=0) < 0:
             self.look_at(self.maps[key], len(numbers) * (size + AROUND))
             return array[place]
         out = np.empty((len(numbers), *one.shape), array.dtype)
@@ -241,8 +243,8 @@ def contents_of(array) -> Contents | None:
 
 
 def region(array) -> str | None:
-    """What stands for the numbers of an array in a map of known contents, and differs for different ones."""
+    """What stands for the numbers of a large array in a map of known contents, and differs for different ones."""
     known = contents_of(array)
-    if known is None:
+    if known is None or array.nbytes < HASHED:
         return None
     return f"{known.digest} from {address(array) - known.whole[0]}, {array.dtype.str} {array.shape} by {array.strides}"

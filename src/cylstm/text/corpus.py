@@ -9,6 +9,7 @@ import codecs
 import contextlib
 import os
 import stat
+import sys
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -103,7 +104,7 @@ def encode_file(path, level="char", *, vocabulary=None, max_size=None, min_count
 
 def encoded(text, folder=None, keep=False, tell=lambda line: None):
     """`encode_file` of a Text. tell : is called with a line where that takes time or room."""
-    if keep and text.regular:
+    if keep and text.regular and sys.byteorder == "little":  # as safetensors files are
         found = ids_of(text, folder, tell)
         if found is not None:
             return found

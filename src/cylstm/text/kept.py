@@ -19,7 +19,7 @@ import unicodedata
 import numpy as np
 
 from cylstm.maps import remember
-from cylstm.tensor_files import FORMAT, kind_of, open_tensors
+from cylstm.tensor_files import FORMAT, open_tensors
 from cylstm.text.vocabulary import Vocabulary
 from cylstm.version import __version__
 
@@ -31,24 +31,34 @@ except ImportError:  # Windows: processes that encode the same text at the same 
 __all__ = ["KIND", "about", "ids_of", "places"]
 
 KIND = "corpus"
+CHANGES = "{}: expected a file that stays as it is while it is read, got one that changes"
 RULES = 1  # how texts become vocabularies and ids: another number where a later version does it in another way
 COARSE = 50_000_000  # ns: changes that are closer together may give a file the same times
 DATA_TYPES = {"uint8": "U8", "uint16": "U16", "uint32": "U32"}
-UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+ELSEWHERE = (*FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR,
+             errno.EEXIST, errno.ELOOP)  # fmt: skip
+BEGIN = b'{"__metadata__": {"cylstm": "{\\"kind\\": \\"corpus\\"'  # behind the eight bytes of the length
 
 
 def places(path: str, level: str, folder=None) -> list[str]:
     """Where the ids of a text may be: in this folder, or beside it and, where nothing can be written there, in the
-    user's folder for what programs keep (XDG_CACHE_HOME, ~/.cache)."""
+    user's folder for what programs keep (XDG_CACHE_HOME, ~/.cache). Nowhere for what has its name from the system, as
+    /dev/stdin, or lies in memory, in /dev/shm, where changes through a map move no time."""
     name = f"{os.path.basename(path)}.{level}.ids"
     if folder is not None:
         return [os.path.join(folder, name)]
+    beside = os.path.dirname(path)
+    above = os.path.join(os.path.realpath(beside or "."), "")
+    if above.startswith(("/dev/", "/proc/", "/sys/")):
+        return []
     import hashlib  # 8 ms: `import cylstm` has 15
 
     whole = os.path.realpath(path)
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     mark = hashlib.sha256(os.fsencode(whole)).hexdigest()[:8]  # texts of one name from several folders meet there
-    return [os.path.join(os.path.dirname(path), name), os.path.join(cache, "cylstm", f"{mark}.{name}")]
+    short = name if len(os.fsencode(name)) < 200 else f"{level}.ids"
+    return [os.path.join(beside, name), os.path.join(cache, "cylstm", f"{mark}.{short}")]
 
 
 def ids_of(text, folder, tell):
@@ -57,28 +67,48 @@ def ids_of(text, folder, tell):
     tell : is called with a line where something is made that takes time or room.
     Raises ValueError where a file of that name is something else, and what `Text.write` raises.
     """
-    candidates = places(text.path, text.level, folder)
-    for place in candidates:
-        found, why = kept(place, text)
+    candidates, failures = [], []
+
+    def expect_other_place(error):
+        if folder is not None or error.errno not in ELSEWHERE:
+            raise error
+        failures.append(error)
+
+    wanted = places(text.path, text.level, folder)
+    for place in wanted:
+        try:
+            found, why = kept(place, text)
+        except OSError as error:
+            expect_other_place(error)
+            continue
         if found is not None:
             return found
-        if why:
+        candidates.append(place)
+        if why and not text.skips:
             tell(f"{place}: made anew, since {why}")
     if text.skips:  # the ids of another text: that of what is known
         return None
-    for number, place in enumerate(candidates):
+    for place in candidates:
         try:
-            if number:
+            if place != wanted[0]:
                 os.makedirs(os.path.dirname(place), 0o700, exist_ok=True)
+                if any(error.errno in FULL for error in failures) and device_of(place) == device_of(wanted[0]):
+                    continue
             found = made(place, text, tell)
         except OSError as error:
-            if folder is not None or error.errno not in UNWRITABLE:
-                raise
+            expect_other_place(error)
             continue
-        if number:
-            tell(f"{candidates[0]}: cannot be written; the ids are kept in {place}")
+        if place != wanted[0] and found is not None:
+            tell(f"{wanted[0]}: cannot be used ({failures[0].strerror}); the ids are kept in {place}")
         return found
+    for error in failures:
+        if error.errno in FULL:  # a nameless file would fill the next disk, or the memory
+            raise error
     return None
+
+
+def device_of(place):
+    return os.stat(os.path.dirname(os.path.realpath(place))).st_dev
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -86,33 +116,70 @@ def ids_of(text, folder, tell):
 
 def kept(place, text):
     """(ids, vocabulary) of a file that holds those of a text as it is now, otherwise None; and what has changed, None
-    where there is no file. Raises ValueError for a file of something else."""
-    if not os.path.lexists(place):
+    where there is no file. Raises ValueError for a file of something else, OSError for one that cannot be read.
+
+    All is read by one descriptor: the name may be another file's a moment later.
+    """
+    expected = f"{place}: expected the ids of {text.path}, or no file, got"
+    try:
+        file = open(place, "rb", buffering=0, opener=_without_waiting)  # noqa: SIM115
+    except FileNotFoundError:
         return None, None
+    except IsADirectoryError:
+        raise ValueError(f"{expected} a directory") from None
+    with file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError(f"{expected} a pipe or a device")
+        start = file.read(8 + len(BEGIN))
+        if not start:
+            return None, "it is empty"
+        if start[8:] != BEGIN:
+            raise ValueError(f"{expected} something else or a damaged file")
+        return _judged(file, place, text)
+
+
+def _without_waiting(name, flags):
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # for a pipe's other end
+
+
+def _judged(file, place, text):
+    status = os.fstat(file.fileno())
     try:
-        kind = kind_of(place)
-    except ValueError:
-        kind = None
-    if kind != KIND:
-        raise ValueError(f"{place}: expected the ids of {text.path}, or no file, got something else or a damaged file")
+        header, count, begin = parsed(file, status.st_size)
+    except (KeyError, RecursionError, TypeError, ValueError):
+        return None, "it is damaged"
     try:
-        with open_tensors(place, KIND) as file:
-            header, shapes = file.header, file.shapes
         vocabulary = Vocabulary.from_json(header["vocabulary"])
-        (count,) = shapes["ids"]
-        why = difference(place, header, text, vocabulary)
-        if why is None:
-            return (mapped(place, vocabulary, count, header["digest"]), vocabulary), None
+        if header["format"] > FORMAT:
+            return None, "it was written by a newer version of cylstm"
+        if status.st_size != begin + count * vocabulary.dtype.itemsize:
+            return None, "it is damaged"
+        why = difference(header, status, text, vocabulary)
+        digest = header["digest"]
     except (KeyError, TypeError, ValueError):
-        why = "it was written by another version of cylstm"
-    return None, why
+        return None, "it was written by another version of cylstm"
+    if why is not None:
+        return None, why
+    return (mapped(file, place, vocabulary, count, begin, digest), vocabulary), None
 
 
-def difference(place, header, text, vocabulary) -> str | None:
-    """What is not as a text wants it; None where everything is."""
+def parsed(file, size) -> tuple[dict, int, int]:
+    """(header, number of ids, where they begin) of an open file of so many bytes. Raises KeyError, RecursionError,
+    TypeError or ValueError for a damaged one."""
+    file.seek(0)
+    begin = 8 + int.from_bytes(file.read(8), "little")
+    if begin > size:
+        raise ValueError(begin)
+    found = json.loads(file.read(begin - 8))
+    (count,) = found["ids"]["shape"]
+    return json.loads(found["__metadata__"]["cylstm"]), int(count), begin
+
+
+def difference(header, status, text, vocabulary) -> str | None:
+    """What is not as a text wants it; None where everything is. status : of the file with the header."""
     if header["source"] != stamp(text.path):
         return f"{text.path} has changed"
-    if header["written"] != os.stat(place).st_mtime_ns:
+    if header["written"] != status.st_mtime_ns:
         return "something else has written to it"
     if header["rules"] != rules(text.level):
         return "it was written by other rules"
@@ -135,14 +202,11 @@ def about(place) -> dict:
         raise ValueError(f"{place}: expected the ids of a text, got a damaged file ({error})") from None
 
 
-def mapped(place, vocabulary, count, digest) -> np.memmap:
-    """The ids of a file, whose digest is remembered."""
-    with open(place, "rb") as file:
-        begin = 8 + int.from_bytes(file.read(8), "little")
-        if os.fstat(file.fileno()).st_size != begin + count * vocabulary.dtype.itemsize:
-            raise ValueError(f"{place}: expected {count} ids of {vocabulary.dtype}, got a file of another length")
-        ids = np.memmap(file, vocabulary.dtype, "r", begin, (count,))
-        remember(ids, digest, len(vocabulary), file)
+def mapped(file, place, vocabulary, count, begin, digest) -> np.memmap:
+    """The ids of an open file, whose digest is remembered; place : the name that it has, or had."""
+    with open(place, "rb", opener=lambda *_: os.dup(file.fileno())) as same:
+        ids = np.memmap(same, vocabulary.dtype, "r", begin, (count,))
+        remember(ids, digest, len(vocabulary), same)
     return ids
 
 
@@ -153,10 +217,23 @@ def stamp(path) -> dict:
 
 
 def settled(path) -> dict:
-    """The stamp of a file that has been as it is for long enough to have another after a change."""
-    while 0 <= (age := time.time_ns() - stamp(path)["changed"]) < COARSE:
-        time.sleep((COARSE - age) / 1e9)
-    return stamp(path)
+    """The stamp of a file that has been as it is for long enough to have another after a change. Raises ValueError for
+    one that is written to all the time."""
+    for _ in range(100):
+        found, now = stamp(path), time.time_ns()
+        flush(path)
+        age = now - found["changed"]
+        if not 0 <= age < COARSE and stamp(path) == found:
+            return found
+        time.sleep(min(max(COARSE - age, 0), COARSE) / 1e9)
+    raise ValueError(CHANGES.format(path))
+
+
+def flush(path) -> None:
+    """Bring what was written to a file to its disk. Of a page that a process has in a shared map, only the first change
+    after that moves the file's times."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def rules(level) -> list:
@@ -168,13 +245,15 @@ def rules(level) -> list:
 
 
 def made(place, text, tell):
-    """(ids, vocabulary), after they are written to a file. Nothing is left of it where that is broken off."""
-    with alone(place, text.path, tell) as file:
+    """(ids, vocabulary), after they are written to a file. Nothing is left of it where that is broken off. A link stays
+    one: the file that it names is replaced. None where, without locks, another process has replaced it at once."""
+    whole = os.path.realpath(place)
+    with alone(whole, text.path, tell) as file:
         found, _ = kept(place, text)  # by whoever had the name before
         if found is not None:
             return found
         source = settled(text.path)
-        os.chmod(file.name, stat.S_IMODE(os.stat(text.path).st_mode) & 0o666 | stat.S_IRUSR | stat.S_IWUSR)
+        permit(file, text.path)
         tell(f"{text.path}: {source['size']:,} bytes become ids, which are kept in {place}")
         vocabulary, count = text.learned()
         header = {"kind": KIND, "format": FORMAT, "cylstm": __version__, "vocabulary": vocabulary.to_json(),
@@ -187,15 +266,39 @@ def made(place, text, tell):
         file.seek(room)
         count, header["digest"] = text.write(file, vocabulary, place, (count or most) * vocabulary.dtype.itemsize)
         if stamp(text.path) != source:
-            raise ValueError(f"{text.path}: expected a file that stays as it is while it is read, got one that changes")
+            raise ValueError(CHANGES.format(text.path))
         file.seek(0)
         file.write(head(header, vocabulary.dtype, count, room))
         os.fsync(file.fileno())
-        if fcntl is None:
+        if fcntl is None:  # Windows renames no open file
             file.close()
-        os.utime(file.name, ns=(header["written"],) * 2)
-        os.replace(file.name, place)
-        return mapped(place, vocabulary, count, header["digest"]), vocabulary
+            os.utime(file.name, ns=(header["written"],) * 2)
+            os.replace(file.name, whole)
+            return kept(place, text)[0]
+        os.utime(file.fileno(), ns=(header["written"],) * 2)
+        ids = mapped(file, place, vocabulary, count, room, header["digest"])
+        try:
+            os.replace(file.name, whole)
+        except OSError as error:
+            tell(f"{place}: cannot be replaced ({error.strerror}); the ids lie in a file without a name until the end")
+            ids.filename = None
+        return ids, vocabulary
+
+
+def permit(file, path) -> None:
+    """Let nobody read an open file who may not read another. (Windows: a folder's files have its permissions.)"""
+    if not hasattr(os, "fchown"):
+        return
+    status = os.stat(path)
+    mode = stat.S_IMODE(status.st_mode) & 0o666
+    try:
+        os.fchown(file.fileno(), -1, status.st_gid)
+    except OSError:  # its group is another's: then those may who are let in by both, the group's and all others' bits
+        mode = mode & 0o600 | mode >> 3 & mode & 0o006
+    with contextlib.suppress(AttributeError, OSError):  # Linux has a list of more users, and bits that mean others then
+        if "system.posix_acl_access" in os.listxattr(path):
+            mode &= 0o600
+    os.fchmod(file.fileno(), mode | 0o600)
 
 
 def head(header, dtype, count, room=None) -> bytes:
@@ -208,7 +311,7 @@ def head(header, dtype, count, room=None) -> bytes:
 
 def expect_room(place, needed) -> None:
     """OSError where a disk has not so many bytes."""
-    free = shutil.disk_usage(os.path.dirname(place) or ".").free
+    free = shutil.disk_usage(os.path.dirname(os.path.realpath(place))).free
     if free < needed:
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({needed:,} bytes are needed, {free:,} are free)",
                       place)  # fmt: skip
@@ -233,38 +336,48 @@ def alone(place, path, tell):
 
 
 def _part(place, path, tell):
+    import hashlib  # 8 ms: `import cylstm` has 15
+
     folder, name = os.path.split(place)
-    part = os.path.join(folder, f".cylstm.{name}.part")
+    start = os.path.join(folder, f".cylstm.{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}")
+    part, removed = f"{start}.part", False
     while fcntl is not None:
-        file = _opened(part)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            tell(f"{path}: waits for another process, which writes {place}")
+        with contextlib.ExitStack() as closing:
+            file = closing.enter_context(_opened(part))
             try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                tell(f"{path}: waits for another process, which writes {place}")
                 fcntl.flock(file, fcntl.LOCK_EX)
-            except BaseException:
-                file.close()
-                raise
-        except OSError:  # a file system without locks
-            file.close()
-            os.unlink(part)
-            break
-        if same_file(file):
-            file.truncate(0)
-            return file
-        file.close()  # it has been renamed, or removed, meanwhile
-    return _opened(os.path.join(folder, f".cylstm.{name}.{os.getpid()}.part"))
+            except OSError:  # a file system without locks
+                os.unlink(part)
+                break
+            if same_file(file):  # otherwise it has been renamed, or removed, meanwhile
+                if new(file, removed):
+                    closing.pop_all()
+                    return file
+                os.unlink(part)
+                removed = True
+    return _opened(f"{start}.{os.urandom(8).hex()}.part", os.O_EXCL)
 
 
-def _opened(part):
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    return open(part, "r+b", buffering=0, opener=lambda name, _: os.open(name, flags, 0o666))
+def new(file, removed) -> bool:
+    """Whether nothing is in an open file, and nobody else has it. What another process left, or somebody linked to a
+    file of his, is not written over: its name is removed. removed : that was done; then the owner is who he must be, as
+    some file systems have it."""
+    found = os.fstat(file.fileno())
+    own = removed or found.st_uid == os.geteuid()
+    return own and stat.S_ISREG(found.st_mode) and found.st_size == 0 and found.st_nlink <= 1
+
+
+def _opened(part, more=0):
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | more
+    return open(part, "r+b", buffering=0, opener=lambda name, _: os.open(name, flags, 0o600))
 
 
 def same_file(file) -> bool:
     """Whether the name of an open file is still its own."""
     try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
+        return os.path.samestat(os.fstat(file.fileno()), os.lstat(file.name))
     except FileNotFoundError:
         return False
