@@ -42,7 +42,7 @@ class Stacked:
             per_row = self.head.per_row
             rank = (1 if per_row else 2) + len(self.head.width)
             shown = ", ".join(["B", *["T"] * (not per_row), *map(str, self.head.width)])
-            y = self._stacked("y", y, rank, f"({shown})")
+            y = self._stacked("y", y, rank, f"({shown}), with all these axes")
         self._check(x, y, lengths)
         # What else than floats may be the caller's own memory would be read unchecked, if another thread wrote to it.
         self.x = np.ascontiguousarray(x, np.int64 if self.has_ids else model.dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Set
 
 import numpy as np
 
@@ -44,7 +44,8 @@ class Models:
     def __init__(self, input_size, hidden_size, output_size, *, seeds, **config):
         for name in {"seed", "vocabulary", "parameters"} & set(config):
             raise TypeError(f"{name}: expected seeds, one for each of many models, got {describe(config[name])}")
-        if isinstance(seeds, (str, bytes)) or not isinstance(seeds, Iterable):
+        unordered = isinstance(seeds, (str, bytes, Set, Mapping)) or getattr(seeds, "ndim", 1) == 0
+        if unordered or not isinstance(seeds, Iterable):
             raise TypeError(f"seeds: expected one for each model, got {describe(seeds)}")
         generators = [as_generator(f"seeds[{n}]", seed) for n, seed in enumerate(seeds)]
         if not generators:
