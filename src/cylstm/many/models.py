@@ -156,7 +156,7 @@ class Models:
         """Outputs of all models (N, B, T, O) or, for output="last", (N, B, O); with a horizon k, (..., k, O). 0 past a
         row's end. Bits are those of each model's own `model(x)`.
 
-        x, lengths : as for `fit`.
+        x, lengths : as for `fit`; but NaN and infinities go through, as in a model's own call.
         """
         data = Stacked(self.template, len(self), x, lengths=lengths)
         head = self.head

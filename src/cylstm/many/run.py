@@ -107,8 +107,8 @@ class Run:
 
     def expect_finite_weights(self):
         """Of each model that has not failed, as `training.run.Run.expect_finite_weights`."""
-        for n in range(len(self.models)):
-            if n not in self.failed and not math.isfinite(sum_squares(self.models.flat[n])):
+        for n, weights in enumerate(self.models.flat):
+            if n not in self.failed and not math.isfinite(sum_squares(weights)):
                 what = "weights: expected finite numbers, got others"
                 self.fail(n, what, self.moments.updates[n], f"the end of epoch {self.moments.epochs[n]}")
 
