@@ -27,12 +27,22 @@ def moments(optimizer):
 def test_what_ctrl_c_ends_is_counted():
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((3000, 4, I)), rng.standard_normal((3000, 4, 2))
-    models, optimizer = Models(I, 8, 2, seeds=[0], loss="mse"), Adam(0.01)
-    timer = threading.Timer(0.2, _thread.interrupt_main)
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        models.fit(x, y, epochs=10**6, batch_size=1, shuffle=False, optimizer=optimizer, progress=False)
-    timer.join()
+    models, optimizer, over = Models(I, 8, 2, seeds=[0], loss="mse"), Adam(0.01), threading.Event()
+
+    def interrupt():
+        while not (optimizer._moments and moments(optimizer).updates[0]) and not over.wait(0.001):
+            pass
+        if not over.wait(0.01):
+            _thread.interrupt_main()
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            models.fit(x, y, epochs=10**6, batch_size=1, shuffle=False, optimizer=optimizer, progress=False)
+    finally:
+        over.set()
+        thread.join()
     done = int(moments(optimizer).updates[0])
     epochs = models.trained.history.epochs
     rest = done - epochs * len(x)  # of an epoch that was not over, or not counted yet
