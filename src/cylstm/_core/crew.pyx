@@ -223,7 +223,8 @@ cdef class Crew:
         flat (N, P): parameters. x (N, R, T, I) or (N, R, T) ids, y, lengths (N, R) or None: of all models or, with 1 in
         the place of N, the same for all. orders (K, R) and starts (K, U + 1): orders of the rows and where their
         batches begin, of which each chosen model has number order_of. results (chosen, COLUMNS): zeros, to be added to.
-        outputs: room for what "predict" gives. learning: a dict of what "learn" needs beside.
+        outputs: room for what "predict" gives. learning: a dict of what "learn" needs beside, of which `updates` (N,)
+        are those of all models, counted as they happen.
 
         What was checked before is not checked again: memory is contiguous and of the layer's type. Raises what a
         handler of signals raises; then some of the models have had some of their batches.
@@ -277,8 +278,8 @@ cdef class Crew:
 
 
 cdef char* address(array) except NULL:
-    """Of a contiguous array's first number."""
-    cdef unsigned char[::1] view = array.reshape(-1).view("u1")
+    """Of a contiguous array's first number; of one that is not to be written to, which is for reading, too."""
+    cdef const unsigned char[::1] view = array.reshape(-1).view("u1")
     return <char*>&view[0]
 
 

@@ -85,7 +85,7 @@ cdef struct Job:
     const int64_t* starts
     const int64_t* order_of
     const double* rates      # (count, U)
-    int64_t* updates         # (count,), so far
+    int64_t* updates         # (N,), so far
     double* results          # (count, RESULTS)
     char* outputs            # (count, R, T, outputs), or (count, R, outputs)
     double head_weight, clip_norm

@@ -262,6 +262,7 @@ cdef bint update(const Job* job, Desk* desk, Py_ssize_t n, Py_ssize_t u, real* f
     cdef const int64_t* one
     cdef double* results = job.results + n * RESULTS
     cdef double norm, of_one, scale = 1.0
+    cdef int64_t* updates = job.updates + job.chosen[n]
     cdef Flat f
     for j in range(job.parameters):
         one = job.parameter + 3 * j
@@ -280,9 +281,9 @@ cdef bint update(const Job* job, Desk* desk, Py_ssize_t n, Py_ssize_t u, real* f
         of_one = sqrt(squares(g + one[0], one[1] - one[0], desk.sums))
         if of_one > job.clip_norm:
             scale_flat(g + one[0], one[1] - one[0], job.clip_norm / (of_one + 1e-6))
-    job.updates[n] += 1
+    updates[0] += 1
     if job.optimiser == OF_ADAM:
-        f = adam_flat(job.updates[n], job.rates[n * job.U + u], job.beta1, job.beta2, job.eps, 0, job.decoupled, scale)
+        f = adam_flat(updates[0], job.rates[n * job.U + u], job.beta1, job.beta2, job.eps, 0, job.decoupled, scale)
     else:
         f = sgd_flat(job.rates[n * job.U + u], job.momentum, job.nesterov, 0, scale)
     for j in range(job.pieces):

@@ -7,7 +7,7 @@ import hashlib
 
 import numpy as np
 
-from cylstm.checks import describe, plain_array
+from cylstm.checks import check_lengths, describe, plain_array
 from cylstm.inputs import tail
 from cylstm.sequences import ragged_rows
 from cylstm.training.dataset import Dataset, batches_of
@@ -42,8 +42,9 @@ class Stacked:
             per_row = self.head.per_row
             rank = (1 if per_row else 2) + len(self.head.width)
             shown = ", ".join(["B", *["T"] * (not per_row), *map(str, self.head.width)])
-            y = self._stacked("y", y, rank, f"({shown})")
+            y = self._stacked("y", y, rank, f"({shown}), with all these axes")
         self._check(x, y, lengths)
+        # What else than floats may be the caller's own memory would be read unchecked, if another thread wrote to it.
         self.x = np.ascontiguousarray(x, np.int64 if self.has_ids else model.dtype)
         self.lengths = None if lengths is None else np.ascontiguousarray(lengths, np.int64)
 
@@ -51,7 +52,10 @@ class Stacked:
         if ragged_rows(given) is not None:
             raise TypeError(f"{self.prefix}{name}: expected one array for many models, with lengths where rows differ, "
                             f"got {describe(given)}")  # fmt: skip
-        return plain_array(self.prefix + name, given)
+        if name == "y" and self.head.labels is not None and isinstance(given, (list, tuple)):
+            return np.array(given, object)  # each label stays what it is
+        array = plain_array(self.prefix + name, given)
+        return array.copy() if array.dtype.kind in "iu" else array  # ids and lengths: before they are checked
 
     def _stacked(self, name, array, rank, shown):
         """With an axis of N, or 1 where it is shared."""
@@ -68,15 +72,16 @@ class Stacked:
     def _check(self, x, y, lengths):
         """By a Dataset of all rows of all models, or of each model; makes `y` what the loss takes."""
         parts = [part for part in (x, y, lengths) if part is not None]
-        of_all = len(x) == self.count or all(len(part) == 1 for part in parts)
+        most = max(map(len, parts))
         try:
-            if not of_all:  # shared inputs are not to be repeated
-                found = [self._checked(n, x, y, lengths) for n in range(self.count)]
-                self.y = None if y is None else self._converted(np.stack(found) if len(y) > 1 else found[0][None])
-                return
-            most = max(map(len, parts))
-            flat = [None if part is None else flattened(part, most) for part in (x, y, lengths)]
-            found = self._dataset(*flat)
+            if lengths is not None:
+                check_lengths(lengths.reshape(-1), lengths.size, self.steps)
+            if len(x) == most:
+                found = self._dataset(*(None if part is None else flattened(part, most) for part in (x, y, lengths)))
+            elif y is None or len(y) == 1:  # lengths alone are stacked: one of them looks at what counts for any model
+                found = self._dataset(x[0], None if y is None else y[0], lengths.max(axis=0))
+            else:  # shared inputs are not to be repeated
+                found = np.concatenate([self._checked(n, x, y, lengths) for n in range(self.count)])
         except (TypeError, ValueError):
             for n in range(self.count):
                 self._checked(n, x, y, lengths)  # says which
@@ -87,17 +92,21 @@ class Stacked:
         if y is None:
             self.y = None
             return
-        y = found.reshape(most, self.rows, *found.shape[1:])
-        if lengths is not None and not self.head.per_row:
-            real = np.arange(self.steps) < lengths[..., None]
+        y = found.reshape(-1, self.rows, *found.shape[1:])
+        if lengths is not None and not self.head.per_row:  # 0 past the end, which for a shared y is the last one
+            ends = lengths if len(y) >= len(lengths) else lengths.max(axis=0)[None]
+            real = np.arange(self.steps) < ends[..., None]
             y = np.where(real.reshape(*real.shape, *[1] * (y.ndim - 3)), y, y.dtype.type(0))
         self.y = self._converted(y)
 
     def _dataset(self, x, y, lengths):
-        """The targets, checked; without any, those of a head that has none to check."""
+        """The targets, checked; without any, those of a head that has none to check, and then inputs may be no numbers,
+        as for `Model.__call__`."""
         given = np.zeros((*x.shape[: 1 if self.head.per_row else 2], *self.head.width), np.int64) if y is None else y
         if y is None and self.head.labels is not None:
             given = np.full(given.shape, self.head.labels[0], object)
+        if y is None and x.dtype.kind == "f":
+            x = np.broadcast_to(x.dtype.type(0), x.shape)
         dataset = Dataset(self.model, x, given, lengths, prefix=self.prefix)
         return dataset.targets[""].y
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 
 from cylstm.checks import describe, flag, positive_int, real_in
 from cylstm.many.data import Stacked
@@ -17,7 +17,7 @@ __all__ = ["fit"]
 OTHERS = {
     "mask": None, "resets": None, "state": None, "sample_weight": None, "class_weight": None, "ignore": None,
     "missing": "error", "accumulate": 1, "tbptt": None, "callbacks": (), "on_gradients": None, "metrics": (),
-    "monitor": "loss", "comm": None, "parts": None,
+    "monitor": "loss", "comm": None, "parts": None, "precision": None,
 }  # fmt: skip
 
 
@@ -37,7 +37,8 @@ def fit(models, x, y, *, lengths=None, validation=None, epochs=10, batch_size=No
     progress : on stderr a line per epoch, with the median and the range of losses.
 
     What else `Model.fit` takes is refused: mask, resets, state, weights, ignore, missing, accumulate, tbptt, callbacks,
-    on_gradients, metrics, monitor, comm and parts.
+    on_gradients, metrics, monitor, precision, comm and parts; and so are targets in other shapes than the one that
+    errors name, and single sequences without the axis B.
 
     Returns the Histories. Raises TypeError or ValueError, naming the argument, and the model where its data is at
     fault, before anything is changed. A model whose loss, gradients or validation loss are no numbers stops there, as
@@ -48,7 +49,7 @@ def fit(models, x, y, *, lengths=None, validation=None, epochs=10, batch_size=No
     for name, value in others.items():
         if name not in OTHERS:
             raise TypeError(f"{name}: expected an argument of fit, got an unknown one")
-        if value is not OTHERS[name] and not (isinstance(value, (str, int, tuple)) and value == OTHERS[name]):
+        if not is_same(value, OTHERS[name]):
             raise TypeError(f"{name}: expected {OTHERS[name]!r} for many models, which is what Model.fit alone takes, "
                             f"got {describe(value)}")  # fmt: skip
     one, count = models.template, len(models)
@@ -87,9 +88,16 @@ def fit(models, x, y, *, lengths=None, validation=None, epochs=10, batch_size=No
         models.in_training.give_back(me)
 
 
+def is_same(value, expected) -> bool:
+    """Whether an argument says what it has to be here; an empty list says it as an empty tuple does."""
+    if isinstance(expected, tuple):
+        return isinstance(value, (list, tuple)) and not value
+    return value is expected or (type(value) is type(expected) and value == expected)
+
+
 def seeds_of(seed, count) -> list[int]:
     """One for each model."""
-    if not isinstance(seed, Iterable) or isinstance(seed, (str, bytes)):
+    if getattr(seed, "ndim", 1) == 0 or not isinstance(seed, Iterable) or isinstance(seed, (str, bytes, Set, Mapping)):
         return [positive_int("seed", seed, 0)] * count
     seeds = [positive_int(f"seed[{n}]", one, 0) for n, one in enumerate(seed)]
     if len(seeds) != count:

@@ -75,9 +75,19 @@ class Histories:
     @classmethod
     def of(cls, arrays) -> Histories:
         """The reverse. Raises ValueError where they do not belong together."""
+        shape = arrays["train_loss"].shape
+        if len(shape) != 2 or arrays["seconds"].shape != shape[1:]:
+            raise ValueError(f"history.seconds: expected (epochs,), got {arrays['seconds'].shape}, of losses {shape}")
+        for name in (*BY_MODEL, "seconds"):
+            if arrays[name].dtype != np.float64:
+                raise ValueError(f"history.{name}: expected float64, got {arrays[name].dtype}")
+        seconds, updates = arrays["seconds"], arrays["updates"]
+        if not (np.isfinite(seconds) & (seconds >= 0)).all():
+            raise ValueError("history.seconds: expected finite numbers >= 0, got others")
+        if not (np.isnan(updates) | ((updates >= 0) & (updates <= 2**53) & (updates == np.floor(updates)))).all():
+            raise ValueError("history.updates: expected integers >= 0 or NaN, got others")
         found = cls(len(arrays["train_loss"]))
-        found.seconds = np.array(arrays["seconds"], np.float64)
-        shape = (len(found), found.epochs)
+        found.seconds = np.array(seconds)
         for name in BY_MODEL:
             if arrays[name].shape != shape:
                 raise ValueError(f"history.{name}: expected {shape}, got {arrays[name].shape}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Set
 
 import numpy as np
 
@@ -36,14 +36,16 @@ class Models:
     Of one head; without what training drops, embeddings and dense layers: ids stand for one-hot rows. Raises TypeError
     or ValueError, naming the argument.
 
-    `models[n]` is a copy of model n, a `Model`; `models[n] = model` takes over the weights of one. `trained` is as
-    `Model.trained`, with `Histories`.
+    `models[n]` is a copy of model n, a `Model`; `models[n] = model` takes over the weights of one, and its `trained`:
+    optimisers that have trained these models begin anew with it. `trained` is as `Model.trained`, with `Histories`: of
+    the last `fit` of all.
     """
 
     def __init__(self, input_size, hidden_size, output_size, *, seeds, **config):
         for name in {"seed", "vocabulary", "parameters"} & set(config):
             raise TypeError(f"{name}: expected seeds, one for each of many models, got {describe(config[name])}")
-        if isinstance(seeds, (str, bytes)) or not isinstance(seeds, Iterable):
+        unordered = isinstance(seeds, (str, bytes, Set, Mapping)) or getattr(seeds, "ndim", 1) == 0
+        if unordered or not isinstance(seeds, Iterable):
             raise TypeError(f"seeds: expected one for each model, got {describe(seeds)}")
         generators = [as_generator(f"seeds[{n}]", seed) for n, seed in enumerate(seeds)]
         if not generators:
@@ -60,6 +62,8 @@ class Models:
         """Room for so many models like this one, which becomes what all checks are made with."""
         expect_simple(one)
         self.template, self.head, self.trained, self.in_training = one, one.heads[""], None, Claim()
+        self.own = {}  # Trained or None, by number, of those that came from elsewhere since the last fit
+        self.turns = np.zeros(count, np.int64)  # how many models there have been in each place
         # What optimisers know them by: the parameters of all models, one model a row.
         self.stack = Parameters({"models": (count, one.parameters.size)}, one.dtype)
 
@@ -67,8 +71,8 @@ class Models:
     def of(cls, models) -> Models:
         """Copies of Models of one configuration. Raises TypeError or ValueError, naming the first that differs."""
         models = list(models) if isinstance(models, Iterable) else models
-        if not isinstance(models, list) or not all(isinstance(model, Model) for model in models):
-            raise TypeError(f"models: expected several Model, got {describe(models)}")
+        if not isinstance(models, list) or not all(type(model) is Model for model in models):
+            raise TypeError(f"models: expected several Model, of no class derived from it, got {describe(models)}")
         if not models:
             raise ValueError("models: expected at least one, got none")
         made = cls.like(models[0], len(models))
@@ -78,7 +82,10 @@ class Models:
 
     @classmethod
     def like(cls, one, count) -> Models:
-        """So many models like this one, their weights to come."""
+        """So many models like this one, their weights to come. Raises TypeError or ValueError."""
+        if type(one) is not Model:
+            raise TypeError(f"one: expected a Model, of no class derived from it, got {describe(one)}")
+        count = positive_int("count", count)
         made = cls.__new__(cls)
         made._begin(empty_copy(one), count)
         return made
@@ -101,16 +108,21 @@ class Models:
         n = self._number(n)
         model.parameters.raw()[:] = self.flat[n]
         model.parameters.touch()
-        if self.trained is not None:
+        if n in self.own:
+            model.trained = self.own[n]
+        elif self.trained is not None:
             options = {name: value for name, value in self.trained.options.items() if name != "seeds"}
             options["seed"] = self.trained.options["seeds"][n]
             model.trained = Trained(self.trained.history[n], options, self.trained.machine)
         return model
 
     def __setitem__(self, n, model):
-        if not isinstance(model, Model):
+        if type(model) is not Model:
             raise TypeError(f"models[{n}]: expected a Model, got {describe(model)}")
         self._take(self._number(n), model, f"models[{n}]")
+
+    def __reduce__(self):
+        return _rebuilt, (type(self), self.template, self.flat.copy(), self.trained, dict(self.own))
 
     def __iter__(self) -> Iterator[Model]:
         return (self[n] for n in range(len(self)))
@@ -130,6 +142,8 @@ class Models:
         if model.config != self.config:
             raise ValueError(f"{name}: expected {self.template!r}, got {model!r}")
         self.flat[n] = model.parameters.raw()
+        self.own[n] = model.trained
+        self.turns[n] += 1
 
     # --- learning and use -----------------------------------------------------------------------------------------
 
@@ -142,7 +156,7 @@ class Models:
         """Outputs of all models (N, B, T, O) or, for output="last", (N, B, O); with a horizon k, (..., k, O). 0 past a
         row's end. Bits are those of each model's own `model(x)`.
 
-        x, lengths : as for `fit`.
+        x, lengths : as for `fit`; but NaN and infinities go through, as in a model's own call.
         """
         data = Stacked(self.template, len(self), x, lengths=lengths)
         head = self.head
@@ -190,6 +204,13 @@ def empty_copy(model) -> Model:
     made = type(model)(**model._arguments, seed=LATER)
     made.precision = model.precision
     return made
+
+
+def _rebuilt(cls, template, flat, trained, own):
+    """A copy (copy, pickle) of many models."""
+    models = cls.like(template, len(flat))
+    models.flat[:], models.trained, models.own = flat, trained, own
+    return models
 
 
 def expect_simple(model) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from cylstm._core.crew import COLUMNS
 from cylstm._core.memory import aligned_empty
+from cylstm._core.updates import sum_squares
 from cylstm.many import files
 from cylstm.many.data import same
 from cylstm.many.history import Histories
@@ -23,7 +24,7 @@ from cylstm.many.measures import (
     WEIGHT,
     walk,
 )
-from cylstm.training.events import NonFiniteLoss
+from cylstm.training.events import NonFiniteLoss, deferred_interrupt
 from cylstm.training.optim import Adam
 from cylstm.training.progress import Progress
 from cylstm.training.record import Trained, this_machine
@@ -34,14 +35,16 @@ __all__ = ["Run"]
 
 @dataclass
 class Moments:
-    """What an optimiser remembers of many models: as `training.optim.Moments`, each number (N,)."""
+    """What an optimiser remembers of many models: as `training.optim.Moments`, each number (N,), and `measure` (N,) of
+    objects. turns : (N,), the model in each place that it is of (`Models.turns`)."""
 
     updates: np.ndarray
     epochs: np.ndarray
     plateaus: np.ndarray
     since_plateau: np.ndarray
     lowest: np.ndarray
-    measure: str | None = None
+    measure: np.ndarray
+    turns: np.ndarray
     buffers: dict[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -62,10 +65,14 @@ class Run:
         self.seeds = np.array(options["seeds"], object)
         self.best, self.waited = np.full(count, np.inf), np.zeros(count, np.int64)
         self.best_weights = None if options["patience"] is None else models.flat.copy()
-        measure = f"{'training' if held_out is None else 'validation'} loss min"
-        if self.moments.measure != measure:
-            self.moments.lowest[:], self.moments.since_plateau[:] = np.inf, 0
-            self.moments.measure = measure
+        # As `training.run.Run` has it: what a schedule has seen is of one measure, and of another one it begins anew.
+        moments = self.moments
+        self.measure = f"{'training' if held_out is None else 'validation'} loss min"
+        alike = moments.measure == self.measure
+        self.lowest = np.where(alike, moments.lowest, np.inf)
+        self.since_plateau = np.where(alike, moments.since_plateau, 0)
+        self.plateaus = moments.plateaus.copy()
+        self.may_raise = False  # whether Ctrl-C may: where updates and what is counted of them cannot come apart
         self.fixed = self.unchanging()
         self.elapsed, self.started = 0.0, time.perf_counter()
         self.crew = models.crew(data, options["batch_size"], learns=True)
@@ -78,49 +85,66 @@ class Run:
     def until(self, epochs) -> Histories:
         """Train each model up to so many epochs in all."""
         self.started = time.perf_counter()
-        self.models.trained = Trained(self.history, self.options, this_machine())
-        with Progress(self.progress, 0, epochs) as self.shown:
+        self.models.trained, self.models.own = Trained(self.history, self.options, this_machine()), {}
+        with deferred_interrupt(lambda: self.may_raise) as interrupt, Progress(self.progress, 0, epochs) as self.shown:
             while self.done < epochs and self.going.any():
                 self.run_epoch()
                 if self.checkpoint is not None:
+                    self.expect_finite_weights()
                     files.save_run(self)
+                if interrupt.is_set():
+                    raise KeyboardInterrupt
         if self.best_weights is not None:
             chosen = np.isfinite(self.best)
             chosen[list(self.failed)] = False
             self.models.flat[chosen] = self.best_weights[chosen]
-        for n in np.flatnonzero(~np.isfinite(self.models.flat).all(axis=1)):
-            self.failed.setdefault(int(n), "weights: expected finite numbers, got others")
+        self.expect_finite_weights()
         if self.failed:
             first = min(self.failed)
             others = f" (and {len(self.failed) - 1} others)" if len(self.failed) > 1 else ""
             raise NonFiniteLoss(f"model {first}: {self.failed[first]}{others}")
         return self.history
 
+    def expect_finite_weights(self):
+        """Of each model that has not failed, as `training.run.Run.expect_finite_weights`."""
+        for n, weights in enumerate(self.models.flat):
+            if n not in self.failed and not math.isfinite(sum_squares(weights)):
+                what = "weights: expected finite numbers, got others"
+                self.fail(n, what, self.moments.updates[n], f"the end of epoch {self.moments.epochs[n]}")
+
+    def raising(self, call, *args, **options):
+        """A call in whose midst Ctrl-C may raise."""
+        self.may_raise = True
+        try:
+            return call(*args, **options)
+        finally:
+            self.may_raise = False
+
     def run_epoch(self):
         chosen = np.flatnonzero(self.going)
         epochs = self.first[chosen] + self.done
         seeds = self.seeds[chosen] if self.options["shuffle"] else None
         orders, starts, which = self.data.orders(self.options["batch_size"], chosen, seeds, epochs)
-        rates = self.rates(epochs, self.moments.plateaus[chosen], starts.shape[1] - 1)
+        rates = self.rates(epochs, self.plateaus[chosen], starts.shape[1] - 1)
         results = np.zeros((len(chosen), COLUMNS))
         results[:, FAILED] = -1
-        updates = self.moments.updates[chosen]
+        updates = self.moments.updates  # are counted as they happen
         self.shown.begin(self.done, 1, 0, 0)
         learning = {**self.fixed, "rates": rates, "updates": updates}
-        self.crew.run("learn", chosen, self.models.flat, self.data.x, self.data.y, self.data.lengths, orders, starts,
-                      which, results, self.models.head.weight, learning=learning)  # fmt: skip
-        self.moments.updates[chosen] = updates
+        self.raising(self.crew.run, "learn", chosen, self.models.flat, self.data.x, self.data.y, self.data.lengths,
+                     orders, starts, which, results, self.models.head.weight, learning=learning)  # fmt: skip
         good = results[:, FAILED] < 0
         for row in np.flatnonzero(~good):
             result = results[row]
             finite = math.isfinite(result[BAD_LOSS])
             what = "gradients: expected a finite norm" if finite else "loss: expected a finite number"
             what += f", got {result[BAD_NORM] if finite else result[BAD_LOSS]}"
-            self.fail(chosen[row], what, updates[row] + 1, epochs[row], int(result[FAILED]) + 1)
+            where = f"epoch {epochs[row] + 1}, batch {int(result[FAILED]) + 1}"
+            self.fail(chosen[row], what, updates[chosen[row]] + 1, where)
         self.end_epoch(chosen[good], results[good], rates[good, -1], starts.shape[1] - 1)
 
-    def fail(self, n, what, update, epoch, batch):
-        self.failed[int(n)] = f"{what} at update {update} (epoch {epoch + 1}, batch {batch})"
+    def fail(self, n, what, update, where):
+        self.failed[int(n)] = f"{what} at update {update} ({where})"
         self.going[n] = False
 
     def unchanging(self) -> dict:
@@ -167,13 +191,14 @@ class Run:
         columns["train_loss"], columns["train_accuracy"] = self.told(chosen, results, spread)
         watched = columns["train_loss"]
         if self.held_out is not None:
-            found = walk(self.models, self.held_out, chosen=chosen, crew=self.judges)
+            found = self.raising(walk, self.models, self.held_out, chosen=chosen, crew=self.judges)
             columns["validation_loss"], columns["validation_accuracy"] = self.told(chosen, found, spread)
             watched = columns["validation_loss"]
             bad = chosen[~np.isfinite(watched[chosen])]
             for n in bad:
                 what = f"validation loss: expected a finite number, got {watched[n]}"
-                self.fail(n, what, self.moments.updates[n], self.first[n] + self.done, batches)
+                where = f"epoch {self.first[n] + self.done + 1}, batch {batches}"
+                self.fail(n, what, self.moments.updates[n], where)
             good = np.isin(chosen, bad, invert=True)
             chosen, results, rates = chosen[good], results[good], rates[good]
             for column in columns.values():
@@ -189,6 +214,7 @@ class Run:
             self.shown.end(text_of(columns), seconds)
         self.watch(chosen, watched[chosen])
         self.moments.epochs[chosen] += 1
+        self.remember(chosen)
 
     def told(self, chosen, results, spread):
         """Losses, and accuracies where there are any, of sums."""
@@ -201,7 +227,7 @@ class Run:
 
     def watch(self, chosen, values):
         """As `training.run.Run.watch`, of each model."""
-        moments, optimizer, patience = self.moments, self.optimizer, self.options["patience"]
+        optimizer, patience = self.optimizer, self.options["patience"]
         values = np.where(np.isfinite(values), values, np.inf)
         self.waited[chosen] += 1
         better = chosen[values < self.best[chosen]]
@@ -210,27 +236,48 @@ class Run:
         if patience is not None:
             self.best_weights[better] = self.models.flat[better]
             self.going[chosen] = self.waited[chosen] < patience
-        moments.since_plateau[chosen] += 1
-        lower = values < moments.lowest[chosen]
-        moments.lowest[chosen] = np.minimum(moments.lowest[chosen], values)
-        moments.since_plateau[chosen[lower]] = 0
+        self.since_plateau[chosen] += 1
+        lower = values < self.lowest[chosen]
+        self.lowest[chosen] = np.minimum(self.lowest[chosen], values)
+        self.since_plateau[chosen[lower]] = 0
         if isinstance(optimizer.lr, ReduceOnPlateau):
-            flat = chosen[moments.since_plateau[chosen] >= optimizer.lr.patience]
-            moments.plateaus[flat] += 1
-            moments.since_plateau[flat] = 0
+            flat = chosen[self.since_plateau[chosen] >= optimizer.lr.patience]
+            self.plateaus[flat] += 1
+            self.since_plateau[flat] = 0
+
+    def remember(self, chosen):
+        """Let the optimiser go on from here with these models, whose epoch is over."""
+        moments = self.moments
+        moments.measure[chosen] = self.measure
+        for name in ("plateaus", "lowest", "since_plateau"):
+            getattr(moments, name)[chosen] = getattr(self, name)[chosen]
 
 
 def moments_of(optimizer, models) -> Moments:
-    """How far an optimiser is with these models."""
-    known = optimizer._moments
-    if models.stack not in known:
-        count, flat, buffers = len(models), models.flat, {}
+    """How far an optimiser is with these models: it begins anew with one that was put in a place since. ValueError for
+    one that has got a momentum since."""
+    known, flat, count = optimizer._moments, models.flat, len(models)
+    if not isinstance(known.get(models.stack), Moments):
+        buffers = {}
         for name in optimizer.buffer_names:
             buffers[name] = aligned_empty(flat.size, flat.dtype).reshape(flat.shape)
             buffers[name][:] = 0
         numbers = (np.zeros(count, np.int64) for _ in range(4))
-        known[models.stack] = Moments(*numbers, np.full(count, np.inf), None, buffers)
-    return known[models.stack]
+        known[models.stack] = Moments(*numbers, np.full(count, np.inf), np.full(count, None), models.turns.copy(),
+                                      buffers)  # fmt: skip
+    moments = known[models.stack]
+    needed = {"m"} if getattr(optimizer, "momentum", 0) else set()
+    if not needed.union(optimizer.buffer_names) <= set(moments.buffers):
+        raise ValueError(f"optimizer: expected the momentum that it has trained these models with, got {optimizer!r}")
+    new = moments.turns != models.turns
+    if new.any():
+        for numbers in (moments.updates, moments.epochs, moments.plateaus, moments.since_plateau):
+            numbers[new] = 0
+        moments.lowest[new], moments.measure[new] = np.inf, None
+        for buffer in moments.buffers.values():
+            buffer[new] = 0
+        moments.turns[:] = models.turns
+    return moments
 
 
 def text_of(columns) -> str:

@@ -37,9 +37,12 @@ class Event(NamedTuple):
 
 
 @contextlib.contextmanager
-def deferred_interrupt():
+def deferred_interrupt(may_raise=lambda: False):
     """Ctrl-C sets the event instead of raising in the middle of an update; a second one raises at once, but not one
-    that came with the first: mpiexec passes Ctrl-C on to ranks that may have it from the terminal, too."""
+    that came with the first: mpiexec passes Ctrl-C on to ranks that may have it from the terminal, too.
+
+    may_raise : a function that says whether the first one may raise, too, which is where an update cannot be torn.
+    """
     event, first = threading.Event(), 0.0
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -53,6 +56,8 @@ def deferred_interrupt():
         elif time.monotonic() - first > TOGETHER:
             raise KeyboardInterrupt
         event.set()
+        if may_raise():
+            raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, handler)
     try:
