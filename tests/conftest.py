@@ -1,5 +1,6 @@
 """Fixtures for every test: the instruction sets of this machine, and a seeded generator of awkward numbers."""
 
+import functools
 import signal
 import tracemalloc
 
@@ -39,16 +40,17 @@ def isa(request):
     kernels.use(before)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def teams_as_large_as_asked_for():
-    """A test of seven threads is one, on two processors too; test_crowd.py lets teams shrink."""
-    team.full_teams(True)
+@functools.cache
+def sets_threads(path):
+    """Whether a file of tests says how many threads there are."""
+    return "set_num_threads" in path.read_text(encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)
-def threads_as_they_were():
-    """Whatever a test sets."""
+def threads_as_they_were(request):
+    """Whatever a test sets. A test of seven threads is one, on two busy processors too: there, teams do not shrink."""
     before = num_threads()
+    team.full_teams(sets_threads(request.path))
     yield
     set_num_threads(before)
 
