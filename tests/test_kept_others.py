@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -304,3 +305,24 @@ def test_where_numbers_begin_with_their_greatest_byte_nothing_is_kept(monkeypatc
     monkeypatch.setattr(sys, "byteorder", "big")
     np.testing.assert_array_equal(encoded()[0], plain)
     assert os.listdir() == ["corpus.txt"]
+
+
+@pytest.mark.skipif(kept.fcntl is None, reason="needs locks")
+def test_who_waits_goes_on_as_soon_as_the_ids_have_their_name(monkeypatch):
+    """And not when the map that they lie in is gone: a rank that trains waits for the others in turn."""
+    written, waiting = corpus.Text.write, []
+
+    def write(self, file, *rest):
+        other = open(file.name, "rb")  # noqa: SIM115
+        waiting.append(
+            (threading.Thread(target=kept.fcntl.flock, args=(other, kept.fcntl.LOCK_EX), daemon=True), other)
+        )
+        waiting[0][0].start()
+        return written(self, file, *rest)
+
+    monkeypatch.setattr(corpus.Text, "write", write)
+    ids, _ = data.encode_file("corpus.txt", keep=True)
+    thread, other = waiting[0]
+    thread.join(60)
+    assert not thread.is_alive() and len(ids)
+    other.close()

@@ -332,6 +332,9 @@ def alone(place, path, tell):
             with contextlib.suppress(OSError):
                 if file.closed or same_file(file):  # and not what another process has made of that name since
                     os.unlink(file.name)
+            if fcntl is not None:  # a lock is kept as long as any copy of the descriptor, and the map has one
+                with contextlib.suppress(OSError):
+                    fcntl.flock(file, fcntl.LOCK_UN)
             file.close()
 
 
