@@ -131,7 +131,8 @@ cdef class Crew:
         desks = <Desk*>PyMem_Calloc(wanted, sizeof(Desk))
         if desks == NULL:
             raise MemoryError
-        memcpy(desks, self.desks, self.members * sizeof(Desk))
+        if self.members:
+            memcpy(desks, self.desks, self.members * sizeof(Desk))
         PyMem_Free(self.desks)
         self.desks = desks
         for n in range(self.members, wanted):
