@@ -59,9 +59,9 @@ def test_files(tmp_path):
     one.save(tmp_path / "one.safetensors")
     again = Model.load(tmp_path / "one.safetensors")
     assert again.trained.options["seed"] == 1 and again.trained.history.train_loss == one.trained.history.train_loss
-    with pytest.raises(ValueError, match="expected a cylstm models, got a model"):
+    with pytest.raises(ValueError, match="expected cylstm models, got a model"):
         Models.load(tmp_path / "one.safetensors")
-    with pytest.raises(ValueError, match="expected a cylstm model, got a models"):
+    with pytest.raises(ValueError, match="expected a cylstm model, got models"):
         Model.load(tmp_path / "models.safetensors")
 
 
@@ -79,7 +79,7 @@ def test_one_of_them_is_a_copy_and_comes_back():
     assert [model.config for model in made] == [models.config] * 2
     with pytest.raises(IndexError, match=r"expected a number in -4\.\.3, got 4"):
         models[4]
-    with pytest.raises(ValueError, match=r"models\[1\]: expected Model"):
+    with pytest.raises(ValueError, match=r"models\[1\]: expected a Model with hidden_size=8, got 9"):
         Models.of([models[0], Model(I, 9, 2)])
 
 
@@ -87,8 +87,9 @@ def test_one_of_them_is_a_copy_and_comes_back():
 
 
 @pytest.mark.parametrize("config, error, text", [
-    (dict(num_layers=2, dropout=0.5), ValueError, "dropout: expected nothing that training drops"),
-    (dict(zoneout=(0.1, 0.0)), ValueError, "dropout: expected nothing that training drops"),
+    (dict(num_layers=2, dropout=0.5), ValueError, "dropout: expected 0 for many models, .* got 0.5"),
+    (dict(zoneout=(0.1, 0.0)), ValueError, "zoneout: expected 0 for many models"),
+    (dict(weight_drop=0.2), ValueError, "weight_drop: expected 0 for many models"),
     (dict(embedding_size=4), ValueError, "embedding_size: expected none for many models"),
     (dict(before=[4]), ValueError, "before: expected none for many models"),
     (dict(after=[4]), ValueError, "after: expected none for many models"),

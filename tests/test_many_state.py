@@ -181,6 +181,28 @@ def test_one_that_is_put_in_begins_anew(tmp_path):
 # --- copies -----------------------------------------------------------------------------------------------------------
 
 
+def test_none_is_put_in_while_they_are_trained(monkeypatch):
+    models, _ = pair()
+    x, y = data_of(models[0])
+    before, other = models.flat.copy(), Model(I, 8, 2, seed=9)
+
+    def until(self, epochs):
+        models[1] = other
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match=r"models\[1\]: expected no training"):
+        patched.setattr(runs.Run, "until", until)
+        models.fit(x, y, progress=False)
+    assert np.array_equal(models.flat, before)
+    models[1] = other
+    assert np.array_equal(models.flat[1], other.parameters.flat)
+
+
+def test_one_of_another_kind_is_refused_by_what_differs():
+    models, _ = pair()
+    with pytest.raises(ValueError, match=r"^models\[2\]: expected a Model with hidden_size=8, got 9$"):
+        models[2] = Model(I, 9, 2)
+
+
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda models: pickle.loads(pickle.dumps(models))])
 def test_a_copy_is_on_its_own(copied):
     models = Models(I, 32, 2, seeds=range(N), loss="mse", precision="bfloat16")

@@ -127,10 +127,15 @@ def kind_of(path) -> str | None:
 def open_tensors(path, kind: str):
     """Open a file written by write_tensors. Raises OSError, or ValueError for a file that is anything else."""
     path = path_name("path", path)
-    with open_safetensors(path, f"a cylstm {kind}") as (file, metadata):
+    with open_safetensors(path, a_file_of(kind, "cylstm ")) as (file, metadata):
         header = _checked_header(path, kind, metadata)
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         yield Tensors(path, header, shapes, file.get_tensor)
+
+
+def a_file_of(kind, whose="") -> str:
+    """A kind, as errors have it: "a cylstm model", "cylstm models"."""
+    return f"{'' if kind == 'models' else 'a '}{whose}{kind}"
 
 
 def _checked_header(path, kind, metadata) -> dict:
@@ -139,13 +144,13 @@ def _checked_header(path, kind, metadata) -> dict:
         version = header["format"]
         found = header["kind"]
     except (KeyError, RecursionError, TypeError, ValueError):
-        raise ValueError(f"{path}: expected a cylstm {kind}, got safetensors without its header; cylstm.exchange.load "
-                         "reads weights of PyTorch") from None  # fmt: skip
+        raise ValueError(f"{path}: expected {a_file_of(kind, 'cylstm ')}, got safetensors without its header; "
+                         "cylstm.exchange.load reads weights of PyTorch") from None  # fmt: skip
     if type(version) is not int or version < 1:
         raise ValueError(f"{path}: expected a format from 1 to {FORMAT}, got {version!r}")
     if version > FORMAT:
         raise ValueError(f"{path}: expected format {FORMAT} or older, got {version}: written by a newer cylstm "
                          f"({header.get('cylstm')})")  # fmt: skip
     if found != kind:
-        raise ValueError(f"{path}: expected a cylstm {kind}, got a {found}")
+        raise ValueError(f"{path}: expected {a_file_of(kind, 'cylstm ')}, got {a_file_of(found)}")
     return header

@@ -119,7 +119,13 @@ class Models:
     def __setitem__(self, n, model):
         if type(model) is not Model:
             raise TypeError(f"models[{n}]: expected a Model, got {describe(model)}")
-        self._take(self._number(n), model, f"models[{n}]")
+        me = object()
+        try:
+            if not self.in_training.take(me):
+                raise RuntimeError(f"models[{n}]: expected no training meanwhile, got a run that goes on")
+            self._take(self._number(n), model, f"models[{n}]")
+        finally:
+            self.in_training.give_back(me)
 
     def __reduce__(self):
         return _rebuilt, (type(self), self.template, self.flat.copy(), self.trained, dict(self.own))
@@ -140,7 +146,9 @@ class Models:
     def _take(self, n, model, name):
         expect_simple(model)
         if model.config != self.config:
-            raise ValueError(f"{name}: expected {self.template!r}, got {model!r}")
+            ours, theirs = self.config, model.config
+            other = next(key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key))
+            raise ValueError(f"{name}: expected a Model with {other}={ours.get(other)!r}, got {theirs.get(other)!r}")
         self.flat[n] = model.parameters.raw()
         self.own[n] = model.trained
         self.turns[n] += 1
@@ -227,7 +235,8 @@ def expect_simple(model) -> None:
     head = model.heads[""]
     if head.loss.of_rows:
         raise ValueError(f"loss: expected one of steps or rows for many models, got {head.loss.name!r}")
-    if model.lstm.drops.drawn:
-        raise ValueError(f"dropout: expected nothing that training drops for many models, got {model!r}")
+    for name, share in model.lstm.drops.shares.items():
+        if np.any(share) and not isinstance(share, str):
+            raise ValueError(f"{name}: expected 0 for many models, of which training drops nothing, got {share}")
     if head.output == "last" and (model.lstm.cell.merge != "concat" or model.lstm.cell.residual):
         raise ValueError("output: expected 'sequence' for many models with merged directions or residuals, got 'last'")

@@ -254,7 +254,8 @@ def made(place, text, tell):
             return found
         source = settled(text.path)
         permit(file, text.path)
-        tell(f"{text.path}: {source['size']:,} bytes become ids, which are kept in {place}")
+        if source["size"]:  # an empty one is an error at once
+            tell(f"{text.path}: {source['size']:,} bytes become ids, which are kept in {place}")
         vocabulary, count = text.learned()
         header = {"kind": KIND, "format": FORMAT, "cylstm": __version__, "vocabulary": vocabulary.to_json(),
                   "options": text.options, "rules": rules(text.level), "source": source,
