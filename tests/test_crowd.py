@@ -169,3 +169,26 @@ def test_two_threads_on_one_processor_soon_become_one_and_give_the_same_bits():
     full = switches("full")
     assert full > 200 * 40
     assert switches("as they are") < full / 3
+
+
+IDLE = """
+import time
+import numpy as np
+import cylstm
+
+cylstm.set_num_threads(3)
+layer = cylstm.LSTM(8, 160, seed=1)
+x = np.random.default_rng(1).standard_normal((6, 60, 8)).astype(np.float32)
+for _ in range(5):
+    layer(x)
+before = time.process_time()  # of all threads
+time.sleep(1)
+print(time.process_time() - before)
+"""
+
+
+def test_idle_threads_take_no_time():
+    """Seconds of processors in a second without a call; a thread that looked out all the time would take one."""
+    done = subprocess.run([sys.executable, "-c", IDLE], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 0.2
