@@ -3,8 +3,8 @@
 What is possible is the largest of three times, each at the best rate that is seen in the same run, between the layers'
 turns (peak.c, made with the compiler at hand):
 
-- the multiply-adds of the products at the peak of the unit that has them: FMA in registers or tiles of bfloat16 or
-  bytes; of float32 with AMX the better of FMA and six products of tiles;
+- the multiply-adds of the products at the peak of the unit that has them: FMA in registers, or, of bfloat16 and bytes,
+  tiles or dot products; of float32 with AMX the better of FMA and six products of tiles;
 - the bytes of the weights, R at each step and W once per call, as fast as memory of so many bytes is read;
 - the activations of the gates and of c, as fast as kernels do them on an array in the first-level cache; the cell,
   which has several of them side by side, may be faster.
@@ -36,7 +36,10 @@ PEAKS = {
     "amx": (64, ["-mavx512f", "-mamx-tile", "-mamx-bf16", "-mamx-int8", "-DTILES"]),
 }
 ROUNDS = 200_000
-TILE_FLOPS = {"bfloat16": 4 * 2 * 16 * 16 * 32, "int8": 4 * 2 * 16 * 16 * 64}  # of one round
+# Of one round of fewer bits: four products of tiles, or twelve of vectors.
+TILE_FLOPS = {"bfloat16": 4 * 2 * 16 * 16 * 32, "int8": 4 * 2 * 16 * 16 * 64}
+DOT_FLOPS = {"bfloat16": 12 * 2 * 32, "int8": 12 * 2 * 64}
+DOTS = ["-mavx512bf16", "-mavx512vnni", "-DDOTS"]
 WEIGHT_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 PARTS = 6  # products of tiles for one of float32
 
@@ -56,6 +59,10 @@ class Machine:
 
     def __init__(self, isa, folder):
         width, flags = PEAKS[isa]
+        if isa == "avx512" and {"bfloat16_dot", "int8_dot"} <= set(kernels.units()):
+            self.small_flops, flags = DOT_FLOPS, [*flags, *DOTS]
+        else:
+            self.small_flops = TILE_FLOPS if isa == "amx" else {}
         library = f"{folder}/peak_{isa}.so"
         source = __file__.replace("kernels.py", "peak.c")
         options = ["-O2", "-shared", "-fPIC", f"-DBYTES={width}", *flags]
@@ -67,16 +74,16 @@ class Machine:
         self.loaded.read_memory.restype = ctypes.c_double
         # FLOP/s by precision, bytes per second by how many are read again and again, seconds of a unit's activations.
         self.peaks, self.bandwidths, self.unit_seconds = {}, {}, math.inf
-        self.precisions = ("float32", "bfloat16", "int8") if isa == "amx" else ("float32",)
+        self.precisions = ("float32", *self.small_flops)
 
     def look(self, sizes):
         """Measure all once more, of memory these sizes in bytes."""
         self.see(self.peaks, "float32", ROUNDS * self.loaded.flops_per_round(),
                  lambda: self.loaded.multiply_adds(ROUNDS))  # fmt: skip
         for precision in self.precisions[1:]:
-            rounds, whole = ROUNDS // 10, int(precision == "int8")
-            self.see(self.peaks, precision, rounds * TILE_FLOPS[precision],
-                     lambda n=rounds, whole=whole: self.loaded.multiply_tiles(ctypes.c_ssize_t(n), whole))  # fmt: skip
+            rounds, whole = int(1e9 / self.small_flops[precision]), int(precision == "int8")
+            self.see(self.peaks, precision, rounds * self.small_flops[precision],
+                     lambda n=rounds, whole=whole: self.loaded.multiply_small(ctypes.c_ssize_t(n), whole))  # fmt: skip
         for size in sizes:
             buffer, rounds = aligned_empty(size, "u1"), max(1, int(5e7 / size))
             buffer[:] = 0
@@ -91,7 +98,7 @@ class Machine:
     def limits(self, shape, precision, passes):
         """Seconds by what takes them; passes: 1 for inference, 2 for forward and backward."""
         peak, reading = self.peaks[precision], 0.0
-        if precision == "float32" and "bfloat16" in self.peaks:
+        if precision == "float32" and self.isa == "amx":
             peak = max(peak, self.peaks["bfloat16"] / PARTS)
         for size, times in reads_of(shape, precision):
             reading += passes * times * size / self.bandwidths[size]

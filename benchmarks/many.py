@@ -1,21 +1,25 @@
 """What do many small models cost at once, beside a `fit` for each? `python -m benchmarks.many [--models N] [--rounds N]
-[--hidden H ...] [--batch B ...] [--steps T]`.
+[--hidden H ...] [--batch B ...] [--steps T] [--out FILE]`.
 
 Each model has a series of its own: float32, one feature in and one out, Adam, clipping. Three kinds of runs: one update
 and no more, where what a `fit` costs at least is most of it; one update in each of 50 epochs, where what an epoch costs
 counts; and 50 updates in one epoch. Contenders take turns, on one thread and on two: `Models.fit`; a `Model.fit` each;
 and those by joblib's two workers, which are warm, with one thread each. Weights are compared before anything is timed.
-Prints a Markdown table of milliseconds per model, medians. Needs joblib.
+Needs joblib.
 """
 
 import argparse
+import itertools
+import json
 import os
 import statistics
 import time
+from pathlib import Path
 
 import numpy as np
 
 import cylstm
+from benchmarks import compare, timer
 from cylstm import Adam, Models
 
 # Epochs, updates in each, and how many times as many models: the shorter, the more.
@@ -71,31 +75,8 @@ def contenders(H, B, T, count, epochs, updates, pool):
     }
 
 
-def main():
-    import joblib
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--hidden", type=int, nargs="+", default=[8, 16, 32])
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--steps", type=int, default=20)
-    given = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"  # of joblib's workers
-    heading = ["run", "H, B", "Models.fit, ms", "Model.fit each, ms", "ratio", "two threads: Models.fit",
-               "Model.fit each", "ratio", "joblib, 2 workers", "ratio"]  # fmt: skip
-    print(f"| {' | '.join(heading)} |\n{'|---' * len(heading)}|")
-    with joblib.Parallel(n_jobs=2) as pool:
-        for run, (epochs, updates, times) in RUNS.items():
-            for H in given.hidden:
-                for B in given.batch:
-                    count = given.models * times
-                    ways = contenders(H, B, given.steps, count, epochs, updates, pool)
-                    row(run, H, B, measured(ways, count, given.rounds))
-
-
 def measured(ways, count, rounds):
-    """Milliseconds per model, by threads and name."""
+    """Milliseconds per model, by threads and name: medians."""
     answers = {name: call()[1] for name, call in ways.items()}
     for name, found in answers.items():
         assert np.array_equal(answers["Models.fit"], np.array(found)), f"{name}: expected the same weights, got others"
@@ -105,18 +86,48 @@ def measured(ways, count, rounds):
             cylstm.set_num_threads(threads)
             for name, call in ways.items():
                 if threads == 2 or name != "joblib":
-                    times.setdefault((threads, name), []).append(call()[0])
-    return {key: 1e3 * statistics.median(found) / count for key, found in times.items()}
+                    times.setdefault(str(threads), {}).setdefault(name, []).append(call()[0])
+    return {threads: {name: 1e3 * statistics.median(found) / count for name, found in of.items()}
+            for threads, of in times.items()}  # fmt: skip
 
 
-def row(run, H, B, ms):
-    cells = [run, f"{H}, {B}"]
-    for threads in (1, 2):
-        ours, each = ms[threads, "Models.fit"], ms[threads, "Model.fit each"]
-        cells += [f"{ours:.3g}", f"{each:.3g}", f"{each / ours:.1f}"]
-    joblib_ms = ms[2, "joblib"]
-    cells += [f"{joblib_ms:.3g}", f"{joblib_ms / ms[2, 'Models.fit']:.1f}"]
-    print("| " + " | ".join(cells) + " |", flush=True)
+def table(rows):
+    """As Markdown: milliseconds per model, and how many times as long the others take."""
+    made = []
+    for row in rows:
+        cells = {"run": row["run"], "H, B": f"{row['H']}, {row['B']}"}
+        for threads, before in (("1", ""), ("2", "two threads: ")):
+            ms = row["milliseconds"][threads]
+            ours, each = ms["Models.fit"], ms["Model.fit each"]
+            cells |= {f"{before}Models.fit": f"{ours:.3g}", f"{before}Model.fit each": f"{each:.3g}",
+                      f"{before}ratio": f"{each / ours:.1f}"}  # fmt: skip
+        workers = ms["joblib"]
+        made.append(cells | {"joblib, 2 workers": f"{workers:.3g}", "joblib, ratio": f"{workers / ours:.1f}"})
+    return compare.lines(made)
+
+
+def main():
+    import joblib
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--hidden", type=int, nargs="+", default=[8, 16, 32])
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"  # of joblib's workers
+    rows = []
+    with joblib.Parallel(n_jobs=2) as pool:
+        for run, (epochs, updates, times) in RUNS.items():
+            for H, B in itertools.product(given.hidden, given.batch):
+                count = given.models * times
+                found = measured(contenders(H, B, given.steps, count, epochs, updates, pool), count, given.rounds)
+                rows.append({"run": run, "H": H, "B": B, "models": count, "milliseconds": found})
+                print(table(rows[-1:]), flush=True)
+    if given.out:
+        given.out.write_text(json.dumps({"machine": timer.machine(), "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -7,12 +7,12 @@ import json
 import re
 from pathlib import Path
 
-from benchmarks import compare, crowded, ranks, simulated_ranks
+from benchmarks import compare, crowded, many, ranks, simulated_ranks
 from benchmarks.shapes import BY_NAME, SHAPES
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
-DOCS = "ctc", "performance", "precision", "scale", "variants"
+DOCS = "ctc", "many", "performance", "precision", "scale", "variants"
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in DOCS))
 MARKED = re.compile(r"(<!-- compare: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 LEFT_OUT = {"avx2": ("onnxruntime", "jax")}  # they cannot be held to it
@@ -70,7 +70,7 @@ def who(machine):
 def blocks():
     """NAME -> Markdown of every table that a page may have: QUESTION, FOLDER/QUESTION and some made of several."""
     made = {"shapes": compare.lines([{**shape._asdict(), "name": f"`{shape.name}`"} for shape in SHAPES])}
-    for of in (crowded, ranks, simulated_ranks):
+    for of in (crowded, many, ranks, simulated_ranks):
         name = of.__name__.rpartition(".")[2]
         made[name] = of.table(json.loads((RESULTS / "scale" / f"{name}.json").read_text())["rows"])
     for folder in ("", "avx2", "zen5"):

@@ -1,7 +1,7 @@
-/* What one core can do at most: multiply-adds of float in registers, products of AMX's tiles, and reading memory. */
+/* What one core can do at most: multiply-adds of float in registers, products of fewer bits, and reading memory. */
 #include <stddef.h>
 #include <stdint.h>
-#ifdef TILES
+#if defined(TILES) || defined(DOTS)
 #include <immintrin.h>
 #endif
 
@@ -48,7 +48,7 @@ double read_memory(const float *buffer, ptrdiff_t bytes, ptrdiff_t rounds)
 
 #ifdef TILES
 /* Four products of tiles of bfloat16 or, where `whole`, of bytes, each into a sum of its own. */
-void multiply_tiles(ptrdiff_t rounds, int whole)
+double multiply_small(ptrdiff_t rounds, int whole)
 {
     struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } tiles = {
         1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
@@ -63,5 +63,29 @@ void multiply_tiles(ptrdiff_t rounds, int whole)
         }
     }
     _tile_release();
+    return 0;
+}
+#endif
+
+#ifdef DOTS
+/* Products of pairs of bfloat16 or, where `whole`, of four bytes, added to sums of their own. */
+double multiply_small(ptrdiff_t rounds, int whole)
+{
+    __m512i sums[CHAINS], a = _mm512_set1_epi32((int)rounds & 1), b = _mm512_set1_epi32((int)rounds & 2);
+    double total = 0;
+#pragma GCC unroll 12
+    for (int n = 0; n < CHAINS; n++) sums[n] = a;
+    for (ptrdiff_t round = 0; round < rounds; round++) {
+#pragma GCC unroll 12
+        for (int n = 0; n < CHAINS; n++) {
+            __m512i sum = whole ? _mm512_dpbusd_epi32(sums[n], a, b)
+                                : (__m512i)_mm512_dpbf16_ps((__m512)sums[n], (__m512bh)a, (__m512bh)b);
+            __asm__ volatile("" : "+v"(sum));
+            sums[n] = sum;
+        }
+    }
+#pragma GCC unroll 12
+    for (int n = 0; n < CHAINS; n++) total += _mm512_reduce_add_epi32(sums[n]);
+    return total;
 }
 #endif

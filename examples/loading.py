@@ -55,6 +55,18 @@ def digits():
 
 
 @loads
+def digits_drawn():
+    """The same, but that those to test by are drawn at random, with each class's share, not the last in the file."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    x, y = load_digits(return_X_y=True)
+    x = x[:, :, None].astype("float32")
+    x, x_test, y, y_test = train_test_split(x, y, test_size=450, stratify=y, random_state=0)
+    return [(x, y), (x_test, y_test)]
+
+
+@loads
 def digit_strips(train=3000, test=300, height=10, seed=0):
     """Three to eight digits side by side, column by column: x, lists of (T, height), white 0 and ink 1, and y, lists of
     their digits (n,); to train by, and to test, of other images. From scikit-learn."""

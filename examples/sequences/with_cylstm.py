@@ -11,7 +11,7 @@ from examples import loading
 from examples.sequences import RECIPES, SEEDS
 
 job = sys.argv[1]
-train, test = loading.japanese_vowels() if job == "vowels" else loading.digits()
+train, test = getattr(loading, job)()
 
 
 def accuracy(seed, epochs, rate, **dropped):
@@ -21,6 +21,6 @@ def accuracy(seed, epochs, rate, **dropped):
     return make_pipeline(SequenceScaler(), classifier).fit(*train).score(*test)
 
 
-found = [accuracy(seed, **RECIPES[job]) for seed in SEEDS[job]]
+found = [accuracy(seed, **RECIPES[job]) for seed in SEEDS]
 
 print(f"{job} {np.median(found):.4f} ({min(found):.4f} to {max(found):.4f})")

@@ -10,7 +10,7 @@ from examples import loading
 from examples.sequences import RECIPES, SEEDS
 
 job = sys.argv[1]
-train, test = loading.japanese_vowels() if job == "vowels" else loading.digits()
+train, test = getattr(loading, job)()
 
 steps = np.concatenate(train[0])
 center, scale, longest = steps.mean(axis=0), steps.std(axis=0), max(map(len, [*train[0], *test[0]]))
@@ -35,6 +35,6 @@ def accuracy(seed, epochs, rate, input_dropout, recurrent_dropout):
     return model.evaluate(*prepared(*test), verbose=0)[1]
 
 
-found = [accuracy(seed, **RECIPES[job]) for seed in SEEDS[job]]
+found = [accuracy(seed, **RECIPES[job]) for seed in SEEDS]
 
 print(f"{job} {np.median(found):.4f} ({min(found):.4f} to {max(found):.4f})")

@@ -11,7 +11,7 @@ from examples import loading
 from examples.sequences import RECIPES, SEEDS
 
 job = sys.argv[1]
-train, test = loading.japanese_vowels() if job == "vowels" else loading.digits()
+train, test = getattr(loading, job)()
 
 steps, names = np.concatenate(train[0]), np.unique(train[1])
 center, scale = steps.mean(axis=0), steps.std(axis=0)
@@ -56,6 +56,6 @@ def accuracy(seed, epochs, rate, input_dropout, recurrent_dropout):
         return (network(rows).argmax(dim=1) == y).float().mean().item()
 
 
-found = [accuracy(seed, **RECIPES[job]) for seed in SEEDS[job]]
+found = [accuracy(seed, **RECIPES[job]) for seed in SEEDS]
 
 print(f"{job} {np.median(found):.4f} ({min(found):.4f} to {max(found):.4f})")

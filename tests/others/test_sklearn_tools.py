@@ -146,12 +146,12 @@ def test_what_the_scaler_cannot_do_is_said(x):
 
 def test_the_example_tells_classes_apart(monkeypatch, capsys, x, y):
     monkeypatch.setattr(loading, "japanese_vowels", lambda: [(x[:60], y[:60]), (x[60:], y[60:])])
-    monkeypatch.setattr(sequences, "SEEDS", {"vowels": range(2)})
-    monkeypatch.setattr(sequences, "RECIPES", {"vowels": dict(epochs=20, rate=0.01, input_dropout=0.1)})
-    monkeypatch.setattr(sys, "argv", ["with_cylstm", "vowels"])
+    monkeypatch.setattr(sequences, "SEEDS", range(2))
+    monkeypatch.setattr(sequences, "RECIPES", {"japanese_vowels": dict(epochs=20, rate=0.01, input_dropout=0.1)})
+    monkeypatch.setattr(sys, "argv", ["with_cylstm", "japanese_vowels"])
     runpy.run_module("examples.sequences.with_cylstm")
     name, median, *_ = capsys.readouterr().out.split()
-    assert name == "vowels" and float(median) > 0.8
+    assert name == "japanese_vowels" and float(median) > 0.8
 
 
 # --- imports ----------------------------------------------------------------------------------------------------------
