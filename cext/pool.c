@@ -50,6 +50,7 @@ typedef pthread_cond_t signal_type;
 /* A thread that has done its part looks out for the next task for some fifty microseconds before it sleeps: calls often
  * follow each other, and waking takes as long as a small one. */
 #define SPINS_BEFORE_SLEEP 1000
+#define IN_A_ROW 50000 /* ns from the end of one task to the next one's beginning */
 
 struct cylstm_team {
     atomic_int count;
@@ -72,6 +73,7 @@ static struct {
     atomic_int at_work; /* members of the team that have not returned, the caller apart */
     cylstm_openmp borrowed; /* threads of another library, or NULLs */
     member_times found[MOST_THREADS]; /* in this task, by member */
+    atomic_llong ended; /* when the last one of many was */
 } pool = {.busy = ATOMIC_FLAG_INIT, .lock = LOCK_START, .work = SIGNAL_START};
 
 void cylstm_meet(cylstm_team *team)
@@ -261,4 +263,15 @@ void cylstm_run(int wanted, cylstm_task task, void *context)
         if (count > 1) look_back(pool.found, count, wall_clock() - start);
     }
     atomic_flag_clear_explicit(&pool.busy, memory_order_release);
+}
+
+void cylstm_run_one_of_many(int asleep, int awake, cylstm_task task, void *context)
+{
+    if (awake == asleep) {
+        cylstm_run(asleep, task, context);
+        return;
+    }
+    const int64_t pause = wall_clock() - atomic_load_explicit(&pool.ended, memory_order_relaxed);
+    cylstm_run(pause < IN_A_ROW ? awake : asleep, task, context);
+    atomic_store_explicit(&pool.ended, wall_clock(), memory_order_relaxed);
 }

@@ -26,6 +26,11 @@
 #define PANEL_SIZE(columns, K) ((columns) * STRIDE / LANES * (K))
 #define ADD(sum, w, a) NAME(add_product)(sum, w, a)
 #endif
+#if OPERANDS == BYTES
+#define SUM INTEGERS /* GCC 12 keeps sums in memory that change their type at each addition */
+#else
+#define SUM VECTOR
+#endif
 #if OPERANDS == FLOATS || OPERANDS == HALVES
 #define LEFT(p) NAME(splat)(*(p))
 #else
@@ -51,21 +56,21 @@ INLINE TARGET void OF(block)(const int ROWS, const int PANELS, const int VECTORS
     const REAL *tail = P;
     P += 2 * step;
 #endif
-    VECTOR acc[BLOCK_ROWS][8];
+    SUM acc[BLOCK_ROWS][8];
     const int width = PANELS * VECTORS;
     UNROLL
     for (int r = 0; r < ROWS; r++)
         UNROLL
         for (int j = 0; j < width; j++)
-            acc[r][j] = OPERANDS == BYTES ? NAME(splat)(0) : NAME(load)((bias ? bias : C + r * ldc) + j * LANES);
+            acc[r][j] = OPERANDS == BYTES ? (SUM){0} : (SUM)NAME(load)((bias ? bias : C + r * ldc) + j * LANES);
     for (ptrdiff_t k = 0; k < K; k++) {
         __builtin_prefetch(P + ahead, 0, 2); /* into the second-level cache */
-        VECTOR a[BLOCK_ROWS]; /* one load of each: GCC 12 would load them anew for every vector of columns */
+        SUM a[BLOCK_ROWS]; /* one load of each: GCC 12 would load them anew for every vector of columns */
         UNROLL
-        for (int r = 0; r < ROWS; r++) a[r] = LEFT(A + r * lda + k);
+        for (int r = 0; r < ROWS; r++) a[r] = (SUM)LEFT(A + r * lda + k);
         UNROLL
         for (int j = 0; j < width; j++) {
-            const VECTOR w = RIGHT(P + (j / VECTORS) * panel_size + (j % VECTORS) * STRIDE);
+            const SUM w = (SUM)RIGHT(P + (j / VECTORS) * panel_size + (j % VECTORS) * STRIDE);
             UNROLL
             for (int r = 0; r < ROWS; r++) acc[r][j] = ADD(acc[r][j], w, a[r]);
         }
@@ -77,10 +82,12 @@ INLINE TARGET void OF(block)(const int ROWS, const int PANELS, const int VECTORS
         for (int j = 0; j < width; j++) {
 #if OPERANDS == BYTES
             const VECTOR start = NAME(load)((bias ? bias : C + r * ldc) + j * LANES);
-            acc[r][j] = NAME(scaled_sum)(acc[r][j], start, A[r * lda + lda - BYTES_TAIL],
-                                         tail + (j / VECTORS) * panel_size + (j % VECTORS) * LANES, step);
+            const VECTOR found = NAME(scaled_sum)(acc[r][j], start, A[r * lda + lda - BYTES_TAIL],
+                                                  tail + (j / VECTORS) * panel_size + (j % VECTORS) * LANES, step);
+#else
+            const VECTOR found = acc[r][j];
 #endif
-            NAME(store)(C + r * ldc + j * LANES, acc[r][j]);
+            NAME(store)(C + r * ldc + j * LANES, found);
         }
 }
 
@@ -172,6 +179,7 @@ static DRIVER TARGET void OF(product_of_panels)(ptrdiff_t rows, ptrdiff_t K, ptr
 #undef STRIDE
 #undef OPERANDS
 #undef GROUPS
+#undef SUM
 #undef ROW_OF
 #undef PANEL_SIZE
 #undef LEFT

@@ -44,28 +44,26 @@ INLINE VECTOR NAME(add_pairs)(VECTOR sum, VECTOR w, VECTOR a)
 }
 
 /* sum + a . w as integers, a of unsigned bytes, w of signed ones. */
-INLINE VECTOR NAME(add_bytes)(VECTOR sum, VECTOR w, VECTOR a)
+INLINE INTEGERS NAME(add_bytes)(INTEGERS sum, INTEGERS w, INTEGERS a)
 {
 #if defined(X86)
     /* the even bytes as 16 bits and the odd ones, whose products are added in pairs */
     const NAME(words) a_even = (NAME(words))a & 0x00ff00ff, a_odd = (NAME(words))a >> 8 & 0x00ff00ff;
     const NAME(shorts) w_even = (NAME(shorts))w << 8 >> 8, w_odd = (NAME(shorts))w >> 8;
-    return (VECTOR)((INTEGERS)sum + (INTEGERS)X86_OF(madd_epi16)((X86_INTEGERS)a_even, (X86_INTEGERS)w_even) +
-                    (INTEGERS)X86_OF(madd_epi16)((X86_INTEGERS)a_odd, (X86_INTEGERS)w_odd));
+    return sum + (INTEGERS)X86_OF(madd_epi16)((X86_INTEGERS)a_even, (X86_INTEGERS)w_even) +
+           (INTEGERS)X86_OF(madd_epi16)((X86_INTEGERS)a_odd, (X86_INTEGERS)w_odd);
 #else
-    INTEGERS total = (INTEGERS)sum;
     UNROLL
-    for (int n = 0; n < 4; n++)
-        total += ((INTEGERS)a >> 8 * n & 255) * ((INTEGERS)w << (24 - 8 * n) >> 24);
-    return (VECTOR)total;
+    for (int n = 0; n < 4; n++) sum += (a >> 8 * n & 255) * (w << (24 - 8 * n) >> 24);
+    return sum;
 #endif
 }
 
 /* C with the sum added, of a row of this scale. tail: -128 times the sum of each column's bytes, since those of the row have 128
  * added, and `apart` reals on the columns' scales. */
-INLINE VECTOR NAME(scaled_sum)(VECTOR sum, VECTOR start, REAL scale, const REAL *tail, ptrdiff_t apart)
+INLINE VECTOR NAME(scaled_sum)(INTEGERS sum, VECTOR start, REAL scale, const REAL *tail, ptrdiff_t apart)
 {
-    const VECTOR exact = NAME(as_reals)((INTEGERS)sum + (INTEGERS)NAME(load)(tail));
+    const VECTOR exact = NAME(as_reals)(sum + (INTEGERS)NAME(load)(tail));
     return start + exact * (NAME(load)(tail + apart) * NAME(splat)(scale));
 }
 
@@ -129,7 +127,7 @@ static __attribute__((noinline)) void NAME(product_of_float16)(ptrdiff_t rows, p
 #define OF(name) NAME(name##_int8_dot)
 #define OPERANDS BYTES
 #define TARGET __attribute__((target("avx512vnni")))
-#define ADD(sum, w, a) (VECTOR)_mm512_dpbusd_epi32((__m512i)(sum), (__m512i)(a), (__m512i)(w))
+#define ADD(sum, w, a) (INTEGERS)_mm512_dpbusd_epi32((__m512i)(sum), (__m512i)(a), (__m512i)(w))
 #include "block.h"
 #elif defined(X86) && VECTOR_BYTES == 32
 #undef DOT_FORMS
@@ -139,6 +137,6 @@ static __attribute__((noinline)) void NAME(product_of_float16)(ptrdiff_t rows, p
 #define OF(name) NAME(name##_int8_dot)
 #define OPERANDS BYTES
 #define TARGET __attribute__((target("avxvnni")))
-#define ADD(sum, w, a) (VECTOR)_mm256_dpbusd_avx_epi32((__m256i)(sum), (__m256i)(a), (__m256i)(w))
+#define ADD(sum, w, a) (INTEGERS)_mm256_dpbusd_avx_epi32((__m256i)(sum), (__m256i)(a), (__m256i)(w))
 #include "block.h"
 #endif

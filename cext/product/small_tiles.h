@@ -13,7 +13,7 @@ static void finish_tile(ptrdiff_t rows, const int32_t *sums, const REAL *scales,
                         const REAL *from, ptrdiff_t ldf, REAL *C, ptrdiff_t ldc)
 {
     for (ptrdiff_t r = 0; r < rows; r++) {
-        VECTOR sum;
+        INTEGERS sum;
         memcpy(&sum, sums + 16 * r, sizeof sum);
         NAME(store)(C + r * ldc, NAME(scaled_sum)(sum, NAME(load)(from + r * ldf), scales[r * lda], tail, 64));
     }

@@ -87,6 +87,6 @@ cdef struct Backward:
     void* dflat         # gradients of all parameters
 
 cdef int team_size(const Steps* s, const Direction* directions, Py_ssize_t count, Py_ssize_t D, Py_ssize_t lanes,
-                   bint has_ids, int most) noexcept nogil
+                   bint has_ids, int most, int* awake=*) noexcept nogil
 cdef void run_network_forward(Forward* call, bint doubles) noexcept nogil
 cdef void run_network_backward(Backward* call, bint doubles, int members) noexcept nogil

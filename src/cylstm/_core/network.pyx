@@ -18,7 +18,8 @@ from cylstm._core.packed_rows cimport (
     start_gradients, sum_gradients,
 )
 from cylstm._core.team cimport (
-    ROWS_EACH, Member, Team, meet, meet_by_units, member_by_rows, member_by_units, part, run, threads_for,
+    ROWS_EACH, Member, Team, meet, meet_by_units, member_by_rows, member_by_units, part, run,
+    run_one_of_many, threads_for,
 )
 from cylstm._core.ragged cimport Steps
 
@@ -30,8 +31,10 @@ cdef enum:
 
 cdef void run_network_forward(Forward* call, bint doubles) noexcept nogil:
     cdef Py_ssize_t lanes = call.k.f64.lanes if doubles else call.k.f32.lanes
-    run(team_size(call.s, call.directions, call.L * call.D, call.D, lanes, call.record.inputs.ids != NULL, call.most),
-        forward_f64 if doubles else forward_f32, call)
+    cdef int awake
+    cdef int asleep = team_size(call.s, call.directions, call.L * call.D, call.D, lanes, call.record.inputs.ids != NULL,
+                                call.most, &awake)
+    run_one_of_many(asleep, awake, forward_f64 if doubles else forward_f32, call)
 
 
 cdef void run_network_backward(Backward* call, bint doubles, int members) noexcept nogil:
@@ -56,8 +59,8 @@ cdef bint best_by_rows(const Steps* s, const Direction* directions, Py_ssize_t c
 
 
 cdef int team_size(const Steps* s, const Direction* directions, Py_ssize_t count, Py_ssize_t D, Py_ssize_t lanes,
-                   bint has_ids, int most) noexcept nogil:
-    """How many threads a call is worth, by its multiply-adds: `most`, or fewer."""
+                   bint has_ids, int most, int* awake=NULL) noexcept nogil:
+    """How many threads a call is worth, by its multiply-adds: `most`, or fewer. awake : how many if they are."""
     cdef double work = 0, recurrent = 0
     cdef bint by_rows = best_by_rows(s, directions, count, has_ids)
     cdef Py_ssize_t n, pieces = 0
@@ -66,7 +69,11 @@ cdef int team_size(const Steps* s, const Direction* directions, Py_ssize_t count
         recurrent += 4.0 * directions[n].H * directions[n].Y
         work += 4.0 * directions[n].H * (0 if has_ids and n < D else directions[n].I)
     work, recurrent = (work + recurrent) * s.N, recurrent * s.N / s.T / count  # in all, and between two meetings
-    return min(most, threads_for(work, work if by_rows else recurrent, s.B // ROWS_EACH if by_rows else pieces))
+    if by_rows:
+        recurrent, pieces = work, s.B // ROWS_EACH
+    if awake != NULL:
+        awake[0] = min(most, threads_for(work, recurrent, pieces, True))
+    return min(most, threads_for(work, recurrent, pieces))
 
 
 cdef Member member(int me, int count, Team* team, Interrupt* interrupt, const Steps* s, const Direction* directions,

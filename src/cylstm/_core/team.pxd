@@ -14,11 +14,12 @@ cdef enum:
 
 # As in pool.h. `wanted` is bounded by set_num_threads().
 cdef void run(int wanted, Task task, void* context) noexcept nogil
+cdef void run_one_of_many(int asleep, int awake, Task task, void* context) noexcept nogil
 cdef void meet(Team* team) noexcept nogil
 
 # How many threads work of so many multiply-adds is worth, where the threads meet after each `between` of them; `pieces`
-# is the most it can be cut into.
-cdef int threads_for(double work, double between, Py_ssize_t pieces) noexcept nogil
+# is the most it can be cut into. awake: of threads that are.
+cdef int threads_for(double work, double between, Py_ssize_t pieces, bint awake=*) noexcept nogil
 
 # What one member of a team computes: the hidden units first..last of the rows first_row..last_row of the batch. The
 # work is shared out in one of two ways:

@@ -9,6 +9,7 @@ from cylstm.processors import default_threads
 
 cdef extern from "pool.h" nogil:
     void cylstm_run(int wanted, Task task, void* context)
+    void cylstm_run_one_of_many(int asleep, int awake, Task task, void* context)
     void cylstm_meet(Team* team)
     ctypedef struct OpenMP "cylstm_openmp":
         void* parallel
@@ -22,6 +23,7 @@ cdef int allowed = 1
 # Waking a thread costs some microseconds, and each step a meeting of a fraction of one: measured, a thread more pays
 # from about so many multiply-adds on.
 cdef double WORTH_WAKING = 2e6
+cdef double WORTH_SHARING = 120e3  # with threads that are awake
 cdef double WORTH_MEETING = 40e3
 
 cdef enum:
@@ -32,12 +34,16 @@ cdef void run(int wanted, Task task, void* context) noexcept nogil:
     cylstm_run(min(wanted, allowed), task, context)
 
 
+cdef void run_one_of_many(int asleep, int awake, Task task, void* context) noexcept nogil:
+    cylstm_run_one_of_many(min(asleep, allowed), min(awake, allowed), task, context)
+
+
 cdef void meet(Team* team) noexcept nogil:
     cylstm_meet(team)
 
 
-cdef int threads_for(double work, double between, Py_ssize_t pieces) noexcept nogil:
-    cdef double most = min(work / WORTH_WAKING, between / WORTH_MEETING)
+cdef int threads_for(double work, double between, Py_ssize_t pieces, bint awake=False) noexcept nogil:
+    cdef double most = min(work / (WORTH_SHARING if awake else WORTH_WAKING), between / WORTH_MEETING)
     return <int>max(1, min(<Py_ssize_t>min(most, 256.0), min(pieces, allowed)))
 
 
