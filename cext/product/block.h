@@ -2,7 +2,7 @@
  *
  * Expects OF(name), a name of this form; OPERANDS, what they are made of; TARGET, the attributes of its functions; and for PAIRS and
  * BYTES ADD(sum, w, a), which adds the product of a group of a row of A and of a vector of columns of P. A group of k is what 32 bits
- * of a row hold.
+ * of a row hold. MOST_ROWS, if not BLOCK_ROWS: rows of a block, where ADD needs registers of its own.
  *
  * A block of ROWS rows and PANELS * VECTORS vectors of columns stays in registers while k runs. The three numbers are
  * compile-time constants and each block is a function of its own: only then does the compiler unroll the block fully
@@ -25,6 +25,9 @@
 #define ROW_OF(lda, K) (lda)
 #define PANEL_SIZE(columns, K) ((columns) * STRIDE / LANES * (K))
 #define ADD(sum, w, a) NAME(add_product)(sum, w, a)
+#endif
+#ifndef MOST_ROWS
+#define MOST_ROWS BLOCK_ROWS
 #endif
 #if OPERANDS == BYTES
 #define SUM INTEGERS /* GCC 12 keeps sums in memory that change their type at each addition */
@@ -56,7 +59,7 @@ INLINE TARGET void OF(block)(const int ROWS, const int PANELS, const int VECTORS
     const REAL *tail = P;
     P += 2 * step;
 #endif
-    SUM acc[BLOCK_ROWS][8];
+    SUM acc[MOST_ROWS][8];
     const int width = PANELS * VECTORS;
     UNROLL
     for (int r = 0; r < ROWS; r++)
@@ -65,7 +68,7 @@ INLINE TARGET void OF(block)(const int ROWS, const int PANELS, const int VECTORS
             acc[r][j] = OPERANDS == BYTES ? (SUM){0} : (SUM)NAME(load)((bias ? bias : C + r * ldc) + j * LANES);
     for (ptrdiff_t k = 0; k < K; k++) {
         __builtin_prefetch(P + ahead, 0, 2); /* into the second-level cache */
-        SUM a[BLOCK_ROWS]; /* one load of each: GCC 12 would load them anew for every vector of columns */
+        SUM a[MOST_ROWS]; /* one load of each: GCC 12 would load them anew for every vector of columns */
         UNROLL
         for (int r = 0; r < ROWS; r++) a[r] = (SUM)LEFT(A + r * lda + k);
         UNROLL
@@ -109,11 +112,13 @@ INLINE TARGET void OF(block)(const int ROWS, const int PANELS, const int VECTORS
 DEFINE_BLOCK(1, 2, 4)
 DEFINE_BLOCKS(1)
 DEFINE_BLOCKS(2)
+#if MOST_ROWS >= 3
 DEFINE_BLOCKS(3)
-#if BLOCK_ROWS >= 4
+#endif
+#if MOST_ROWS >= 4
 DEFINE_BLOCKS(4)
 #endif
-#if BLOCK_ROWS >= 6
+#if MOST_ROWS >= 6
 DEFINE_BLOCKS(5)
 DEFINE_BLOCKS(6)
 #endif
@@ -121,11 +126,14 @@ DEFINE_BLOCKS(6)
 typedef void (*OF(block_function))(ptrdiff_t, const REAL *, ptrdiff_t, const REAL *, ptrdiff_t, ptrdiff_t, ptrdiff_t, const REAL *,
                                     REAL *, ptrdiff_t);
 
-static const OF(block_function) OF(blocks)[BLOCK_ROWS][4] = {BLOCKS(1), BLOCKS(2), BLOCKS(3),
-#if BLOCK_ROWS >= 4
+static const OF(block_function) OF(blocks)[MOST_ROWS][4] = {BLOCKS(1), BLOCKS(2),
+#if MOST_ROWS >= 3
+                                                              BLOCKS(3),
+#endif
+#if MOST_ROWS >= 4
                                                               BLOCKS(4),
 #endif
-#if BLOCK_ROWS >= 6
+#if MOST_ROWS >= 6
                                                               BLOCKS(5), BLOCKS(6),
 #endif
 };
@@ -140,7 +148,7 @@ static const OF(block_function) OF(blocks)[BLOCK_ROWS][4] = {BLOCKS(1), BLOCKS(2
 INLINE void OF(product_panel)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t vectors, const REAL *A, ptrdiff_t lda, const REAL *P,
                                 ptrdiff_t step, const REAL *bias, REAL *C, ptrdiff_t ldc)
 {
-    ptrdiff_t blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS, line = 0;
+    ptrdiff_t blocks = (rows + MOST_ROWS - 1) / MOST_ROWS, line = 0;
     while (rows > 0) {
         const ptrdiff_t size = (rows + blocks - 1) / blocks;
         OF(blocks)[size - 1][vectors - 1](K, A, lda, P, step, 0, K * step + line, bias, C, ldc);
@@ -180,6 +188,7 @@ static DRIVER TARGET void OF(product_of_panels)(ptrdiff_t rows, ptrdiff_t K, ptr
 #undef OPERANDS
 #undef GROUPS
 #undef SUM
+#undef MOST_ROWS
 #undef ROW_OF
 #undef PANEL_SIZE
 #undef LEFT

@@ -98,15 +98,25 @@ static __attribute__((noinline)) void NAME(product_of_float16)(ptrdiff_t rows, p
 #define BYTES_ROW(K) (((K) + 63) / 64 * 16)
 #define BYTES_TAIL 16
 
+/* Rows of a block whose sums stay in registers beside what takes bytes and pairs apart. */
+#if BLOCK_ROWS == 6
+#define EMULATED_ROWS 4
+#elif BLOCK_ROWS == 3
+#define EMULATED_ROWS 2
+#else
+#define EMULATED_ROWS BLOCK_ROWS
+#endif
 #define OF(name) NAME(name##_bfloat16)
 #define OPERANDS PAIRS
 #define TARGET
+#define MOST_ROWS EMULATED_ROWS
 #define ADD(sum, w, a) NAME(add_pairs)(sum, w, a)
 #include "block.h"
 
 #define OF(name) NAME(name##_int8)
 #define OPERANDS BYTES
 #define TARGET
+#define MOST_ROWS EMULATED_ROWS
 #define ADD(sum, w, a) NAME(add_bytes)(sum, w, a)
 #include "block.h"
 
