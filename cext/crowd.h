@@ -24,8 +24,8 @@ static int64_t wall_clock(void)
     return (int64_t)(1e9 * (double)count.QuadPart / (double)each_second.QuadPart);
 }
 
-/* A thread's time is told in steps of 15 ms there, too coarse for a task: nobody counts as robbed. */
-static int64_t own_clock(void) { return wall_clock(); }
+/* A thread's time is told in steps of 15 ms there, too coarse for a task. */
+#define OWN_IS_WALL
 #else
 #include <time.h>
 static int64_t nanoseconds(clockid_t clock)
@@ -44,7 +44,11 @@ typedef struct {
     int64_t wall, own;
 } times;
 
+#ifdef OWN_IS_WALL /* nobody counts as robbed */
+static times now(void) { const int64_t wall = wall_clock(); return (times){wall, wall}; }
+#else
 static times now(void) { return (times){wall_clock(), own_clock()}; }
+#endif
 static times between(times from, times to) { return (times){to.wall - from.wall, to.own - from.own}; }
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 static times plus(times a, times b) { return (times){a.wall + b.wall, a.own + b.own}; }
@@ -60,6 +64,7 @@ typedef struct {
 #define NOT_WORTH_A_LOOK 200000 /* ns: an interrupt may take so long */
 #define ROBBED 0.9 /* who ran for less of its task */
 #define BETTER 1.2 /* times as much as the others would have done: a full team is kept */
+#define MOST_LOST 20000000 /* ns that sharing tasks in a row may cost: a thread may have to wait so long for a processor of its own */
 
 static struct {
     int ignored;   /* teams are full whatever they find */
@@ -68,6 +73,13 @@ static struct {
     int64_t how_long, undisturbed;
 } crowd;
 
+/* Of tasks in a row, which are too short for that: sharing them has cost so much more than it has gained, and is left alone
+ * until then. */
+static struct {
+    int64_t lost, how_long;
+    _Atomic int64_t until; /* read by all callers */
+} rows;
+
 /* How many members of the wanted ones a team has now. */
 static int uncrowded(int wanted)
 {
@@ -75,6 +87,13 @@ static int uncrowded(int wanted)
     if (wall_clock() < crowd.until) return wanted > crowd.left_out ? wanted - crowd.left_out : 1;
     crowd.left_out = 0, crowd.undisturbed = 0;
     return wanted;
+}
+
+/* A while twice as long as the last one, after a task that took so long. */
+static int64_t longer_while(int64_t how_long, int64_t took)
+{
+    const int64_t least = larger(SHORTEST_WHILE, took), most = larger(LONGEST_WHILE, MOST_TASKS * took);
+    return larger(least, 2 * how_long < most ? 2 * how_long : most);
 }
 
 /* After a task that a team took so long for. */
@@ -91,14 +110,24 @@ static void look_back(const member_times *found, int count, int64_t took)
     }
     const int others = robbed < count ? count - robbed : 1;
     if (robbed > 0 && others < count && done < BETTER * others * best * took) {
-        const int64_t least = larger(SHORTEST_WHILE, took), most = larger(LONGEST_WHILE, MOST_TASKS * took);
-        crowd.how_long = larger(least, 2 * crowd.how_long < most ? 2 * crowd.how_long : most);
+        crowd.how_long = longer_while(crowd.how_long, took);
         crowd.left_out += count - others, crowd.until = wall_clock() + crowd.how_long;
         return;
     }
     if (crowd.left_out > 0) return; /* not a full team */
     crowd.undisturbed += took;
     if (crowd.undisturbed > crowd.how_long) crowd.how_long /= 2, crowd.undisturbed = 0;
+}
+
+/* After a task in a row that a team took so long for, and one thread alone so long for one like it. */
+static void compare(int64_t took, int64_t alone)
+{
+    rows.lost += took - alone;
+    if (rows.lost < -MOST_LOST) rows.lost = 0, rows.how_long /= 2;
+    if (rows.lost <= MOST_LOST) return;
+    rows.how_long = longer_while(rows.how_long, took);
+    rows.until = wall_clock() + rows.how_long;
+    rows.lost = 0;
 }
 
 #endif

@@ -24,7 +24,7 @@ typedef CONDITION_VARIABLE signal_type;
 #define LOCK(l) AcquireSRWLockExclusive(l)
 #define UNLOCK(l) ReleaseSRWLockExclusive(l)
 #define WAIT(s, l) SleepConditionVariableSRW(s, l, INFINITE, 0)
-#define WAKE_ALL(s) WakeAllConditionVariable(s)
+#define WAKE(s) WakeConditionVariable(s)
 #define GIVE_WAY() SwitchToThread()
 #else
 #include <pthread.h>
@@ -37,7 +37,7 @@ typedef pthread_cond_t signal_type;
 #define LOCK(l) pthread_mutex_lock(l)
 #define UNLOCK(l) pthread_mutex_unlock(l)
 #define WAIT(s, l) pthread_cond_wait(s, l)
-#define WAKE_ALL(s) pthread_cond_broadcast(s)
+#define WAKE(s) pthread_cond_signal(s)
 #define GIVE_WAY() sched_yield()
 #endif
 
@@ -47,10 +47,12 @@ typedef pthread_cond_t signal_type;
  * there may be fewer processors than members. */
 #define SPINS 200
 
-/* A thread that has done its part looks out for the next task for some fifty microseconds before it sleeps: calls often
- * follow each other, and waking takes as long as a small one. */
-#define SPINS_BEFORE_SLEEP 1000
-#define IN_A_ROW 50000 /* ns from the end of one task to the next one's beginning */
+/* A thread that has done its part looks out for the next task for a while before it sleeps: calls often follow each other, and
+ * waking takes as long as a small one. A task that comes in time for that is in a row with the last one. */
+#define AWAKE 50000 /* ns */
+#define IN_A_ROW 40000 /* ns from the end of one task to the next one's beginning */
+#define SPINS_PER_LOOK 16 /* at the clock */
+#define FIRST_SHARED 2 /* of a row, counted from 0: two tasks alone are not worth waking threads for */
 
 struct cylstm_team {
     atomic_int count;
@@ -64,17 +66,20 @@ static _Thread_local times waited;
 static struct {
     atomic_flag busy; /* a caller has the threads */
     lock_type lock;   /* of what follows */
-    signal_type work;
+    signal_type work[MOST_THREADS]; /* for each thread, and whether it sleeps */
+    int asleep[MOST_THREADS];
     int started;         /* threads */
-    atomic_size_t generation; /* of tasks; changed under the lock */
+    atomic_size_t generation; /* of tasks, times COUNTS, and how many members the last one has; changed under the lock */
     cylstm_task task;
     void *context;
     cylstm_team team;
     atomic_int at_work; /* members of the team that have not returned, the caller apart */
     cylstm_openmp borrowed; /* threads of another library, or NULLs */
     member_times found[MOST_THREADS]; /* in this task, by member */
-    atomic_llong ended; /* when the last one of many was */
-} pool = {.busy = ATOMIC_FLAG_INIT, .lock = LOCK_START, .work = SIGNAL_START};
+    /* of tasks that may be in a row: when the last one ended and whether it was shared, how many there are, and how long one took
+     * a thread alone */
+    atomic_llong ended, shared, row, alone;
+} pool = {.busy = ATOMIC_FLAG_INIT, .lock = LOCK_START, .work = {[0 ... MOST_THREADS - 1] = SIGNAL_START}};
 
 void cylstm_meet(cylstm_team *team)
 {
@@ -104,21 +109,36 @@ static void take_part(cylstm_task task, void *context, int me, int count, cylstm
     pool.found[me] = (member_times){between(start, now()), waited};
 }
 
+#define COUNTS 512
 static size_t generation(void) { return atomic_load_explicit(&pool.generation, memory_order_relaxed); }
 
-/* Thread number `me` takes part in each task whose team has so many members. */
+/* Whether there is a task, after the one that thread number `me` has seen, that it takes part in. */
+static int is_wanted(int me, size_t seen)
+{
+    const size_t now = generation();
+    return now != seen && me < (int)(now % COUNTS);
+}
+
+/* Thread number `me` takes part in each task whose team has so many members. Others neither wake it nor keep it awake. */
 static void serve(int me, size_t seen)
 {
     for (;;) {
-        for (int turn = 0; generation() == seen && turn < SPINS_BEFORE_SLEEP; turn++) RELAX();
+        const int64_t until = wall_clock() + AWAKE;
+        for (int turn = 1; !is_wanted(me, seen); turn++) {
+            RELAX();
+            if (turn % SPINS_PER_LOOK == 0 && wall_clock() > until) break;
+        }
         LOCK(&pool.lock);
-        while (generation() == seen) WAIT(&pool.work, &pool.lock);
+        while (!is_wanted(me, seen)) {
+            pool.asleep[me] = 1;
+            WAIT(&pool.work[me], &pool.lock);
+            pool.asleep[me] = 0;
+        }
         seen = generation();
         const cylstm_task task = pool.task;
         void *context = pool.context;
         const int count = pool.team.count;
         UNLOCK(&pool.lock);
-        if (me >= count) continue;
         take_part(task, context, me, count, &pool.team);
         atomic_fetch_sub_explicit(&pool.at_work, 1, memory_order_release);
     }
@@ -156,7 +176,8 @@ static void after_fork(void)
 {
     const lock_type fresh_lock = LOCK_START;
     const signal_type fresh_signal = SIGNAL_START;
-    pool.lock = fresh_lock, pool.work = fresh_signal;
+    pool.lock = fresh_lock;
+    for (int me = 0; me < MOST_THREADS; me++) pool.work[me] = fresh_signal, pool.asleep[me] = 0;
     pool.started = 0;
     cylstm_borrow(NULL); /* an OpenMP runtime is lost after fork */
     crowd.left_out = 0;
@@ -232,8 +253,10 @@ static int on_own(int wanted, cylstm_task task, void *context)
     pool.team.count = count;
     atomic_store_explicit(&pool.team.arrived, 0, memory_order_relaxed);
     atomic_store_explicit(&pool.at_work, count - 1, memory_order_relaxed);
-    atomic_store_explicit(&pool.generation, (generation() + 1) & (SIZE_MAX >> 16), memory_order_relaxed);
-    WAKE_ALL(&pool.work);
+    const size_t tasks = generation() / COUNTS + 1;
+    atomic_store_explicit(&pool.generation, (tasks * COUNTS + (size_t)count) & (SIZE_MAX >> 16), memory_order_relaxed);
+    for (int me = 1; me < count; me++)
+        if (pool.asleep[me]) WAKE(&pool.work[me]);
     UNLOCK(&pool.lock);
     take_part(task, context, 0, count, &pool.team);
     for (int turn = 0; atomic_load_explicit(&pool.at_work, memory_order_acquire) > 0; turn += turn < SPINS) {
@@ -245,33 +268,49 @@ static int on_own(int wanted, cylstm_task task, void *context)
     return count;
 }
 
-void cylstm_run(int wanted, cylstm_task task, void *context)
+/* alone: of a task in a row, how long one like it took a thread alone; otherwise 0. Returns how many members there were. */
+static int run(int wanted, cylstm_task task, void *context, int64_t alone)
 {
     if (wanted > MOST_THREADS) wanted = MOST_THREADS;
     if (wanted <= 1 || atomic_flag_test_and_set_explicit(&pool.busy, memory_order_acquire)) {
-        cylstm_team alone = {.count = 1};
-        task(context, 0, 1, &alone);
-        return;
+        cylstm_team one = {.count = 1};
+        task(context, 0, 1, &one);
+        return 1;
     }
+    int count = 1;
     wanted = uncrowded(wanted);
     if (wanted == 1) {
-        cylstm_team alone = {.count = 1};
-        task(context, 0, 1, &alone);
+        cylstm_team one = {.count = 1};
+        task(context, 0, 1, &one);
     } else {
         const int64_t start = wall_clock();
-        const int count = pool.borrowed.parallel && watch_fork() ? on_borrowed(wanted, task, context) : on_own(wanted, task, context);
-        if (count > 1) look_back(pool.found, count, wall_clock() - start);
+        count = pool.borrowed.parallel && watch_fork() ? on_borrowed(wanted, task, context) : on_own(wanted, task, context);
+        const int64_t took = wall_clock() - start;
+        if (count > 1) look_back(pool.found, count, took);
+        if (count > 1 && alone > 0) compare(took, alone);
     }
     atomic_flag_clear_explicit(&pool.busy, memory_order_release);
+    return count;
 }
 
-void cylstm_run_one_of_many(int asleep, int awake, cylstm_task task, void *context)
+void cylstm_run(int wanted, cylstm_task task, void *context) { run(wanted, task, context, 0); }
+
+#define GET(name) atomic_load_explicit(&pool.name, memory_order_relaxed)
+#define SET(name, value) atomic_store_explicit(&pool.name, value, memory_order_relaxed)
+
+void cylstm_run_in_a_row(int asleep, int awake, cylstm_task task, void *context)
 {
-    if (awake == asleep) {
-        cylstm_run(asleep, task, context);
+    if (asleep > 1 || awake <= 1 || pool.borrowed.parallel) { /* nobody says whether borrowed threads are awake */
+        run(asleep, task, context, 0);
         return;
     }
-    const int64_t pause = wall_clock() - atomic_load_explicit(&pool.ended, memory_order_relaxed);
-    cylstm_run(pause < IN_A_ROW ? awake : asleep, task, context);
-    atomic_store_explicit(&pool.ended, wall_clock(), memory_order_relaxed);
+    const int64_t start = wall_clock(), row = start - GET(ended) < IN_A_ROW ? GET(row) + 1 : 0;
+    const int shared = row >= FIRST_SHARED && (start >= rows.until || crowd.ignored);
+    /* the first one, which wakes threads, counts for nothing: that may take half a millisecond in a virtual machine */
+    const int count = run(shared ? awake : 1, task, context, GET(shared) ? GET(alone) : 0);
+    const int64_t end = wall_clock();
+    if (count == 1) SET(alone, end - start);
+    SET(shared, count > 1);
+    SET(row, row);
+    SET(ended, end);
 }

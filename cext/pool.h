@@ -17,10 +17,10 @@ typedef void (*cylstm_task)(void *context, int me, int count, cylstm_team *team)
  * threads cannot be had, or are at work for another caller, the team is smaller. */
 void cylstm_run(int wanted, cylstm_task task, void *context);
 
-/* The same for a task that may be one of many, such as the steps of a stream: with up to `awake` members if it begins less than
- * fifty microseconds after the last such task has ended, so that the threads are awake, or worth waking for those to come;
- * otherwise with up to `asleep`. */
-void cylstm_run_one_of_many(int asleep, int awake, cylstm_task task, void *context);
+/* The same for a task that may be in a row with others, such as the steps of a stream: with up to `awake` members once two
+ * before it have followed each other within forty microseconds, so that threads are awake, or worth waking for those to
+ * come, and as long as sharing them pays; otherwise, and with another library's threads, with up to `asleep`. */
+void cylstm_run_in_a_row(int asleep, int awake, cylstm_task task, void *context);
 
 /* What an OpenMP runtime (libgomp) offers: it runs body(data) on its own threads at once, the caller among them, as many as
  * it has for `threads` = 0; each asks which one it is and how many there are. */

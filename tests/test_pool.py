@@ -1,4 +1,4 @@
-"""How many members a team has for one of many short tasks (cext/pool.c); and that steps which are shared have the same bits."""
+"""How many members a team has for short tasks in a row (cext/pool.c); and that shared steps have the same bits."""
 
 import ctypes
 import os
@@ -16,8 +16,17 @@ COMPILER = shutil.which(os.environ.get("CC", "cc"))
 
 SOURCE = """
 #include <stdint.h>
-#define CYLSTM_CLOCKS static int64_t clock_on_the_wall; \\
-    static int64_t wall_clock(void) { return clock_on_the_wall; } static int64_t own_clock(void) { return 0; }
+#include <time.h>
+static _Thread_local int of_the_test; /* other threads would look out for ever if their clock stood still */
+static int64_t clock_on_the_wall;
+#define OWN_IS_WALL /* who uses which processor is not asked here */
+#define CYLSTM_CLOCKS \\
+    static int64_t wall_clock(void) \\
+    { \\
+        struct timespec t; \\
+        clock_gettime(CLOCK_MONOTONIC, &t); \\
+        return of_the_test ? clock_on_the_wall : (int64_t)t.tv_sec * 1000000000 + t.tv_nsec; \\
+    }
 #include "pool.c"
 typedef struct { int members; int64_t end; } found;
 static void task(void *context, int me, int count, cylstm_team *team)
@@ -28,9 +37,8 @@ static void task(void *context, int me, int count, cylstm_team *team)
 int members(int asleep, int awake, int64_t begin, int64_t end)
 {
     found now = {0, end};
-    clock_on_the_wall = begin;
-    cylstm_full_teams(1); /* who uses which processor is not asked here */
-    cylstm_run_one_of_many(asleep, awake, task, &now);
+    of_the_test = 1, clock_on_the_wall = begin;
+    cylstm_run_in_a_row(asleep, awake, task, &now);
     return now.members;
 }
 """
@@ -50,18 +58,44 @@ def members(tmp_path):
     return lambda asleep, awake, begin, end: call(asleep, awake, int(begin * 1000), int(end * 1000))
 
 
-def test_a_task_is_shared_once_others_have_just_ended(members):
-    assert members(1, 3, 1000, 1020) == 1  # the first one of a stream
-    assert members(1, 3, 1030, 1200) == 3
-    assert members(1, 3, 1249, 1250) == 3  # however long the last one took
-    assert members(1, 3, 1301, 1302) == 1  # threads have gone to sleep
-    assert members(1, 3, 1303, 1304) == 3
+def test_a_task_is_shared_once_two_have_followed_each_other(members):
+    assert members(1, 3, 1000, 1020) == 1
+    assert members(1, 3, 1030, 1050) == 1
+    assert members(1, 3, 1060, 1070) == 3
+    assert members(1, 3, 1109, 1119) == 3
+    assert members(1, 3, 1160, 1180) == 1  # threads may have gone to sleep
+    assert members(1, 3, 1181, 1201) == 1
+    assert members(1, 3, 1202, 1212) == 3
 
 
-def test_a_task_that_is_worth_as_many_in_any_case_asks_no_clock(members):
-    assert members(2, 2, 1000, 1001) == 2
-    assert members(1, 3, 1002, 1003) == 1  # and is none of the many
+def test_a_task_that_is_worth_several_threads_in_any_case_is_in_no_row(members):
+    assert members(2, 3, 1000, 1001) == 2
+    assert members(1, 3, 1002, 1003) == 1
     assert members(1, 1, 1004, 1005) == 1
+    assert members(1, 3, 1006, 1007) == 1
+    assert members(1, 3, 1008, 1009) == 3
+
+
+def test_tasks_are_shared_no_more_for_a_while_where_that_costs_more_than_it_gains(members):
+    clock = 1000
+
+    def task(took):
+        nonlocal clock
+        clock += took + 1
+        return members(1, 3, clock - took, clock)
+
+    def left_alone():
+        start = clock
+        while task(100) == 1:
+            pass
+        return clock - start
+
+    assert [task(100), task(100), task(60)] == [1, 1, 3]  # which counts for nothing: it wakes threads
+    assert [task(took) for took in (4100, 60) * 4] == [3] * 8  # 15,840 lost in all, of 20,000
+    assert [task(4100), task(4100), task(100)] == [3, 3, 1]
+    assert 9_800 < left_alone() < 10_100  # then they are tried again
+    assert [task(11_000), task(11_000), task(100)] == [3, 3, 1]
+    assert 19_800 < left_alone() < 20_100
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -69,17 +103,11 @@ def test_shared_steps_have_the_bits_of_one_thread(dtype):
     rng = np.random.default_rng(0)
     lstm = cylstm.LSTM(37, 210, 2, dtype=dtype, seed=0)
     x = rng.standard_normal((60, 37)).astype(dtype)
-    before, found = cylstm.num_threads(), []
-    try:
-        for threads in (1, 2, 3):
-            cylstm.set_num_threads(threads)
-            state, rows = lstm.initial_state(), []
-            for x_t in x:
-                rows.append(lstm.step(x_t, state, out=state)[0].copy())
-            found.append((np.stack(rows), state))
-        whole, final = lstm(x)
-    finally:
-        cylstm.set_num_threads(before)
-    for rows, state in found:
-        assert np.array_equal(rows, whole)
+    whole, final = lstm(x)
+    for threads in (1, 2, 3):
+        cylstm.set_num_threads(threads)
+        state, rows = lstm.initial_state(), []
+        for x_t in x:
+            rows.append(lstm.step(x_t, state, out=state)[0].copy())
+        assert np.array_equal(np.stack(rows), whole)
         assert np.array_equal(state.h, final.h) and np.array_equal(state.c, final.c)

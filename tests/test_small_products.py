@@ -10,7 +10,7 @@ from small_numbers import UNITS, bfloat16, float16, int8_rows, int8_sums, int8_w
 
 from cylstm._core.memory import aligned_empty
 
-ROWS = 1, 2, 5, 17, 33, 70
+ROWS = 1, 2, 3, 4, 5, 6, 17, 33, 70
 DEPTHS = 1, 3, 30, 65, 128, 300
 
 

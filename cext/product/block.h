@@ -142,8 +142,8 @@ static const OF(block_function) OF(blocks)[MOST_ROWS][4] = {BLOCKS(1), BLOCKS(2)
 #undef DEFINE_BLOCKS
 #undef BLOCKS
 
-/* `vectors` vectors of columns under all rows: rows in blocks as even as they can be, so that no block of one row,
- * which cannot hide the latency of its additions, is left over. `step` lies between k and k + 1 in P. Each block of rows asks for
+/* `vectors` vectors of columns under all rows: rows in blocks as even as they can be, so that no block of one row, which
+ * cannot hide the latency of its additions, is left over but where MOST_ROWS is 2. `step` lies between k and k + 1 in P. Each block of rows asks for
  * one line in `step` of what comes next in P: weights that no cache holds then come in time (462 to 402 us at 20 x 650). */
 INLINE void OF(product_panel)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t vectors, const REAL *A, ptrdiff_t lda, const REAL *P,
                                 ptrdiff_t step, const REAL *bias, REAL *C, ptrdiff_t ldc)
@@ -173,7 +173,7 @@ static DRIVER TARGET void OF(product_of_panels)(ptrdiff_t rows, ptrdiff_t K, ptr
             first += 2 * panel;
             continue;
         }
-        const ptrdiff_t k_block = rows > BLOCK_ROWS && OPERANDS != BYTES ? K_BLOCK : groups, step_reals = step * STRIDE / LANES;
+        const ptrdiff_t k_block = rows > MOST_ROWS && OPERANDS != BYTES ? K_BLOCK : groups, step_reals = step * STRIDE / LANES;
         for (ptrdiff_t k = 0; k < groups; k += k_block)
             OF(product_panel)(rows, groups - k < k_block ? groups - k : k_block, width / LANES, A + k, lda, p + k * step_reals,
                               step_reals, bias && k == 0 ? bias + first : NULL, C + first, ldc);

@@ -19,7 +19,7 @@ from cylstm._core.packed_rows cimport (
 )
 from cylstm._core.team cimport (
     ROWS_EACH, Member, Team, meet, meet_by_units, member_by_rows, member_by_units, part, run,
-    run_one_of_many, threads_for,
+    run_in_a_row, threads_for,
 )
 from cylstm._core.ragged cimport Steps
 
@@ -34,7 +34,7 @@ cdef void run_network_forward(Forward* call, bint doubles) noexcept nogil:
     cdef int awake
     cdef int asleep = team_size(call.s, call.directions, call.L * call.D, call.D, lanes, call.record.inputs.ids != NULL,
                                 call.most, &awake)
-    run_one_of_many(asleep, awake, forward_f64 if doubles else forward_f32, call)
+    run_in_a_row(asleep, awake, forward_f64 if doubles else forward_f32, call)
 
 
 cdef void run_network_backward(Backward* call, bint doubles, int members) noexcept nogil:

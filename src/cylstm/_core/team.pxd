@@ -14,7 +14,7 @@ cdef enum:
 
 # As in pool.h. `wanted` is bounded by set_num_threads().
 cdef void run(int wanted, Task task, void* context) noexcept nogil
-cdef void run_one_of_many(int asleep, int awake, Task task, void* context) noexcept nogil
+cdef void run_in_a_row(int asleep, int awake, Task task, void* context) noexcept nogil
 cdef void meet(Team* team) noexcept nogil
 
 # How many threads work of so many multiply-adds is worth, where the threads meet after each `between` of them; `pieces`

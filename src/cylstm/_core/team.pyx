@@ -9,7 +9,7 @@ from cylstm.processors import default_threads
 
 cdef extern from "pool.h" nogil:
     void cylstm_run(int wanted, Task task, void* context)
-    void cylstm_run_one_of_many(int asleep, int awake, Task task, void* context)
+    void cylstm_run_in_a_row(int asleep, int awake, Task task, void* context)
     void cylstm_meet(Team* team)
     ctypedef struct OpenMP "cylstm_openmp":
         void* parallel
@@ -34,8 +34,8 @@ cdef void run(int wanted, Task task, void* context) noexcept nogil:
     cylstm_run(min(wanted, allowed), task, context)
 
 
-cdef void run_one_of_many(int asleep, int awake, Task task, void* context) noexcept nogil:
-    cylstm_run_one_of_many(min(asleep, allowed), min(awake, allowed), task, context)
+cdef void run_in_a_row(int asleep, int awake, Task task, void* context) noexcept nogil:
+    cylstm_run_in_a_row(min(asleep, allowed), min(awake, allowed), task, context)
 
 
 cdef void meet(Team* team) noexcept nogil:
@@ -102,7 +102,7 @@ cdef void meet_by_units(const Member* who) noexcept nogil:
 def set_num_threads(n):
     """Let each call use up to n threads, the calling one among them. Results are the same bits for every n.
 
-    They are started when first needed and sleep between calls; a call that finds them at work for another Python thread
+    They are started when first needed and sleep between calls, but for some microseconds after each; a call that finds them at work for another Python thread
     runs on its own thread alone, and where other processes keep them from running, fewer are used for a while. At
     import n is the environment variable CYLSTM_NUM_THREADS or, without it, OMP_NUM_THREADS (by which joblib, Dask and
     Ray tell their workers their share), or the number of processors that this process may use: of its affinity mask or,
