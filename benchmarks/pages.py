@@ -73,19 +73,21 @@ def blocks():
     for of in (crowded, many, ranks, simulated_ranks):
         name = of.__name__.rpartition(".")[2]
         made[name] = of.table(json.loads((RESULTS / "scale" / f"{name}.json").read_text())["rows"])
-    for folder in ("", "avx2", "zen5"):
+    for folder in ("", "avx2", "zen4", "zen5"):
         data = compare.read(RESULTS / folder)
         answers = {question: answer["rows"] for question, answer in data.items()}
         prefix = f"{folder}/" if folder else ""
         for question, rows in answers.items():
             made[prefix + question] = compare.table(rows, LEFT_OUT.get(folder, ()))
-        made[f"{prefix}machine"] = who(data["inference"]["machine"])
-        made[f"{prefix}threads"] = compare.lines(compare.gains(answers))
-        made[f"{prefix}summary"] = compare.lines(list(side_by_side(answers)))
+        made[f"{prefix}machine"] = who(next(iter(data.values()))["machine"])
+        if "precision" in answers:
+            made[f"{prefix}precision-gains"] = compare.lines(list(compare.precision_gains(answers["precision"])))
+        if "inference" in answers:
+            made[f"{prefix}threads"] = compare.lines(compare.gains(answers))
+            made[f"{prefix}summary"] = compare.lines(list(side_by_side(answers)))
         if not folder:
             made["tour"] = compare.lines(list(tour(answers)))
             made["ragged"] = compare.lines(list(compare.ragged_costs(answers["ragged"])))
-            made["precision-gains"] = compare.lines(list(compare.precision_gains(answers["precision"])))
             growth = [row for row in answers["memory"] if row["shape"].startswith("growth")]
             made["memory"] = compare.table([row for row in answers["memory"] if row not in growth])
             made["growth"] = compare.table(growth)

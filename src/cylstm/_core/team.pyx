@@ -102,12 +102,12 @@ cdef void meet_by_units(const Member* who) noexcept nogil:
 def set_num_threads(n):
     """Let each call use up to n threads, the calling one among them. Results are the same bits for every n.
 
-    They are started when first needed and sleep between calls, but for some microseconds after each; a call that finds them at work for another Python thread
-    runs on its own thread alone, and where other processes keep them from running, fewer are used for a while. At
-    import n is the environment variable CYLSTM_NUM_THREADS or, without it, OMP_NUM_THREADS (by which joblib, Dask and
-    Ray tell their workers their share), or the number of processors that this process may use: of its affinity mask or,
-    where that is less, as many whole ones as the quota of its control group (a container's) is worth. "Many models,
-    many workers" in the manual has more. Raises TypeError or ValueError.
+    They are started when first needed and sleep between calls, but for some microseconds after each; a call that finds
+    them at work for another Python thread runs on its own thread alone, and where other processes keep them from
+    running, fewer are used for a while. At import n is the environment variable CYLSTM_NUM_THREADS or, without it,
+    OMP_NUM_THREADS (by which joblib, Dask and Ray tell their workers their share), or the number of processors that
+    this process may use: of its affinity mask or, where that is less, as many whole ones as the quota of its control
+    group (a container's) is worth. "Many models, many workers" in the manual has more. Raises TypeError or ValueError.
     """
     global allowed
     allowed = min(positive_int("n", n), 256)
