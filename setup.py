@@ -142,6 +142,8 @@ CORE = (
     "network",
     "arena",
     "arguments",
+    "places",
+    "masks",
     "layer",
     "tape",
     "torch_layer",

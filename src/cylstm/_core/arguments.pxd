@@ -19,11 +19,13 @@ cdef class Arguments:
     cdef bint is_float_array(self, x)
     cdef np.ndarray float_array(self, name, x)
     cdef bint is_state_array(self, x, Py_ssize_t B, Py_ssize_t width)
+    cdef bint holds_state(self, x, Py_ssize_t B, Py_ssize_t width)
     cdef tuple state(self, name, state, Py_ssize_t B)
     cdef state_array(self, name, array, Py_ssize_t B, Py_ssize_t width)
     cdef int check_range(self, name, np.ndarray h, np.ndarray c) except -1
-    cdef int check_out_array(self, part, array, Py_ssize_t B, Py_ssize_t width) except -1
-    cdef tuple check_out(self, out, Py_ssize_t B)
+    cdef int check_out_array(self, name, array, Py_ssize_t B, Py_ssize_t width) except -1
+    cdef tuple check_out(self, name, out, Py_ssize_t B)
     cdef np.ndarray empty(self, Py_ssize_t a, Py_ssize_t b, Py_ssize_t c)
 
+cdef beyond_int8(name)
 cdef int check_overlap(const void* h0, const void* c0, np.ndarray h, np.ndarray c) except -1

@@ -13,6 +13,10 @@ cdef void place_states(const Steps* s, bint reverse, Boundary boundary, const Me
                        const real* state, Py_ssize_t ld, const real* first, real* rows) noexcept nogil
 cdef void fetch_states(const Steps* s, bint reverse, Boundary boundary, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
                        const real* rows, Py_ssize_t ld, real* state) noexcept nogil
+cdef void place_apart(const Member* who, Py_ssize_t H, Py_ssize_t Hp, char* const* states, Py_ssize_t at,
+                      real* rows) noexcept nogil
+cdef void fetch_apart(const Member* who, Py_ssize_t H, Py_ssize_t Hp, const real* rows, Py_ssize_t ld,
+                      char* const* states, Py_ssize_t at) noexcept nogil
 cdef void clear_padding(const Steps* s, int me, int count, Py_ssize_t width, Py_ssize_t row, Py_ssize_t step,
                         real* y) noexcept nogil
 cdef void start_gradients(const Steps* s, bint reverse, bint packed, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
