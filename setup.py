@@ -131,6 +131,7 @@ CORE = (
     "ragged",
     "team",
     "packed_rows",
+    "apart",
     "forward",
     "backward",
     "gradients",

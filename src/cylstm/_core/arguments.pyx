@@ -133,8 +133,8 @@ cdef class Arguments:
             h, c = out
         except (TypeError, ValueError):
             raise TypeError(f"{name}: expected a State(h, c), got {describe(out)}") from None
-        self.check_out_array(f"{name}.h", h, B, self.h_size)
-        self.check_out_array(f"{name}.c", c, B if B >= 0 else np.PyArray_DIM(h, 1), self.hidden_size)
+        self.check_out_array(name, "h", h, B, self.h_size)
+        self.check_out_array(name, "c", c, B if B >= 0 else np.PyArray_DIM(h, 1), self.hidden_size)
         cdef char* h_data = <char*>np.PyArray_DATA(<np.ndarray>h)
         cdef char* c_data = <char*>np.PyArray_DATA(<np.ndarray>c)
         if (h_data < c_data + np.PyArray_NBYTES(<np.ndarray>c)
@@ -142,10 +142,11 @@ cdef class Arguments:
             raise ValueError(f"{name}: expected two arrays, got h and c in the same memory")
         return h, c
 
-    cdef int check_out_array(self, name, array, Py_ssize_t B, Py_ssize_t width) except -1:
+    cdef int check_out_array(self, name, part, array, Py_ssize_t B, Py_ssize_t width) except -1:
         if not self.holds_state(array, B, width):
             expected = f"({self.num_layers * self.num_directions}, {B if B >= 0 else 'N'}, {width})"
-            raise ValueError(f"{name}: expected a writable, contiguous {self.dtype} {expected}, got {describe(array)}")
+            raise ValueError(
+                f"{name}.{part}: expected a writable, contiguous {self.dtype} {expected}, got {describe(array)}")
         return 0
 
     cdef np.ndarray empty(self, Py_ssize_t a, Py_ssize_t b, Py_ssize_t c):

@@ -6,7 +6,7 @@ from libc.stdint cimport int64_t
 
 import numpy
 
-from cylstm._core.arguments cimport Arguments, check_overlap
+from cylstm._core.arguments cimport Arguments, check_overlap, meets
 from cylstm._core.interrupt cimport Interrupt, begin, finish
 from cylstm._core.memory cimport LARGEST
 from cylstm._core.network cimport Backward, run_network_backward, run_network_forward, team_size
@@ -195,7 +195,7 @@ cdef class Layer(Arguments):
         Raises TypeError or ValueError naming the argument, and ValueError where the layer is bidirectional or reverse,
         which needs the whole sequence.
         """
-        cdef bint has_ids = False, batched
+        cdef bint has_ids = False, overlaps = False, batched
         cdef np.ndarray array, y, h, c
         cdef Places places = None
         cdef Py_ssize_t B, row, L = self.num_layers
@@ -213,8 +213,13 @@ cdef class Layer(Arguments):
                 raise ValueError("out: expected None, as these states are overwritten where they lie, "
                                  f"got {describe(out)}")
             places = places_of(self, state, rows, B, batched)
-            if not has_ids and places.meet(array):
-                array = array.copy()  # members of a team read it while others write
+            overlaps = not has_ids and places.meet(array)
+        elif out is not None:
+            h, c = self.check_out("out", out, B)
+            overlaps = not has_ids and (meets(array, <char*>np.PyArray_DATA(h), np.PyArray_NBYTES(h))
+                                        or meets(array, <char*>np.PyArray_DATA(c), np.PyArray_NBYTES(c)))
+        if overlaps:  # some members of a team may still be reading it when others are done
+            array = array.copy()
         row = np.PyArray_STRIDE(array, 0) // self.item if batched else 0
         cdef bint in_order = B == 1 or row == self.input_size
         cdef int masked = self.drawn & (ZONED_C | ZONED_H)
@@ -232,7 +237,6 @@ cdef class Layer(Arguments):
                 h, c = self.empty(L, B, self.h_size), self.empty(L, B, self.hidden_size)
                 out = tuple.__new__(self.state_type, (h, c))
             else:
-                h, c = self.check_out("out", out, B)
                 check_overlap(work.forward.h0, work.forward.c0, h, c)
             work.forward.hn, work.forward.cn = np.PyArray_DATA(h), np.PyArray_DATA(c)
         if own:

@@ -2,17 +2,11 @@
 
 from libc.stdint cimport int64_t
 
+from cylstm._core.apart cimport Apart
 from cylstm._core.interrupt cimport Interrupt
 from cylstm._core.kernels cimport Kernels
 from cylstm._core.direction cimport Direction, Inputs, Scratch
 from cylstm._core.ragged cimport Steps
-
-# The states of B rows that lie apart, in layers and rows of their own, and are overwritten where they lie.
-cdef struct Apart:
-    char** h            # (B,) where each row's h of the first layer lies; NULL where states lie together
-    char** c
-    Py_ssize_t h_layer  # from one layer's to the next one's, in reals
-    Py_ssize_t c_layer
 
 # What a forward call leaves for a backward one: gates (N, 4Hp), h (B+N, Yp), c (B+N, Hp) of each layer and direction,
 # with a projection u = o tanh(c) (N, Hp), with zoneout c before it (N, Hp), and the outputs (N, O) of layers whose

@@ -6,6 +6,7 @@ over steps, and each step is one call into cext/cell/lstm.h.
 
 from libc.string cimport memset
 
+from cylstm._core.apart cimport fetch_apart, place_apart
 from cylstm._core.backward cimport inputs_by_steps, run_backward
 from cylstm._core.direction cimport CONCAT, SMALL_WEIGHTS, Direction, Inputs, Outputs, member_of_h
 from cylstm._core.forward cimport run_forward
@@ -14,8 +15,8 @@ from cylstm._core.highway cimport highway_gradients, part_highway
 from cylstm._core.interrupt cimport Interrupt
 from cylstm._core.kernels cimport lanes_of, real
 from cylstm._core.packed_rows cimport (
-    FIRST, LAST, ONLY, add_states, clear_padding, fetch_apart, fetch_states, give_input_gradients, part_gradients,
-    place_apart, place_states, start_gradients, sum_gradients,
+    FIRST, LAST, ONLY, add_states, clear_padding, fetch_states, give_input_gradients, part_gradients, place_states,
+    start_gradients, sum_gradients,
 )
 from cylstm._core.team cimport (
     ROWS_EACH, Member, Team, meet, meet_by_units, member_by_rows, member_by_units, part, run, threads_for,

@@ -1,5 +1,7 @@
 """Copies between the caller's order of rows and the packed one."""
 
+from libc.string cimport memcpy, memset
+
 from cylstm._core.direction cimport Direction, Inputs, Outputs
 from cylstm._core.kernels cimport Kernels, real
 from cylstm._core.ragged cimport Steps, alive, is_cut
@@ -13,10 +15,6 @@ cdef void place_states(const Steps* s, bint reverse, Boundary boundary, const Me
                        const real* state, Py_ssize_t ld, const real* first, real* rows) noexcept nogil
 cdef void fetch_states(const Steps* s, bint reverse, Boundary boundary, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
                        const real* rows, Py_ssize_t ld, real* state) noexcept nogil
-cdef void place_apart(const Member* who, Py_ssize_t H, Py_ssize_t Hp, char* const* states, Py_ssize_t at,
-                      real* rows) noexcept nogil
-cdef void fetch_apart(const Member* who, Py_ssize_t H, Py_ssize_t Hp, const real* rows, Py_ssize_t ld,
-                      char* const* states, Py_ssize_t at) noexcept nogil
 cdef void clear_padding(const Steps* s, int me, int count, Py_ssize_t width, Py_ssize_t row, Py_ssize_t step,
                         real* y) noexcept nogil
 cdef void start_gradients(const Steps* s, bint reverse, bint packed, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
@@ -60,6 +58,17 @@ cdef const void* carry(const Kernels* k, const Steps* s, Py_ssize_t t, bint reve
                        const Member* who, Py_ssize_t first, Py_ssize_t last, Py_ssize_t K, Py_ssize_t width,
                        const real* rows, const real* mask, const real* anew, char* carried,
                        real* scratch) noexcept nogil
+
+# This member's units of one row: state (H,) -> row (Hp,), zeros from unit `last` on, and back, zeros beyond H.
+cdef inline void place_row(const Member* who, Py_ssize_t last, const real* state, real* row) noexcept nogil:
+    memcpy(row + who.first, state + who.first, (last - who.first) * sizeof(real))
+    memset(row + last, 0, (who.last - last) * sizeof(real))
+
+cdef inline void fetch_row(const Member* who, Py_ssize_t H, Py_ssize_t Hp, const real* row, Py_ssize_t ld,
+                           real* state) noexcept nogil:
+    memcpy(state + who.first, row + who.first, (min(who.last, H) - who.first) * sizeof(real))
+    if ld > H and who.last == Hp:
+        memset(state + H, 0, (ld - H) * sizeof(real))
 
 # Whether anything ends between step t and the step before it.
 cdef inline bint has_cut(const Steps* s, Py_ssize_t t, bint reverse) noexcept nogil:

@@ -40,41 +40,12 @@ cdef void place_states(const Steps* s, bint reverse, Boundary boundary, const Me
         place_row(who, last, state + caller_row(s, b) * ld, row)
 
 
-cdef inline void place_row(const Member* who, Py_ssize_t last, const real* state, real* row) noexcept nogil:
-    """This member's units of a row, zeros from unit `last` on."""
-    memcpy(row + who.first, state + who.first, (last - who.first) * sizeof(real))
-    memset(row + last, 0, (who.last - last) * sizeof(real))
-
-
 cdef void fetch_states(const Steps* s, bint reverse, Boundary boundary, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
                        const real* rows, Py_ssize_t ld, real* state) noexcept nogil:
     """Each row's boundary -> state (B, ld) in the caller's order, 0 beyond H."""
     cdef Py_ssize_t b
     for b in range(who.first_row, who.last_row):
         fetch_row(who, H, Hp, rows + slot_of(s, reverse, boundary, b) * Hp, ld, state + caller_row(s, b) * ld)
-
-
-cdef inline void fetch_row(const Member* who, Py_ssize_t H, Py_ssize_t Hp, const real* row, Py_ssize_t ld,
-                           real* state) noexcept nogil:
-    memcpy(state + who.first, row + who.first, (min(who.last, H) - who.first) * sizeof(real))
-    if ld > H and who.last == Hp:
-        memset(state + H, 0, (ld - H) * sizeof(real))
-
-
-cdef void place_apart(const Member* who, Py_ssize_t H, Py_ssize_t Hp, char* const* states, Py_ssize_t at,
-                      real* rows) noexcept nogil:
-    """place_states() of states that lie apart, each in its own place, `at` reals on from there (network.pxd)."""
-    cdef Py_ssize_t b, last = min(who.last, H)
-    for b in range(who.first_row, who.last_row):
-        place_row(who, last, <const real*>states[b] + at, rows + b * Hp)
-
-
-cdef void fetch_apart(const Member* who, Py_ssize_t H, Py_ssize_t Hp, const real* rows, Py_ssize_t ld,
-                      char* const* states, Py_ssize_t at) noexcept nogil:
-    """fetch_states() likewise."""
-    cdef Py_ssize_t b
-    for b in range(who.first_row, who.last_row):
-        fetch_row(who, H, Hp, rows + b * Hp, ld, <real*>states[b] + at)
 
 
 cdef void clear_padding(const Steps* s, int me, int count, Py_ssize_t width, Py_ssize_t row, Py_ssize_t step,

@@ -3,13 +3,15 @@
 cimport numpy as np
 
 from cylstm._core.arguments cimport Arguments
-from cylstm._core.network cimport Apart
+from cylstm._core.apart cimport Apart
 
 # Where the states of B rows lie: rows of a pool, or states one by one.
 cdef class Places:
     cdef Apart apart
     cdef Py_ssize_t B, h_bytes, c_bytes  # of the memory behind each of apart.h and apart.c that is one row's alone
-    cdef list arrays       # that hold them: h, c, h, c, ...
+    cdef np.ndarray pool_h, pool_c  # what holds them: None where it is
+    cdef list states
+    cdef bint maybe_again    # of rows: whether one may have come twice
 
     cdef int room(self, Py_ssize_t B) except -1
     cdef int point_at_rows(self, Arguments layer, pool, rows, bint batched) except -1

@@ -2,18 +2,24 @@
 they lie. What is read, the numbers of rows and the list of states, is read once: another thread may be writing."""
 
 cimport numpy as np
+from cpython.long cimport PyLong_AsLongLongAndOverflow
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
 import numpy
 
-from cylstm._core.arguments cimport Arguments, beyond_int8
+from cylstm._core.apart cimport fetch_soon
+from cylstm._core.arguments cimport Arguments, beyond_int8, meets
 from cylstm._core.tile_range cimport within_one
 
 from cylstm.checks import describe, plain_array, refuse
 from cylstm.state import State
 
 np.import_array()
+
+cdef enum:
+    AHEAD = 8    # states
+    MARKED = 64  # rows of a pool for each that takes a step
 
 cdef extern from *:
     """
@@ -23,8 +29,7 @@ cdef extern from *:
 
 cdef bint lie_apart(state):
     """Whether a step is given states one by one."""
-    return (isinstance(state, (list, tuple)) and not isinstance(state, State) and len(state) > 0
-            and isinstance(state[0], State))
+    return isinstance(state, (list, tuple)) and not isinstance(state, State) and isinstance(next(iter(state), None), State)
 
 
 cdef Places places_of(Arguments layer, state, rows, Py_ssize_t B, bint batched):
@@ -58,54 +63,65 @@ cdef class Places:
         return 0
 
     cdef int point_at_rows(self, Arguments layer, pool, rows, bint batched) except -1:
-        cdef np.ndarray h, c, numbers
+        cdef np.ndarray h, c, numbers = None
         cdef Py_ssize_t N, b, other
         h, c = layer.check_out("state", pool, -1)
-        self.arrays = [h, c]
+        self.pool_h, self.pool_c = h, c
         N = np.PyArray_DIM(h, 1)
         self.h_bytes, self.c_bytes = layer.h_size * layer.item, layer.hidden_size * layer.item
         self.apart.h_layer, self.apart.c_layer = N * layer.h_size, N * layer.hidden_size
-        if (np.PyArray_CheckExact(rows) and np.PyArray_TYPE(rows) == np.NPY_INT64 and np.PyArray_ISBEHAVED_RO(rows)
+        if type(rows) is (list if batched else int):
+            numbers = of_ints(list(rows) if batched else [rows], self.B)
+        elif (np.PyArray_CheckExact(rows) and np.PyArray_TYPE(rows) == np.NPY_INT64 and np.PyArray_ISBEHAVED_RO(rows)
                 and np.PyArray_NDIM(rows) == 1 and batched and np.PyArray_DIM(rows, 0) == self.B):
             numbers = rows
-        else:
+        if numbers is None:
             numbers = self_made(rows, self.B, N, batched)
         if not self.point_at(<const char*>np.PyArray_DATA(numbers), np.PyArray_STRIDE(numbers, 0), N):
             numbers = self_made(rows, self.B, N, batched)  # which says what is wrong
             self.point_at(<const char*>np.PyArray_DATA(numbers), np.PyArray_STRIDE(numbers, 0), N)
-        b = self.again(self.B, &other)
+        b = self.again(self.B, &other) if self.maybe_again else -1
         if b >= 0:
             n = (self.apart.h[b] - <char*>np.PyArray_DATA(h)) // self.h_bytes
             raise ValueError(f"rows[{b}]: expected another row than rows[{other}], got {n} again")
         return 0
 
     cdef bint point_at(self, const char* given, Py_ssize_t stride, Py_ssize_t N) noexcept:
-        """False where a number is not in 0..N-1."""
-        cdef char* h = <char*>np.PyArray_DATA(<np.ndarray>self.arrays[0])
-        cdef char* c = <char*>np.PyArray_DATA(<np.ndarray>self.arrays[1])
+        """False where a number is not in 0..N-1. Whether one comes again is known at once in a pool that is not too large
+        to mark its rows."""
+        cdef char* h = <char*>np.PyArray_DATA(self.pool_h)
+        cdef char* c = <char*>np.PyArray_DATA(self.pool_c)
         cdef Py_ssize_t b
         cdef int64_t n
+        cdef char* seen = <char*>PyMem_Calloc(N, 1) if self.B > 1 and N // MARKED <= self.B else NULL
+        cdef bint inside = True, again = seen == NULL and self.B > 1
         for b in range(self.B):
             n = (<const int64_t*>(given + b * stride))[0]
             if not 0 <= n < N:
-                return False
+                inside = False
+                break
             self.apart.h[b], self.apart.c[b] = h + n * self.h_bytes, c + n * self.c_bytes
-        return True
+            if seen != NULL:
+                again |= seen[n]
+                seen[n] = True
+        PyMem_Free(seen)
+        self.maybe_again = again
+        return inside
 
     cdef int point_at_states(self, Arguments layer, list states) except -1:
         cdef Py_ssize_t b, other, L = layer.num_layers
-        self.arrays = []
+        self.states = states  # which hold the arrays
         self.apart.h_layer, self.apart.c_layer = layer.h_size, layer.hidden_size
         self.h_bytes, self.c_bytes = L * layer.h_size * layer.item, L * layer.hidden_size * layer.item
         for b in range(self.B):
+            if b + AHEAD < self.B:
+                look_ahead(states[b + AHEAD])
             state = states[b]
-            if not isinstance(state, State):
+            if type(state) is not State and not isinstance(state, State):
                 raise TypeError(f"state[{b}]: expected a State, got {describe(state)}")
-            h, c = state
+            h, c = <tuple>state
             if not layer.holds_state(h, 1, layer.h_size) or not layer.holds_state(c, 1, layer.hidden_size):
                 layer.check_out(f"state[{b}]", state, 1)  # which says what is wrong
-            self.arrays.append(h)
-            self.arrays.append(c)
             self.apart.h[b] = <char*>np.PyArray_DATA(<np.ndarray>h)
             self.apart.c[b] = <char*>np.PyArray_DATA(<np.ndarray>c)
         b = self.again(2 * self.B, &other)
@@ -120,19 +136,17 @@ cdef class Places:
     cdef Py_ssize_t again(self, Py_ssize_t count, Py_ssize_t* other) except -2:
         """The first of so many h, and then c, that shares memory with one before it, which is `other`; or -1.
 
-        Each is entered in a table by the pieces of memory in which it begins and ends. Pieces are as large as the
-        larger of h and c, so that two that share memory share one of them.
+        Each is entered in a table by the piece of memory in which it begins and, if that is another, the one in which it
+        ends. Pieces are larger than each of them, so that two that share memory share a piece.
         """
         cdef char** starts = self.apart.h
         cdef Py_ssize_t most = max(self.h_bytes, self.c_bytes), n, m, size, found = -1
-        cdef int shift = 0, bits = 2, end
+        cdef int shift = 2, bits = 2, end
         cdef uint64_t key, place, slots
         cdef Py_ssize_t* table
-        if count == 1:
-            return -1
-        while (<Py_ssize_t>1 << shift) < most:
+        while (<Py_ssize_t>1 << shift) < 4 * most:  # most of them in one piece alone
             shift += 1
-        while (<Py_ssize_t>1 << bits) < 4 * count:  # two entries each: half of them stay empty
+        while (<Py_ssize_t>1 << bits) <= 2 * count:  # some place is always empty
             bits += 1
         slots = <uint64_t>1 << bits
         table = <Py_ssize_t*>PyMem_Calloc(slots, sizeof(Py_ssize_t))
@@ -141,6 +155,8 @@ cdef class Places:
         for n in range(count):
             size = self.h_bytes if n < self.B else self.c_bytes
             for end in range(2):
+                if end == 1 and <uintptr_t>(starts[n] + size - 1) >> shift == key:
+                    break
                 key = <uintptr_t>(starts[n] + end * (size - 1)) >> shift
                 place = key * <uint64_t>0x9E3779B97F4A7C15 >> (64 - bits)
                 while table[place] != 0:
@@ -167,17 +183,42 @@ cdef class Places:
 
     cdef bint meet(self, np.ndarray x):
         """Whether x may share memory with the states, or with the pool that holds them."""
-        cdef char* first = <char*>np.PyArray_DATA(x)
-        cdef char* end = first + np.PyArray_ITEMSIZE(x)
-        cdef Py_ssize_t n, length
-        cdef np.ndarray array
-        for n in range(np.PyArray_NDIM(x)):
-            length = (np.PyArray_DIM(x, n) - 1) * np.PyArray_STRIDE(x, n)
-            first, end = first + min(length, 0), end + max(length, 0)
-        for array in self.arrays:
-            if first < <char*>np.PyArray_DATA(array) + np.PyArray_NBYTES(array) and <char*>np.PyArray_DATA(array) < end:
+        cdef Py_ssize_t n
+        if self.pool_h is not None:
+            return (meets(x, <char*>np.PyArray_DATA(self.pool_h), np.PyArray_NBYTES(self.pool_h))
+                    or meets(x, <char*>np.PyArray_DATA(self.pool_c), np.PyArray_NBYTES(self.pool_c)))
+        for n in range(2 * self.B):
+            if meets(x, self.apart.h[n], self.h_bytes if n < self.B else self.c_bytes):
                 return True
         return False
+
+
+cdef inline int look_ahead(state) except -1:
+    """Ask for the arrays of a state that is looked at soon."""
+    if type(state) is State:
+        h, c = <tuple>state
+        fetch_soon(<void*>h)
+        fetch_soon(<void*>c)
+    return 0
+
+
+cdef np.ndarray of_ints(list rows, Py_ssize_t B):
+    """B Python integers as an array, without NumPy's search for what a list may hold; None for anything else."""
+    cdef np.npy_intp length = B
+    cdef np.ndarray numbers = np.PyArray_EMPTY(1, &length, np.NPY_INT64, 0)
+    cdef int64_t* number = <int64_t*>np.PyArray_DATA(numbers)
+    cdef Py_ssize_t b
+    cdef int overflow = 0
+    if len(rows) != B:
+        return None
+    for b in range(B):
+        row = rows[b]
+        if type(row) is not int:
+            return None
+        number[b] = PyLong_AsLongLongAndOverflow(row, &overflow)
+        if overflow:
+            return None
+    return numbers
 
 
 cdef np.ndarray self_made(rows, Py_ssize_t B, Py_ssize_t N, bint batched):
