@@ -1,10 +1,11 @@
 """Streams in number: what does a step cost where states lie apart? `python -m benchmarks.sessions [--out FILE]`.
 
 A service keeps 4,000 sessions, and at each tick some of them, drawn at random, have a frame. Throughput: one call for B
-of them, by their rows in a pool of states and by a list of states, beside a batch of B whose states lie together
-(always the same one, which stays in the cache), and beside onnxruntime, for which states have to be copied together and
-back. Latency: 10^6 steps of single sessions, each drawn from 1,000, and 10^6 in calls of 1,000. What is computed is
-compared before anything is timed. Each number of threads has a process of its own, bound to as many processors.
+of them, by their rows in a pool of states and by a list of states, beside batches of B whose states lie together: all
+4,000 in turn, and always the same one, which stays in the cache. And beside onnxruntime, for which states have to be
+copied together and back. Latency: 10^6 steps of single sessions, each drawn from 1,000, and 10^6 in calls of 1,000. What
+is computed is compared before anything is timed. Each number of threads has a process of its own, bound to as many
+processors.
 """
 
 import argparse
@@ -47,7 +48,8 @@ class Apart:
         self.rows = [self.rng.permutation(sessions)[:B] for _ in range(draws)]
         self.lists = [[self.states[n] for n in rows] for rows in self.rows]
         self.frames = self.rng.standard_normal((8, B, I), np.float32)
-        self.together = cylstm.State(*(array[:, :B].copy() for array in self.pool))
+        self.batches = [cylstm.State(*(array[:, n : n + B].copy() for array in self.pool))
+                        for n in range(0, sessions, B)]  # fmt: skip
         self.theirs = cylstm.State(*(array.copy() for array in self.pool))
         self.session = peers.onnxruntime_step(self.layer, threads)
         self.check()
@@ -65,8 +67,8 @@ class Apart:
                 timer.agree("onnxruntime's state", one[:, row], of_pool[:, row])
                 timer.agree("list's state", of_list[:, 0], of_pool[:, row])
 
-    def by_batch(self, x):
-        return self.layer.step(x, self.together, out=self.together)[0]
+    def by_batch(self, x, batch):
+        return self.layer.step(x, batch, out=batch)[0]
 
     def by_rows(self, x, rows):
         return self.layer.step(x, self.pool, rows=rows)[0]
@@ -87,7 +89,8 @@ class Apart:
             return lambda: way(next(frames), next(draws))
 
         return {
-            "together": by(lambda x, _: self.by_batch(x), self.rows),
+            "same batch": by(self.by_batch, self.batches[:1]),
+            "together": by(self.by_batch, self.batches),
             "pool": by(self.by_rows, self.rows),
             "list": by(self.by_list, self.lists),
             "onnxruntime": by(self.by_onnxruntime, self.rows),
@@ -109,7 +112,7 @@ def latency(threads, steps):
     for B in (1, SHARE):
         apart = Apart(LATENCY, SHARE, B, TURN if B == 1 else 64, threads)
         calls, times = apart.calls(), {}
-        del calls["together"]
+        del calls["same batch"], calls["together"]
         for call in calls.values():
             for _ in range(100):
                 call()
@@ -131,7 +134,7 @@ def latency(threads, steps):
 
 
 def table(rows):
-    """Sessions per second, and beside them the throughput of states that lie apart over that of a batch together."""
+    """Sessions per second, and beside them the throughput of states that lie apart over that of batches together."""
     made = []
     for row in rows:
         if row["kind"] != "throughput":

@@ -5,18 +5,14 @@ from cylstm._core.packed_rows cimport fetch_row, place_row
 from cylstm._core.team cimport Member
 
 cdef enum:
-    AHEAD = 32        # rows
-    CACHE_LINE = 64  # bytes
+    AHEAD = 4  # rows
 
 
-cdef inline void look_ahead(const Member* who, Py_ssize_t last, char* const* states, Py_ssize_t at, Py_ssize_t b,
-                            const real* type_tag) noexcept nogil:
-    """Ask for the row that comes AHEAD rows later."""
-    cdef Py_ssize_t n = (at + who.first) * sizeof(real), end = (at + last) * sizeof(real)
-    if b + AHEAD < who.last_row:
-        while n < end:
-            fetch_soon(states[b + AHEAD] + n)
-            n += CACHE_LINE
+cdef inline void ask(const char* memory, Py_ssize_t size) noexcept nogil:
+    """For so many bytes, which are read soon; no processor guesses where a row's state lies."""
+    cdef Py_ssize_t n
+    for n in range(0, size, 64):  # lines of a cache
+        fetch_soon(memory + n)
 
 
 cdef void place_apart(const Member* who, Py_ssize_t H, Py_ssize_t Hp, char* const* states, Py_ssize_t at,
@@ -24,7 +20,8 @@ cdef void place_apart(const Member* who, Py_ssize_t H, Py_ssize_t Hp, char* cons
     """States (B, H), each in its own place and `at` reals on from there -> rows (B, Hp), zeros in the padding."""
     cdef Py_ssize_t b, last = min(who.last, H)
     for b in range(who.first_row, who.last_row):
-        look_ahead(who, last, states, at, b, rows)
+        if b + AHEAD < who.last_row:
+            ask(<const char*>(<const real*>states[b + AHEAD] + at + who.first), (last - who.first) * sizeof(real))
         place_row(who, last, <const real*>states[b] + at, rows + b * Hp)
 
 
@@ -33,5 +30,6 @@ cdef void fetch_apart(const Member* who, Py_ssize_t H, Py_ssize_t Hp, const real
     """Rows (B, Hp) -> states (B, ld) likewise, 0 beyond H."""
     cdef Py_ssize_t b, last = min(who.last, H)
     for b in range(who.first_row, who.last_row):
-        look_ahead(who, last, states, at, b, rows)
+        if b + AHEAD < who.last_row:
+            ask(<const char*>(<const real*>states[b + AHEAD] + at + who.first), (last - who.first) * sizeof(real))
         fetch_row(who, H, Hp, rows + b * Hp, ld, <real*>states[b] + at)

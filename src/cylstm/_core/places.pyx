@@ -29,7 +29,9 @@ cdef extern from *:
 
 cdef bint lie_apart(state):
     """Whether a step is given states one by one."""
-    return isinstance(state, (list, tuple)) and not isinstance(state, State) and isinstance(next(iter(state), None), State)
+    if not isinstance(state, (list, tuple)) or isinstance(state, State):
+        return False
+    return isinstance(next(iter(state), None), State)
 
 
 cdef Places places_of(Arguments layer, state, rows, Py_ssize_t B, bint batched):
@@ -87,8 +89,8 @@ cdef class Places:
         return 0
 
     cdef bint point_at(self, const char* given, Py_ssize_t stride, Py_ssize_t N) noexcept:
-        """False where a number is not in 0..N-1. Whether one comes again is known at once in a pool that is not too large
-        to mark its rows."""
+        """False where a number is not in 0..N-1. Whether one may come again is known at once in a pool that is not too
+        large to mark its rows."""
         cdef char* h = <char*>np.PyArray_DATA(self.pool_h)
         cdef char* c = <char*>np.PyArray_DATA(self.pool_c)
         cdef Py_ssize_t b
@@ -136,8 +138,8 @@ cdef class Places:
     cdef Py_ssize_t again(self, Py_ssize_t count, Py_ssize_t* other) except -2:
         """The first of so many h, and then c, that shares memory with one before it, which is `other`; or -1.
 
-        Each is entered in a table by the piece of memory in which it begins and, if that is another, the one in which it
-        ends. Pieces are larger than each of them, so that two that share memory share a piece.
+        Each is entered in a table by the piece of memory in which it begins and, if that is another, the one in which
+        it ends. Pieces are larger than each of them, so that two that share memory share a piece.
         """
         cdef char** starts = self.apart.h
         cdef Py_ssize_t most = max(self.h_bytes, self.c_bytes), n, m, size, found = -1
