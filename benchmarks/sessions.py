@@ -3,8 +3,8 @@
 A service keeps 4,000 sessions, and at each tick some of them, drawn at random, have a frame. Throughput: one call for B
 of them, by their rows in a pool of states and by a list of states, beside batches of B whose states lie together: all
 4,000 in turn, and always the same one, which stays in the cache. And beside onnxruntime, for which states have to be
-copied together and back. Latency: 10^6 steps of single sessions, each drawn from 1,000, and 10^6 in calls of 1,000. What
-is computed is compared before anything is timed. Each number of threads has a process of its own, bound to as many
+copied together and back. Latency: 10^6 steps of single sessions, each drawn from 1,000, and 10^6 in calls of 1,000.
+What is computed is compared before anything is timed. Each number of threads has a process of its own, bound to as many
 processors.
 """
 
@@ -119,6 +119,8 @@ def latency(threads, steps):
         turn = TURN // B
         for _ in range(max(1, steps // TURN)):
             for name, call in calls.items():
+                time.sleep(timer.REST)  # threads of the one before, which look out for work, go to sleep
+                call()
                 found = np.empty(turn)
                 for n in range(turn):
                     start = time.perf_counter_ns()
