@@ -297,25 +297,42 @@ def test_what_does_not_go_together(rng):
         LSTM(I, 3, bidirectional=True).step(x, pool, rows=[0, 1])
 
 
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_frames_may_lie_in_the_states(isa, rng, threads):
-    """Of other rows, too: what is read is not what others have written meanwhile."""
-    set_num_threads(threads)
-    layer = LSTM(70, 70, 2, seed=1)
-    pool, rows = some_pool(layer, rng, 150), np.arange(150)
-    copies = one_by_one(pool, rows)
-    for x in (pool.h[0], pool.c[1, ::-1], pool.h[1, ::-1]):
-        ours = pool.copy()
-        mine = ours[0 if np.shares_memory(x, pool.h) else 1]
-        place = np.ndarray(x.shape, x.dtype, mine, x.__array_interface__["data"][0] - pool[
-            0 if np.shares_memory(x, pool.h) else 1].__array_interface__["data"][0], x.strides)  # fmt: skip
-        expected = pool.copy()
-        y, _ = layer.step(x.copy(), expected, rows=rows)
-        assert np.array_equal(layer.step(place, ours, rows=rows)[0], y) and same(ours, expected)
-    frames = np.ndarray((1, 70), "f4", copies[0].h)
-    expected, state = layer.step(frames.copy(), taken(pool, [0]))
-    y, _ = layer.step(frames, copies[:1])
-    assert np.array_equal(y, expected) and same(copies[0], state)
+@pytest.mark.parametrize("way", ["rows", "list", "out"])
+def test_frames_may_lie_in_the_states(isa, rng, way):
+    """In those of other rows, too, which members of a team write while it reads."""
+    B, H, layer = 1200, 70, LSTM(70, 70, seed=1)
+    start = rng.uniform(-1, 1, (2, B, H)).astype("f4")
+    set_num_threads(2)
+    for part in (0, 1):
+        expected = State(*start[:, None].copy())
+        y, _ = layer.step(start[part, ::-1].copy(), expected, out=expected)
+        for _ in range(40):
+            memory = start.copy()
+            state = State(*memory[:, None])
+            if way == "list":
+                found, _ = layer.step(memory[part, ::-1], [State(h[None, None], c[None, None]) for h, c in
+                                                           zip(*memory, strict=True)])  # fmt: skip
+            else:
+                given = dict(rows=np.arange(B)) if way == "rows" else dict(out=state)
+                found, _ = layer.step(memory[part, ::-1], state, **given)
+            assert np.array_equal(found, y) and same(state, expected)
+
+
+def test_memory_that_touches_and_memory_that_is_shared():
+    """Wherever it begins."""
+    layer, memory, c = LSTM(2, 5, seed=1), np.zeros(2000, "f4"), np.zeros((2, 1, 1, 5), "f4")
+
+    def states(first, second):
+        return [State(memory[n : n + 5].reshape(1, 1, 5), own) for n, own in zip((first, second), c, strict=True)]
+
+    for n in range(200, 1800, 3):
+        for apart in (5, -5):
+            layer.step(np.ones((2, 2), "f4"), states(n, n + apart))
+        for apart in (-4, -1, 0, 1, 4):
+            with pytest.raises(
+                ValueError, match=r"state\[1\].h: expected memory of its own, got some of state\[0\].h's"
+            ):
+                layer.step(np.ones((2, 2), "f4"), states(n, n + apart))
 
 
 def test_threads_may_share_a_pool(rng):

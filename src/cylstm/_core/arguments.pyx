@@ -103,10 +103,7 @@ cdef class Arguments:
         return self.is_state_array(x, B, width) and np.PyArray_ISWRITEABLE(<np.ndarray>x)
 
     cdef tuple state(self, name, state, Py_ssize_t B):
-        try:
-            h, c = state
-        except (TypeError, ValueError):
-            raise TypeError(f"{name}: expected a State(h, c), got {describe(state)}") from None
+        h, c = pair(name, state)
         if not self.is_state_array(h, B, self.h_size):
             h = self.state_array(f"{name}.h", h, B, self.h_size)
         if not self.is_state_array(c, B, self.hidden_size):
@@ -129,10 +126,7 @@ cdef class Arguments:
 
     cdef tuple check_out(self, name, out, Py_ssize_t B):
         """A State to write into, of B rows, or of any number for -1."""
-        try:
-            h, c = out
-        except (TypeError, ValueError):
-            raise TypeError(f"{name}: expected a State(h, c), got {describe(out)}") from None
+        h, c = pair(name, out)
         self.check_out_array(name, "h", h, B, self.h_size)
         self.check_out_array(name, "c", c, B if B >= 0 else np.PyArray_DIM(h, 1), self.hidden_size)
         cdef char* h_data = <char*>np.PyArray_DATA(<np.ndarray>h)
@@ -153,6 +147,17 @@ cdef class Arguments:
         cdef np.npy_intp shape[3]
         shape[0], shape[1], shape[2] = a, b, c
         return np.PyArray_EMPTY(3, shape, self.type_number, 0)
+
+
+cdef tuple pair(name, state):
+    """h and c of a State, or of whatever else has two things."""
+    if isinstance(state, tuple) and len(<tuple>state) == 2:
+        return <tuple>state  # unpacked without an iterator
+    try:
+        h, c = state
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected a State(h, c), got {describe(state)}") from None
+    return h, c
 
 
 cdef beyond_int8(name):
