@@ -7,7 +7,7 @@ import json
 import re
 from pathlib import Path
 
-from benchmarks import compare, crowded, many, ranks, simulated_ranks
+from benchmarks import compare, crowded, many, ranks, sessions, simulated_ranks
 from benchmarks.shapes import BY_NAME, SHAPES
 
 ROOT = Path(__file__).parent.parent
@@ -70,10 +70,12 @@ def who(machine):
 def blocks():
     """NAME -> Markdown of every table that a page may have: QUESTION, FOLDER/QUESTION and some made of several."""
     made = {"shapes": compare.lines([{**shape._asdict(), "name": f"`{shape.name}`"} for shape in SHAPES])}
-    for of in (crowded, many, ranks, simulated_ranks):
+    apart = json.loads((RESULTS / "scale" / "sessions.json").read_text())
+    made["sessions-latency"], made["sessions-machine"] = sessions.latencies(apart["rows"]), who(apart["machine"])
+    for of in (crowded, many, ranks, sessions, simulated_ranks):
         name = of.__name__.rpartition(".")[2]
         made[name] = of.table(json.loads((RESULTS / "scale" / f"{name}.json").read_text())["rows"])
-    for folder in ("", "avx2", "zen4", "zen5"):
+    for folder in ("", "avx2", "zen5"):
         data = compare.read(RESULTS / folder)
         answers = {question: answer["rows"] for question, answer in data.items()}
         prefix = f"{folder}/" if folder else ""

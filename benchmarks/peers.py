@@ -107,27 +107,35 @@ def torch_language_model(model, x, y, learning_rate, clip_norm):
     return call
 
 
-def onnx_model(layer, B, T):
-    """The layer as ONNX LSTM nodes (opset 14): gate order i, o, f, c; time-major; W (1, 4H, I), B (1, 8H)."""
+def onnx_model(layer, B, T, states=False):
+    """The layer as ONNX LSTM nodes (opset 14): gate order i, o, f, c; time-major; W (1, 4H, I), B (1, 8H). With
+    `states`, they go in as h0, c0, h1, ... (1, B, H) and come out as hn0, cn0, ..."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
     H = layer.hidden_size
     order = np.r_[0:H, 3 * H : 4 * H, H : 2 * H, 2 * H : 3 * H]
-    nodes, tensors, current = [], [], "x"
+    nodes, tensors, current, going_in, coming_out = [], [], "x", [], []
     for n in range(layer.num_layers):
         W, R = (layer.parameters[f"weight_{kind}_l{n}"][order][None].astype(np.float32) for kind in ("ih", "hh"))
         bias = layer.parameters[f"bias_l{n}"][order]
         biases = np.concatenate([bias, np.zeros_like(bias)])[None].astype(np.float32)
         for name, values in (("W", W), ("R", R), ("B", biases)):
             tensors.append(numpy_helper.from_array(np.ascontiguousarray(values), f"{name}{n}"))
-        nodes.append(helper.make_node("LSTM", [current, f"W{n}", f"R{n}", f"B{n}"], [f"d{n}"], hidden_size=H))
+        given, left = [f"h{n}", f"c{n}"] if states else [], [f"hn{n}", f"cn{n}"] if states else []
+        named = [current, f"W{n}", f"R{n}", f"B{n}", *["", *given][: 3 if states else 0]]
+        nodes.append(helper.make_node("LSTM", named, [f"d{n}", *left], hidden_size=H))
+        going_in += given
+        coming_out += left
         nodes.append(helper.make_node("Squeeze", [f"d{n}", "axis"], [f"y{n}"]))
         current = f"y{n}"
     tensors.append(numpy_helper.from_array(np.array([1], np.int64), "axis"))
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [T, B, layer.input_size])
     y = helper.make_tensor_value_info(current, TensorProto.FLOAT, [T, B, H])
-    graph = helper.make_graph(nodes, "lstm", [x], [y], tensors)
+    in_and_out = ([helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, B, H]) for name in names]
+                  for names in (going_in, coming_out))  # fmt: skip
+    ends = ([one, *others] for one, others in zip((x, y), in_and_out, strict=True))
+    graph = helper.make_graph(nodes, "lstm", *ends, tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
     buffer = io.BytesIO()
     onnx.save(model, buffer)
@@ -145,6 +153,27 @@ def onnxruntime_inference(layer, x, threads):
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     feed = {"x": np.ascontiguousarray(x.swapaxes(0, 1))}
     return lambda: session.run(None, feed)[0]
+
+
+def onnxruntime_step(layer, threads):
+    """step(x (B, I), h (L, B, H), c) -> y, h, c after one step of onnxruntime, of any B."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    model = onnx_model(layer, "B", 1, states=True)
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    names = [(f"h{n}", f"c{n}") for n in range(layer.num_layers)]
+
+    def step(x, h, c):
+        feed = {"x": x[None]}
+        for n, (of_h, of_c) in enumerate(names):
+            feed[of_h], feed[of_c] = h[n : n + 1], c[n : n + 1]
+        y, *states = session.run(None, feed)
+        return y[0], np.concatenate(states[::2]), np.concatenate(states[1::2])
+
+    return step
 
 
 def openvino_inference(layer, x, threads, precision="f32"):

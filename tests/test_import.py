@@ -63,10 +63,10 @@ ctc_oracle dense_oracle loss_oracle optim_oracle norm_oracle cell_oracle between
 _core _core.memory parameters state cell drops losses _core.kernels _core.choice _core.operands _core.small_matrix \
 small_parameters precision trace
 _core.blas _core.load_blas _core.interrupt _core.ragged _core.team _core.direction \
-_core.packed_rows _core.gradients _core.highway _core.forward _core.backward _core.packing _core.packed_weights \
-_core.network _core.tile_range _core.pieces _core.arena \
-_core.arguments _core.tape _core.layer _core.torch_layer _core.head _core.updates _core.many _core.crew _core.ctc \
-_core.ctc_beam
+_core.packed_rows _core.apart _core.gradients _core.highway _core.forward _core.backward _core.packing \
+_core.packed_weights _core.network _core.tile_range _core.pieces _core.arena \
+_core.arguments _core.places _core.masks _core.tape _core.layer _core.torch_layer _core.head _core.updates _core.many \
+_core.crew _core.ctc _core.ctc_beam
 lstm
 dense inputs labels heads model_parameters between
 tensor_files sequences scaling iterables counting ctc batches metric_sums label_metrics metrics \

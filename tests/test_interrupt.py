@@ -266,3 +266,21 @@ def test_calls_of_other_threads_are_left_alone():
         return early
 
     with_more_and_more_work(attempt)
+
+
+def test_a_step_is_never_left_half_done(rng):
+    """Its states are overwritten where they lie: some layers' alone would be states of no time at all."""
+    layer = LSTM(8, 192, 4, dtype="float64", seed=1)
+
+    def attempt(size):
+        x, before = rng.standard_normal((2000 * size, 8)), layer.initial_state(2000 * size)
+        after, rows, whole = before.copy(), rng.permutation(len(x)), True
+        took = seconds(lambda: layer.step(x, after, rows=rows))
+        pool, state = before.copy(), before.copy()
+        calls = (lambda: layer.step(x, pool, rows=rows)), (lambda: layer.step(x[np.argsort(rows)], state, out=state))
+        for call, states in zip(calls, (pool, state), strict=True):
+            whole &= stopped(call) and all(map(np.array_equal, states, after))
+            assert whole or all(map(np.array_equal, states, after)) or all(map(np.array_equal, states, before))
+        return whole and took > 10 * SOON
+
+    with_more_and_more_work(attempt)

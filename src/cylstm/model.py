@@ -254,8 +254,8 @@ class Model:
         """The State (L*D, B, H) that rows begin with: zeros or, with `first_state`, a copy of what is learnt."""
         return self.lstm.initial_state(batch_size)
 
-    def step(self, x_t, state, *, out=None):
-        """One step of a stream, as `LSTM.step`: outputs (B, O) or (O,), of several heads a dict, and the next state.
+    def step(self, x_t, state, *, rows=None, out=None):
+        """One step of a stream or of several, as `LSTM.step`: outputs (B, O) or (O,), by head a dict, and the state.
 
         out : what a step returned, to write outputs and state into, or a State alone; nothing is allocated for what it
             has.
@@ -269,7 +269,7 @@ class Model:
             outputs, out = out
             if self.only is None or not self.only.takes(outputs, x_t, out.h, out.c):
                 check_outputs(self, outputs, x_t, out)
-        y, state = self.lstm.step(x_t, state, out=out)
+        y, state = self.lstm.step(x_t, state, rows=rows, out=out)
         if self.behind is not None:
             y = self.behind(y.reshape(-1, y.shape[-1])).reshape(*y.shape[:-1], -1)
         if self.only is not None:

@@ -372,6 +372,7 @@ cdef class Shelf:
         cdef Py_ssize_t total = 0, largest = SMALL
         cdef Work waiting
         work.give_back()
+        work.forward.apart.h = NULL
         work.x = work.ids = work.masks = work.update_masks = None
         with cython.critical_section(self):
             self.works.append(work)

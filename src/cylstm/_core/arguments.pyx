@@ -88,20 +88,22 @@ cdef class Arguments:
         return x
 
     cdef bint is_state_array(self, x, Py_ssize_t B, Py_ssize_t width):
-        """Whether x is a contiguous array (L*D, B, width) of the layer's type."""
+        """Whether x is a contiguous array (L*D, B, width) of the layer's type, of any B for -1."""
         cdef np.ndarray array
         if not np.PyArray_CheckExact(x):
             return False
         array = x
         return (np.PyArray_TYPE(array) == self.type_number and np.PyArray_NDIM(array) == 3
-                and np.PyArray_DIM(array, 0) == self.num_layers * self.num_directions and np.PyArray_DIM(array, 1) == B
+                and np.PyArray_DIM(array, 0) == self.num_layers * self.num_directions
+                and (np.PyArray_DIM(array, 1) == B or B < 0)
                 and np.PyArray_DIM(array, 2) == width and np.PyArray_ISCARRAY_RO(array))
 
+    cdef bint holds_state(self, x, Py_ssize_t B, Py_ssize_t width):
+        """Whether it may be written to as well."""
+        return self.is_state_array(x, B, width) and np.PyArray_ISWRITEABLE(<np.ndarray>x)
+
     cdef tuple state(self, name, state, Py_ssize_t B):
-        try:
-            h, c = state
-        except (TypeError, ValueError):
-            raise TypeError(f"{name}: expected a State(h, c), got {describe(state)}") from None
+        h, c = pair(name, state)
         if not self.is_state_array(h, B, self.h_size):
             h = self.state_array(f"{name}.h", h, B, self.h_size)
         if not self.is_state_array(c, B, self.hidden_size):
@@ -119,34 +121,47 @@ cdef class Arguments:
         """ValueError for a state that int8 does not hold."""
         if self.bytes_of_h and not within_one(<const float*>np.PyArray_DATA(h), <const float*>np.PyArray_DATA(c),
                                               np.PyArray_SIZE(h)):
-            raise ValueError(f"{name}.h: expected numbers within -1..1, which int8 has at steps of 1/127, got others")
+            raise beyond_int8(f"{name}.h")
         return 0
 
-    cdef tuple check_out(self, out, Py_ssize_t B):
-        try:
-            h, c = out
-        except (TypeError, ValueError):
-            raise TypeError(f"out: expected a State(h, c), got {describe(out)}") from None
-        self.check_out_array("h", h, B, self.h_size)
-        self.check_out_array("c", c, B, self.hidden_size)
+    cdef tuple check_out(self, name, out, Py_ssize_t B):
+        """A State to write into, of B rows, or of any number for -1."""
+        h, c = pair(name, out)
+        self.check_out_array(name, "h", h, B, self.h_size)
+        self.check_out_array(name, "c", c, B if B >= 0 else np.PyArray_DIM(h, 1), self.hidden_size)
         cdef char* h_data = <char*>np.PyArray_DATA(<np.ndarray>h)
         cdef char* c_data = <char*>np.PyArray_DATA(<np.ndarray>c)
         if (h_data < c_data + np.PyArray_NBYTES(<np.ndarray>c)
                 and c_data < h_data + np.PyArray_NBYTES(<np.ndarray>h)):
-            raise ValueError("out: expected two arrays, got h and c in the same memory")
+            raise ValueError(f"{name}: expected two arrays, got h and c in the same memory")
         return h, c
 
-    cdef int check_out_array(self, part, array, Py_ssize_t B, Py_ssize_t width) except -1:
-        if not self.is_state_array(array, B, width) or not np.PyArray_ISWRITEABLE(<np.ndarray>array):
-            expected = (self.num_layers * self.num_directions, B, width)
+    cdef int check_out_array(self, name, part, array, Py_ssize_t B, Py_ssize_t width) except -1:
+        if not self.holds_state(array, B, width):
+            expected = f"({self.num_layers * self.num_directions}, {B if B >= 0 else 'N'}, {width})"
             raise ValueError(
-                f"out.{part}: expected a writable, contiguous {self.dtype} {expected}, got {describe(array)}")
+                f"{name}.{part}: expected a writable, contiguous {self.dtype} {expected}, got {describe(array)}")
         return 0
 
     cdef np.ndarray empty(self, Py_ssize_t a, Py_ssize_t b, Py_ssize_t c):
         cdef np.npy_intp shape[3]
         shape[0], shape[1], shape[2] = a, b, c
         return np.PyArray_EMPTY(3, shape, self.type_number, 0)
+
+
+cdef tuple pair(name, state):
+    """h and c of a State, or of whatever else has two things."""
+    if isinstance(state, tuple) and len(<tuple>state) == 2:
+        return <tuple>state  # unpacked without an iterator
+    try:
+        h, c = state
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected a State(h, c), got {describe(state)}") from None
+    return h, c
+
+
+cdef beyond_int8(name):
+    return ValueError(f"{name}: expected numbers within -1..1, which int8 has at steps of 1/127, got others")
 
 
 cdef int check_overlap(const void* h0, const void* c0, np.ndarray h, np.ndarray c) except -1:

@@ -18,13 +18,11 @@ cdef class Layer(Arguments):
     cdef object state_type   # of the states that it returns
 
     cdef _run(self, x, state, lengths, resets, bint keep)
-    cdef int _forward(self, Work work) except -1
+    cdef int _forward(self, Work work, bint stops) except -1
     cdef np.ndarray _last_rows(self, np.ndarray h, Py_ssize_t B, bint batched)
     cdef _backward(self, Work work, bint batched, np.ndarray array, dstate, gradients, bint input_gradient)
     cdef int _check_dy(self, Tape tape, np.ndarray dy) except -1
     cdef int _point_at(self, Work work, name, np.ndarray array, bint has_ids, bint in_order, Py_ssize_t row,
                        Py_ssize_t step) except -1
     cdef tuple _point_at_state(self, Work work, name, state, Py_ssize_t B)
-    cdef int _point_at_masks(self, Work work, masks) except -1
     cdef list _sizes(self)
-    cdef int _mask_gradients(self, Work work, np.ndarray flat) except -1

@@ -1,3 +1,6 @@
+from collections.abc import Sequence
+from typing import TypeVar, overload
+
 import numpy as np
 from numpy.typing import ArrayLike
 from typing_extensions import disjoint_base
@@ -7,6 +10,8 @@ from cylstm.cell import CellType
 from cylstm.drops import Drops
 from cylstm.parameters import Parameters
 from cylstm.state import Gradients, State
+
+_States = TypeVar("_States", bound=Sequence[State])
 
 @disjoint_base
 class Layer:
@@ -52,7 +57,14 @@ class Layer:
         lengths: ArrayLike | None = None,
         resets: ArrayLike | None = None,
     ) -> tuple[np.ndarray, State, Tape]: ...
-    def step(self, x_t: ArrayLike, state: State | None, *, out: State | None = None) -> tuple[np.ndarray, State]: ...
+    @overload
+    def step(
+        self, x_t: ArrayLike, state: State | None, *, rows: ArrayLike | None = None, out: State | None = None
+    ) -> tuple[np.ndarray, State]: ...
+    @overload
+    def step(
+        self, x_t: ArrayLike, state: _States, *, rows: None = None, out: None = None
+    ) -> tuple[np.ndarray, _States]: ...
     def initial_state(self, batch_size: int = 1) -> State: ...
     def backward(
         self,

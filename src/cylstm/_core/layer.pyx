@@ -2,20 +2,22 @@
 
 cimport cython
 cimport numpy as np
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int64_t
 
 import numpy
 
-from cylstm._core.arguments cimport Arguments, check_overlap
+from cylstm._core.arguments cimport Arguments, check_overlap, meets
 from cylstm._core.interrupt cimport Interrupt, begin, finish
 from cylstm._core.memory cimport LARGEST
 from cylstm._core.network cimport Backward, run_network_backward, run_network_forward, team_size
 from cylstm._core.team cimport ALL_THREADS
-from cylstm._core.direction cimport INPUTS, PER_ROW, WEIGHTS, ZONED_C, ZONED_H, Inputs, masks_of
+from cylstm._core.direction cimport INPUTS, PER_ROW, WEIGHTS, ZONED_C, ZONED_H, Inputs
 from cylstm._core.ragged cimport Plan, Steps, packed_ids, planned
 from cylstm._core.kernels cimport INT8
 from cylstm._core.packed_weights cimport FIRST_C, FIRST_H, Weights
 from cylstm._core.arena cimport Shelf, Work
+from cylstm._core.masks cimport mask_gradients, point_at_masks
+from cylstm._core.places cimport Places, lie_apart, places_of
 from cylstm._core.tape cimport Tape
 
 from cylstm.checks import describe, positive_int
@@ -146,13 +148,13 @@ cdef class Layer(Arguments):
         if masked & (ZONED_C | ZONED_H):
             work.zone_out(self.drops["zoneout"])
         if masked and keep:
-            self._point_at_masks(work, self.drops.masks(masked, self.rng, B, work.plan.rows, self.input_size,
-                                                        self.num_directions, self._sizes(), self.dtype))
+            point_at_masks(work, self.drops.masks(masked, self.rng, B, work.plan.rows, self.input_size,
+                                                  self.num_directions, self._sizes(), self.dtype))
         y = self.empty(B, T, self.output_size)
         h = self.empty(self.num_layers * self.num_directions, B, self.h_size)
         c = self.empty(self.num_layers * self.num_directions, B, self.hidden_size)
         work.forward.y, work.forward.hn, work.forward.cn = np.PyArray_DATA(y), np.PyArray_DATA(h), np.PyArray_DATA(c)
-        self._forward(work)
+        self._forward(work, True)
         final = tuple.__new__(self.state_type, (h, c))  # as its own __new__ does, without a call from Python
         if not batched:
             y = y[0]
@@ -164,28 +166,38 @@ cdef class Layer(Arguments):
         tape.nbytes, tape.per_row = work.memory.nbytes, masked & PER_ROW != 0
         return y, final, tape
 
-    cdef int _forward(self, Work work) except -1:
+    cdef int _forward(self, Work work, bint stops) except -1:
+        """stops: whether Ctrl-C may end it in the middle."""
         cdef Interrupt interrupt
         cdef bint fits_tiles = work.forward_fits()
         begin(&interrupt)
+        interrupt.silent = interrupt.silent or not stops
         work.forward.interrupt = &interrupt
         work.lend(self._weights, fits_tiles)
         with nogil:
             run_network_forward(&work.forward, work.doubles)
         return finish(&interrupt)
 
-    def step(self, x_t, state, *, out=None):
+    def step(self, x_t, state, *, rows=None, out=None):
         """One step of a stream: y_t (B, D*H) or (H,) and the next state.
 
-        x_t : (B, I) or (I,) floats, or (B,) or scalar integer ids. state : State (L, B, H), or None to begin.
+        x_t : (B, I) or (I,) floats, or (B,) or scalar integer ids.
+        state : State (L, B, H), or None to begin. Or, of streams whose states lie apart, a list of B of them, each of
+            one row; or, with `rows`, a pool (L, N, H) of states. These take the step where they lie and are what is
+            returned; y_t is an array of its own then, and there is no `out`.
+        rows : (B,) integers in 0..N-1, or one for x_t (I,): the rows of the pool that take the step, each once and in
+            any order. Nobody reads or writes the others.
         out : State to write the next state into, which may be `state` itself. Nothing is allocated then: y_t is a view
             of the last layer's `out.h`, and the next step with the same `out` overwrites it. With `residual` or
             `highway`, or where the last layer is narrower than others, y_t is an array of its own.
 
-        Raises ValueError where the layer is bidirectional or reverse, which needs the whole sequence.
+        A step is never left half done: Ctrl-C is heard when it is over.
+        Raises TypeError or ValueError naming the argument, and ValueError where the layer is bidirectional or reverse,
+        which needs the whole sequence.
         """
-        cdef bint has_ids = False, batched
+        cdef bint has_ids = False, overlaps = False, batched
         cdef np.ndarray array, y, h, c
+        cdef Places places = None
         cdef Py_ssize_t B, row, L = self.num_layers
         cdef np.npy_intp shape[2]
         if self.whole_rows:
@@ -196,6 +208,18 @@ cdef class Layer(Arguments):
         B = np.PyArray_DIM(array, 0) if batched else 1
         if B == 0:
             raise ValueError(f"x_t: expected at least one row, got {(<object>array).shape}")
+        if rows is not None or (type(state) is not self.state_type and lie_apart(state)):
+            if out is not None:
+                raise ValueError("out: expected None, as these states are overwritten where they lie, "
+                                 f"got {describe(out)}")
+            places = places_of(self, state, rows, B, batched)
+            overlaps = not has_ids and places.meet(array)
+        elif out is not None:
+            h, c = self.check_out("out", out, B)
+            overlaps = not has_ids and (meets(array, <char*>np.PyArray_DATA(h), np.PyArray_NBYTES(h))
+                                        or meets(array, <char*>np.PyArray_DATA(c), np.PyArray_NBYTES(c)))
+        if overlaps:  # some members of a team may still be reading it when others are done
+            array = array.copy()
         row = np.PyArray_STRIDE(array, 0) // self.item if batched else 0
         cdef bint in_order = B == 1 or row == self.input_size
         cdef int masked = self.drawn & (ZONED_C | ZONED_H)
@@ -204,14 +228,17 @@ cdef class Layer(Arguments):
         if masked:
             work.zone_out(self.drops["zoneout"])
         self._point_at(work, "x_t", array, has_ids, in_order, row, 0)
-        _initial = self._point_at_state(work, "state", state, B)
         cdef bint own = out is None or self.own_outputs
-        if out is None:
-            h, c = self.empty(L, B, self.h_size), self.empty(L, B, self.hidden_size)
-            out = tuple.__new__(self.state_type, (h, c))
+        if places is not None:
+            work.forward.apart, out = places.apart, state
         else:
-            h, c = self.check_out(out, B)
-            check_overlap(work.forward.h0, work.forward.c0, h, c)
+            _initial = self._point_at_state(work, "state", state, B)
+            if out is None:
+                h, c = self.empty(L, B, self.h_size), self.empty(L, B, self.hidden_size)
+                out = tuple.__new__(self.state_type, (h, c))
+            else:
+                check_overlap(work.forward.h0, work.forward.c0, h, c)
+            work.forward.hn, work.forward.cn = np.PyArray_DATA(h), np.PyArray_DATA(c)
         if own:
             shape[0], shape[1] = B, self.output_size
             y = np.PyArray_EMPTY(1 + batched, &shape[1 - batched], self.type_number, 0)
@@ -219,8 +246,7 @@ cdef class Layer(Arguments):
         else:
             y = self._last_rows(h, B, batched)
             work.forward.y = NULL
-        work.forward.hn, work.forward.cn = np.PyArray_DATA(h), np.PyArray_DATA(c)
-        self._forward(work)
+        self._forward(work, False)
         self.shelf.put(work)
         return y, out
 
@@ -317,7 +343,7 @@ cdef class Layer(Arguments):
         with nogil:
             run_network_backward(call, work.doubles, members)
         if work.masked & WEIGHTS:
-            self._mask_gradients(work, flat)
+            mask_gradients(work, flat)
         gradients.touch()
         finish(&interrupt)
         self.shelf.put(work)
@@ -357,39 +383,6 @@ cdef class Layer(Arguments):
         work.forward.c0 = np.PyArray_DATA(<np.ndarray>arrays[1])
         return arrays
 
-    cdef int _point_at_masks(self, Work work, masks) except -1:
-        """Tell the call where its cylstm.drops.Masks are, of the kinds that it was laid out for."""
-        cdef Py_ssize_t n, B = work.plan.steps.B
-        work.masks = masks
-        if masks.outputs is not None:
-            work.forward.record.masks = np.PyArray_DATA(<np.ndarray>masks.outputs)
-        if masks.inputs is not None:
-            work.forward.record.inputs.mask = np.PyArray_DATA(<np.ndarray>masks.inputs)
-        for n in range(self.num_layers * self.num_directions if masks.states is not None else 0):
-            work.directions[n].mask = np.PyArray_DATA(<np.ndarray>masks.states[n])
-            work.directions[n].masks = masks_of(work.masked)
-        work.update_masks = []
-        for n in range(self.num_layers * self.num_directions if masks.updates is not None else 0):
-            padded = numpy.zeros((B, work.directions[n].Hp), self.dtype)
-            padded[:, :work.directions[n].H] = (
-                masks.updates[n] if work.plan.steps.order == NULL else masks.updates[n][work.plan.order()]
-            )
-            work.directions[n].update_mask = np.PyArray_DATA(<np.ndarray>padded)
-            work.update_masks.append(padded)
-        for n in range(self.num_layers * self.num_directions if masks.new_c is not None else 0):
-            work.directions[n].new_c = <const uint8_t*>np.PyArray_DATA(<np.ndarray>masks.new_c[n])
-        for n in range(self.num_layers * self.num_directions if masks.new_h is not None else 0):
-            work.directions[n].new_h = <const uint8_t*>np.PyArray_DATA(<np.ndarray>masks.new_h[n])
-        return 0
-
     cdef list _sizes(self):
         """H, Y and O of each layer."""
         return [tuple(row) for row in numpy.asarray(self._weights.sizes).tolist()]
-
-    cdef int _mask_gradients(self, Work work, np.ndarray flat) except -1:
-        """d weight_hh = M d (M weight_hh)."""
-        cdef Py_ssize_t n
-        for n in range(self.num_layers * self.num_directions):
-            part = flat[work.directions[n].at_R:][:4 * work.directions[n].H * work.directions[n].Y]
-            part *= work.masks.weights[n].ravel()
-        return 0

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int64_t
 
+from cylstm._core.apart cimport Apart
 from cylstm._core.interrupt cimport Interrupt
 from cylstm._core.kernels cimport Kernels
 from cylstm._core.direction cimport Direction, Inputs, Scratch
@@ -52,6 +53,7 @@ cdef struct Forward:
     int most            # threads
     void* hn            # (L*D, B, Y); may be h0, as cn (L*D, B, H) may be c0
     void* cn
+    Apart apart         # in their place, for one step of one direction
 
 cdef struct Backward:
     Interrupt* interrupt

@@ -6,6 +6,7 @@ over steps, and each step is one call into cext/cell/lstm.h.
 
 from libc.string cimport memset
 
+from cylstm._core.apart cimport fetch_apart, place_apart
 from cylstm._core.backward cimport inputs_by_steps, run_backward
 from cylstm._core.direction cimport CONCAT, SMALL_WEIGHTS, Direction, Inputs, Outputs, member_of_h
 from cylstm._core.forward cimport run_forward
@@ -141,19 +142,28 @@ cdef void forward_member(const Forward* call, int me, int count, Team* team, rea
             if s.two_boundaries:
                 h = <real*>record.last_h + d * 2 * s.B * call.Yp
             c = <real*>record.c + (n * (s.B + s.N) * call.Hp if keep else 0)
-            place_states(s, reverse, FIRST, &of_h, direction.Y, direction.Yp, h0 + n * h_state if h0 != NULL else NULL,
-                         call.Y, <const real*>direction.h0.packed, h)
-            place_states(s, reverse, FIRST if keep else ONLY, &who, direction.H, Hp,
-                         c0 + n * c_state if c0 != NULL else NULL, call.H, <const real*>direction.c0.packed, c)
+            if call.apart.h != NULL:
+                place_apart(&of_h, direction.Y, direction.Yp, call.apart.h, n * call.apart.h_layer, h)
+                place_apart(&who, direction.H, Hp, call.apart.c, n * call.apart.c_layer, c)
+            else:
+                place_states(s, reverse, FIRST, &of_h, direction.Y, direction.Yp,
+                             h0 + n * h_state if h0 != NULL else NULL, call.Y, <const real*>direction.h0.packed, h)
+                place_states(s, reverse, FIRST if keep else ONLY, &who, direction.H, Hp,
+                             c0 + n * c_state if c0 != NULL else NULL, call.H, <const real*>direction.c0.packed, c)
             if D == 2:
                 part_of = outputs_of_direction(&outputs, d, direction.Y, type_tag)
                 own = &part_of
             run_forward(call.k, s, direction, reverse, keep, &who, &of_h, &call.scratch, &inputs, own,
                         n * s.T, gates, u, fresh, <real*>record.highway + (n * s.N * call.Yp if keep else 0), h, c)
-            fetch_states(s, reverse, LAST, &of_h, direction.Y, direction.Yp, <const real*>h, call.Y,
-                         <real*>call.hn + n * h_state)
-            fetch_states(s, reverse, LAST if keep else ONLY, &who, direction.H, Hp, <const real*>c, call.H,
-                         <real*>call.cn + n * c_state)
+            if call.apart.h != NULL:
+                fetch_apart(&of_h, direction.Y, direction.Yp, <const real*>h + s.B * direction.Yp, call.Y, call.apart.h,
+                            n * call.apart.h_layer)
+                fetch_apart(&who, direction.H, Hp, <const real*>c, call.H, call.apart.c, n * call.apart.c_layer)
+            else:
+                fetch_states(s, reverse, LAST, &of_h, direction.Y, direction.Yp, <const real*>h, call.Y,
+                             <real*>call.hn + n * h_state)
+                fetch_states(s, reverse, LAST if keep else ONLY, &who, direction.H, Hp, <const real*>c, call.H,
+                             <real*>call.cn + n * c_state)
             if inputs.whole:
                 inputs.caller = NULL  # they are packed now
             if call.uneven:  # who shares out rows is in another layer else, in the same memory

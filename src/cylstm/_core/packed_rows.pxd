@@ -1,5 +1,7 @@
 """Copies between the caller's order of rows and the packed one."""
 
+from libc.string cimport memcpy, memset
+
 from cylstm._core.direction cimport Direction, Inputs, Outputs
 from cylstm._core.kernels cimport Kernels, real
 from cylstm._core.ragged cimport Steps, alive, is_cut
@@ -56,6 +58,17 @@ cdef const void* carry(const Kernels* k, const Steps* s, Py_ssize_t t, bint reve
                        const Member* who, Py_ssize_t first, Py_ssize_t last, Py_ssize_t K, Py_ssize_t width,
                        const real* rows, const real* mask, const real* anew, char* carried,
                        real* scratch) noexcept nogil
+
+# This member's units of one row: state (H,) -> row (Hp,), zeros from unit `last` on, and back, zeros beyond H.
+cdef inline void place_row(const Member* who, Py_ssize_t last, const real* state, real* row) noexcept nogil:
+    memcpy(row + who.first, state + who.first, (last - who.first) * sizeof(real))
+    memset(row + last, 0, (who.last - last) * sizeof(real))
+
+cdef inline void fetch_row(const Member* who, Py_ssize_t H, Py_ssize_t Hp, const real* row, Py_ssize_t ld,
+                           real* state) noexcept nogil:
+    memcpy(state + who.first, row + who.first, (min(who.last, H) - who.first) * sizeof(real))
+    if ld > H and who.last == Hp:
+        memset(state + H, 0, (ld - H) * sizeof(real))
 
 # Whether anything ends between step t and the step before it.
 cdef inline bint has_cut(const Steps* s, Py_ssize_t t, bint reverse) noexcept nogil:

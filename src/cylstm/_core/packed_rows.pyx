@@ -37,19 +37,15 @@ cdef void place_states(const Steps* s, bint reverse, Boundary boundary, const Me
         if state == NULL:
             begin_anew(first, who.first, (who.last - who.first) * sizeof(real), row)
             continue
-        memcpy(row + who.first, state + caller_row(s, b) * ld + who.first, (last - who.first) * sizeof(real))
-        memset(row + last, 0, (who.last - last) * sizeof(real))
+        place_row(who, last, state + caller_row(s, b) * ld, row)
 
 
 cdef void fetch_states(const Steps* s, bint reverse, Boundary boundary, const Member* who, Py_ssize_t H, Py_ssize_t Hp,
                        const real* rows, Py_ssize_t ld, real* state) noexcept nogil:
     """Each row's boundary -> state (B, ld) in the caller's order, 0 beyond H."""
-    cdef Py_ssize_t b, n, size = (min(who.last, H) - who.first) * sizeof(real)
+    cdef Py_ssize_t b
     for b in range(who.first_row, who.last_row):
-        n = slot_of(s, reverse, boundary, b)
-        memcpy(state + caller_row(s, b) * ld + who.first, rows + n * Hp + who.first, size)
-        if ld > H and who.last == Hp:
-            memset(state + caller_row(s, b) * ld + H, 0, (ld - H) * sizeof(real))
+        fetch_row(who, H, Hp, rows + slot_of(s, reverse, boundary, b) * Hp, ld, state + caller_row(s, b) * ld)
 
 
 cdef void clear_padding(const Steps* s, int me, int count, Py_ssize_t width, Py_ssize_t row, Py_ssize_t step,

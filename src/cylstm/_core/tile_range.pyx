@@ -20,7 +20,18 @@ cdef bint forward_fits_tiles(const Forward* call) noexcept nogil:
             return False
     elif inputs.ids == NULL and not tiles_hold(largest(call.k, call.s.N, I, <const float*>inputs.packed, inputs.ld)):
         return False
+    if call.apart.h != NULL:
+        return (apart_fit_tiles(call, call.apart.h, call.apart.h_layer)
+                and apart_fit_tiles(call, call.apart.c, call.apart.c_layer))
     return states_fit_tiles(call.k, call.L * call.D * call.s.B * call.H, call.h0, call.c0)  # Y is H
+
+
+cdef bint apart_fit_tiles(const Forward* call, char* const* states, Py_ssize_t layer) noexcept nogil:
+    cdef float most = 0
+    cdef Py_ssize_t b
+    for b in range(call.s.B):
+        most = max(most, largest(call.k, call.L, call.H, <const float*>states[b], layer))
+    return tiles_hold(most)
 
 
 cdef bint backward_fits_tiles(const Backward* call) noexcept nogil:

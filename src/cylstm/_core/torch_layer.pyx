@@ -16,6 +16,7 @@ import numpy
 from cylstm._core.interrupt cimport Interrupt, begin, finish
 from cylstm._core.kernels cimport UNPACKED, Kernels, pack_gates, real
 from cylstm._core.layer cimport Layer
+from cylstm._core.masks cimport point_at_masks
 from cylstm._core.tape cimport Tape
 from cylstm._core.network cimport Backward, Forward, run_network_backward, run_network_forward, team_size
 from cylstm._core.direction cimport OUTPUTS, Direction
@@ -92,7 +93,7 @@ cdef class Module(Layer):
         work.x = array
         cdef Forward* call = &work.forward
         if masks is not None:
-            self._point_at_masks(work, Masks(outputs=masks))
+            point_at_masks(work, Masks(outputs=masks))
         h, c = self._state(h, B, self.h_size), self._state(c, B, self.hidden_size)
         if h is not None:
             self.check_range("hx", h, c)
