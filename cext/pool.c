@@ -68,8 +68,8 @@ static struct {
     lock_type lock;   /* of what follows */
     signal_type work[MOST_THREADS]; /* for each thread, and whether it sleeps */
     int asleep[MOST_THREADS];
+    atomic_int wanted[MOST_THREADS]; /* whether the task waits for this thread to take part; changed under the lock */
     int started;         /* threads */
-    atomic_size_t generation; /* of tasks, times COUNTS, and how many members the last one has; changed under the lock */
     cylstm_task task;
     void *context;
     cylstm_team team;
@@ -109,32 +109,25 @@ static void take_part(cylstm_task task, void *context, int me, int count, cylstm
     pool.found[me] = (member_times){between(start, now()), waited};
 }
 
-#define COUNTS 512
-static size_t generation(void) { return atomic_load_explicit(&pool.generation, memory_order_relaxed); }
-
-/* Whether there is a task, after the one that thread number `me` has seen, that it takes part in. */
-static int is_wanted(int me, size_t seen)
-{
-    const size_t now = generation();
-    return now != seen && me < (int)(now % COUNTS);
-}
+static int is_wanted(int me) { return atomic_load_explicit(&pool.wanted[me], memory_order_relaxed); }
+static void want(int me, int yes) { atomic_store_explicit(&pool.wanted[me], yes, memory_order_relaxed); }
 
 /* Thread number `me` takes part in each task whose team has so many members. Others neither wake it nor keep it awake. */
-static void serve(int me, size_t seen)
+static void serve(int me)
 {
     for (;;) {
         const int64_t until = wall_clock() + AWAKE;
-        for (int turn = 1; !is_wanted(me, seen); turn++) {
+        for (int turn = 1; !is_wanted(me); turn++) {
             RELAX();
             if (turn % SPINS_PER_LOOK == 0 && wall_clock() > until) break;
         }
         LOCK(&pool.lock);
-        while (!is_wanted(me, seen)) {
+        while (!is_wanted(me)) {
             pool.asleep[me] = 1;
             WAIT(&pool.work[me], &pool.lock);
             pool.asleep[me] = 0;
         }
-        seen = generation();
+        want(me, 0);
         const cylstm_task task = pool.task;
         void *context = pool.context;
         const int count = pool.team.count;
@@ -144,30 +137,25 @@ static void serve(int me, size_t seen)
     }
 }
 
-/* A new thread is told its number and the generation that it has seen in one pointer: there is nowhere to allocate. */
-#define TICKET(me, seen) (void *)(((size_t)(seen) << 16) | (size_t)(me))
-#define TICKET_ME(ticket) (int)((size_t)(ticket) & 0xffff)
-#define TICKET_SEEN(ticket) ((size_t)(ticket) >> 16)
-
 #ifdef _WIN32
-static DWORD WINAPI thread_main(void *ticket)
+static DWORD WINAPI thread_main(void *me)
 {
-    serve(TICKET_ME(ticket), TICKET_SEEN(ticket));
+    serve((int)(intptr_t)me);
     return 0;
 }
 
-static int start_thread(void *ticket)
+static int start_thread(int me)
 {
-    HANDLE thread = CreateThread(NULL, 0, thread_main, ticket, 0, NULL);
+    HANDLE thread = CreateThread(NULL, 0, thread_main, (void *)(intptr_t)me, 0, NULL);
     if (thread) CloseHandle(thread);
     return thread != NULL;
 }
 
 static int watch_fork(void) { return 1; } /* there is none */
 #else
-static void *thread_main(void *ticket)
+static void *thread_main(void *me)
 {
-    serve(TICKET_ME(ticket), TICKET_SEEN(ticket));
+    serve((int)(intptr_t)me);
     return NULL;
 }
 
@@ -177,7 +165,7 @@ static void after_fork(void)
     const lock_type fresh_lock = LOCK_START;
     const signal_type fresh_signal = SIGNAL_START;
     pool.lock = fresh_lock;
-    for (int me = 0; me < MOST_THREADS; me++) pool.work[me] = fresh_signal, pool.asleep[me] = 0;
+    for (int me = 0; me < MOST_THREADS; me++) pool.work[me] = fresh_signal, pool.asleep[me] = 0, want(me, 0);
     pool.started = 0;
     cylstm_borrow(NULL); /* an OpenMP runtime is lost after fork */
     crowd.left_out = 0;
@@ -191,7 +179,7 @@ static int watch_fork(void)
     return watched;
 }
 
-static int start_thread(void *ticket)
+static int start_thread(int me)
 {
     if (!watch_fork()) return 0;
     sigset_t all, before; /* signals are for the threads of the program */
@@ -201,7 +189,7 @@ static int start_thread(void *ticket)
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    const int failed = pthread_create(&thread, &attributes, thread_main, ticket);
+    const int failed = pthread_create(&thread, &attributes, thread_main, (void *)(intptr_t)me);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
     return !failed;
@@ -246,17 +234,17 @@ static int on_borrowed(int wanted, cylstm_task task, void *context)
 /* As on_borrowed. */
 static int on_own(int wanted, cylstm_task task, void *context)
 {
-    while (pool.started < wanted - 1 && start_thread(TICKET(pool.started + 1, generation()))) pool.started++;
+    while (pool.started < wanted - 1 && start_thread(pool.started + 1)) pool.started++;
     const int count = pool.started + 1 < wanted ? pool.started + 1 : wanted;
     LOCK(&pool.lock);
     pool.task = task, pool.context = context;
     pool.team.count = count;
     atomic_store_explicit(&pool.team.arrived, 0, memory_order_relaxed);
     atomic_store_explicit(&pool.at_work, count - 1, memory_order_relaxed);
-    const size_t tasks = generation() / COUNTS + 1;
-    atomic_store_explicit(&pool.generation, (tasks * COUNTS + (size_t)count) & (SIZE_MAX >> 16), memory_order_relaxed);
-    for (int me = 1; me < count; me++)
+    for (int me = 1; me < count; me++) {
+        want(me, 1);
         if (pool.asleep[me]) WAKE(&pool.work[me]);
+    }
     UNLOCK(&pool.lock);
     take_part(task, context, 0, count, &pool.team);
     for (int turn = 0; atomic_load_explicit(&pool.at_work, memory_order_acquire) > 0; turn += turn < SPINS) {

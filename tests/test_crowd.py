@@ -2,15 +2,12 @@
 
 import ctypes
 import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from compiled import compiled
 
-CEXT = Path(__file__).parents[1] / "cext"
-COMPILER = shutil.which(os.environ.get("CC", "cc"))
 MS = 1_000_000  # nanoseconds
 
 SOURCE = """
@@ -33,12 +30,7 @@ void ignore(int yes) { crowd.ignored = yes; }
 @pytest.fixture
 def crowd(tmp_path):
     """The rules alone, with a clock of the test's."""
-    if not CEXT.exists() or COMPILER is None:
-        pytest.skip("needs the source and a C compiler")
-    (tmp_path / "crowd.c").write_text(SOURCE)
-    library = tmp_path / "crowd.so"
-    subprocess.run([COMPILER, "-shared", "-fPIC", f"-I{CEXT}", "-o", library, tmp_path / "crowd.c"], check=True)
-    found = ctypes.CDLL(library)
+    found = compiled(tmp_path, SOURCE)
     found.members.argtypes = ctypes.c_int, ctypes.c_int64
     found.task.argtypes = [ctypes.POINTER(ctypes.c_int64)] * 3 + [ctypes.c_int] + [ctypes.c_int64] * 2
 

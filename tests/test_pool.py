@@ -1,18 +1,12 @@
 """How many members a team has for short tasks in a row (cext/pool.c); and that shared steps have the same bits."""
 
 import ctypes
-import os
-import shutil
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
+from compiled import compiled
 
 import cylstm
-
-CEXT = Path(__file__).parents[1] / "cext"
-COMPILER = shutil.which(os.environ.get("CC", "cc"))
 
 SOURCE = """
 #include <stdint.h>
@@ -28,18 +22,19 @@ static int64_t clock_on_the_wall;
         return of_the_test ? clock_on_the_wall : (int64_t)t.tv_sec * 1000000000 + t.tv_nsec; \\
     }
 #include "pool.c"
-typedef struct { int members; int64_t end; } found;
+typedef struct { int members; int64_t end; atomic_int took_part; } found;
 static void task(void *context, int me, int count, cylstm_team *team)
 {
     (void)team;
+    atomic_fetch_add(&((found *)context)->took_part, 1);
     if (me == 0) ((found *)context)->members = count, clock_on_the_wall = ((found *)context)->end;
 }
 int members(int asleep, int awake, int64_t begin, int64_t end)
 {
-    found now = {0, end};
+    found now = {0, end, 0};
     of_the_test = 1, clock_on_the_wall = begin;
     cylstm_run_in_a_row(asleep, awake, task, &now);
-    return now.members;
+    return now.took_part == now.members ? now.members : -now.took_part;
 }
 """
 
@@ -47,13 +42,7 @@ int members(int asleep, int awake, int64_t begin, int64_t end)
 @pytest.fixture
 def members(tmp_path):
     """members(asleep, awake, begin, end), in microseconds, of a pool of its own with a clock of the test's."""
-    if not CEXT.exists() or COMPILER is None:
-        pytest.skip("needs the source and a C compiler")
-    (tmp_path / "pool_alone.c").write_text(SOURCE)
-    library = tmp_path / "pool_alone.so"
-    command = [COMPILER, "-shared", "-fPIC", "-pthread", f"-I{CEXT}", "-o", library, tmp_path / "pool_alone.c"]
-    subprocess.run(command, check=True)
-    call = ctypes.CDLL(library).members
+    call = compiled(tmp_path, SOURCE).members
     call.argtypes = ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64
     return lambda asleep, awake, begin, end: call(asleep, awake, int(begin * 1000), int(end * 1000))
 
@@ -74,6 +63,11 @@ def test_a_task_that_is_worth_several_threads_in_any_case_is_in_no_row(members):
     assert members(1, 1, 1004, 1005) == 1
     assert members(1, 3, 1006, 1007) == 1
     assert members(1, 3, 1008, 1009) == 3
+
+
+def test_a_thread_that_was_not_wanted_for_many_tasks_takes_part_again(members):
+    for wanted in (4, *[2] * 600, 4, 3, *[2] * 127, 3, 1, 4):
+        assert members(wanted, wanted, 0, 0) == wanted
 
 
 def test_tasks_are_shared_no_more_for_a_while_where_that_costs_more_than_it_gains(members):
