@@ -108,7 +108,8 @@ def kernel_library(isa):
     return f"cylstm_{isa}", {"sources": [source], "cflags": flags + ISA_FLAGS[isa], "obj_deps": {"": headers}}
 
 
-pool = ("cylstm_pool", {"sources": ["cext/pool.c"], "cflags": flags, "obj_deps": {"": ["cext/pool.h", "cext/crowd.h"]}})
+pool_headers = [f"cext/{name}.h" for name in ("pool", "crowd", "processors")]
+pool = ("cylstm_pool", {"sources": ["cext/pool.c"], "cflags": flags, "obj_deps": {"": pool_headers}})
 table = ["cext/kernels.h", "cext/kernels.def"]
 dispatch = ("cylstm_dispatch", {"sources": ["cext/dispatch.c"], "cflags": flags, "obj_deps": {"": table}})
 

@@ -3,8 +3,9 @@
  * Members wait for each other. Once another process runs on the processor of one of them, all wait until the scheduler gives
  * it back, some milliseconds later: two threads may then take longer than one. So each member of a team measures for how much
  * of a task it ran: in between, others had its processor (who waits gives way to them). If some were robbed like that, and
- * the team did less than the other members would have done without them, teams are that much smaller for a while, after
- * which a full one is tried again. A while is short at first, twice as long each time that the full team is robbed again,
+ * the team has lost more by it, beside what the other members would have done without them, than it has gained of late, teams
+ * are that much smaller for a while, after which a full one is tried again. So a daemon that wants some milliseconds now and
+ * then changes nothing. A while is short at first, twice as long each time that the full team is robbed again,
  * and half as long each time that it has run undisturbed for so long.
  *
  * Only pool.c includes this; only the caller that has the threads changes what is here. */
@@ -64,6 +65,7 @@ typedef struct {
 #define NOT_WORTH_A_LOOK 200000 /* ns: an interrupt may take so long */
 #define ROBBED 0.9 /* who ran for less of its task */
 #define BETTER 1.2 /* times as much as the others would have done: a full team is kept */
+#define MOST_GAIN 6e6 /* ns: so much of what it has gained counts */
 #define MOST_LOST 20000000 /* ns that sharing tasks in a row may cost: a thread may have to wait so long for a processor of its own */
 
 static struct {
@@ -71,6 +73,7 @@ static struct {
     int left_out;  /* of those that are wanted */
     int64_t until; /* then a full one is tried again */
     int64_t how_long, undisturbed;
+    double lost; /* ns, less what was gained */
 } crowd;
 
 /* Of tasks in a row, which are too short for that: sharing them has cost so much more than it has gained, and is left alone
@@ -85,7 +88,7 @@ static int uncrowded(int wanted)
 {
     if (crowd.ignored || crowd.left_out == 0) return wanted;
     if (wall_clock() < crowd.until) return wanted > crowd.left_out ? wanted - crowd.left_out : 1;
-    crowd.left_out = 0, crowd.undisturbed = 0;
+    crowd.left_out = 0, crowd.undisturbed = 0, crowd.lost = 0;
     return wanted;
 }
 
@@ -110,10 +113,15 @@ static void look_back(const member_times *found, int count, int64_t took)
     }
     const int others = robbed < count ? count - robbed : 1;
     if (robbed > 0 && others < count && done < BETTER * others * best * took) {
+        crowd.lost += took - done / (BETTER * others * best);
+        if (crowd.lost <= 0) return;
+        crowd.lost = 0;
         crowd.how_long = longer_while(crowd.how_long, took);
         crowd.left_out += count - others, crowd.until = wall_clock() + crowd.how_long;
         return;
     }
+    const double gained = done / (count - 1) - took; /* of it, by one member more */
+    if (gained > 0) crowd.lost = crowd.lost - gained > -MOST_GAIN ? crowd.lost - gained : -MOST_GAIN;
     if (crowd.left_out > 0) return; /* not a full team */
     crowd.undisturbed += took;
     if (crowd.undisturbed > crowd.how_long) crowd.how_long /= 2, crowd.undisturbed = 0;

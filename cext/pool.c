@@ -1,6 +1,13 @@
+#if defined(__linux__) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE /* processors.h says where threads may run */
+#endif
+
 #include "pool.h"
 
+#define MOST_THREADS 256
+
 #include "crowd.h"
+#include "processors.h"
 
 #include <stdatomic.h>
 #include <stddef.h>
@@ -41,8 +48,6 @@ typedef pthread_cond_t signal_type;
 #define GIVE_WAY() sched_yield()
 #endif
 
-#define MOST_THREADS 256
-
 /* A member that waits for the others spins for some ten microseconds, the length of a small step, and then gives way:
  * there may be fewer processors than members. */
 #define SPINS 200
@@ -70,6 +75,7 @@ static struct {
     int asleep[MOST_THREADS];
     atomic_int wanted[MOST_THREADS]; /* whether the task waits for this thread to take part; changed under the lock */
     int started;         /* threads */
+    place places[MOST_THREADS]; /* of each thread */
     cylstm_task task;
     void *context;
     cylstm_team team;
@@ -132,7 +138,9 @@ static void serve(int me)
         void *context = pool.context;
         const int count = pool.team.count;
         UNLOCK(&pool.lock);
+        let_go(&pool.places[me]);
         take_part(task, context, me, count, &pool.team);
+        note_where(&pool.places[me]);
         atomic_fetch_sub_explicit(&pool.at_work, 1, memory_order_release);
     }
 }
@@ -192,6 +200,7 @@ static int start_thread(int me)
     const int failed = pthread_create(&thread, &attributes, thread_main, (void *)(intptr_t)me);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
+    if (!failed) begins(&pool.places[me], thread);
     return !failed;
 }
 #endif
@@ -236,6 +245,7 @@ static int on_own(int wanted, cylstm_task task, void *context)
 {
     while (pool.started < wanted - 1 && start_thread(pool.started + 1)) pool.started++;
     const int count = pool.started + 1 < wanted ? pool.started + 1 : wanted;
+    keep_apart(pool.places, count);
     LOCK(&pool.lock);
     pool.task = task, pool.context = context;
     pool.team.count = count;

@@ -9,6 +9,7 @@ from compiled import compiled
 import cylstm
 
 SOURCE = """
+#define _GNU_SOURCE
 #include <stdint.h>
 #include <time.h>
 static _Thread_local int of_the_test; /* other threads would look out for ever if their clock stood still */
