@@ -25,7 +25,7 @@ ONE_THREAD = ("kernels", "startup")
 
 def answer(question, shapes, threads, seconds, rounds):
     """The rows of one question at one number of threads, in a process bound to as many processors."""
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    os.sched_setaffinity(0, timer.processors()[:threads])
     import cylstm
 
     cylstm.set_num_threads(threads)

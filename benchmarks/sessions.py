@@ -168,7 +168,7 @@ def latencies(rows):
 def answer(arguments):
     """All rows at one number of threads, in this process."""
     threads = arguments.threads[0]
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    os.sched_setaffinity(0, timer.processors()[:threads])
     import cylstm
 
     cylstm.set_num_threads(threads)

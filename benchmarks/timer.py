@@ -3,6 +3,7 @@ turns in which it is seen to be disturbed are taken again."""
 
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -83,6 +84,20 @@ def interleaved(contenders, *, seconds=1.0, rounds=9, patience=PATIENCE):
         }
         for name, times in samples.items()
     }
+
+
+def processors():
+    """Those that this process may use, one of each core before the second threads of cores."""
+
+    def place(cpu):
+        try:
+            with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") as siblings:
+                together = re.findall(r"\d+", siblings.read())
+        except OSError:
+            together = [str(cpu)]
+        return together.index(str(cpu)) if str(cpu) in together else 0, cpu
+
+    return sorted(os.sched_getaffinity(0), key=place)
 
 
 def agree(name, got, expected):

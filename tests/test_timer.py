@@ -1,6 +1,9 @@
 """The benchmarks' timer: turns in which the core is seen to be disturbed are taken again."""
 
+import io
 import math
+import os
+import re
 
 import pytest
 
@@ -57,3 +60,16 @@ def test_the_probe_compares_with_its_best(monkeypatch):
         assert probe.is_quiet() == quiet and probe.best == pytest.approx(best)
     passed += [9, 0.5, 9, 3.0, 9, 3.0]  # the median of three counts
     assert not probe.is_quiet()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="asks which processors there are")
+def test_one_processor_of_each_core_comes_first(monkeypatch):
+    """Of four cores with two threads each, numbered one core after the other."""
+    monkeypatch.setattr(timer.os, "sched_getaffinity", lambda _: set(range(2, 8)))
+
+    def siblings(path):
+        first = int(re.findall(r"cpu(\d+)/", path)[0]) // 2 * 2
+        return io.StringIO(f"{first}-{first + 1}\n")
+
+    monkeypatch.setattr("builtins.open", siblings)
+    assert timer.processors() == [2, 4, 6, 3, 5, 7]
