@@ -14,7 +14,7 @@ import numpy as np
 # Relative to the largest element. All are float32: sums over thousands of steps leave each about 1e-5 off.
 TOLERANCE = 1e-4
 
-REST = 0.02  # seconds
+REST = 0.12  # seconds: threads go on looking out for work, torch's for 0.01, onnxruntime's for 0.05, NumPy's for 0.1
 PATIENCE = 5  # turns, one after the other, until one counts in any case
 DISTURBED = 1.15  # times as long as the probe takes on a quiet core
 
