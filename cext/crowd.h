@@ -2,11 +2,10 @@
  *
  * Members wait for each other. Once another process runs on the processor of one of them, all wait until the scheduler gives
  * it back, some milliseconds later: two threads may then take longer than one. So each member of a team measures for how much
- * of a task it ran: in between, others had its processor (who waits gives way to them). If some were robbed like that, and
- * the team has lost more by it, beside what the other members would have done without them, than it has gained of late, teams
- * are that much smaller for a while, after which a full one is tried again. So a daemon that wants some milliseconds now and
- * then changes nothing. A while is short at first, twice as long each time that the full team is robbed again,
- * and half as long each time that it has run undisturbed for so long.
+ * of a task it ran, from when the task began: in between, or before its part could begin, others had its processor (who waits
+ * gives way to them). If some were robbed like that, and the team did less than the other members would have done without
+ * them, teams are that much smaller for a while, after which a full one is tried again. A while is short at first, twice as
+ * long each time that the full team is robbed again, and half as long each time that it has run undisturbed for so long.
  *
  * Only pool.c includes this; only the caller that has the threads changes what is here. */
 #ifndef CYLSTM_CROWD_H
@@ -46,10 +45,11 @@ typedef struct {
 } times;
 
 #ifdef OWN_IS_WALL /* nobody counts as robbed */
-static times now(void) { const int64_t wall = wall_clock(); return (times){wall, wall}; }
+static times at(int64_t wall) { return (times){wall, wall}; }
 #else
-static times now(void) { return (times){wall_clock(), own_clock()}; }
+static times at(int64_t wall) { return (times){wall, own_clock()}; }
 #endif
+static times now(void) { return at(wall_clock()); }
 static times between(times from, times to) { return (times){to.wall - from.wall, to.own - from.own}; }
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 static times plus(times a, times b) { return (times){a.wall + b.wall, a.own + b.own}; }
@@ -65,7 +65,6 @@ typedef struct {
 #define NOT_WORTH_A_LOOK 200000 /* ns: an interrupt may take so long */
 #define ROBBED 0.9 /* who ran for less of its task */
 #define BETTER 1.2 /* times as much as the others would have done: a full team is kept */
-#define MOST_GAIN 6e6 /* ns: so much of what it has gained counts */
 #define MOST_LOST 20000000 /* ns that sharing tasks in a row may cost: a thread may have to wait so long for a processor of its own */
 
 static struct {
@@ -73,7 +72,6 @@ static struct {
     int left_out;  /* of those that are wanted */
     int64_t until; /* then a full one is tried again */
     int64_t how_long, undisturbed;
-    double lost; /* ns, less what was gained */
 } crowd;
 
 /* Of tasks in a row, which are too short for that: sharing them has cost so much more than it has gained, and is left alone
@@ -88,7 +86,7 @@ static int uncrowded(int wanted)
 {
     if (crowd.ignored || crowd.left_out == 0) return wanted;
     if (wall_clock() < crowd.until) return wanted > crowd.left_out ? wanted - crowd.left_out : 1;
-    crowd.left_out = 0, crowd.undisturbed = 0, crowd.lost = 0;
+    crowd.left_out = 0, crowd.undisturbed = 0;
     return wanted;
 }
 
@@ -113,15 +111,10 @@ static void look_back(const member_times *found, int count, int64_t took)
     }
     const int others = robbed < count ? count - robbed : 1;
     if (robbed > 0 && others < count && done < BETTER * others * best * took) {
-        crowd.lost += took - done / (BETTER * others * best);
-        if (crowd.lost <= 0) return;
-        crowd.lost = 0;
         crowd.how_long = longer_while(crowd.how_long, took);
         crowd.left_out += count - others, crowd.until = wall_clock() + crowd.how_long;
         return;
     }
-    const double gained = done / (count - 1) - took; /* of it, by one member more */
-    if (gained > 0) crowd.lost = crowd.lost - gained > -MOST_GAIN ? crowd.lost - gained : -MOST_GAIN;
     if (crowd.left_out > 0) return; /* not a full team */
     crowd.undisturbed += took;
     if (crowd.undisturbed > crowd.how_long) crowd.how_long /= 2, crowd.undisturbed = 0;

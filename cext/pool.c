@@ -81,7 +81,8 @@ static struct {
     cylstm_team team;
     atomic_int at_work; /* members of the team that have not returned, the caller apart */
     cylstm_openmp borrowed; /* threads of another library, or NULLs */
-    member_times found[MOST_THREADS]; /* in this task, by member */
+    int64_t began; /* the task, on the wall's clock */
+    member_times found[MOST_THREADS]; /* in it, by member */
     /* of tasks that may be in a row: when the last one ended and whether it was shared, how many there are, and how long one took
      * a thread alone */
     atomic_llong ended, shared, row, alone;
@@ -106,11 +107,12 @@ void cylstm_meet(cylstm_team *team)
     waited = plus(waited, between(start, now()));
 }
 
-/* One member's part of a task, with a note of how long it took. */
+/* One member's part of a task, with a note of how long it took, from when the task began: others may have had the processor
+ * of a member that begins late. */
 static void take_part(cylstm_task task, void *context, int me, int count, cylstm_team *team)
 {
     waited = (times){0, 0};
-    const times start = now();
+    const times start = at(pool.began);
     task(context, me, count, team);
     pool.found[me] = (member_times){between(start, now()), waited};
 }
@@ -281,7 +283,7 @@ static int run(int wanted, cylstm_task task, void *context, int64_t alone)
         cylstm_team one = {.count = 1};
         task(context, 0, 1, &one);
     } else {
-        const int64_t start = wall_clock();
+        const int64_t start = pool.began = wall_clock();
         count = pool.borrowed.parallel && watch_fork() ? on_borrowed(wanted, task, context) : on_own(wanted, task, context);
         const int64_t took = wall_clock() - start;
         if (count > 1) look_back(pool.found, count, took);

@@ -40,6 +40,38 @@ int members(int asleep, int awake, int64_t begin, int64_t end)
 """
 
 
+LATE = """
+#define _GNU_SOURCE
+#include <stdint.h>
+static int64_t wall, own;
+#define CYLSTM_CLOCKS static int64_t wall_clock(void) { return wall; } static int64_t own_clock(void) { return own; }
+#include "pool.c"
+static void task(void *context, int me, int count, cylstm_team *team)
+{
+    (void)context, (void)me, (void)count, (void)team;
+    wall += 30, own += 20;
+}
+void begin(int64_t when) { pool.began = when; }
+int64_t *part(int64_t when)
+{
+    static int64_t found[2];
+    wall = when;
+    take_part(task, NULL, 1, 2, NULL);
+    found[0] = pool.found[1].all.wall, found[1] = pool.found[1].all.own;
+    return found;
+}
+"""
+
+
+def test_who_begins_late_was_kept_from_running_until_then(tmp_path):
+    pool = compiled(tmp_path, LATE)
+    pool.begin.argtypes = pool.part.argtypes = (ctypes.c_int64,)
+    pool.part.restype = ctypes.POINTER(ctypes.c_int64)
+    pool.begin(1000)
+    assert pool.part(1005)[:2] == [35, 20]
+    assert pool.part(1100)[:2] == [130, 20]
+
+
 @pytest.fixture
 def members(tmp_path):
     """members(asleep, awake, begin, end), in microseconds, of a pool of its own with a clock of the test's."""
