@@ -17,6 +17,14 @@
  *   weights for x.W' and h.R':   [panel][k][gate][lane]   = W[gate*H + panel*lanes + lane][k]      ("gate panels")
  *   weights for dgates.W:        [block][q][lane]         = W[row(q)][block*width + lane]          ("column blocks")
  *
+ * NARROW gate panels: where the last panel has no more units than half a vector, it has w lanes for each gate, a half or a quarter of
+ * a vector, and so 2 vectors or 1 for each k instead of 4 (here, with H = 5, w = 1):
+ *
+ *   weights, last panel:  [k][gate][w]            bias, and what products make:  |i0..i3 f0..f3 g0..g3 o0..o3|i4 f4 g4 o4|
+ *
+ * Rows of `gates` are 4*Hp apart nevertheless, and the gates' values, where they are kept, are in whole panels. Numbers have the same
+ * bits as in whole panels.
+ *
  * where q runs over the 4*Hp columns of `gates` and a block is 4 vectors of columns wide, the last one as many
  * vectors as are left. Padding is zero in weights and biases, therefore h, c and every gradient are zero there,
  * unless the row has numbers that are not finite: 0 * inf is NaN. No result reads those of h and c, and cell_backward
@@ -64,7 +72,8 @@
  * the bits are the same, in BFLOAT16 the order of a sum is the unit's own. */
 enum {
     CYLSTM_PANELS, CYLSTM_TILES, CYLSTM_UNPACKED, CYLSTM_BLAS, CYLSTM_FLOAT16, CYLSTM_BFLOAT16, CYLSTM_BFLOAT16_DOT,
-    CYLSTM_BFLOAT16_TILES, CYLSTM_INT8, CYLSTM_INT8_DOT, CYLSTM_INT8_TILES, CYLSTM_ROUNDED, CYLSTM_ROUNDED_TILES, CYLSTM_FORMS
+    CYLSTM_BFLOAT16_TILES, CYLSTM_INT8, CYLSTM_INT8_DOT, CYLSTM_INT8_TILES, CYLSTM_ROUNDED, CYLSTM_ROUNDED_TILES, CYLSTM_NARROW,
+    CYLSTM_FORMS
 };
 enum { CYLSTM_INT8_K = 65536 }; /* 255 * 127 * K < 2^31 */
 
@@ -95,6 +104,7 @@ static const struct {
     [CYLSTM_INT8_DOT] = {{1, 64, 64, 64}, {1, 64, 64, 8}, CYLSTM_INT8, 1, 0},
     [CYLSTM_INT8_TILES] = {{1, 64, 64, 64}, {1, 64, 64, 8}, CYLSTM_INT8, 1, 0},
     [CYLSTM_ROUNDED] = {CYLSTM_AS_IT_LIES, {1, 1, 4, 0}, CYLSTM_ROUNDED, 1, 0},
+    [CYLSTM_NARROW] = {CYLSTM_AS_IT_LIES, {1, 1, CYLSTM_A_REAL, 0}, CYLSTM_NARROW, 0, 0},
     [CYLSTM_ROUNDED_TILES] = {{16, 32, 1024, 0}, {16, 32, 1024, 0}, CYLSTM_ROUNDED_TILES, 1, 0},
 };
 #undef CYLSTM_AS_IT_LIES
@@ -111,6 +121,13 @@ static inline ptrdiff_t cylstm_right_bytes(int form, ptrdiff_t K, ptrdiff_t colu
 {
     const cylstm_block b = cylstm_forms[form].right;
     return (columns + b.across - 1) / b.across * ((K + b.k - 1) / b.k * (b.bytes == CYLSTM_A_REAL ? real : b.bytes) + b.tail);
+}
+
+/* Columns of gate panels of H units. */
+static inline ptrdiff_t cylstm_columns(int form, ptrdiff_t H, ptrdiff_t lanes)
+{
+    const ptrdiff_t left = H % lanes, w = 4 * left <= lanes ? lanes / 4 : 2 * left <= lanes ? lanes / 2 : lanes;
+    return 4 * (H - left + (left == 0 ? 0 : form == CYLSTM_NARROW ? w : lanes));
 }
 
 static inline int cylstm_stored_as(int form)
@@ -169,7 +186,8 @@ typedef struct {
     ptrdiff_t Y;           /* numbers of h_prev: H, or fewer behind a projection */
     ptrdiff_t first, last; /* the units to be computed, multiples of lanes */
     int flags;
-    int form;              /* of R */
+    int form;              /* of R; NARROW: gates come in likewise */
+    int kept;              /* whether anybody looks at the gates' values; forward only */
     const void *R;         /* weight_hh, as `form` says; forward only */
     const void *peepholes; /* (3, Hp): of i, f, o; zeros in the padding */
     double clip, gate_clip;

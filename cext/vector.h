@@ -98,19 +98,27 @@ INLINE void NAME(store_part)(REAL *p, ptrdiff_t n, VECTOR v)
     for (ptrdiff_t j = 0; j < n; j++) p[j] = v[j];
 }
 
-/* The first and the second half of two vectors, lane by lane in turn. */
+/* The first and the second half of two vectors, lane by lane in turn; and back: the even and the odd lanes of two vectors. */
 #if VECTOR_BYTES * 8 / REAL_BITS == 2
 #define FIRST_HALVES 0, 2
 #define SECOND_HALVES 1, 3
+#define EVEN_LANES 0, 2
+#define ODD_LANES 1, 3
 #elif VECTOR_BYTES * 8 / REAL_BITS == 4
 #define FIRST_HALVES 0, 4, 1, 5
 #define SECOND_HALVES 2, 6, 3, 7
+#define EVEN_LANES 0, 2, 4, 6
+#define ODD_LANES 1, 3, 5, 7
 #elif VECTOR_BYTES * 8 / REAL_BITS == 8
 #define FIRST_HALVES 0, 8, 1, 9, 2, 10, 3, 11
 #define SECOND_HALVES 4, 12, 5, 13, 6, 14, 7, 15
+#define EVEN_LANES 0, 2, 4, 6, 8, 10, 12, 14
+#define ODD_LANES 1, 3, 5, 7, 9, 11, 13, 15
 #else
 #define FIRST_HALVES 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
 #define SECOND_HALVES 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#define EVEN_LANES 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#define ODD_LANES 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
 #endif
 
 #ifdef __clang__
@@ -119,17 +127,36 @@ INLINE void NAME(store_part)(REAL *p, ptrdiff_t n, VECTOR v)
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (INTEGERS){__VA_ARGS__})
 #endif
 
-/* LANES vectors as the rows of a matrix -> its columns. Each round turns the bits of (row, lane) round by one place. */
+/* `count` vectors, a power of two, as the rows of a matrix: turns the bits of (row, lane) round by one place, so that the first
+ * bit of the row becomes the last one of the lane. turn_back: the other way round. */
+INLINE void NAME(turn)(const ptrdiff_t count, VECTOR *v)
+{
+    VECTOR turned[VECTOR_BYTES * 8 / REAL_BITS < 4 ? 4 : VECTOR_BYTES * 8 / REAL_BITS];
+    UNROLL
+    for (ptrdiff_t i = 0; i < count / 2; i++) {
+        turned[2 * i] = SHUFFLE(v[i], v[i + count / 2], FIRST_HALVES);
+        turned[2 * i + 1] = SHUFFLE(v[i], v[i + count / 2], SECOND_HALVES);
+    }
+    UNROLL
+    for (ptrdiff_t i = 0; i < count; i++) v[i] = turned[i];
+}
+
+INLINE void NAME(turn_back)(const ptrdiff_t count, VECTOR *v)
+{
+    VECTOR turned[VECTOR_BYTES * 8 / REAL_BITS < 4 ? 4 : VECTOR_BYTES * 8 / REAL_BITS];
+    UNROLL
+    for (ptrdiff_t i = 0; i < count / 2; i++) {
+        turned[i] = SHUFFLE(v[2 * i], v[2 * i + 1], EVEN_LANES);
+        turned[i + count / 2] = SHUFFLE(v[2 * i], v[2 * i + 1], ODD_LANES);
+    }
+    UNROLL
+    for (ptrdiff_t i = 0; i < count; i++) v[i] = turned[i];
+}
+
+/* LANES vectors as the rows of a matrix -> its columns. */
 INLINE void NAME(transpose)(VECTOR *v)
 {
-    for (ptrdiff_t round = 1; round < LANES; round *= 2) {
-        VECTOR turned[VECTOR_BYTES * 8 / REAL_BITS];
-        for (ptrdiff_t i = 0; i < LANES / 2; i++) {
-            turned[2 * i] = SHUFFLE(v[i], v[i + LANES / 2], FIRST_HALVES);
-            turned[2 * i + 1] = SHUFFLE(v[i], v[i + LANES / 2], SECOND_HALVES);
-        }
-        for (ptrdiff_t i = 0; i < LANES; i++) v[i] = turned[i];
-    }
+    for (ptrdiff_t round = 1; round < LANES; round *= 2) NAME(turn)(LANES, v);
 }
 
 #if REAL_BITS == 32

@@ -9,7 +9,7 @@ from cylstm._core import kernels
 
 HEADER = re.sub(r"/\*.*?\*/", "", Path(cylstm.get_include(), "kernels.def").read_text(), flags=re.DOTALL)
 
-TILES, ROWS = 1, 2  # forms of weights; ROWS: as their owner has them
+PANELS, TILES, ROWS, NARROW = 0, 1, 2, 13  # forms of weights; ROWS: as their owner has them
 KERNELS = re.findall(r"^(?:(?:TILE_)?KERNEL\(\w+, |ROW_LOSS\()(\w+)", HEADER, re.MULTILINE)
 TILE_KERNELS = set(re.findall(r"TILE_KERNEL\(\w+, (\w+),", HEADER))
 

@@ -173,7 +173,7 @@ def test_every_name_in_a_table_is_a_kernel_of_its_own():
 def test_packed_weights_are_where_the_header_says_with_zeros_around_them(isa, dtype, rng):
     """And back again, of some units; nothing is written past the end."""
     lanes = raw.lanes(isa, dtype)
-    sizes = sorted({1, lanes - 1, lanes, lanes + 1, 2 * lanes + 3, 5 * lanes + 1})
+    sizes = sorted({1, lanes // 2, lanes - 1, lanes, lanes + 1, 2 * lanes + 3, 5 * lanes + 1})
     for H, K in itertools.product(sizes, sizes):
         Hp, Kp = (-(-size // lanes) * lanes for size in (H, K))
         W = rng.standard_normal((4 * H, K)).astype(dtype)
@@ -181,13 +181,18 @@ def test_packed_weights_are_where_the_header_says_with_zeros_around_them(isa, dt
         padded[:, :H, :K] = W.reshape(4, H, K)
         rows = padded.reshape(4, -1, lanes, Kp).swapaxes(0, 1).reshape(4 * Hp, Kp)
 
-        def packed(name, n, expected, W=W, H=H, K=K):
+        def packed(name, n, expected, *form, W=W, H=H, K=K):
             out = np.full(expected.size + 1, np.nan, dtype)
-            raw.call(isa, dtype, name, W, H, K, n, out)
+            raw.call(isa, dtype, name, *form, W, H, K, n, out)
             np.testing.assert_array_equal(out, [*expected.ravel(), np.nan], f"{name} {H=} {K=} {n=}")
 
         for panel in range(Hp // lanes):
-            packed("pack_gates", panel, rows[4 * lanes * panel :, :K][: 4 * lanes].T)
+            of_panel = rows[4 * lanes * panel :, :K][: 4 * lanes]
+            packed("pack_gates", panel, of_panel.T, raw.PANELS)
+            if panel == H // lanes and 2 * (H % lanes) <= lanes:  # a half or a quarter of each gate's lanes
+                most = lanes // 4 if 4 * (H % lanes) <= lanes else lanes // 2
+                of_panel = of_panel.reshape(4, lanes, K)[:, :most].reshape(4 * most, K)
+            packed("pack_gates", panel, of_panel.T, raw.NARROW)
         for block in range(-(-K // (4 * lanes))):
             packed("pack_columns", block, rows[:, 4 * lanes * block :][:, : 4 * lanes])
         for first in range(0, Hp, lanes):
@@ -225,6 +230,7 @@ def test_nothing_is_read_behind_the_weights_of_others(isa, dtype, rng):
         assert not got[..., H:].any()
         out = np.empty((4 * Hp, 4 * lanes * blocks + K), dtype)
         for panel in range(Hp // lanes):
-            raw.call(isa, dtype, "pack_gates", W, H, K, panel, out)
+            for form in (raw.PANELS, raw.NARROW):
+                raw.call(isa, dtype, "pack_gates", form, W, H, K, panel, out)
         for block in range(blocks):
             raw.call(isa, dtype, "pack_columns", W, H, K, block, out)

@@ -12,16 +12,19 @@ INLINE VECTOR NAME(kept_of)(const int flags, const cylstm_step *step, VECTOR g, 
     return flags & CYLSTM_DROPPED ? g * NAME(load)((const REAL *)step->update_mask + at) : g;
 }
 
+#define MOST_ABREAST (UNITS_ABREAST + 1) /* of one row, whose narrow panel goes along */
+
 /* n vectors of hidden units, `apart` reals from each other, from their pre-activations on: gates, c and h. `unit` is the first
- * one's place in a row, `shift` reals from the next one's, 0 where they are the same units of several rows.
+ * one's place in a row, `shift` reals from the next one's, 0 where they are the same units of several rows. v: NULL; or, instead of
+ * memory, what the gates are of (4 n), c, before and then after the step (n), and h (n), of the plain cell.
  * A division takes as long as twenty other operations, and a group of two sigmoids, or of one and a tanh, has one. */
 INLINE void NAME(units)(const int n, const int flags, const cylstm_step *step, ptrdiff_t apart, REAL *gates, const REAL *c_prev,
-                        REAL *c, REAL *h, ptrdiff_t Hp, ptrdiff_t unit, ptrdiff_t shift)
+                        REAL *c, REAL *h, ptrdiff_t Hp, ptrdiff_t unit, ptrdiff_t shift, VECTOR *v)
 {
-    VECTOR x[4 * UNITS_ABREAST], scale[4 * UNITS_ABREAST], p[4 * UNITS_ABREAST], cell[UNITS_ABREAST];
+    VECTOR x[4 * MOST_ABREAST], scale[4 * MOST_ABREAST], p[4 * MOST_ABREAST], cell[MOST_ABREAST];
     UNROLL
     for (int i = 0; i < 4 * n; i++) {
-        VECTOR a = NAME(load)(gates + i / 4 * 4 * apart + i % 4 * LANES);
+        VECTOR a = v ? v[i] : NAME(load)(gates + i / 4 * 4 * apart + i % 4 * LANES);
         if (flags & CYLSTM_PEEPHOLES && i % 4 < 2) {
             const REAL *peephole = (const REAL *)step->peepholes + i % 4 * Hp + unit + i / 4 * shift;
             a = NAME(add_product)(a, NAME(load)(peephole), NAME(load)(c_prev + i / 4 * apart));
@@ -49,12 +52,16 @@ INLINE void NAME(units)(const int n, const int flags, const cylstm_step *step, p
         }
         if (flags & CYLSTM_COUPLED) forget = (REAL)1 - in;
         const VECTOR update = NAME(kept_of)(flags, step, g, c_prev - (const REAL *)step->c_prev + i * apart);
-        cell[i] = NAME(add_product)(in * update, forget, NAME(load)(c_prev + i * apart));
+        cell[i] = NAME(add_product)(in * update, forget, v ? v[4 * n + i] : NAME(load)(c_prev + i * apart));
         if (flags & CYLSTM_CLIPPED) cell[i] = NAME(clamp)(cell[i], (REAL)-step->clip, (REAL)step->clip);
-        NAME(store)(gates + i * 4 * apart, in);
-        NAME(store)(gates + i * 4 * apart + LANES, forget);
-        NAME(store)(gates + i * 4 * apart + 2 * LANES, g);
-        NAME(store)(c + i * apart, cell[i]);
+        if (v) {
+            v[4 * n + i] = cell[i];
+        } else {
+            NAME(store)(gates + i * 4 * apart, in);
+            NAME(store)(gates + i * 4 * apart + LANES, forget);
+            NAME(store)(gates + i * 4 * apart + 2 * LANES, g);
+            NAME(store)(c + i * apart, cell[i]);
+        }
         if (flags & CYLSTM_PEEPHOLES) { /* o has waited for c */
             const REAL *peephole = (const REAL *)step->peepholes + 2 * Hp + unit + i * shift;
             VECTOR a = NAME(load)(gates + i * 4 * apart + 3 * LANES), o_scale, o_p;
@@ -79,8 +86,12 @@ INLINE void NAME(units)(const int n, const int flags, const cylstm_step *step, p
     ABREAST {
         const VECTOR numerator = NAME(tanh_numerator)(scale[i], p[i]), denominator = numerator + (REAL)2;
         const VECTOR inverse = (REAL)1 / (x[4 * i + 3] * denominator);
-        NAME(store)(gates + i * 4 * apart + 3 * LANES, inverse * denominator);
-        NAME(store)(h + i * apart, inverse * numerator);
+        if (v) {
+            v[5 * n + i] = inverse * numerator;
+        } else {
+            NAME(store)(gates + i * 4 * apart + 3 * LANES, inverse * denominator);
+            NAME(store)(h + i * apart, inverse * numerator);
+        }
     }
 }
 
@@ -94,10 +105,10 @@ INLINE void NAME(activations)(const int flags, const cylstm_step *step, ptrdiff_
     ptrdiff_t done = 0;
     for (; done + UNITS_ABREAST <= count; done += UNITS_ABREAST)
         NAME(units)(UNITS_ABREAST, flags, step, apart, gates + done * 4 * apart, c_prev + done * apart, c + done * apart,
-                    h + done * apart, Hp, first + done * shift, shift);
+                    h + done * apart, Hp, first + done * shift, shift, NULL);
     for (; done < count; done++)
         NAME(units)(1, flags, step, apart, gates + done * 4 * apart, c_prev + done * apart, c + done * apart, h + done * apart, Hp,
-                    first + done * shift, shift);
+                    first + done * shift, shift, NULL);
 }
 
 /* A function of its own, so that the plain cell's code is the same as without variants. */
@@ -113,19 +124,34 @@ static __attribute__((noinline)) void NAME(activations_of_variant)(const cylstm_
         }
 }
 
+#include "narrow.h"
+
 static void NAME(cell_forward)(const cylstm_step *step)
 {
     const ptrdiff_t B = step->B, H = step->H, Hp = (H + LANES - 1) / LANES * LANES, group = B == 1 ? 2 * LANES : LANES;
     const ptrdiff_t Y = step->Y, Yp = (Y + LANES - 1) / LANES * LANES;
+    ptrdiff_t columns = step->form == CYLSTM_UNPACKED ? 4 * H : 4 * Hp, whole = Hp; /* units in whole panels */
     int now = 0;
-    for (ptrdiff_t j0 = step->first; j0 < step->last; j0 += group) {
-        const ptrdiff_t j1 = step->last - j0 < group ? step->last : j0 + group;
-        NAME(product_of)(step->form, &now, B, Y, step->form == CYLSTM_UNPACKED ? 4 * H : 4 * Hp, 4 * j0, 4 * j1, step->h_prev, Yp,
-                         step->R, NULL, step->gates, 4 * Hp);
+    if (step->form == CYLSTM_NARROW) {
+        columns = cylstm_columns(CYLSTM_NARROW, H, LANES);
+        whole = columns / (4 * LANES) * LANES;
+    }
+    for (ptrdiff_t j0 = step->first, j1; j0 < step->last; j0 = j1) {
+        j1 = step->last - j0 < group ? step->last : j0 + group;
+        if (B == 1 && j1 == whole) j1 = step->last; /* which the narrow panel may be behind */
+        NAME(product_of)(step->form, &now, B, Y, columns, 4 * j0, 4 * j1, step->h_prev, Yp, step->R, NULL, step->gates, 4 * Hp);
+        ptrdiff_t end = j1;
+        if (j1 > whole && (step->flags || step->kept)) {
+            NAME(widen)(B, columns / 4 - whole, (REAL *)step->gates + 4 * whole, 4 * Hp);
+        } else if (j1 > whole) {
+            end = B == 1 && UNITS_ABREAST == 2 ? j0 : whole;
+            (columns - 4 * whole > LANES ? NAME(rows_by_two) : NAME(rows_by_four))(step, end, whole, Hp);
+            if (end == j0) break;
+        }
         if (step->flags == 0)
-            NAME(activations)(0, step, j0, j1, Hp);
+            NAME(activations)(0, step, j0, end, Hp);
         else
-            NAME(activations_of_variant)(step, j0, j1, Hp);
+            NAME(activations_of_variant)(step, j0, end, Hp);
     }
     NAME(release)(step->form);
 }

@@ -63,10 +63,13 @@ typedef REAL NAME(real);
 #undef FIRST_HALVES
 #undef SHUFFLE
 #undef SECOND_HALVES
+#undef EVEN_LANES
+#undef ODD_LANES
 #undef INLINE
 #undef K_BLOCK
 #undef HAVE_TILES
 #undef SUM_BLOCK
+#undef MOST_ABREAST
 #undef NORM_X
 #undef NORM_H
 #undef NORM_MEAN

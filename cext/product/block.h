@@ -4,8 +4,8 @@
  * BYTES ADD(sum, w, a), which adds the product of a group of a row of A and of a vector of columns of P. A group of k is what 32 bits
  * of a row hold. MOST_ROWS, if not BLOCK_ROWS: rows of a block, where ADD needs registers of its own.
  *
- * A block of ROWS rows and PANELS * VECTORS vectors of columns stays in registers while k runs. The three numbers are
- * compile-time constants and each block is a function of its own: only then does the compiler unroll the block fully
+ * A block of ROWS rows and PANELS * VECTORS + LAST vectors of columns stays in registers while k runs: LAST of a panel behind the
+ * others which is that wide. The four numbers are compile-time constants and each block is a function of its own: only then does the compiler unroll the block fully
  * and keep every accumulator in a register (GCC 12 spills them otherwise, at half the speed). */
 
 /* In reals: STRIDE, from one vector of a group of P to the next; GROUPS(K), how many groups there are; ROW_OF(lda, K), from one row of
@@ -51,7 +51,7 @@
 #endif
 
 /* K: groups of k */
-INLINE TARGET void OF(block)(const int ROWS, const int PANELS, const int VECTORS, ptrdiff_t K, const REAL *restrict A,
+INLINE TARGET void OF(block)(const int ROWS, const int PANELS, const int VECTORS, const int LAST, ptrdiff_t K, const REAL *restrict A,
                              ptrdiff_t lda, const REAL *restrict P, ptrdiff_t step, ptrdiff_t panel_size,
                              ptrdiff_t ahead, const REAL *restrict bias, REAL *restrict C, ptrdiff_t ldc)
 {
@@ -59,8 +59,9 @@ INLINE TARGET void OF(block)(const int ROWS, const int PANELS, const int VECTORS
     const REAL *tail = P;
     P += 2 * step;
 #endif
-    SUM acc[MOST_ROWS][8];
-    const int width = PANELS * VECTORS;
+    SUM acc[MOST_ROWS][11];
+    const int whole = PANELS * VECTORS, width = whole + LAST;
+    const REAL *restrict Q = P + PANELS * panel_size;
     UNROLL
     for (int r = 0; r < ROWS; r++)
         UNROLL
@@ -73,11 +74,12 @@ INLINE TARGET void OF(block)(const int ROWS, const int PANELS, const int VECTORS
         for (int r = 0; r < ROWS; r++) a[r] = (SUM)LEFT(A + r * lda + k);
         UNROLL
         for (int j = 0; j < width; j++) {
-            const SUM w = (SUM)RIGHT(P + (j / VECTORS) * panel_size + (j % VECTORS) * STRIDE);
+            const SUM w = (SUM)RIGHT(j < whole ? P + (j / VECTORS) * panel_size + (j % VECTORS) * STRIDE : Q + (j - whole) * STRIDE);
             UNROLL
             for (int r = 0; r < ROWS; r++) acc[r][j] = ADD(acc[r][j], w, a[r]);
         }
         P += step;
+        Q += LAST * STRIDE;
     }
     UNROLL
     for (int r = 0; r < ROWS; r++)
@@ -94,22 +96,31 @@ INLINE TARGET void OF(block)(const int ROWS, const int PANELS, const int VECTORS
         }
 }
 
-#define DEFINE_BLOCK(ROWS, PANELS, VECTORS)                                                                     \
-    static __attribute__((noinline)) TARGET void OF(block_##ROWS##_##PANELS##_##VECTORS)(                            \
+#define DEFINE_BLOCK(ROWS, PANELS, VECTORS) DEFINE_BLOCK_AND(ROWS, PANELS, VECTORS, 0)
+#define DEFINE_BLOCK_AND(ROWS, PANELS, VECTORS, LAST)                                                                     \
+    static __attribute__((noinline)) TARGET void OF(block_##ROWS##_##PANELS##_##VECTORS##_##LAST)(                            \
         ptrdiff_t K, const REAL *A, ptrdiff_t lda, const REAL *P, ptrdiff_t step, ptrdiff_t panel_size,        \
         ptrdiff_t ahead, const REAL *bias, REAL *C, ptrdiff_t ldc)                                                              \
     {                                                                                                          \
-        OF(block)(ROWS, PANELS, VECTORS, K, A, lda, P, step, panel_size, ahead, bias, C, ldc);                       \
+        OF(block)(ROWS, PANELS, VECTORS, LAST, K, A, lda, P, step, panel_size, ahead, bias, C, ldc);                       \
     }
 #if OPERANDS != FLOATS
 #define DEFINE_BLOCKS(ROWS) DEFINE_BLOCK(ROWS, 1, 4)
-#define BLOCKS(ROWS) {NULL, NULL, NULL, OF(block_##ROWS##_1_4)}
+#define BLOCKS(ROWS) {NULL, NULL, NULL, OF(block_##ROWS##_1_4_0)}
 #else
 #define DEFINE_BLOCKS(ROWS) DEFINE_BLOCK(ROWS, 1, 1) DEFINE_BLOCK(ROWS, 1, 2) DEFINE_BLOCK(ROWS, 1, 3) DEFINE_BLOCK(ROWS, 1, 4)
-#define BLOCKS(ROWS) {OF(block_##ROWS##_1_1), OF(block_##ROWS##_1_2), OF(block_##ROWS##_1_3), OF(block_##ROWS##_1_4)}
+#define BLOCKS(ROWS) {OF(block_##ROWS##_1_1_0), OF(block_##ROWS##_1_2_0), OF(block_##ROWS##_1_3_0), OF(block_##ROWS##_1_4_0)}
 #endif
 
 DEFINE_BLOCK(1, 2, 4)
+#if OPERANDS == FLOATS
+DEFINE_BLOCK_AND(1, 1, 4, 1)
+DEFINE_BLOCK_AND(1, 1, 4, 2)
+DEFINE_BLOCK_AND(1, 1, 4, 3)
+DEFINE_BLOCK_AND(1, 2, 4, 1)
+DEFINE_BLOCK_AND(1, 2, 4, 2)
+DEFINE_BLOCK_AND(1, 2, 4, 3)
+#endif
 DEFINE_BLOCKS(1)
 DEFINE_BLOCKS(2)
 #if MOST_ROWS >= 3
@@ -138,7 +149,15 @@ static const OF(block_function) OF(blocks)[MOST_ROWS][4] = {BLOCKS(1), BLOCKS(2)
 #endif
 };
 
+#if OPERANDS == FLOATS
+/* Of one row and one or two whole panels, and a narrower one of 1, 2 or 3 vectors behind them. */
+static const OF(block_function) OF(blocks_of_row)[2][3] = {
+    {OF(block_1_1_4_1), OF(block_1_1_4_2), OF(block_1_1_4_3)}, {OF(block_1_2_4_1), OF(block_1_2_4_2), OF(block_1_2_4_3)},
+};
+#endif
+
 #undef DEFINE_BLOCK
+#undef DEFINE_BLOCK_AND
 #undef DEFINE_BLOCKS
 #undef BLOCKS
 
@@ -167,11 +186,22 @@ static DRIVER TARGET void OF(product_of_panels)(ptrdiff_t rows, ptrdiff_t K, ptr
         const ptrdiff_t start = first / panel * panel, step = columns - start < panel ? columns - start : panel;
         const ptrdiff_t end = start + step < last ? start + step : last, width = end - first;
         const REAL *p = P + PANEL_SIZE(start, K) + (first - start) * STRIDE / LANES;
-        if (rows == 1 && width == panel && last - first >= 2 * panel) {
-            /* two panels at once: eight accumulators hide the latency that four do not */
-            OF(block_1_2_4)(groups, A, lda, p, 4 * STRIDE, PANEL_SIZE(panel, K), 0, bias ? bias + first : NULL, C + first, ldc);
-            first += 2 * panel;
-            continue;
+        if (rows == 1 && width == panel && last - first > panel) {
+            /* two panels at once: eight accumulators hide the latency that four do not, and still less one or two */
+            const ptrdiff_t whole = last - first < 2 * panel ? panel : 2 * panel;
+#if OPERANDS == FLOATS
+            const ptrdiff_t behind = last - first - whole;
+            if (behind > 0 && behind < panel && last == columns) {
+                OF(blocks_of_row)[whole > panel][behind / LANES - 1](groups, A, lda, p, 4 * STRIDE, PANEL_SIZE(panel, K), 0,
+                                                                     bias ? bias + first : NULL, C + first, ldc);
+                return;
+            }
+#endif
+            if (whole > panel) {
+                OF(block_1_2_4_0)(groups, A, lda, p, 4 * STRIDE, PANEL_SIZE(panel, K), 0, bias ? bias + first : NULL, C + first, ldc);
+                first += whole;
+                continue;
+            }
         }
         const ptrdiff_t k_block = rows > MOST_ROWS && OPERANDS != BYTES ? K_BLOCK : groups, step_reals = step * STRIDE / LANES;
         for (ptrdiff_t k = 0; k < groups; k += k_block)

@@ -5,7 +5,8 @@ INLINE void NAME(product_of)(int form, int *now, ptrdiff_t rows, ptrdiff_t K, pt
                              const void *A, ptrdiff_t lda, const void *P, const REAL *bias, REAL *C, ptrdiff_t ldc)
 {
     (void)now;
-    if (form == CYLSTM_PANELS || form == CYLSTM_ROUNDED) { /* the most frequent one, and the shortest calls */
+    if (form == CYLSTM_NARROW && last > columns) last = columns;
+    if (form == CYLSTM_PANELS || form == CYLSTM_NARROW || form == CYLSTM_ROUNDED) { /* the most frequent, and the shortest calls */
         NAME(product_of_panels)(rows, K, columns, first, last, A, lda, P, bias, C, ldc);
         return;
     }

@@ -1,25 +1,36 @@
 /* Between PyTorch's (4H, K) weights and the panels of kernels.h. */
 
-static void NAME(pack_gates)(const REAL *W, ptrdiff_t H, ptrdiff_t K, ptrdiff_t panel, REAL *out)
+/* The units from j0 on, `used` of them and padding up to w, a constant. */
+INLINE void NAME(pack_panel)(const ptrdiff_t w, const REAL *W, ptrdiff_t H, ptrdiff_t K, ptrdiff_t j0, ptrdiff_t used, REAL *out)
 {
-    const ptrdiff_t j0 = panel * LANES, used = H - j0 < LANES ? H - j0 : LANES;
-    for (ptrdiff_t gate = 0; gate < 4; gate++, out += LANES) {
-        const REAL *rows = W + (gate * H + j0) * K;
+    for (ptrdiff_t at = 0; at < 4 * w; at += LANES, out += LANES) {
+        const REAL *rows = W + (at / w * H + j0) * K; /* a lane is of the unit lane % w, of the gate at / w + lane / w */
         if (K < LANES) {
             for (ptrdiff_t k = 0; k < K; k++)
                 for (ptrdiff_t lane = 0; lane < LANES; lane++)
-                    out[k * 4 * LANES + lane] = lane < used ? rows[lane * K + k] : 0;
+                    out[k * 4 * w + lane] = lane % w < used ? rows[(lane / w * H + lane % w) * K + k] : 0;
             continue;
         }
         for (ptrdiff_t from = 0; from < K; from += LANES) {
             const ptrdiff_t k = from + LANES <= K ? from : K - LANES; /* the last block laps over the one before */
             VECTOR v[VECTOR_BYTES / sizeof(REAL)];
             for (ptrdiff_t lane = 0; lane < LANES; lane++)
-                v[lane] = lane < used ? NAME(load)(rows + lane * K + k) : NAME(splat)(0);
+                v[lane] = lane % w < used ? NAME(load)(rows + (lane / w * H + lane % w) * K + k) : NAME(splat)(0);
             NAME(transpose)(v);
-            for (ptrdiff_t i = 0; i < LANES; i++) NAME(store)(out + (k + i) * 4 * LANES, v[i]);
+            for (ptrdiff_t i = 0; i < LANES; i++) NAME(store)(out + (k + i) * 4 * w, v[i]);
         }
     }
+}
+
+static void NAME(pack_gates)(int form, const REAL *W, ptrdiff_t H, ptrdiff_t K, ptrdiff_t panel, REAL *out)
+{
+    const ptrdiff_t j0 = panel * LANES, used = H - j0 < LANES ? H - j0 : LANES, wide = cylstm_columns(form, H, LANES) - 4 * j0;
+    if (wide >= 4 * LANES)
+        NAME(pack_panel)(LANES, W, H, K, j0, used, out);
+    else if (wide == 2 * LANES)
+        NAME(pack_panel)(LANES / 2, W, H, K, j0, used, out);
+    else if (LANES >= 4)
+        NAME(pack_panel)(LANES < 4 ? 1 : LANES / 4, W, H, K, j0, used, out);
 }
 
 /* Where row q of the panel order lies in the (4H, .) matrix, or -1 in the padding. */

@@ -23,7 +23,7 @@
 INLINE VECTOR NAME(row_of)(int form, const void *panel, ptrdiff_t k, ptrdiff_t wide, ptrdiff_t j)
 {
 #if REAL_BITS == 32
-    if (form != CYLSTM_PANELS) return NAME(small_row)(cylstm_stored_as(form), panel, k, wide, j);
+    if (form != CYLSTM_PANELS && form != CYLSTM_NARROW) return NAME(small_row)(cylstm_stored_as(form), panel, k, wide, j);
 #endif
     (void)form;
     return NAME(load)((const REAL *)panel + k * wide + j);
@@ -32,13 +32,15 @@ INLINE VECTOR NAME(row_of)(int form, const void *panel, ptrdiff_t k, ptrdiff_t w
 static void NAME(gather)(int form, ptrdiff_t N, ptrdiff_t H, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last, const int64_t *ids,
                          const void *panels, const REAL *bias, REAL *gates)
 {
-    const ptrdiff_t panel = 4 * LANES, columns = (H + LANES - 1) / LANES * panel;
-    for (ptrdiff_t n = 0; n < N; n++, gates += columns)
-        for (ptrdiff_t j = 4 * first; j < 4 * last; j += LANES) {
-            const ptrdiff_t within = j % panel, start = j - within;
-            const VECTOR w = NAME(row_of)(form, (const char *)panels + cylstm_right_bytes(form, K, start, sizeof(REAL)),
-                                          (ptrdiff_t)ids[n], panel, within);
-            NAME(store)(gates + j, NAME(load)(bias + j) + w);
+    const ptrdiff_t panel = 4 * LANES, columns = cylstm_columns(form, H, LANES), end = 4 * last < columns ? 4 * last : columns;
+    for (ptrdiff_t n = 0; n < N; n++, gates += (H + LANES - 1) / LANES * panel)
+        for (ptrdiff_t start = 4 * first; start < end; start += panel) {
+            const char *P = (const char *)panels + cylstm_right_bytes(form, K, start, sizeof(REAL));
+            const ptrdiff_t wide = columns - start < panel ? columns - start : panel;
+            for (ptrdiff_t j = 0; j < wide; j += LANES) {
+                const VECTOR w = NAME(row_of)(form, P, (ptrdiff_t)ids[n], wide, j);
+                NAME(store)(gates + start + j, NAME(load)(bias + start + j) + w);
+            }
         }
 }
 

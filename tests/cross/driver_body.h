@@ -48,17 +48,19 @@ static void NAME(forward)(void *context, int me, int count, cylstm_team *team)
     const ptrdiff_t B = s->B, H = s->H, Hp = s->Hp, G = 4 * Hp, lanes = k->lanes, step = B * Hp;
     const ptrdiff_t first = NAME(share)(Hp, lanes, me, count), last = NAME(share)(Hp, lanes, me + 1, count);
     for (ptrdiff_t panel = first / lanes; panel < last / lanes; panel++) {
-        k->pack_gates(s->W, H, s->I, panel, s->W_panels + panel * s->I * 4 * lanes);
-        k->pack_gates(s->R, H, H, panel, s->R_panels + panel * H * 4 * lanes);
-        k->pack_gates(s->b, H, 1, panel, s->b_panels + panel * 4 * lanes);
+        k->pack_gates(CYLSTM_NARROW, s->W, H, s->I, panel, s->W_panels + panel * s->I * 4 * lanes);
+        k->pack_gates(CYLSTM_NARROW, s->R, H, H, panel, s->R_panels + panel * H * 4 * lanes);
+        k->pack_gates(CYLSTM_NARROW, s->b, H, 1, panel, s->b_panels + panel * 4 * lanes);
     }
     if (s->ids)
-        k->gather(0, s->T * B, H, s->I, first, last, s->ids, s->W_panels, s->b_panels, s->gates);
+        k->gather(CYLSTM_NARROW, s->T * B, H, s->I, first, last, s->ids, s->W_panels, s->b_panels, s->gates);
     else
-        k->product(0, s->T * B, s->I, G, 4 * first, 4 * last, s->x, s->I, s->W_panels, s->b_panels, s->gates, G);
+        k->product(CYLSTM_NARROW, s->T * B, s->I, cylstm_columns(CYLSTM_NARROW, H, lanes), 4 * first, 4 * last, s->x, s->I,
+                   s->W_panels, s->b_panels, s->gates, G);
     for (ptrdiff_t t = 0; t < s->T; t++) {
-        const cylstm_step now = {.B = B, .H = H, .Y = H, .first = first, .last = last, .R = s->R_panels, .h_prev = s->h + t * step,
-            .c_prev = s->c + t * step, .gates = s->gates + t * B * G, .c = s->c + (t + 1) * step, .h = s->h + (t + 1) * step};
+        const cylstm_step now = {.B = B, .H = H, .Y = H, .first = first, .last = last, .form = CYLSTM_NARROW, .kept = 1,
+            .R = s->R_panels, .h_prev = s->h + t * step, .c_prev = s->c + t * step, .gates = s->gates + t * B * G,
+            .c = s->c + (t + 1) * step, .h = s->h + (t + 1) * step};
         k->cell_forward(&now);
         cylstm_meet(team);
     }

@@ -11,7 +11,9 @@ from libc.string cimport memset
 import numpy
 
 from cylstm._core.choice cimport Choice, choose, choose_rounded, choose_small, plain_forms
-from cylstm._core.kernels cimport Activation, Kernels, activation_of, active, left_bytes, right_bytes
+from cylstm._core.kernels cimport (
+    NARROW, PANELS, Activation, Kernels, activation_of, active, columns_of, left_bytes, right_bytes,
+)
 from cylstm._core.memory cimport fitting
 from cylstm._core.network cimport Backward, Forward
 from cylstm._core.tile_range cimport backward_fits_tiles, forward_fits_tiles
@@ -314,6 +316,7 @@ cdef int describe_directions(const Kernels* k, Weights weights, Direction* direc
         directions[n].I, directions[n].H, directions[n].O, directions[n].below = I, H, O, below
         directions[n].Ip = (directions[n].I + lanes - 1) // lanes * lanes
         directions[n].Hp = (H + lanes - 1) // lanes * lanes
+        directions[n].columns = columns_of(NARROW if weights.cell.layer_norm is None else PANELS, H, lanes)
         directions[n].Y, directions[n].Yp = Y, (Y + lanes - 1) // lanes * lanes
         directions[n].at_W, directions[n].at_R = weights.offsets[n, WEIGHT_IH], weights.offsets[n, WEIGHT_HH]
         directions[n].at_b, directions[n].at_P = weights.offsets[n, BIASES], weights.offsets[n, PEEPHOLE]

@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memset
 
 from cylstm._core.interrupt cimport beats_between
-from cylstm._core.kernels cimport DROPPED, Activation, Norm, Step, real, right_bytes
+from cylstm._core.kernels cimport DROPPED, NARROW, Activation, Norm, Step, real, right_bytes
 from cylstm._core.ragged cimport Steps
 from cylstm._core.team cimport Member, part
 
@@ -36,6 +36,7 @@ cdef struct Direction:
     Py_ssize_t I        # inputs
     Py_ssize_t H        # hidden units
     Py_ssize_t Hp       # H rounded up to whole vectors
+    Py_ssize_t columns  # of gate panels of form NARROW; 4Hp where none is narrow, or none may be
     Py_ssize_t Ip       # I likewise
     Py_ssize_t Y        # numbers of h: P with a projection, H without
     Py_ssize_t Yp       # Y likewise
@@ -138,6 +139,10 @@ cdef struct Scratch:
 # R_n' (Y, Hp) and R_n (H, Yp).
 cdef inline bint by_gates(const Direction* direction) noexcept nogil:
     return direction.mask != NULL and direction.masks > 1
+
+# Of the gates' right operands.
+cdef inline Py_ssize_t panel_columns(const Direction* direction, int form) noexcept nogil:
+    return direction.columns if form == NARROW else 4 * direction.Hp
 
 # From one to the next, reals having `item` bytes.
 cdef inline Py_ssize_t gate_bytes(const Direction* direction, int form, bint backward, Py_ssize_t item) noexcept nogil:

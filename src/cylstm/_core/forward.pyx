@@ -55,6 +55,7 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
                       or by_gates(direction))
     cdef Norm norm
     cdef Step step = step_of(direction, who, gates)
+    step.kept = keep
     if who.by_rows:
         steps = 1  # the rows of one member lie together only within a step
     while done < T:

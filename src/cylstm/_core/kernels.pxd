@@ -15,6 +15,7 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct Step "cylstm_step":
         Py_ssize_t B, H, Y, first, last
         int flags, form
+        bint kept
         const void* R
         const void* peepholes
         double clip, gate_clip
@@ -57,6 +58,7 @@ cdef extern from "kernels.h" nogil:
         INT8_K "CYLSTM_INT8_K"
         ROUNDED "CYLSTM_ROUNDED"
         ROUNDED_TILES "CYLSTM_ROUNDED_TILES"
+        NARROW "CYLSTM_NARROW"
         FORMS "CYLSTM_FORMS"
 
     const Kernels* cylstm_available(int n)
@@ -70,6 +72,7 @@ cdef extern from "kernels.h" nogil:
     int stored_as "cylstm_stored_as"(int form)
     Py_ssize_t left_bytes "cylstm_left_bytes"(int form, Py_ssize_t rows, Py_ssize_t K)
     Py_ssize_t right_bytes "cylstm_right_bytes"(int form, Py_ssize_t K, Py_ssize_t columns, Py_ssize_t real)
+    Py_ssize_t columns_of "cylstm_columns"(int form, Py_ssize_t H, Py_ssize_t lanes)
     double ctc_scratch "cylstm_ctc_scratch"(Py_ssize_t T, Py_ssize_t L, bint gradient)
 
 

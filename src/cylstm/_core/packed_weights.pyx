@@ -5,14 +5,15 @@ from libc.string cimport memset
 
 from cylstm._core.choice cimport TILED_INPUTS
 from cylstm._core.kernels cimport (
-    FORMS, INT8, PANELS, ROUNDED, active, is_bounded, is_cut, largest, pack_right, right_bytes, stored_as, tiles_hold,
+    FORMS, INT8, NARROW, PANELS, ROUNDED, active, is_bounded, is_cut, largest, pack_right, right_bytes,
+    stored_as, tiles_hold,
 )
 from cylstm._core.memory cimport fitting
 from cylstm._core.packing cimport (
     BLOCKS, GATES, LINE, PADDED, Packing, pack_blocks, pack_f32, pack_f64, pack_rows, vectors_fit_tiles,
 )
 from cylstm._core.team cimport ALL_THREADS, run, threads_for
-from cylstm._core.direction cimport Direction, Factor, by_gates, gate_bytes
+from cylstm._core.direction cimport Direction, Factor, by_gates, gate_bytes, panel_columns
 
 import numpy
 
@@ -174,23 +175,22 @@ cdef class Weights:
 
         Whether they are as `choice` has them: 0 where tiles do not hold some of the weights, which are panels then.
         """
-        cdef Py_ssize_t n
         cdef Direction* one
         cdef bint gathered, as_chosen = True
-        cdef int form, steps
+        cdef int form, steps, n
         for n in range(self.L * self.D):
             one = &directions[n]
             gathered = ids and n < self.D
-            form = PANELS
-            if choice.gathers or (not gathered and one.I >= TILED_INPUTS):
-                form = choice.inputs
+            form = choice.inputs if choice.gathers or (not gathered and one.I >= TILED_INPUTS) else PANELS
             steps = choice.back if by_gates(one) else choice.steps
+            if form == PANELS and steps == PANELS and one.columns < 4 * one.Hp and not by_gates(one):
+                form = steps = NARROW
             self.take(packed, one, n, W, form, &one.W)
             self.take(packed, one, n, R_GATES if by_gates(one) else R, steps, &one.R)
             if one.at_norm_x >= 0:
                 self.take_norms(packed, one, n)
             else:
-                self.take(packed, one, n, BIAS, PANELS, &one.b)
+                self.take(packed, one, n, BIAS, NARROW if steps == NARROW else PANELS, &one.b)
             if one.at_P >= 0:
                 self.take(packed, one, n, PEEPHOLES, PANELS, &one.P)
             if one.at_h0 >= 0:
@@ -246,7 +246,7 @@ cdef class Weights:
                 if packed.at[slot] == NULL:
                     self._pack(packed, direction, n, operand, stored_as(form))
             found = packed.at[slot]
-        factor.packed, factor.form, factor.columns = found, form, 4 * direction.Hp
+        factor.packed, factor.form, factor.columns = found, form, panel_columns(direction, form)
         if found == &too_much:
             return self.take(packed, direction, n, operand, PANELS, factor)
         return 0
@@ -264,7 +264,7 @@ cdef class Weights:
         packing.backward = operand in (W_BACK, R_BACK)
         packing.lanes = packed.k.f64.lanes if self.doubles else packed.k.f32.lanes
         packing.rows = 4 * direction.Hp if packing.backward else packing.K
-        packing.columns = 4 * direction.Hp
+        packing.columns = panel_columns(direction, form)
         if packing.backward:
             packing.columns = direction.Ip if operand == W_BACK else direction.Yp
         start = direction.at_W if operand in (W, W_BACK) else direction.at_R if operand in (R, R_BACK) else -1

@@ -5,7 +5,7 @@ from libc.string cimport memcpy, memset
 
 from cylstm._core.direction cimport Direction
 from cylstm._core.kernels cimport (
-    Kernels, is_bounded, largest, pack_columns, pack_gates, pack_right, real, right_bytes, tiles_hold,
+    NARROW, PANELS, Kernels, is_bounded, largest, pack_columns, pack_gates, pack_right, real, right_bytes, tiles_hold,
 )
 from cylstm._core.team cimport Team, part
 
@@ -40,9 +40,9 @@ cdef void pack_share(const Packing* p, int me, int count, real* type_tag) noexce
         if p.backward:
             pack_columns(p.k, <const real*>p.source, p.H, p.K, block, target)
         else:
-            pack_gates(p.k, <const real*>p.source, p.H, p.K, block, target)
+            pack_gates(p.k, p.form if p.form == NARROW else PANELS, <const real*>p.source, p.H, p.K, block, target)
         if p.scales != NULL:
-            pack_gates(p.k, <const real*>p.scales, p.H, 1, block, target + p.K * width)
+            pack_gates(p.k, PANELS, <const real*>p.scales, p.H, 1, block, target + p.K * width)
         if p.cut:
             width = min(4 * p.lanes, p.columns - start)
             if is_bounded(p.form):

@@ -14,7 +14,7 @@ from libc.string cimport memcmp, memcpy, memset
 import numpy
 
 from cylstm._core.interrupt cimport Interrupt, begin, finish
-from cylstm._core.kernels cimport UNPACKED, Kernels, pack_gates, real
+from cylstm._core.kernels cimport PANELS, UNPACKED, Kernels, pack_gates, real
 from cylstm._core.layer cimport Layer
 from cylstm._core.masks cimport point_at_masks
 from cylstm._core.tape cimport Tape
@@ -349,4 +349,4 @@ cdef void add_and_pack(const Kernels* k, const Direction* direction, const real*
     for j in range(4 * direction.H):
         sums[j] = a[j] + b[j]
     for j in range(direction.Hp // lanes):
-        pack_gates(k, sums, direction.H, 1, j, target + j * 4 * lanes)
+        pack_gates(k, PANELS, sums, direction.H, 1, j, target + j * 4 * lanes)
