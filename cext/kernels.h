@@ -113,6 +113,13 @@ static inline ptrdiff_t cylstm_right_bytes(int form, ptrdiff_t K, ptrdiff_t colu
     return (columns + b.across - 1) / b.across * ((K + b.k - 1) / b.k * (b.bytes == CYLSTM_A_REAL ? real : b.bytes) + b.tail);
 }
 
+/* Bytes of scratch that weight_gradients takes in PANELS, of any instruction set and type: sums of a group of columns, and a copy of
+ * one panel of so many rows. */
+static inline ptrdiff_t cylstm_gradients_bytes(ptrdiff_t N)
+{
+    return 3 * 16 * 64 * 4 + (N < 256 ? N : 256) * 128;
+}
+
 static inline int cylstm_stored_as(int form)
 {
     return cylstm_forms[form].stored;
