@@ -3,6 +3,8 @@
 Questions: inference, training, streaming, lm, ragged, variants, ctc, swap, module, precision, training_bfloat16,
 kernels, startup, memory; then `compare`, which prints the answers in FOLDER as tables, with ratios, and draws them;
 without --out-dir those of benchmarks/results, from which it also writes the tables of the manual and of the README.
+A name of a shape may be a pattern: `--shapes 'H*B32'` is a part of the grid, which kernels alone has (shapes.py).
+Answers of some shapes take their places among those of others in FOLDER, if these are of the same machine.
 Each number of threads has a process of its own, bound to as many processors. Nothing else may run meanwhile.
 """
 
@@ -13,10 +15,11 @@ import os
 import subprocess
 import sys
 import tempfile
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from benchmarks import compare, pages, timer
-from benchmarks.shapes import SHAPES
+from benchmarks.shapes import BY_NAME, SHAPES
 
 QUESTIONS = ("inference", "training", "streaming", "lm", "ragged", "variants", "ctc", "swap", "module", "precision",
              "training_bfloat16", "kernels", "startup", "memory")  # fmt: skip
@@ -59,6 +62,22 @@ def ask(question, arguments):
     return rows
 
 
+def chosen(question, patterns):
+    """The shapes of a question, all or those whose names fit."""
+    known = BY_NAME.values() if question == "kernels" else SHAPES
+    return [shape for shape in known if not patterns or any(fnmatchcase(shape.name, name) for name in patterns)]
+
+
+def merged(before, now):
+    """An answer with the rows of another one, of other shapes, from before. Raises ValueError for another machine's."""
+    for name in ("processor", "instruction_set", "forced"):
+        if before["machine"][name] != now["machine"][name]:
+            raise ValueError(f"{name}: expected {before['machine'][name]!r}, as before, got {now['machine'][name]!r}")
+    fresh, order = {row["shape"] for row in now["rows"]}, list(BY_NAME)
+    rows = [row for row in before["rows"] if row["shape"] not in fresh] + now["rows"]
+    return {**now, "rows": sorted(rows, key=lambda row: (row["threads"], order.index(row["shape"])))}
+
+
 def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
@@ -70,8 +89,8 @@ def main():
     parser.add_argument("--out-dir", type=Path, help="where to leave QUESTION.json, the machine stamped on it")
     parser.add_argument("--answer", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    shapes = [shape for shape in SHAPES if not arguments.shapes or shape.name in arguments.shapes]
     if arguments.answer:
+        shapes = chosen(arguments.questions[0], arguments.shapes)
         rows = answer(arguments.questions[0], shapes, arguments.threads[0], arguments.seconds, arguments.rounds)
         Path(arguments.answer).write_text(json.dumps(rows))
         return
@@ -86,8 +105,10 @@ def main():
         print(compare.table(rows))
         if arguments.out_dir:
             arguments.out_dir.mkdir(parents=True, exist_ok=True)
-            text = json.dumps({"machine": timer.machine(), "rows": rows}, indent=1)
-            (arguments.out_dir / f"{question}.json").write_text(text + "\n")
+            data, path = {"machine": timer.machine(), "rows": rows}, arguments.out_dir / f"{question}.json"
+            if arguments.shapes and path.exists():
+                data = merged(json.loads(path.read_text()), data)
+            path.write_text(json.dumps(data, indent=1) + "\n")
 
 
 if __name__ == "__main__":

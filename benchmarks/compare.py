@@ -19,9 +19,9 @@ def read(folder):
 
 
 def table(rows, left_out=()):
-    """Rows of one question as a Markdown table: milliseconds, MB or GFLOP/s, beside them shares of what is possible or
-    errors, and the best peer's time over ours."""
-    kind = next(name for name in ("seconds", "bytes", "gflops") if name in rows[0])
+    """Rows of one question as a Markdown table: milliseconds or MB, beside them errors, and the best peer's time over
+    ours."""
+    kind = "seconds" if "seconds" in rows[0] else "bytes"
     labels = list(dict.fromkeys(name for row in rows for name in label(row)))
     names = list(dict.fromkeys(name for row in rows for name in row[kind] if name not in left_out))
     compared = kind == "seconds" and any(peer in names for peer in PEERS)
@@ -33,9 +33,7 @@ def table(rows, left_out=()):
             value = row[kind].get(name)
             value = value["median"] * 1e3 if isinstance(value, dict) else value
             value = value / 1e6 if value is not None and kind == "bytes" else value
-            beside = row.get("share", {}).get(name, "")
-            if name in row.get("errors", {}):
-                beside = f"{row['errors'][name]:.0e}".replace("e-0", "e-")
+            beside = f"{row['errors'][name]:.0e}".replace("e-0", "e-") if name in row.get("errors", {}) else ""
             cells.append("" if value is None else three_digits(value) + (f" ({beside})" if beside else ""))
         if compared:
             best = best_peer(row, left_out)

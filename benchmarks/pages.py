@@ -7,7 +7,7 @@ import json
 import re
 from pathlib import Path
 
-from benchmarks import compare, crowded, many, ranks, sessions, simulated_ranks
+from benchmarks import compare, crowded, kernels, many, ranks, sessions, simulated_ranks
 from benchmarks.shapes import BY_NAME, SHAPES
 
 ROOT = Path(__file__).parent.parent
@@ -75,13 +75,17 @@ def blocks():
     for of in (crowded, many, ranks, sessions, simulated_ranks):
         name = of.__name__.rpartition(".")[2]
         made[name] = of.table(json.loads((RESULTS / "scale" / f"{name}.json").read_text())["rows"])
-    for folder in ("", "avx2", "zen5"):
+    for folder in ("", "avx2", "zen4", "zen5"):
         data = compare.read(RESULTS / folder)
         answers = {question: answer["rows"] for question, answer in data.items()}
         prefix = f"{folder}/" if folder else ""
         for question, rows in answers.items():
             made[prefix + question] = compare.table(rows, LEFT_OUT.get(folder, ()))
         made[f"{prefix}machine"] = who(next(iter(data.values()))["machine"])
+        if "kernels" in answers:
+            made[f"{prefix}kernels"], made[f"{prefix}grid"] = (
+                of(answers["kernels"]) for of in (kernels.table, kernels.grid)
+            )
         if "precision" in answers:
             made[f"{prefix}precision-gains"] = compare.lines(list(compare.precision_gains(answers["precision"])))
         if "inference" in answers:

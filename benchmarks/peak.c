@@ -1,7 +1,8 @@
-/* What one core can do at most: multiply-adds of float in registers, products of fewer bits, and reading memory. */
-#include <stddef.h>
-#include <stdint.h>
-#if defined(TILES) || defined(DOTS)
+/* What one core can do at most: multiply-adds of float in registers, products of fewer bits, reading and writing memory; and how
+ * fast the library's own cells are without a product. */
+#include "kernels.h"
+
+#if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
@@ -44,6 +45,41 @@ double read_memory(const float *buffer, ptrdiff_t bytes, ptrdiff_t rounds)
     double total = 0;
     for (int n = 0; n < 8; n++) total += sums[n][0];
     return total;
+}
+
+/* The same, written; `past`: past the caches, which need not read a line before it is overwritten. */
+void write_memory(float *buffer, ptrdiff_t bytes, ptrdiff_t rounds, int past)
+{
+    for (ptrdiff_t round = 0; round < rounds; round++)
+        for (float *p = buffer; p < buffer + bytes / 4; p += BYTES / 4) {
+            const vector value = {(float)round};
+#if defined(__x86_64__) && BYTES == 64
+            if (past) _mm512_stream_ps(p, (__m512)value);
+#elif defined(__x86_64__) && BYTES == 32
+            if (past) _mm256_stream_ps(p, (__m256)value);
+#elif defined(__x86_64__)
+            if (past) _mm_stream_ps(p, (__m128)value);
+#else
+            if (past) __builtin_memcpy(p, &value, BYTES);
+#endif
+            else *(unaligned *)p = value;
+        }
+}
+
+/* So many steps of CELLS units of the plain cell, forward or backward, whose product, of a form that no kernel multiplies, is left
+ * out; all that they read and write stays in the first-level cache. Gradients that come in are 0, and all that are made stay it:
+ * whatever the gates hold, no number becomes so small that it takes longer. */
+enum { CELL_ROWS = 8, CELL_UNITS = 64, CELLS = CELL_ROWS * CELL_UNITS };
+ptrdiff_t cells_per_round(void) { return CELLS; }
+
+void cells(const cylstm_kernels *(*select)(const char *), const char *isa, ptrdiff_t rounds, int backward)
+{
+    static _Alignas(64) float gates[4 * CELLS], c[CELLS], h[CELLS], dh[CELLS], dc[CELLS];
+    const cylstm_kernels *kernels = select(isa);
+    const cylstm_step step = {.B = CELL_ROWS, .H = CELL_UNITS, .last = CELL_UNITS, .form = CYLSTM_BLAS, .gates = gates, .c_prev = c,
+                              .c = c, .h = h, .dh = dh, .dc = dc};
+    for (ptrdiff_t n = 0; n < 4 * CELLS; n++) gates[n] = 0.1f * (float)(n % 19 - 9);
+    for (ptrdiff_t round = 0; round < rounds; round++) (backward ? kernels->f32.cell_backward : kernels->f32.cell_forward)(&step);
 }
 
 #ifdef TILES

@@ -31,4 +31,8 @@ SHAPES = [
     Shape("step256", 256, 256, 1, 1, 1, "streaming, one call per step"),
 ]
 
-BY_NAME = {shape.name: shape for shape in SHAPES}
+# What the limit is asked of beside the list: series with other H and B.
+GRID_H, GRID_B = range(8, 65, 4), (1, 8, 32, 128, 512)
+GRID = {(H, B): Shape(f"H{H}B{B}", 8, H, 1, B, 100, "small models") for B in GRID_B for H in GRID_H}
+
+BY_NAME = {shape.name: shape for shape in (*SHAPES, *GRID.values())}

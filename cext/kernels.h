@@ -130,6 +130,13 @@ static inline ptrdiff_t cylstm_columns(int form, ptrdiff_t H, ptrdiff_t lanes)
     return 4 * (H - left + (left == 0 ? 0 : form == CYLSTM_NARROW ? w : lanes));
 }
 
+/* Bytes of scratch that weight_gradients takes in PANELS, of any instruction set and type: sums of a group of columns, and a copy of
+ * one panel of so many rows. */
+static inline ptrdiff_t cylstm_gradients_bytes(ptrdiff_t N)
+{
+    return 3 * 16 * 64 * 4 + (N < 256 ? N : 256) * 128;
+}
+
 static inline int cylstm_stored_as(int form)
 {
     return cylstm_forms[form].stored;

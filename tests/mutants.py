@@ -72,6 +72,7 @@ TESTS = {
     "cext/cell/zone.h": (["tests/test_zoneout.py"], []),
     "cext/product/panels.h": ([*SMALL, ROUNDING, OPS], [KERNELS, LAYER, MODULE, *LARGE, *THREADS]),
     "cext/product/unpacked.h": ([MODULE, KERNELS], [*SMALL, *THREADS]),
+    "cext/product/gradients.h": ([KERNELS, *SMALL], [OPS, LAYER, *LARGE, *THREADS]),
     "cext/product/pack_weights.h": ([KERNELS, *SMALL, VARIANTS], [OPS, LAYER, MODULE, *LARGE]),
     "cext/activations.h": ([KERNELS, ROUNDING], [*SMALL, OPS]),
     "cext/functions.h": ([DENSE_KERNELS, "tests/test_activations.py"], ["tests/test_dense.py"]),

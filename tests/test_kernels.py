@@ -205,6 +205,39 @@ def test_packed_weights_are_where_the_header_says_with_zeros_around_them(isa, dt
                 np.testing.assert_array_equal(got, expected, f"{name} {H=} {K=} {first=}")
 
 
+@pytest.mark.parametrize(
+    "N, H, I, Y", [(1, 5, 3, 5), (7, 20, 1, 20), (70, 50, 53, 50), (530, 37, 16, 37), (41, 24, 9, 10)]
+)
+@pytest.mark.parametrize("apart", [False, True])
+def test_gradients_of_weights(isa, dtype, rng, N, H, I, Y, apart):
+    """Added to what is there, of all units and of some; h the same for all gates, or each gate's own."""
+    lanes = raw.lanes(isa, dtype)
+    Hp, resolution = -(-H // lanes) * lanes, np.finfo(dtype).eps
+    dz = np.zeros((N, 4, Hp), dtype)
+    dz[..., :H] = rng.standard_normal((N, 4, H))
+    dgates = np.ascontiguousarray(dz.reshape(N, 4, -1, lanes).swapaxes(1, 2)).reshape(N, 4 * Hp)
+    x, hs = rng.standard_normal((N, I + 2)).astype(dtype), rng.standard_normal((4, N, Y + 3)).astype(dtype)
+    scratch = np.empty(3 * 16 * 64 * 4 + min(N, 256) * 128, "u1")
+    for first, last, with_x, with_h in (
+        (0, Hp, True, True),
+        (lanes, Hp, True, True),
+        (0, lanes, False, True),
+        (0, Hp, True, False),
+    ):
+        given = [rng.standard_normal((4 * H, *tail)).astype(dtype) for tail in ((I,), (Y,), ())]
+        dW, dR, db = (start.copy() for start in given)
+        raw.call(isa, dtype, "weight_gradients", 0, N, H, first, last, dgates, I * with_x, x, I + 2, dW, Y,
+                 hs if with_h else None, Y + 3, hs[0].nbytes * apart, dR, db if with_x else None, scratch)  # fmt: skip
+        expected = [start.astype(float) for start in given]
+        for gate in range(4):
+            rows, d = slice(gate * H + first, gate * H + min(last, H)), dz[:, gate, first : min(last, H)].astype(float)
+            expected[0][rows] += d.T @ x[:, :I] * with_x
+            expected[1][rows] += d.T @ hs[gate if apart else 0, :, :Y] * with_h
+            expected[2][rows] += d.sum(0) * with_x
+        for got, right in zip((dW, dR, db), expected, strict=True):
+            np.testing.assert_allclose(got, right, rtol=0, atol=40 * resolution * N**0.5)
+
+
 def before_forbidden_memory(array):
     """A copy, behind whose last byte nobody may read."""
     size = -(-array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE

@@ -106,8 +106,8 @@ def test_gradients_of_weights(rng, form, N, H, I):
         each = [packed(h) for h in hs]
         of_h = room(sum(map(len, each)))
         of_h[:] = np.concatenate(each)
-        raw.call("amx", "float32", "weight_gradients", form, N, H, first, last, dgates, I, packed(x), dW, of_h,
-                 len(each[0]) if apart else 0, dR, db, room(4 * parts * tiles_of(16, N)))  # fmt: skip
+        raw.call("amx", "float32", "weight_gradients", form, N, H, first, last, dgates, I, packed(x), I, dW, H, of_h,
+                 H, len(each[0]) if apart else 0, dR, db, room(4 * parts * tiles_of(16, N)))  # fmt: skip
         for gate in range(4):
             rows = slice(gate * H + first, gate * H + min(last, H))
             d = dz[:, gate, first : min(last, H)]

@@ -20,6 +20,8 @@ typedef REAL NAME(real);
 
 #include "../product/unpacked.h"
 
+#include "../product/gradients.h"
+
 #include "../product/forms.h"
 
 #include "../functions.h"

@@ -71,6 +71,21 @@ static void NAME(product)(int form, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t colum
     NAME(release)(form);
 }
 
+static void NAME(weight_gradients)(int form, ptrdiff_t N, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const REAL *dgates,
+                                   ptrdiff_t inputs, const void *x, ptrdiff_t ldx, REAL *dW, ptrdiff_t Y, const void *h,
+                                   ptrdiff_t ldh, ptrdiff_t h_apart, REAL *dR, REAL *db, void *scratch)
+{
+#if HAVE_TILES
+    if (form != CYLSTM_PANELS) {
+        gradients_of_tiles(form, N, H, first, last, dgates, inputs, x, dW, h, h_apart, dR, db, scratch);
+        return;
+    }
+#endif
+    (void)form;
+    NAME(gradients_of_rows)(N, H, first, last, dgates, inputs, x, ldx, dW, Y, h, ldh, h_apart / (ptrdiff_t)sizeof(REAL), dR, db,
+                            scratch);
+}
+
 static void NAME(pack_left)(int form, int transposed, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t first, ptrdiff_t last,
                             const REAL *A, ptrdiff_t lda, REAL bound, void *out)
 {

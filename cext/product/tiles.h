@@ -268,9 +268,9 @@ INLINE void gradients_of_parts(const int PARTS, ptrdiff_t N, ptrdiff_t H, ptrdif
     _tile_release();
 }
 
-static void NAME(weight_gradients)(int form, ptrdiff_t N, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const REAL *dgates,
-                                   ptrdiff_t inputs, const void *x, REAL *dW, const void *h, ptrdiff_t h_apart, REAL *dR, REAL *db,
-                                   void *scratch)
+static void gradients_of_tiles(int form, ptrdiff_t N, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, const REAL *dgates,
+                               ptrdiff_t inputs, const void *x, REAL *dW, const void *h, ptrdiff_t h_apart, REAL *dR, REAL *db,
+                               void *scratch)
 {
     if (form == CYLSTM_TILES)
         gradients_of_parts(3, N, H, first, last, dgates, inputs, x, dW, h, h_apart, dR, db, scratch);

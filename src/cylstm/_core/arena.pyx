@@ -12,7 +12,7 @@ import numpy
 
 from cylstm._core.choice cimport Choice, choose, choose_rounded, choose_small, plain_forms
 from cylstm._core.kernels cimport (
-    NARROW, PANELS, Activation, Kernels, activation_of, active, columns_of, left_bytes, right_bytes,
+    NARROW, PANELS, Activation, Kernels, activation_of, active, columns_of, gradients_bytes, left_bytes, right_bytes,
 )
 from cylstm._core.memory cimport fitting
 from cylstm._core.network cimport Backward, Forward
@@ -20,7 +20,7 @@ from cylstm._core.tile_range cimport backward_fits_tiles, forward_fits_tiles
 from cylstm._core.team cimport ALL_THREADS, ROWS_EACH
 from cylstm._core.direction cimport OUTPUTS, PER_ROW, STATES, WEIGHTS, ZONED_C, ZONED_H, Direction, masks_of
 from cylstm._core.forward cimport rows_at_once
-from cylstm._core.gradients cimport DX_ROWS, GRADIENT_ROWS, GRADIENT_UNITS
+from cylstm._core.gradients cimport DX_ROWS, GRADIENT_ROWS
 from cylstm._core.pieces cimport Norms, Pieces, left_room, lines, place, place_norms, point_norms, right_room
 from cylstm._core.ragged cimport Plan, Steps, alive, slot
 from cylstm._core.packed_weights cimport (
@@ -255,8 +255,7 @@ cdef class Work:
         cdef Py_ssize_t columns = place(&pieces, <double>self.has_ids * weights.I * G * item)
         cdef Py_ssize_t x_packed = place(&pieces, right_room(choice.gradients, rows, inputs))
         cdef Py_ssize_t h_packed = place(&pieces, masks * right_room(choice.gradients, rows, Y))
-        cdef Py_ssize_t piece = 4 * min(Hp, <Py_ssize_t>GRADIENT_UNITS) * max(inputs, Y) * item
-        cdef Py_ssize_t own_bytes = max(piece, right_bytes(choice.gradients, rows, 64, 0),
+        cdef Py_ssize_t own_bytes = max(gradients_bytes(rows), right_bytes(choice.gradients, rows, 64, 0),
                                         left_bytes(choice.rows, min(N, <Py_ssize_t>DX_ROWS), G))
         cdef Py_ssize_t own = place(&pieces, <double>members * own_bytes)
         cdef Py_ssize_t du = place(&pieces, <double>projected * B * Hp * item)

@@ -1,7 +1,7 @@
 """The form of each product of a call: which operands, and which units of the processor."""
 
 from cylstm._core.kernels cimport (
-    BFLOAT16, BFLOAT16_DOT, BFLOAT16_TILES, BLAS, INT8, INT8_DOT, INT8_TILES, PANELS, ROUNDED, ROUNDED_TILES, TILES,
+    BFLOAT16, BFLOAT16_DOT, BFLOAT16_TILES, INT8, INT8_DOT, INT8_TILES, PANELS, ROUNDED, ROUNDED_TILES, TILES,
     has_form,
 )
 
@@ -11,15 +11,15 @@ cdef struct Choice:
     int steps       # h R'
     int back        # dgates R; with masks per gate h R', too
     int rows        # dgates W
-    int gradients   # dgates' x, dgates' h: BLAS, or a form that is cut
+    int gradients   # dgates' x, dgates' h: PANELS, or a form that is cut
     bint bounded    # whether one of them is, so that the call has to look at its numbers first
     bint gathers    # whether the form of inputs is for ids and for few inputs, too
 
 # What every call can do, whatever numbers it is given.
 cdef inline Choice plain_forms() noexcept nogil:
     cdef Choice choice
-    choice.inputs = choice.steps = choice.back = choice.rows = PANELS
-    choice.gradients, choice.bounded, choice.gathers = BLAS, False, False
+    choice.inputs = choice.steps = choice.back = choice.rows = choice.gradients = PANELS
+    choice.bounded = choice.gathers = False
     return choice
 
 # Where products of tiles are faster than those of panels, measured with 1.. 48 rows and H = 32..1500: a tile has 16
@@ -81,7 +81,7 @@ cdef inline Choice choose_small(int small, Py_ssize_t H, Py_ssize_t B, Py_ssize_
     return choice
 
 # Of weights in float32 whose products are in bfloat16: forward those of astype("bfloat16"), backward tiles of one part.
-# Where there are no tiles, gradients meet the rounded weights, and products of gradients by x and h are BLAS's, in
+# Where there are no tiles, gradients meet the rounded weights, and products of gradients by x and h are in
 # float32; so they are with a projection, whose h is narrower than the tiles' dgates, and where all steps have few rows.
 cdef inline Choice choose_rounded(Py_ssize_t H, Py_ssize_t Y, Py_ssize_t B, Py_ssize_t N) noexcept nogil:
     cdef Choice choice = choose_small(BFLOAT16, H, B, N)

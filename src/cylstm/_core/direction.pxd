@@ -131,7 +131,7 @@ cdef struct Scratch:
     void* columns       # (I, 4Hp): dW' where ids went in
     void* x_packed      # right operands (GRADIENT_ROWS, I) and (GRADIENT_ROWS, Y): x and h of some steps
     void* h_packed
-    char* own           # one member's alone: tiles (64, GRADIENT_ROWS) or (DX_ROWS, 4Hp), or a piece of dW in panels
+    char* own           # one member's alone: tiles (64, GRADIENT_ROWS) or (DX_ROWS, 4Hp), or gradients_bytes()
     Py_ssize_t own_bytes
 
 

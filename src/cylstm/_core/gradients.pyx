@@ -12,8 +12,8 @@ from cylstm._core.choice cimport TILED_INPUTS
 from cylstm._core.direction cimport Direction, Inputs, Scratch, by_gates
 from cylstm._core.interrupt cimport goes_on, goes_on_alone
 from cylstm._core.kernels cimport (
-    Kernels, Norm, active, column_sums, is_cut, lanes_of, pack_right, peephole_gradients, product, real, right_bytes,
-    scatter_add, unpack_columns, unpack_rows, weight_gradients as packed_gradients,
+    PANELS, Kernels, Norm, active, column_sums, is_cut, lanes_of, pack_right, peephole_gradients, product, real,
+    right_bytes, scatter_add, unpack_columns, unpack_rows, weight_gradients as gradients_of_rows,
 )
 from cylstm._core.operands cimport left_operand
 from cylstm._core.ragged cimport Steps, alive, first_slot, offset, slot
@@ -28,22 +28,20 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* di
                            const Member* who, const Scratch* scratch, int form, Py_ssize_t beat, const real* dgates,
                            const Inputs* inputs, const real* u, const real* fresh, const real* h, const real* c,
                            const real* dh, real* d) noexcept nogil:
-    """dW = dgates' x, dR = dgates' h_prev, db = column sums, with a projection dR_p = dh' u, each over all N rows at
-    once, into the flat gradients d; h_prev is masked where it was. With layer norms, dgates are gradients by x W'
-    alone, dR is of those by h R', and db has been summed step by step.
+    """dW = dgates' x, dR = dgates' h_prev, db = column sums, with a projection dR_p = dh' u, each over all N rows, into
+    the flat gradients d; h_prev is masked where it was. With layer norms, dgates are gradients by x W' alone, dR is of
+    those by h R', and db has been summed step by step.
 
     `who` is a member by units. All members come with dgates, inputs, u, h and dh complete.
     """
-    cdef Py_ssize_t G = 4 * direction.Hp, Hp = direction.Hp, Yp = direction.Yp, t, first = 4 * who.first
-    cdef Py_ssize_t columns = 4 * (who.last - who.first)
-    cdef Py_ssize_t pieces = (Hp + GRADIENT_UNITS - 1) // GRADIENT_UNITS, n, gate
+    cdef Py_ssize_t G = 4 * direction.Hp, Yp = direction.Yp, t, first = 4 * who.first
+    cdef Py_ssize_t columns = 4 * (who.last - who.first), gate
     cdef real* wide = <real*>scratch.columns
     cdef real* previous = <real*>scratch.previous
     cdef const real* x = <const real*>inputs.packed
     cdef const int64_t* ids = inputs.ids
     cdef const real* by_h = dgates
     cdef real* db = d + direction.at_b if direction.at_b >= 0 else <real*>NULL
-    cdef bint x_by_blas
     cdef Py_ssize_t h_apart = s.N * Yp if by_gates(direction) else 0
     if direction.at_norm_x >= 0:
         by_h, db = <const real*>direction.norm.h, <real*>NULL
@@ -70,18 +68,8 @@ cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* di
             memset(wide + t * G + first, 0, columns * sizeof(real))
         scatter_add(k, s.N, columns, ids, dgates + first, G, wide + first, G)
         unpack_columns(k, <const real*>wide, direction.H, direction.I, who.first, who.last, d + direction.at_W)
-    # Tiles of dgates serve dR, too, but with layer norms: they would cost more than few columns of x take.
-    x_by_blas = ids == NULL and (not is_cut(form) or (by_h != dgates and direction.I < TILED_INPUTS))
-    for n in range(part(2 * pieces, who.me, who.count), part(2 * pieces, who.me + 1, who.count)):
-        if n < pieces and x_by_blas:
-            gradients_of_piece(k, s.N, direction, who, scratch, beat, n, pieces, dgates, direction.I, x, inputs.ld, 0,
-                               d + direction.at_W, <real*>NULL)
-        elif n >= pieces and not is_cut(form):
-            gradients_of_piece(k, s.N, direction, who, scratch, beat, n - pieces, pieces, by_h, direction.Y, h, Yp,
-                               h_apart, d + direction.at_R, db)
-    if is_cut(form):
-        gradients_of_packed(k, form, s.N, direction, who, scratch, beat, dgates, by_h,
-                            x if ids == NULL and not x_by_blas else NULL, inputs.ld, h, h_apart, d, db)
+    gradients_by_rows(k, form, s.N, direction, who, scratch, beat, dgates, by_h, x if ids == NULL else NULL, inputs.ld,
+                      h, h_apart, d, db)
 
 
 cdef void projection_gradients(const Kernels* k, const Steps* s, const Direction* direction, bint reverse,
@@ -103,7 +91,8 @@ cdef void projection_gradients(const Kernels* k, const Steps* s, const Direction
 cdef void summed_products(const Member* who, Py_ssize_t beat, Py_ssize_t N, Py_ssize_t rows, Py_ssize_t columns,
                           Py_ssize_t lanes, const real* left, Py_ssize_t ldl, const real* right, Py_ssize_t ldr,
                           real* d) noexcept nogil:
-    """d (rows, columns) = left' right of N rows, some columns after the others: pieces as in gradients_of_piece."""
+    """d (rows, columns) = left' right of N rows, some columns after the others. How BLAS adds depends on the size of
+    the product, so the pieces are the same for any number of members."""
     cdef Py_ssize_t panels = (columns + lanes - 1) // lanes, first, width, n, block, row
     cdef Py_ssize_t pieces = (panels * lanes + GRADIENT_UNITS - 1) // GRADIENT_UNITS
     for n in range(part(pieces, who.me, who.count), part(pieces, who.me + 1, who.count)):
@@ -188,70 +177,49 @@ cdef inline void add_row(Py_ssize_t first, Py_ssize_t last, const real* row, rea
         sums[j] += row[j]
 
 
-cdef void gradients_of_piece(const Kernels* k, Py_ssize_t N, const Direction* direction, const Member* who,
-                             const Scratch* scratch, Py_ssize_t beat, Py_ssize_t n, Py_ssize_t pieces,
-                             const real* dgates, Py_ssize_t K, const real* P, Py_ssize_t ldp, Py_ssize_t apart,
-                             real* dweights, real* dbias) noexcept nogil:
-    """dweights = dgates' P, P (N, K), for the nth of `pieces` pieces of the units, and dbias, or NULL.
-    apart: how far the next gate's P is from the one before, 0 where they are the same.
-
-    How BLAS adds depends on the size of the product, so the pieces are the same for any number of members.
-    """
-    cdef Py_ssize_t lanes = lanes_of(k, dgates), panels = direction.Hp // lanes, G = 4 * direction.Hp
-    cdef Py_ssize_t unit = panels * n // pieces * lanes, last = panels * (n + 1) // pieces * lanes
-    cdef real* sums = <real*>(scratch.own + who.me * scratch.own_bytes)
-    cdef Py_ssize_t block, row, at, vector, width = lanes if apart else 4 * (last - unit)
-    dgates += 4 * unit
-    if N == 0:  # rows of length 0 alone
-        memset(sums, 0, 4 * (last - unit) * K * sizeof(real))
-    for block in range((N + BLAS_ROWS - 1) // BLAS_ROWS):
-        row = block * BLAS_ROWS
-        if not goes_on_alone(who.interrupt, who.me, beat):
-            return
-        for vector in range(4 * (last - unit) // width):
-            at = vector * width
-            gemm[real](True, False, width, K, min(<Py_ssize_t>BLAS_ROWS, N - row), 1, dgates + row * G + at, G,
-                       P + vector % 4 * apart + row * ldp, ldp, 0 if row == 0 else 1, sums + at * K, K)
-    unpack_rows(k, <const real*>sums - 4 * unit * K, direction.H, K, unit, last, dweights)
-    if dbias != NULL:
-        column_sums(k, N, 4 * (last - unit), dgates, G, sums)
-        unpack_rows(k, <const real*>sums - 4 * unit, direction.H, 1, unit, last, dbias)
-
-
-cdef void gradients_of_packed(const Kernels* k, int form, Py_ssize_t N, const Direction* direction, const Member* who,
-                              const Scratch* scratch, Py_ssize_t beat, const real* dgates, const real* by_h,
-                              const real* x, Py_ssize_t ldx, const real* h, Py_ssize_t h_apart, real* d,
-                              real* db) noexcept nogil:
-    """dW += dgates' x, dR += by_h' h and db += sums of dgates, chunk by chunk of rows. No dW where x is NULL, no db
-    where that is. h_apart: reals from one gate's h to the next one's, 0 where they are the same."""
-    cdef Py_ssize_t I = direction.I if x != NULL else 0, H = direction.H, Hp = direction.Hp, start, rows, gate
-    cdef Py_ssize_t units = min(who.last, H) - who.first, chunk, tiles_apart
+cdef void gradients_by_rows(const Kernels* k, int form, Py_ssize_t N, const Direction* direction, const Member* who,
+                            const Scratch* scratch, Py_ssize_t beat, const real* dgates, const real* by_h,
+                            const real* x, Py_ssize_t ldx, const real* h, Py_ssize_t h_apart, real* d,
+                            real* db) noexcept nogil:
+    """dW = dgates' x, dR = by_h' h and db = sums of dgates, chunk by chunk of rows. No dW where x is NULL, no db where
+    that is. h_apart: reals from one gate's h to the next one's, 0 where they are the same."""
+    cdef Py_ssize_t I = direction.I if x != NULL else 0, H = direction.H, Y = direction.Y, G = 4 * direction.Hp, start
+    cdef Py_ssize_t units = min(who.last, H) - who.first, chunk, rows, gate, apart = h_apart * sizeof(real)
+    # Tiles of dgates serve dR, too, but with layer norms: they would cost more than few columns of x take.
+    cdef int form_of_x = PANELS if by_h != dgates and I < TILED_INPUTS else form
     cdef char* own = scratch.own + who.me * scratch.own_bytes
+    cdef const void* x_now
+    cdef const void* h_now
     for gate in range(4):
         memset(d + direction.at_W + (gate * H + who.first) * I, 0, units * I * sizeof(real))
-        memset(d + direction.at_R + (gate * H + who.first) * H, 0, units * H * sizeof(real))
+        memset(d + direction.at_R + (gate * H + who.first) * Y, 0, units * Y * sizeof(real))
         if db != NULL:
             memset(db + gate * H + who.first, 0, units * sizeof(real))
     for chunk in range((N + GRADIENT_ROWS - 1) // GRADIENT_ROWS):
-        if not goes_on(who.interrupt, who.me, beat + chunk, 1):
-            return
         start = chunk * GRADIENT_ROWS
         rows = min(<Py_ssize_t>GRADIENT_ROWS, N - start)
-        if start > 0:
-            meet(who.team)  # nobody reads the last chunk's operands any more
-        if I > 0:
-            pack_share(k, form, who, rows, I, x + start * ldx, ldx, scratch.x_packed)
-        tiles_apart = right_bytes(form, rows, H, 0) if h_apart else 0
-        for gate in range(4 if h_apart else 1):
-            pack_share(k, form, who, rows, H, h + gate * h_apart + start * Hp, Hp,
-                       <char*>scratch.h_packed + gate * tiles_apart)
-        meet(who.team)
+        x_now, h_now = x + start * ldx if I > 0 else NULL, h + start * direction.Yp
+        if is_cut(form):
+            if not goes_on(who.interrupt, who.me, beat + chunk, 1):
+                return
+            if start > 0:
+                meet(who.team)  # nobody reads the last chunk's operands any more
+            if I > 0 and is_cut(form_of_x):
+                pack_share(k, form, who, rows, I, <const real*>x_now, ldx, scratch.x_packed)
+                x_now = scratch.x_packed
+            apart = right_bytes(form, rows, H, 0) if h_apart else 0
+            for gate in range(4 if h_apart else 1):
+                pack_share(k, form, who, rows, H, <const real*>h_now + gate * h_apart, direction.Yp,
+                           <char*>scratch.h_packed + gate * apart)
+            h_now = scratch.h_packed
+            meet(who.team)
+        elif not goes_on_alone(who.interrupt, who.me, beat):
+            return
         if by_h != dgates and I > 0:
-            packed_gradients(k, form, rows, H, who.first, who.last, dgates + start * 4 * Hp, I, scratch.x_packed,
-                             d + direction.at_W, NULL, 0, <real*>NULL, <real*>NULL, own)
-        packed_gradients(k, form, rows, H, who.first, who.last, by_h + start * 4 * Hp, I if by_h == dgates else 0,
-                         scratch.x_packed, d + direction.at_W, scratch.h_packed, tiles_apart, d + direction.at_R, db,
-                         own)
+            gradients_of_rows(k, form_of_x, rows, H, who.first, who.last, dgates + start * G, I, x_now, ldx,
+                              d + direction.at_W, Y, NULL, 0, 0, <real*>NULL, <real*>NULL, own)
+        gradients_of_rows(k, form, rows, H, who.first, who.last, by_h + start * G, I if by_h == dgates else 0, x_now,
+                          ldx, d + direction.at_W, Y, h_now, direction.Yp, apart, d + direction.at_R, db, own)
 
 
 cdef void pack_share(const Kernels* k, int form, const Member* who, Py_ssize_t K, Py_ssize_t columns, const real* P,

@@ -71,6 +71,7 @@ cdef extern from "kernels.h" nogil:
     bint packs_left "cylstm_packs_left"(int form)
     int stored_as "cylstm_stored_as"(int form)
     Py_ssize_t left_bytes "cylstm_left_bytes"(int form, Py_ssize_t rows, Py_ssize_t K)
+    Py_ssize_t gradients_bytes "cylstm_gradients_bytes"(Py_ssize_t N)
     Py_ssize_t right_bytes "cylstm_right_bytes"(int form, Py_ssize_t K, Py_ssize_t columns, Py_ssize_t real)
     Py_ssize_t columns_of "cylstm_columns"(int form, Py_ssize_t H, Py_ssize_t lanes)
     double ctc_scratch "cylstm_ctc_scratch"(Py_ssize_t T, Py_ssize_t L, bint gradient)

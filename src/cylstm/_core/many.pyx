@@ -11,7 +11,7 @@ from libc.string cimport memcpy, memset
 
 from cylstm._core.head cimport cut_outputs, cut_rows, form_of, head_f32, head_f64, lay_out_head, sums_of
 from cylstm._core.interrupt cimport goes_on_alone
-from cylstm._core.kernels cimport BLAS, real
+from cylstm._core.kernels cimport PANELS, real
 from cylstm._core.network cimport run_network_backward, run_network_forward
 from cylstm._core.packing cimport pack_again, vectors_fit_tiles
 from cylstm._core.ragged cimport alive, caller_row, offset, sort_rows
@@ -247,7 +247,7 @@ cdef void backward_batch(const Shape* shape, Desk* desk, Place* place, bint chos
     fits = pack_again(place.packings + place.ends[0], place.ends[1] - place.ends[0], weights)
     if place.choice.bounded and not (chosen and fits and backward_fits_tiles(call)):
         pack_again(place.packings + place.ends[2], place.ends[3] - place.ends[2], weights)
-        call.directions, call.form = place.directions[1], BLAS
+        call.directions, call.form = place.directions[1], PANELS
     run_network_backward(call, shape.doubles, 1)
 
 
