@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uintptr_t
 
-from cylstm._core.kernels cimport packs_left
+from cylstm._core.kernels cimport BFLOAT16_TILES, INT8_TILES, ROUNDED_TILES, TILES
 from cylstm._core.ragged cimport length
 
 from cylstm.checks import positive_int
@@ -27,8 +27,8 @@ cdef double WORTH_WAKING = 2e6
 cdef double WORTH_SHARING = 120e3  # with threads that are awake
 cdef double WORTH_MEETING = 40e3
 
-# What a step costs beside its rows, in rows: weights in panels pass by while rows are multiplied, tiles of them are
-# loaded for 16 rows at once, however few there are.
+# What a step costs beside its rows, in rows: most weights pass by while rows are multiplied, tiles of them are loaded
+# for 16 rows at once, however few there are.
 cdef enum:
     STEP_ROWS = 1
     STEP_ROWS_OF_TILES = 4
@@ -64,7 +64,8 @@ cdef Member member_by_rows(int me, int count, Team* team, Interrupt* interrupt, 
                            Py_ssize_t Hp, int form) noexcept nogil:
     """As much work for each, not as many rows: those of a ragged batch are sorted by length. form: of R."""
     cdef Member who
-    cdef Py_ssize_t step_rows = STEP_ROWS_OF_TILES if packs_left(form) else STEP_ROWS
+    cdef bint tiled = form in (TILES, ROUNDED_TILES, BFLOAT16_TILES, INT8_TILES)
+    cdef Py_ssize_t step_rows = STEP_ROWS_OF_TILES if tiled else STEP_ROWS
     cdef Py_ssize_t low = (1 + step_rows) * s.T, high = s.N + step_rows * s.T, limit
     cdef int _n
     who.me, who.count, who.team, who.interrupt, who.by_rows = me, count, team, interrupt, True
