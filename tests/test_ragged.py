@@ -5,7 +5,7 @@ import pytest
 
 import cylstm
 from cylstm import LSTM, State
-from cylstm._core.ragged import Plan
+from cylstm._core.ragged import Plan, planned
 
 SHAPE = dict(input_size=5, hidden_size=19, num_layers=2)
 same = np.testing.assert_array_equal
@@ -26,6 +26,38 @@ def test_lengths_equal_each_row_run_alone(isa, dtype, rng, bidirectional):
         same(y[row, end:], 0 * y[row, end:])
         same(final.h[:, row], state.h[:, 0])
         same(final.c[:, row], state.c[:, 0])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("one_long", [False, True])
+def test_rows_in_another_order_have_the_same_bits(isa, dtype, rng, threads, one_long):
+    """Sorted or not, whoever computes them: outputs, states and gradients by both."""
+    before = cylstm.num_threads()
+    layer = LSTM(**SHAPE, bidirectional=True, dtype=dtype, seed=1)
+    lengths = rng.integers(1, 61, 43)
+    if one_long:
+        lengths = np.where(np.arange(43) == 17, 60, (lengths + 4) // 5)
+    x, dy = rng.standard_normal((43, 60, 5)).astype(dtype), rng.standard_normal((43, 60, 38)).astype(dtype)
+    start, end = (State(*rng.standard_normal((2, 4, 43, 19)).astype(dtype)) for _ in range(2))
+
+    def run(rows):
+        part, last = (State(state.h[:, rows], state.c[:, rows]) for state in (start, end))
+        without_tape = layer(x[rows], part, lengths=lengths[rows])[0]
+        y, final, tape = layer.forward(x[rows], part, lengths=lengths[rows])
+        gradients = layer.backward(tape, dy[rows], last)
+        return [without_tape, y, gradients.x], [*final, *gradients.state]
+
+    by_row, by_state = run(np.arange(43))
+    try:
+        cylstm.set_num_threads(threads)
+        for rows in (np.argsort(lengths), np.argsort(-lengths), rng.permutation(43)):
+            again, state_again = run(rows)
+            for got, expected in zip(again, by_row, strict=True):
+                same(got, expected[rows])
+            for got, expected in zip(state_again, by_state, strict=True):
+                same(got, expected[:, rows])
+    finally:
+        cylstm.set_num_threads(before)
 
 
 def test_padding_gets_no_gradient_and_gives_none(isa, dtype, rng):
@@ -87,6 +119,17 @@ def test_lengths_that_are_those_of_the_array_sort_nothing():
     assert list(Plan(3, 4, np.array([4, 3, 4])).order()) == [0, 2, 1]
 
 
+def test_a_plan_has_lengths_of_its_own():
+    given = np.array([4, 1, 3])
+    for lengths in (given, given[::-1], given.astype(">i8"), given.astype("u1"), given.tolist()):
+        expected = list(lengths)
+        plan = planned(3, 4, lengths, None)
+        if isinstance(lengths, np.ndarray):
+            lengths[:] = 2
+        assert plan.lengths.dtype == np.int64 and list(plan.lengths) == expected
+        given[:] = [4, 1, 3]
+
+
 def test_one_step_has_lengths_and_resets_too(isa, dtype, rng):
     layer = LSTM(**SHAPE, dtype=dtype, seed=1)
     x = rng.standard_normal((3, 1, 5)).astype(dtype)
@@ -98,8 +141,9 @@ def test_one_step_has_lengths_and_resets_too(isa, dtype, rng):
         same(final.h[:, row], state.h[:, row])
         same(final.c[:, row], state.c[:, row])
     for lengths in ([1, 2, 1], [1, -1, 1]):
-        with pytest.raises(ValueError, match=r"lengths\[1\]: expected a length in 0\.\.1, got"):
-            layer(x, start, lengths=lengths)
+        for given in (lengths, np.array(lengths), np.array(lengths, np.int16)):
+            with pytest.raises(ValueError, match=r"lengths\[1\]: expected a length in 0\.\.1, got"):
+                layer(x, start, lengths=given)
 
 
 @pytest.mark.parametrize("lengths", [[0, 7, 0, 3, 1], [0, 0, 0, 0, 0]])

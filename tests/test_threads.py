@@ -24,6 +24,7 @@ CASES = {
     "rows": dict(B=57, T=45, I=11, H=37),
     "rows ids": dict(B=57, T=18, I=23, H=65, L=2, ids=True, ragged=True),
     "rows all": dict(B=67, T=13, I=17, H=33, L=2, D=2, dropout=0.3, ragged=True, resets=True),
+    "rows and a long one": dict(B=61, T=70, I=11, H=37, L=2, D=2, ragged="one long"),
     "units": dict(B=15, T=15, I=33, H=233),
     "units ids": dict(B=9, T=9, I=23, H=151, L=2, ids=True, resets=True),
     "units all": dict(B=13, T=7, I=19, H=151, L=2, D=2, dropout=0.3, ragged=True, resets=True),
@@ -46,6 +47,8 @@ def given(B, T, I, H, L=1, D=1, dropout=0.0, ids=False, ragged=False, resets=Fal
     layer = LSTM(I, H, L, bidirectional=D == 2, dropout=dropout, dtype=dtype, seed=1)
     x = rng.integers(0, I, (B, T)) if ids else draw(B, T, I)
     lengths = rng.integers(T // 2, T + 1, B) if ragged else None
+    if ragged == "one long":
+        lengths = np.where(np.arange(B) == B // 2, T, lengths // 5)
     resets = rng.random((B, T)) < 0.1 if resets else None
     return layer, x, State(*draw(2, L * D, B, H)), lengths, resets, draw(B, T, D * H), State(*draw(2, L * D, B, H))
 

@@ -150,7 +150,7 @@ cdef class Work:
         self.widest(weights)
         Hp, Yp = self.Hp, self.Yp
         for n in range(0, L * D, D):
-            rows = max(rows, rows_at_once(&plan.steps, 4 * directions[n].Hp * item))
+            rows = max(rows, rows_at_once(&plan.steps, directions[n].I, 4 * directions[n].Hp * item))
         cdef bint residual = weights.cell.residual
         cdef bint highway = weights.cell.highway
         cdef bint joined = D == 2 or masked & OUTPUTS or weights.cell.reverse or residual or highway

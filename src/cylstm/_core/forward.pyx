@@ -20,16 +20,20 @@ from cylstm._core.ragged cimport Steps, is_cut, offset, slot
 from cylstm._core.packed_rows cimport carry, copy_outputs, copy_uncut, has_cut, pack_inputs
 from cylstm._core.team cimport Member, last_alive, meet_by_units, part, tiles_before
 
-# The gates' share of x is computed for several steps by one product, before these steps run: as many as fit into so
-# many bytes, and so many rows at least. Weights that no cache holds are then read once for all of them.
+# The gates' share of x is computed for several steps by one product, before these steps run: of so many rows, for which
+# weights that no cache holds are then read once. Where the first-level cache holds them, of fewer: fresh memory for the
+# gates of many rows costs a first call more than the product.
 cdef enum:
-    INPUT_GATES_BYTES = 524288
     INPUT_GATES_ROWS = 256
+    FEW_GATES_ROWS = 64
+    SMALL_INPUT_WEIGHTS = 32768  # bytes
 
 
-cdef Py_ssize_t rows_at_once(const Steps* s, Py_ssize_t row_bytes) noexcept nogil:
-    """How many packed rows of gates one product makes: whole steps where all rows are alive."""
-    return min(s.N, max(s.B, max(<Py_ssize_t>INPUT_GATES_ROWS, INPUT_GATES_BYTES // row_bytes) // s.B * s.B))
+cdef Py_ssize_t rows_at_once(const Steps* s, Py_ssize_t I, Py_ssize_t row_bytes) noexcept nogil:
+    """How many packed rows of gates, of so many bytes, one product of I inputs makes: whole steps where all rows are
+    alive."""
+    cdef Py_ssize_t rows = FEW_GATES_ROWS if I * row_bytes <= SMALL_INPUT_WEIGHTS else INPUT_GATES_ROWS
+    return min(s.N, max(s.B, rows // s.B * s.B))
 
 
 cdef void run_forward(const Kernels* k, const Steps* s, const Direction* direction, bint reverse, bint keep,
@@ -45,7 +49,7 @@ cdef void run_forward(const Kernels* k, const Steps* s, const Direction* directi
     """
     cdef Py_ssize_t Hp = direction.Hp, G = 4 * direction.Hp, T = s.T, t0, t1, t, n, first, source, target, rows, gate
     cdef Py_ssize_t Y = direction.Y, Yp = direction.Yp, done = 0, at
-    cdef Py_ssize_t steps = max(1, rows_at_once(s, G * <Py_ssize_t>sizeof(real)) // s.B)
+    cdef Py_ssize_t steps = max(1, rows_at_once(s, direction.I, G * <Py_ssize_t>sizeof(real)) // s.B)
     cdef Py_ssize_t row = who.first_row, every = step_beats(s, direction)
     cdef const real* c_prev
     cdef real* chunk

@@ -1,7 +1,6 @@
 import numpy as np
 from numpy.typing import DTypeLike
 
-ALIGNMENT: int
 LARGEST: int
 
 def aligned_empty(size: int, dtype: DTypeLike) -> np.ndarray: ...

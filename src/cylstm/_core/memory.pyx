@@ -1,19 +1,28 @@
 """See memory.pxd."""
 
+cimport numpy as np
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.stdint cimport uintptr_t
 from libc.string cimport memcmp
 
 import numpy
 
-ALIGNMENT = 64  # bytes: one cache line, one AVX-512 vector
+np.import_array()
+
+cdef enum:
+    ALIGNMENT = 64  # bytes: one cache line, one AVX-512 vector
 
 
 def aligned_empty(size, dtype):
     """An uninitialised 1-D array of `size` elements whose first one lies on a cache line."""
     dtype = numpy.dtype(dtype)
-    raw = numpy.empty(size * dtype.itemsize + ALIGNMENT, numpy.uint8)
-    start = -raw.__array_interface__["data"][0] % ALIGNMENT
-    return raw[start : start + size * dtype.itemsize].view(dtype)
+    return aligned_bytes(size * dtype.itemsize).view(dtype)
+
+
+cdef aligned_bytes(size):
+    cdef np.ndarray raw = numpy.empty(size + ALIGNMENT, numpy.uint8)
+    cdef Py_ssize_t start = <Py_ssize_t>(-<uintptr_t>np.PyArray_DATA(raw) % <uintptr_t>ALIGNMENT)
+    return raw[start : start + size]
 
 
 def same_bytes(a, b):
@@ -37,4 +46,4 @@ cdef fitting(memory, double size):
     size = max(1, size)
     if memory is not None and size <= memory.nbytes <= 2 * size + 65536:
         return memory
-    return aligned_empty(int(size), "u1")
+    return aligned_bytes(int(size))

@@ -78,9 +78,10 @@ cdef int team_size(const Steps* s, const Direction* directions, Py_ssize_t count
 
 
 cdef Member member(int me, int count, Team* team, Interrupt* interrupt, const Steps* s, const Direction* directions,
-                   Py_ssize_t count_of_all, Py_ssize_t lanes, bint has_ids) noexcept nogil:
+                   Py_ssize_t count_of_all, Py_ssize_t lanes, bint has_ids, int form) noexcept nogil:
+    """form: of the recurrent weights that the call multiplies by."""
     if count > 1 and best_by_rows(s, directions, count_of_all, has_ids):
-        return member_by_rows(me, count, team, interrupt, s, directions[0].Hp)
+        return member_by_rows(me, count, team, interrupt, s, directions[0].Hp, form)
     return member_by_units(me, count, team, interrupt, s, directions[0].Hp, lanes)
 
 
@@ -107,7 +108,7 @@ cdef void forward_member(const Forward* call, int me, int count, Team* team, rea
     cdef Py_ssize_t L = call.L, D = call.D, Hp = call.directions[0].Hp, l, d, n, at
     cdef const Direction* direction
     cdef Member who = member(me, count, team, call.interrupt, s, call.directions, L * D, lanes_of(call.k, type_tag),
-                             record.inputs.ids != NULL)
+                             record.inputs.ids != NULL, call.directions[0].R.form)
     cdef Member of_h = member_of_h(&who, call.directions, lanes_of(call.k, type_tag))
     cdef Py_ssize_t h_state = s.B * call.Y, c_state = s.B * call.H, h_block = (s.B + s.N) * call.Yp
     cdef bint keep = record.keep, reverse
@@ -243,7 +244,7 @@ cdef void backward_member(const Backward* call, int me, int count, Team* team, r
     cdef const Record* record = &call.record
     cdef Py_ssize_t D = call.D, Hp = call.directions[0].Hp, l, d, n, ld_above = 0, lanes = lanes_of(call.k, type_tag)
     cdef Member who = member(me, count, team, call.interrupt, s, call.directions, call.L * D,
-                             lanes_of(call.k, type_tag), record.inputs.ids != NULL)
+                             lanes_of(call.k, type_tag), record.inputs.ids != NULL, call.directions[0].R_back.form)
     cdef Member of_h = member_of_h(&who, call.directions, lanes_of(call.k, type_tag))
     cdef Member summing = member_by_units(me, count, team, call.interrupt, s, Hp, lanes_of(call.k, type_tag))
     cdef Member summing_h = member_of_h(&summing, call.directions, lanes_of(call.k, type_tag))

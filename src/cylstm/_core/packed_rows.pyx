@@ -51,10 +51,14 @@ cdef void fetch_states(const Steps* s, bint reverse, Boundary boundary, const Me
 cdef void clear_padding(const Steps* s, int me, int count, Py_ssize_t width, Py_ssize_t row, Py_ssize_t step,
                         real* y) noexcept nogil:
     """y (B, T, width) in the caller's order = 0 past the end of each row, this member's share of the rows."""
-    cdef Py_ssize_t b, t
+    cdef Py_ssize_t b, t, steps = 1
     for b in range(part(s.B, me, count), part(s.B, me + 1, count)):
-        for t in range(length(s, b), s.T):
-            memset(y + caller_row(s, b) * row + t * step, 0, width * sizeof(real))
+        t = length(s, b)
+        if step == width:
+            steps = max(1, s.T - t)  # they lie one after the other
+        while t < s.T:
+            memset(y + caller_row(s, b) * row + t * step, 0, steps * width * sizeof(real))
+            t += steps
 
 
 cdef void start_gradients(const Steps* s, bint reverse, bint packed, const Member* who, Py_ssize_t H, Py_ssize_t Hp,

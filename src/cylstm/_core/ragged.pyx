@@ -115,10 +115,28 @@ cpdef Plan planned(Py_ssize_t B, Py_ssize_t T, lengths, resets, bint batched=Tru
     if (lengths is None and resets is None) or B == 0 or T == 0:
         return None
     if lengths is not None:
-        lengths = check_lengths(lengths, B, T)
+        given = plain_lengths(lengths, B, T)
+        lengths = check_lengths(lengths, B, T) if given is None else given
     if resets is not None:
         resets = check_resets(resets, B, T, batched)
     return Plan(B, T, lengths, resets)
+
+
+cdef plain_lengths(lengths, Py_ssize_t B, Py_ssize_t T):
+    """A copy of what check_lengths() would take as it is, in a tenth of its time; or None."""
+    cdef np.ndarray array
+    cdef const int64_t* given
+    cdef Py_ssize_t b
+    if not np.PyArray_CheckExact(lengths) or np.PyArray_TYPE(lengths) != np.NPY_INT64:
+        return None
+    array = np.PyArray_NewCopy(lengths, np.NPY_CORDER)
+    if np.PyArray_NDIM(array) != 1 or np.PyArray_DIM(array, 0) != B or not np.PyArray_ISBEHAVED_RO(array):
+        return None
+    given = <const int64_t*>np.PyArray_DATA(array)
+    for b in range(B):
+        if not 0 <= given[b] <= T:
+            return None
+    return array
 
 
 def table_rows(name, np.ndarray table not None, ids):

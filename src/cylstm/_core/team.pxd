@@ -56,5 +56,5 @@ cdef inline Py_ssize_t tiles_before(const Member* who) noexcept nogil:
 cdef Member member_by_units(int me, int count, Team* team, Interrupt* interrupt, const Steps* s, Py_ssize_t Hp,
                             Py_ssize_t lanes) noexcept nogil
 cdef Member member_by_rows(int me, int count, Team* team, Interrupt* interrupt, const Steps* s,
-                           Py_ssize_t Hp) noexcept nogil
+                           Py_ssize_t Hp, int form) noexcept nogil
 cdef void meet_by_units(const Member* who) noexcept nogil

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uintptr_t
 
+from cylstm._core.kernels cimport BFLOAT16_TILES, INT8_TILES, ROUNDED_TILES, TILES
 from cylstm._core.ragged cimport length
 
 from cylstm.checks import positive_int
@@ -26,8 +27,11 @@ cdef double WORTH_WAKING = 2e6
 cdef double WORTH_SHARING = 120e3  # with threads that are awake
 cdef double WORTH_MEETING = 40e3
 
+# What a step costs beside its rows, in rows: most weights pass by while rows are multiplied, tiles of them are loaded
+# for 16 rows at once, however few there are.
 cdef enum:
-    STEP_ROWS = 4  # what a step costs beside its rows, in rows
+    STEP_ROWS = 1
+    STEP_ROWS_OF_TILES = 4
 
 
 cdef void run(int wanted, Task task, void* context) noexcept nogil:
@@ -57,10 +61,12 @@ cdef Member member_by_units(int me, int count, Team* team, Interrupt* interrupt,
 
 
 cdef Member member_by_rows(int me, int count, Team* team, Interrupt* interrupt, const Steps* s,
-                           Py_ssize_t Hp) noexcept nogil:
-    """As much work for each, not as many rows: those of a ragged batch are sorted by length."""
+                           Py_ssize_t Hp, int form) noexcept nogil:
+    """As much work for each, not as many rows: those of a ragged batch are sorted by length. form: of R."""
     cdef Member who
-    cdef Py_ssize_t low = (1 + STEP_ROWS) * s.T, high = s.N + STEP_ROWS * s.T, limit
+    cdef bint tiled = form in (TILES, ROUNDED_TILES, BFLOAT16_TILES, INT8_TILES)
+    cdef Py_ssize_t step_rows = STEP_ROWS_OF_TILES if tiled else STEP_ROWS
+    cdef Py_ssize_t low = (1 + step_rows) * s.T, high = s.N + step_rows * s.T, limit
     cdef int _n
     who.me, who.count, who.team, who.interrupt, who.by_rows = me, count, team, interrupt, True
     who.first, who.last = 0, Hp
@@ -71,7 +77,7 @@ cdef Member member_by_rows(int me, int count, Team* team, Interrupt* interrupt, 
         limit = (low + high) // 2
         who.last_row = 0
         for _n in range(count):
-            who.last_row = rows_worth(s, limit, who.last_row)
+            who.last_row = rows_worth(s, limit, who.last_row, step_rows)
         if who.last_row < s.B:
             low = limit + 1
         else:
@@ -79,15 +85,15 @@ cdef Member member_by_rows(int me, int count, Team* team, Interrupt* interrupt, 
     who.last_row = 0
     for _n in range(me + 1):
         who.first_row = who.last_row
-        who.last_row = rows_worth(s, high, who.first_row)
+        who.last_row = rows_worth(s, high, who.first_row, step_rows)
     return who
 
 
-cdef Py_ssize_t rows_worth(const Steps* s, Py_ssize_t work, Py_ssize_t row) noexcept nogil:
-    """The row up to which the rows from `row` on are so much work: one for each of their steps, and STEP_ROWS for each
+cdef Py_ssize_t rows_worth(const Steps* s, Py_ssize_t work, Py_ssize_t row, Py_ssize_t step_rows) noexcept nogil:
+    """The row up to which the rows from `row` on are so much work: one for each of their steps, and step_rows for each
     step of the longest."""
     if row < s.B:
-        work -= STEP_ROWS * length(s, row)
+        work -= step_rows * length(s, row)
     while row < s.B and length(s, row) <= work:
         work -= length(s, row)
         row += 1
