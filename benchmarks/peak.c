@@ -76,7 +76,7 @@ void cells(const cylstm_kernels *(*select)(const char *), const char *isa, ptrdi
 {
     static _Alignas(64) float gates[4 * CELLS], c[CELLS], h[CELLS], dh[CELLS], dc[CELLS];
     const cylstm_kernels *kernels = select(isa);
-    const cylstm_step step = {.B = CELL_ROWS, .H = CELL_UNITS, .last = CELL_UNITS, .form = CYLSTM_BLAS, .gates = gates, .c_prev = c,
+    const cylstm_step step = {.B = CELL_ROWS, .H = CELL_UNITS, .last = CELL_UNITS, .form = CYLSTM_BLAS, .kept = 1, .gates = gates, .c_prev = c,
                               .c = c, .h = h, .dh = dh, .dc = dc};
     for (ptrdiff_t n = 0; n < 4 * CELLS; n++) gates[n] = 0.1f * (float)(n % 19 - 9);
     for (ptrdiff_t round = 0; round < rounds; round++) (backward ? kernels->f32.cell_backward : kernels->f32.cell_forward)(&step);
