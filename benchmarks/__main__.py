@@ -73,9 +73,9 @@ def merged(before, now):
     for name in ("processor", "instruction_set", "forced"):
         if before["machine"][name] != now["machine"][name]:
             raise ValueError(f"{name}: expected {before['machine'][name]!r}, as before, got {now['machine'][name]!r}")
-    fresh, order = {row["shape"] for row in now["rows"]}, list(BY_NAME)
-    rows = [row for row in before["rows"] if row["shape"] not in fresh] + now["rows"]
-    return {**now, "rows": sorted(rows, key=lambda row: (row["threads"], order.index(row["shape"])))}
+    fresh, order = {(row["shape"], row["threads"]) for row in now["rows"]}, {name: n for n, name in enumerate(BY_NAME)}
+    rows = [row for row in before["rows"] if (row["shape"], row["threads"]) not in fresh] + now["rows"]
+    return {**now, "rows": sorted(rows, key=lambda row: (row["threads"], order.get(row["shape"], len(order))))}
 
 
 def main():

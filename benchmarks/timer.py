@@ -3,7 +3,6 @@ turns in which it is seen to be disturbed are taken again."""
 
 import os
 import platform
-import re
 import subprocess
 import sys
 import time
@@ -92,10 +91,10 @@ def processors():
     def place(cpu):
         try:
             with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") as siblings:
-                together = re.findall(r"\d+", siblings.read())
+                ends = [[int(end) for end in part.split("-")] for part in siblings.read().strip().split(",")]
         except OSError:
-            together = [str(cpu)]
-        return together.index(str(cpu)) if str(cpu) in together else 0, cpu
+            return 0, cpu
+        return sum(min(cpu, last[-1] + 1) - first for first, *last in ((e[0], *e) for e in ends) if first < cpu), cpu
 
     return sorted(os.sched_getaffinity(0), key=place)
 

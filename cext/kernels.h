@@ -194,7 +194,7 @@ typedef struct {
     ptrdiff_t first, last; /* the units to be computed, multiples of lanes */
     int flags;
     int form;              /* of R; NARROW: gates come in likewise */
-    int kept;              /* whether anybody looks at the gates' values; forward only */
+    int kept;              /* whether anybody, such as cell_backward, looks at the gates' values; forward only */
     const void *R;         /* weight_hh, as `form` says; forward only */
     const void *peepholes; /* (3, Hp): of i, f, o; zeros in the padding */
     double clip, gate_clip;

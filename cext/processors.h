@@ -13,6 +13,7 @@
 #if defined(__linux__) && !defined(__ANDROID__)
 #include <pthread.h>
 #include <sched.h>
+#include <string.h>
 
 #define NOWHERE -1 /* has not run yet */
 
@@ -57,12 +58,17 @@ static void keep_apart(place *places, int count)
     }
 }
 
-/* A member that has begun to run may be moved again as the system likes. */
+/* A member that has begun to run may be moved again as the system likes. Asking for all processors there could be is best: it
+ * also gives those that a container is allowed later. */
 static void let_go(place *one)
 {
     if (!one->kept) return;
-    pthread_setaffinity_np(pthread_self(), sizeof one->everywhere, &one->everywhere);
     one->kept = 0;
+    cpu_set_t all, given;
+    memset(&all, 0xff, sizeof all);
+    pthread_setaffinity_np(pthread_self(), sizeof all, &all);
+    if (pthread_getaffinity_np(pthread_self(), sizeof given, &given) != 0 || !CPU_EQUAL(&given, &one->everywhere))
+        pthread_setaffinity_np(pthread_self(), sizeof one->everywhere, &one->everywhere);
 }
 
 static void note_where(place *one) { one->where = sched_getcpu(); }

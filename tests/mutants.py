@@ -68,6 +68,7 @@ NEWER = [
 CORE = ([*SMALL, VARIANTS, LAYER, "tests/test_ragged.py"], [MODULE, *LARGE, *THREADS, *NEWER])
 TESTS = {
     "cext/cell/lstm.h": ([*SMALL, VARIANTS], [KERNELS, LAYER, MODULE, *LARGE, *CELLS]),
+    "cext/cell/narrow.h": (["tests/test_narrow.py"], SMALL),
     "cext/cell/norm.h": (["tests/test_layer_norm.py"], []),
     "cext/cell/zone.h": (["tests/test_zoneout.py"], []),
     "cext/product/panels.h": ([*SMALL, ROUNDING, OPS], [KERNELS, LAYER, MODULE, *LARGE, *THREADS]),

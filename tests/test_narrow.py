@@ -64,6 +64,22 @@ def test_bits_are_those_of_whole_panels(isa, dtype, H):
                 np.testing.assert_array_equal(got[1].c, c[..., :H])
 
 
+@pytest.mark.parametrize("H", [200, 204, 260])
+def test_threads_that_share_the_units_of_few_rows(isa, dtype, H, rng):
+    """Members begin at odd panels, or have the narrow one alone."""
+    layer = LSTM(4, H, 2, dtype=dtype, seed=1)
+    for B in (1, 2, 5):
+        x, start = drawn(rng, B, 40, 4, H, 2, 1, dtype)
+        set_num_threads(1)
+        expected, (h, c) = layer(x, start)
+        for threads in (1, 2, 3, 5, 7):
+            set_num_threads(threads)
+            for y, state in (layer(x, start), layer.forward(x, start)[:2]):
+                np.testing.assert_array_equal(y, expected, f"{B=} {threads=}")
+                np.testing.assert_array_equal(state.h, h)
+                np.testing.assert_array_equal(state.c, c)
+
+
 @pytest.mark.parametrize("H", [3, 8, 20, 24, 40, 66])
 def test_steps_rows_and_ids_have_the_bits_of_the_whole_call(isa, dtype, H, rng):
     for B in (1, 2, 5, 8, 13):

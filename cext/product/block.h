@@ -5,8 +5,8 @@
  * of a row hold. MOST_ROWS, if not BLOCK_ROWS: rows of a block, where ADD needs registers of its own.
  *
  * A block of ROWS rows and PANELS * VECTORS + LAST vectors of columns stays in registers while k runs: LAST of a panel behind the
- * others which is that wide. The four numbers are compile-time constants and each block is a function of its own: only then does the compiler unroll the block fully
- * and keep every accumulator in a register (GCC 12 spills them otherwise, at half the speed). */
+ * others which is that wide. The four numbers are compile-time constants and each block is a function of its own: only then does the
+ * compiler unroll the block fully and keep every accumulator in a register (GCC 12 spills them otherwise, at half the speed). */
 
 /* In reals: STRIDE, from one vector of a group of P to the next; GROUPS(K), how many groups there are; ROW_OF(lda, K), from one row of
  * A to the next; PANEL_SIZE(columns, K). LEFT(p) is a group of a row, RIGHT(p) that of a vector of columns. Small numbers are in whole

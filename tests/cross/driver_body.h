@@ -4,6 +4,7 @@
 typedef struct {
     const TABLE *k;
     ptrdiff_t T, B, I, H, Hp, Ip;
+    int kept; /* the gates, which backward looks at */
     const REAL *x, *W, *R, *b;
     const int64_t *ids; /* instead of x, or NULL */
     REAL *W_panels, *R_panels, *b_panels, *W_blocks, *R_blocks;
@@ -58,7 +59,7 @@ static void NAME(forward)(void *context, int me, int count, cylstm_team *team)
         k->product(CYLSTM_NARROW, s->T * B, s->I, cylstm_columns(CYLSTM_NARROW, H, lanes), 4 * first, 4 * last, s->x, s->I,
                    s->W_panels, s->b_panels, s->gates, G);
     for (ptrdiff_t t = 0; t < s->T; t++) {
-        const cylstm_step now = {.B = B, .H = H, .Y = H, .first = first, .last = last, .form = CYLSTM_NARROW, .kept = 1,
+        const cylstm_step now = {.B = B, .H = H, .Y = H, .first = first, .last = last, .form = CYLSTM_NARROW, .kept = s->kept,
             .R = s->R_panels, .h_prev = s->h + t * step, .c_prev = s->c + t * step, .gates = s->gates + t * B * G,
             .c = s->c + (t + 1) * step, .h = s->h + (t + 1) * step};
         k->cell_forward(&now);
@@ -181,7 +182,13 @@ static void NAME(run)(const char *isa, const TABLE *k, int members)
     TAKE(dx, N * Ip), TAKE(sums, G * (I + H + 1)), TAKE(dW, 4 * H * I), TAKE(dR, 4 * H * H), TAKE(db, 4 * H);
 #undef TAKE
     NAME(pad)(B, H, Hp, h0, s.h), NAME(pad)(B, H, Hp, c0, s.c);
+    REAL *unkept = zeros(N * H, sizeof(REAL));
     cylstm_run(members, NAME(forward), &s);
+    NAME(unpad)(N, H, Hp, s.h + B * Hp, unkept);
+    s.kept = 1;
+    cylstm_run(members, NAME(forward), &s);
+    NAME(unpad)(N, H, Hp, s.h + B * Hp, plain);
+    if (memcmp(unkept, plain, (size_t)(N * H) * sizeof(REAL))) fail("h has other bits where the gates are kept");
     NAME(unpad)(B, H, Hp, s.c + N * Hp, plain), NAME(put)(isa, members, "c", B * H, plain);
     NAME(losses)(isa, k, members, &s);
     cylstm_run(members, NAME(backward), &s);
@@ -193,7 +200,7 @@ static void NAME(run)(const char *isa, const TABLE *k, int members)
     NAME(optimise)(isa, k, members, 4 * H * I, s.W, s.dW);
     NAME(map)(isa, k, members);
     free((void *)s.x), free((void *)s.W), free((void *)s.R), free((void *)s.b), free((void *)s.ids);
-    free(h0), free(c0), free(plain), free(arrays);
+    free(h0), free(c0), free(plain), free(arrays), free(unkept);
 }
 
 #undef NAME

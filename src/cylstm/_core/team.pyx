@@ -66,7 +66,8 @@ cdef Member member_by_rows(int me, int count, Team* team, Interrupt* interrupt, 
     cdef Member who
     cdef bint tiled = form in (TILES, ROUNDED_TILES, BFLOAT16_TILES, INT8_TILES)
     cdef Py_ssize_t step_rows = STEP_ROWS_OF_TILES if tiled else STEP_ROWS
-    cdef Py_ssize_t low = (1 + step_rows) * s.T, high = s.N + step_rows * s.T, limit
+    cdef Py_ssize_t longest = length(s, 0) if s.lengths != NULL else s.T
+    cdef Py_ssize_t low = (1 + step_rows) * longest, high = s.N + step_rows * longest, limit
     cdef int _n
     who.me, who.count, who.team, who.interrupt, who.by_rows = me, count, team, interrupt, True
     who.first, who.last = 0, Hp
