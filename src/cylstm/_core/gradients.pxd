@@ -7,7 +7,7 @@ from cylstm._core.team cimport Member
 
 cdef enum:
     GRADIENT_ROWS = 512  # of one product of dgates' x: both operands, as tiles, fit into the second-level cache
-    GRADIENT_UNITS = 64  # of one product of BLAS, at most: of a projection's gradients
+    GRADIENT_UNITS = 64  # of one product of BLAS, at most: of the gradients of a projection or a highway
     DX_ROWS = 64         # of one product of dgates W
 
 cdef void weight_gradients(const Kernels* k, const Steps* s, const Direction* direction, bint reverse,
