@@ -68,14 +68,18 @@ def chosen(question, patterns):
     return [shape for shape in known if not patterns or any(fnmatchcase(shape.name, name) for name in patterns)]
 
 
-def merged(before, now):
-    """An answer with the rows of another one, of other shapes, from before. Raises ValueError for another machine's."""
+def same_machine(before, now):
+    """Raises ValueError where rows of both do not belong together."""
     for name in ("processor", "instruction_set", "forced"):
-        if before["machine"][name] != now["machine"][name]:
-            raise ValueError(f"{name}: expected {before['machine'][name]!r}, as before, got {now['machine'][name]!r}")
-    fresh, order = {(row["shape"], row["threads"]) for row in now["rows"]}, {name: n for n, name in enumerate(BY_NAME)}
-    rows = [row for row in before["rows"] if (row["shape"], row["threads"]) not in fresh] + now["rows"]
-    return {**now, "rows": sorted(rows, key=lambda row: (row["threads"], order.get(row["shape"], len(order))))}
+        if before[name] != now[name]:
+            raise ValueError(f"{name}: expected {before[name]!r}, as before, got {now[name]!r}")
+
+
+def merged(before, now):
+    """The rows of an answer and, of other shapes and numbers of threads, those of one from before."""
+    fresh, order = {(row["shape"], row["threads"]) for row in now}, {name: n for n, name in enumerate(BY_NAME)}
+    rows = [row for row in before if (row["shape"], row["threads"]) not in fresh] + now
+    return sorted(rows, key=lambda row: (row["threads"], order.get(row["shape"], len(order))))
 
 
 def main():
@@ -101,13 +105,16 @@ def main():
             if folder.resolve() == pages.RESULTS.resolve():
                 pages.write()
             continue
+        path, before = arguments.out_dir and arguments.out_dir / f"{question}.json", []
+        if path and arguments.shapes and path.exists():
+            earlier = json.loads(path.read_text())
+            same_machine(earlier["machine"], timer.machine())
+            before = earlier["rows"]
         rows = ask(question, arguments)
         print(compare.table(rows))
-        if arguments.out_dir:
+        if path:
             arguments.out_dir.mkdir(parents=True, exist_ok=True)
-            data, path = {"machine": timer.machine(), "rows": rows}, arguments.out_dir / f"{question}.json"
-            if arguments.shapes and path.exists():
-                data = merged(json.loads(path.read_text()), data)
+            data = {"machine": timer.machine(), "rows": merged(before, rows) if before else rows}
             path.write_text(json.dumps(data, indent=1) + "\n")
 
 

@@ -98,16 +98,21 @@ def test_shapes_are_chosen_by_patterns_and_only_kernels_has_the_grid():
     assert command.chosen("inference", None) == SHAPES and len(command.chosen("kernels", None)) == 13 + 75
 
 
-def test_parts_of_an_answer_come_together_if_they_are_one_machines():
+def test_parts_of_an_answer_come_together():
+    before = [row("series"), row("hydro", seconds=1.0), row("H8B1"), {**row("toy"), "threads": 2}, row("import")]
+    found = command.merged(before, [row("hydro", seconds=2.0), row("toy")])
+    assert [(r["shape"], r["threads"]) for r in found] == [
+        *((name, 1) for name in ("toy", "series", "hydro", "H8B1", "import")),
+        ("toy", 2),
+    ]
+    assert found[2]["seconds"]["float32"]["median"] == 2.0
+
+
+def test_rows_of_another_machine_are_refused():
     machine = {"processor": "one", "instruction_set": "avx2", "forced": {}, "date": "today"}
-    before = {"machine": machine, "rows": [row("series"), row("hydro", seconds=1.0), row("H8B1")]}
-    now = {"machine": {**machine, "date": "tomorrow"}, "rows": [row("hydro", seconds=2.0), row("toy")]}
-    found = command.merged(before, now)
-    assert found["machine"]["date"] == "tomorrow"
-    assert [r["shape"] for r in found["rows"]] == ["toy", "series", "hydro", "H8B1"]
-    assert found["rows"][2]["seconds"]["float32"]["median"] == 2.0
+    command.same_machine(machine, {**machine, "date": "tomorrow"})
     with pytest.raises(ValueError, match="processor: expected 'one', as before, got 'two'"):
-        command.merged(before, {**now, "machine": {**machine, "processor": "two"}})
+        command.same_machine(machine, {**machine, "processor": "two"})
 
 
 def test_every_rate_is_measured(tmp_path, isa):
