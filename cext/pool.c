@@ -57,7 +57,6 @@ typedef pthread_cond_t signal_type;
 #define AWAKE 50000 /* ns */
 #define IN_A_ROW 40000 /* ns from the end of one task to the next one's beginning */
 #define SPINS_PER_LOOK 16 /* at the clock */
-#define WAKING 1000000 /* ns, at most */
 #define FIRST_SHARED 2 /* of a row, counted from 0: two tasks alone are not worth waking threads for */
 
 struct cylstm_team {
@@ -74,6 +73,7 @@ static struct {
     lock_type lock;   /* of what follows */
     signal_type work[MOST_THREADS]; /* for each thread, and whether it sleeps */
     int asleep[MOST_THREADS];
+    int woken[MOST_THREADS]; /* for this task, or just started */
     atomic_int wanted[MOST_THREADS]; /* whether the task waits for this thread to take part; changed under the lock */
     int started;         /* threads */
     place places[MOST_THREADS]; /* of each thread */
@@ -108,13 +108,12 @@ void cylstm_meet(cylstm_team *team)
     waited = plus(waited, between(start, now()));
 }
 
-/* One member's part of a task, with a note of how long it took, from when the task began: others may have had the processor
- * of a member that begins late. Waking one takes up to half a millisecond in a virtual machine, which is nobody's fault. */
-static void take_part(cylstm_task task, void *context, int me, int count, cylstm_team *team)
+/* One member's part of a task, with a note of how long it took, from when the task began or, for one that had to be woken, its
+ * part: others may have had the processor of a member that was awake and begins late. Waking one takes as long as it takes. */
+static void take_part(cylstm_task task, void *context, int me, int count, cylstm_team *team, int woken)
 {
     waited = (times){0, 0};
-    const int64_t late = wall_clock() - pool.began;
-    const times start = at(pool.began + (late < WAKING ? late : WAKING));
+    const times start = at(woken ? wall_clock() : pool.began);
     task(context, me, count, team);
     pool.found[me] = (member_times){between(start, now()), waited};
 }
@@ -140,10 +139,10 @@ static void serve(int me)
         want(me, 0);
         const cylstm_task task = pool.task;
         void *context = pool.context;
-        const int count = pool.team.count;
+        const int count = pool.team.count, woken = pool.woken[me];
         UNLOCK(&pool.lock);
         let_go(&pool.places[me]);
-        take_part(task, context, me, count, &pool.team);
+        take_part(task, context, me, count, &pool.team, woken);
         note_where(&pool.places[me]);
         atomic_fetch_sub_explicit(&pool.at_work, 1, memory_order_release);
     }
@@ -225,7 +224,7 @@ static void borrowed_member(void *data)
     const int count = threads < work->wanted ? threads : work->wanted;
     if (me >= count) return;
     atomic_store_explicit(&work->team.count, count, memory_order_relaxed); /* by each: nobody else's is awaited */
-    take_part(work->task, work->context, me, count, &work->team);
+    take_part(work->task, work->context, me, count, &work->team, 1); /* nobody says whether it was awake */
 }
 
 void cylstm_borrow(const cylstm_openmp *openmp)
@@ -247,6 +246,7 @@ static int on_borrowed(int wanted, cylstm_task task, void *context)
 /* As on_borrowed. */
 static int on_own(int wanted, cylstm_task task, void *context)
 {
+    const int before = pool.started;
     while (pool.started < wanted - 1 && start_thread(pool.started + 1)) pool.started++;
     const int count = pool.started + 1 < wanted ? pool.started + 1 : wanted;
     keep_apart(pool.places, count);
@@ -257,10 +257,11 @@ static int on_own(int wanted, cylstm_task task, void *context)
     atomic_store_explicit(&pool.at_work, count - 1, memory_order_relaxed);
     for (int me = 1; me < count; me++) {
         want(me, 1);
+        pool.woken[me] = pool.asleep[me] || me > before;
         if (pool.asleep[me]) WAKE(&pool.work[me]);
     }
     UNLOCK(&pool.lock);
-    take_part(task, context, 0, count, &pool.team);
+    take_part(task, context, 0, count, &pool.team, 0);
     for (int turn = 0; atomic_load_explicit(&pool.at_work, memory_order_acquire) > 0; turn += turn < SPINS) {
         if (turn < SPINS)
             RELAX();

@@ -40,8 +40,6 @@ int members(int asleep, int awake, int64_t begin, int64_t end)
 """
 
 
-MS = 1_000_000  # nanoseconds
-
 LATE = """
 #define _GNU_SOURCE
 #include <stdint.h>
@@ -54,11 +52,11 @@ static void task(void *context, int me, int count, cylstm_team *team)
     wall += 30, own += 20;
 }
 void begin(int64_t when) { pool.began = when; }
-int64_t *part(int64_t when)
+int64_t *part(int64_t when, int woken)
 {
     static int64_t found[2];
     wall = when;
-    take_part(task, NULL, 1, 2, NULL);
+    take_part(task, NULL, 1, 2, NULL, woken);
     found[0] = pool.found[1].all.wall, found[1] = pool.found[1].all.own;
     return found;
 }
@@ -67,11 +65,12 @@ int64_t *part(int64_t when)
 
 def test_who_begins_late_was_kept_from_running_until_then(tmp_path):
     pool = compiled(tmp_path, LATE)
-    pool.begin.argtypes = pool.part.argtypes = (ctypes.c_int64,)
+    pool.begin.argtypes, pool.part.argtypes = (ctypes.c_int64,), (ctypes.c_int64, ctypes.c_int)
     pool.part.restype = ctypes.POINTER(ctypes.c_int64)
     pool.begin(1000)
-    assert pool.part(1000 + MS)[:2] == [30, 20]  # it may have had to be woken
-    assert pool.part(1000 + 3 * MS)[:2] == [2 * MS + 30, 20]
+    assert pool.part(1005, False)[:2] == [35, 20]
+    assert pool.part(1100, False)[:2] == [130, 20]
+    assert pool.part(1100, True)[:2] == [30, 20]  # but not one that had to be woken
 
 
 @pytest.fixture
