@@ -3,9 +3,9 @@
  * Members wait for each other. Once another process runs on the processor of one of them, all wait until the scheduler gives
  * it back, some milliseconds later: two threads may then take longer than one. So each member of a team measures for how much
  * of a task it ran, from when the task began if it was awake then: in between others had its processor (who waits gives way to
- * them). If some were robbed like that, and the team did less than the other members would have done without
- * them, teams are that much smaller for a while, after which a full one is tried again. A while is short at first, twice as
- * long each time that the full team is robbed again, and half as long each time that it has run undisturbed for so long.
+ * them). If some were robbed like that, and the team did less than the other members would have done without them, teams are
+ * that much smaller for a while, after which a full one is tried again. A while is short at first, twice as long each time that
+ * the full team is robbed again, and half as long each time that it has run undisturbed for so long.
  *
  * Only pool.c includes this; only the caller that has the threads changes what is here. */
 #ifndef CYLSTM_CROWD_H

@@ -19,12 +19,12 @@ SOURCE = """
 #include <stdint.h>
 #define MOST_THREADS 256
 static int running_on;
-static uint64_t masks[MOST_THREADS];
+static uint64_t masks[MOST_THREADS], there = ~(uint64_t)0; /* what threads ask for; the container's */
 static int get_mask(pthread_t thread, size_t size, cpu_set_t *set)
 {
     (void)size;
     CPU_ZERO(set);
-    for (int n = 0; n < 64; n++) if (masks[thread] >> n & 1) CPU_SET(n, set);
+    for (int n = 0; n < 64; n++) if ((masks[thread] & there) >> n & 1) CPU_SET(n, set);
     return 0;
 }
 static int set_mask(pthread_t thread, size_t size, const cpu_set_t *set)
@@ -45,6 +45,7 @@ static int this_processor(void) { return running_on; }
 static place places[MOST_THREADS];
 void start(int me, uint64_t mask) { masks[me] = mask, begins(&places[me], (pthread_t)me); }
 void wake(int caller, int count) { running_on = caller, keep_apart(places, count); }
+void container(uint64_t mask) { there = mask; }
 uint64_t mask(int me) { return masks[me]; }
 void work(int me, int where) { self = (pthread_t)me, let_go(&places[me]), running_on = where, note_where(&places[me]); }
 """
@@ -54,7 +55,7 @@ void work(int me, int where) { self = (pthread_t)me, let_go(&places[me]), runnin
 def pool(tmp_path):
     """The rules alone, of four members that may run on processors 0 to 4; thread n is member n."""
     found = compiled(tmp_path, SOURCE)
-    found.start.argtypes = ctypes.c_int, ctypes.c_uint64
+    found.start.argtypes, found.container.argtypes = (ctypes.c_int, ctypes.c_uint64), (ctypes.c_uint64,)
     found.mask.restype = ctypes.c_uint64
     for me in (1, 2, 3):
         found.start(me, 0b11111)
@@ -75,6 +76,17 @@ def test_who_runs_may_run_everywhere_again(pool):
     for me, where in ((1, 0), (2, 2), (3, 4)):
         pool.work(me, where)
     assert masks(pool) == [0b11111] * 3
+
+
+def test_who_asked_for_no_processors_in_particular_still_does_afterwards(pool):
+    """Set to what there was, threads would never come to the processors that a container is given later."""
+    everything = 2**64 - 1
+    pool.start(1, everything)
+    pool.container(0b111)
+    pool.wake(1, 2)
+    assert pool.mask(1) == 0b101
+    pool.work(1, 0)
+    assert pool.mask(1) == everything
 
 
 def test_members_with_processors_of_their_own_are_left_alone(pool):
